@@ -1,0 +1,29 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.installed
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+
+.PHONY: demo test install lint bench
+
+demo: install
+	@$(RUN) $(BIN)/python scripts/end_to_end.py
+
+test: install
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q
+
+install: $(DONE)
+
+$(DONE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(DONE)
+
+lint: install
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+bench: install
+	@$(RUN) $(BIN)/python scripts/benchmark.py

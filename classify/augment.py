@@ -1,0 +1,101 @@
+"""Random geometry and colour for a whole batch at once, drawn from one seeded generator."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+GREY = (0.299, 0.587, 0.114)
+TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """How far each change may go to either side; zero leaves the image as it is."""
+
+    rotation: float = 25.0
+    """Degrees."""
+    scale: float = 0.25
+    """Share: 0.25 is a factor from 1/1.25 to 1.25."""
+    shift: float = 0.1
+    """Share of the image's side."""
+    flip: bool = True
+    """Whether every other image, at random, is mirrored left to right."""
+    brightness: float = 0.25
+    """Share: 0.25 is a factor from 0.75 to 1.25."""
+    contrast: float = 0.25
+    """Share, about the image's mean grey."""
+    saturation: float = 0.25
+    """Share, about each pixel's grey."""
+    hue: float = 0.0
+    """Turns of the colour circle, 0 to 0.5."""
+
+
+NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], each image changed in its own way.
+
+    ``generator`` lives on the CPU whatever the device of ``pixels``, so a seed means one thing.
+    """
+    images = to_float(pixels)
+    matrices = affine_matrices(len(images), strength, generator).to(images.device)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return jitter(images, strength, generator)
+
+
+def affine_matrices(count: int, strength: Strength, generator: torch.Generator) -> Tensor:
+    """(count, 2, 3) matrices from output to input coordinates, for `affine_grid`."""
+    angle = _spread(count, generator) * math.radians(strength.rotation)
+    zoom = torch.exp(_spread(count, generator) * math.log1p(strength.scale))
+    # Coordinates run from -1 to 1, so a side is 2 long.
+    shift_x = _spread(count, generator) * strength.shift * 2
+    shift_y = _spread(count, generator) * strength.shift * 2
+    mirrored = (torch.rand(count, generator=generator) < 0.5) & strength.flip
+    sign = torch.where(mirrored, -1.0, 1.0)
+    cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = [cosine * sign, -sine, shift_x, sine * sign, cosine, shift_y]
+    return torch.stack(rows, dim=1).view(count, 2, 3)
+
+
+def jitter(images: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> the same, with brightness, contrast, saturation and hue changed."""
+    count, device = len(images), images.device
+    factors = [
+        (1 + _spread(count, generator) * share).view(-1, 1, 1, 1).to(device)
+        for share in (strength.brightness, strength.contrast, strength.saturation)
+    ]
+    turns = _spread(count, generator) * strength.hue
+    images = images * factors[0]
+    weights = torch.tensor(GREY, device=device).view(1, 3, 1, 1)
+    grey = (images * weights).sum(dim=1, keepdim=True)
+    images = torch.lerp(grey, images, factors[2])
+    images = torch.lerp(grey.mean(dim=(2, 3), keepdim=True), images, factors[1])
+    if strength.hue:
+        images = torch.einsum("bij,bjhw->bihw", hue_matrices(turns).to(device), images)
+    return images.clamp(0, 1)
+
+
+def hue_matrices(turns: Tensor) -> Tensor:
+    """(B,) turns -> (B, 3, 3) RGB matrices: chroma of YIQ turned, red towards yellow, luma kept."""
+    cosine, sine = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
+    turn = torch.zeros(len(turns), 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2] = cosine, sine
+    turn[:, 2, 1], turn[:, 2, 2] = -sine, cosine
+    basis = torch.tensor(TO_YIQ)
+    return torch.linalg.inv(basis) @ turn @ basis
+
+
+def _spread(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) uniform in [-1, 1)."""
+    return torch.rand(count, generator=generator) * 2 - 1

@@ -1,0 +1,166 @@
+"""``python -m classify``: train, save, score."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from classify import sets, store
+from classify.config import Classify
+from classify.model import require_name
+from classify.predict import probabilities
+from classify.sets import Sets
+from classify.train import Fitted, Labelled, Step, fit
+from orchard import cli, run, splits
+from orchard.errors import UserError
+from orchard.images import ImageSet
+from orchard.terminal import bar, say
+
+SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
+
+
+def classify(config: Classify) -> None:
+    """Train one classifier, save it, score it on real test images and print the result.
+
+    Raises:
+        UserError: an option, a set or an image that the user can mend; found before training.
+    """
+    config.require_valid()
+    require_name(config.model)
+    found = sets.load(config)
+    console = Console()
+    show_plan(console, config, found)
+    if config.dry_run:
+        return
+    run.writable(config.output)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = run.torch_dtype(config.precision, device)
+    rest, held_out = splits.validation(found.train, config.seed)
+    train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
+    fitted = _fit(console, config, found, train, validation, device, dtype)
+    predicted = probabilities(fitted.model, test[0], device, dtype)
+    scores = score(predicted, test[1], found.train.classes)
+    write(config, found, fitted, predicted, scores)
+    show_scores(console, config, fitted, scores)
+
+
+def show_plan(console: Console, config: Classify, found: Sets) -> None:
+    """Print what will be trained on what."""
+    through = f" (by way of {found.sizes.through})" if found.sizes.through else ""
+    for note in dict.fromkeys((*found.train.notes, *found.test.notes)):
+        say(console, f"note: {note}")
+    say(console, f"train {len(found.train)}: {_counts(found.train)} ({config.train})")
+    say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
+    say(
+        console,
+        f"{config.model} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
+        f"learning rate {config.learning_rate:g}, {'flips' if config.flip else 'no flips'}, "
+        f"seed {config.seed} -> {config.output}",
+    )
+
+
+def _counts(images: ImageSet) -> str:
+    return ", ".join(f"{name} {count}" for name, count in images.counts().items())
+
+
+def _fit(
+    console: Console,
+    config: Classify,
+    found: Sets,
+    train: Labelled,
+    validation: Labelled,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Fitted:
+    total = config.steps * config.batch_size
+    with bar("training", total, unit="images") as advance:
+
+        def on_step(step: Step) -> None:
+            advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
+
+        try:
+            return fit(
+                train=train,
+                validation=validation,
+                classes=len(found.train.classes),
+                options=config,
+                seed=config.seed,
+                device=device,
+                dtype=dtype,
+                on_step=on_step,
+            )
+        except FloatingPointError as error:
+            raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
+
+
+def score(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """(N, K) probabilities and (N,) labels -> accuracy, and images, right ones and recall by class.
+
+    The recall of a class without test images is None: undefined, not 0.
+    """
+    right = predicted.argmax(axis=1) == truth
+    by_class = {}
+    for place, name in enumerate(classes):
+        here = right[truth == place]
+        recall = float(here.mean()) if len(here) else None
+        by_class[name] = {"images": len(here), "right": int(here.sum()), "recall": recall}
+    return {
+        "accuracy": float(right.mean()),
+        "images": len(truth),
+        "right": int(right.sum()),
+        "classes": by_class,
+    }
+
+
+def write(
+    config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: dict[str, Any]
+) -> None:
+    """Write the classifier, one line a test image, and last the scores."""
+    record = store.Record(
+        model=config.model,
+        classes=found.train.classes,
+        size=found.sizes.size,
+        through=found.sizes.through,
+        seed=config.seed,
+        steps=config.steps,
+        data=config.train,
+        trained_on=tuple(sorted(found.seen)),
+        validation_accuracy=fitted.validation_accuracy,
+    )
+    store.save(config.output / store.FILE, fitted.model, record)
+    _write_predictions(config.output / PREDICTIONS, found, predicted)
+    extra = {
+        "config": cli.describe(config),
+        "size": found.sizes.size,
+        "through": found.sizes.through,
+        "validation_accuracy": fitted.validation_accuracy,
+        "best_step": fitted.best_step,
+    }
+    run.write_json(config.output / SCORES, scores | extra)
+
+
+def _write_predictions(path: Path, found: Sets, predicted: np.ndarray) -> None:
+    with run.whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
+        for photo, row in zip(found.test.photos, predicted.tolist(), strict=True):
+            by_class = dict(zip(found.train.classes, row, strict=True))
+            line = {"file": photo.path, "truth": photo.label, "probabilities": by_class}
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict[str, Any]) -> None:
+    """Print the table, where the classifier lies and what comes next."""
+    table = Table("class", "test images", "right", "recall")
+    for name, row in scores["classes"].items():
+        recall = "undefined" if row["recall"] is None else f"{row['recall']:.4f}"
+        table.add_row(name, str(row["images"]), str(row["right"]), recall)
+    table.add_section()
+    table.add_row("accuracy", str(scores["images"]), str(scores["right"]), f"{scores['accuracy']:.4f}")
+    console.print(table)
+    if fitted.validation_accuracy is not None:
+        say(console, f"kept step {fitted.best_step}, validation accuracy {fitted.validation_accuracy:.4f}")
+    say(console, f"saved {config.output / store.FILE}")
+    say(console, "next: python -m evaluate --ratios all")

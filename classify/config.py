@@ -1,0 +1,58 @@
+"""The command line of classify, and the training options that evaluate shares with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchard import cli
+
+SMALLEST = 32
+"""Pixels: the smallest input that the networks take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How one classifier is trained; the same for every arm of an experiment."""
+
+    model: str = "cnn"
+    """`cnn` (convolution, pooling, fully connected) or a torchvision classifier, e.g. resnet18."""
+    size: int = 0
+    """Input side in pixels, 32 or more; 0 is 256, or the training images' size where that is smaller."""
+    steps: int = 400
+    """Optimiser steps, 1 or more."""
+    batch_size: int = 48
+    """Images a step, 2 or more."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW, above 0; warm-up over a tenth of the steps, then cosine."""
+    flip: bool = True
+    """Mirror images at random; turn off where a mirror image is another class."""
+
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+        cli.check(
+            self.size == 0 or self.size >= SMALLEST,
+            f"--size {self.size}: use {SMALLEST} pixels or more, or 0 to take it from the images",
+        )
+        cli.check(self.steps >= 1, f"--steps {self.steps}: use 1 or more")
+        cli.check(self.batch_size >= 2, f"--batch_size {self.batch_size}: use 2 or more")
+        cli.check(
+            0 < self.learning_rate < 10, f"--learning_rate {self.learning_rate}: use 0 to 10, e.g. 2e-3"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(TrainingOptions, cli.Common):
+    """Train one classifier, save it and print its scores on real test images."""
+
+    train: str = ""
+    """Set to train on: a folder, a Hugging Face dataset, shards/, `fruit` or `demo` (required)."""
+    test: str = ""
+    """Set whose test split is scored, or all its images where it has none (required)."""
+    output: Path = Path("classifier")
+    """Folder for model.safetensors, scores.json and predictions.jsonl."""
+
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is missing or out of range."""
+        example = "e.g. --train fruit --test fruit, or --train shards/ --test fruit"
+        cli.check(self.train != "", f"--train is missing: name the set to train on, {example}")
+        cli.check(self.test != "", f"--test is missing: name the real set to score on, {example}")
+        super().require_valid()

@@ -1,0 +1,110 @@
+"""The two sets of one classifier, and the checks that keep the test images out of training."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from classify.config import Classify
+from classify.sizes import Sizes, native, resolve
+from orchard import images, shards, sources, splits
+from orchard.errors import UserError
+from orchard.images import TEST, TRAIN, ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """What is trained on, what is scored on, and the real images behind the former."""
+
+    train: ImageSet
+    test: ImageSet
+    """With the class list of ``train``; a class may have no image here."""
+    seen: frozenset[str]
+    """SHA-256 of every real image that training, or the generator of its images, has seen."""
+    sizes: Sizes
+
+
+def load(config: Classify) -> Sets:
+    """Load and check both sets; no pixels yet.
+
+    Raises:
+        UserError: a set cannot be read, a class is short of images or unknown, a test image was seen.
+    """
+    folder = Path(config.train).expanduser()
+    synthetic = is_shards(folder)
+    whole = shards.read(folder) if synthetic else _load("--train", config.train)
+    train = whole.of(TRAIN)
+    splits.require_split(train)
+    other = _load("--test", config.test)
+    test = scored(other, same=other.hashes() == whole.hashes())
+    test = with_classes(test, train, config)
+    seen = frozenset(shards.read_manifest(folder).get("trained_on", ())) if synthetic else train.hashes()
+    require_unseen(config.train, train.hashes() | seen, test)
+    return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))
+
+
+def _load(flag: str, name: str) -> ImageSet:
+    try:
+        return sources.load(name)
+    except UserError as error:
+        raise UserError(str(error).replace("--data", flag)) from None
+
+
+def is_shards(folder: Path) -> bool:
+    """Whether generate wrote the folder, complete or not: a stopped run must not pass for real images."""
+    if (folder / shards.MANIFEST).is_file():
+        return True
+    files = sorted((folder / "data").glob("train-*.parquet"))
+    return any(shards.KEY in _schema_metadata(path) for path in files)
+
+
+def _schema_metadata(path: Path) -> dict[bytes, bytes]:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).metadata or {}
+    except (OSError, pyarrow.ArrowException):
+        return {}
+
+
+def scored(test: ImageSet, same: bool) -> ImageSet:
+    """The images to score: the set's own test split, or all of them where it has none.
+
+    With ``same``, the set is also the training set, and its held-out images are scored.
+    """
+    held_out = test.of(TEST)
+    drawn = held_out.hashes() == splits.hold_out(test, splits.TEST_SHARE, "test")
+    if not drawn or same:
+        return held_out
+    notes = tuple(note for note in test.notes if not note.startswith("no test split found"))
+    return replace(test, notes=notes)
+
+
+def with_classes(test: ImageSet, train: ImageSet, config: Classify) -> ImageSet:
+    """``test`` labelled by the class list of ``train``, by name; raise `UserError` on an unknown one."""
+    unknown = sorted({photo.label for photo in test.photos} - set(train.classes))
+    if unknown:
+        raise UserError(
+            f"--test {config.test}: class {', '.join(unknown)} is not in --train {config.train}, which "
+            f"has {', '.join(train.classes)}; remove it from the test set or train with it"
+        )
+    if not test.photos:
+        raise UserError(f"--test {config.test}: no test images; name a set that has some")
+    return replace(test, classes=train.classes)
+
+
+def require_unseen(train: str, seen: frozenset[str], test: ImageSet) -> None:
+    """Raise `UserError` naming a test image that training, or what made its images, has seen."""
+    leaked = [photo.path for photo in test.photos if photo.sha256 in seen]
+    if leaked:
+        plural = "image" if len(leaked) == 1 else "images"
+        raise UserError(
+            f"--train {train} has seen {len(leaked)} test {plural}, e.g. {leaked[0]}; "
+            "train without them, or name another --test"
+        )
+
+
+def labelled(part: ImageSet, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+    """Every image decoded whole: (N, size, size, 3) uint8 pixels and (N,) int64 labels."""
+    return images.pixels(part.photos, sizes.size, through=sizes.through), part.labels()

@@ -1,0 +1,118 @@
+"""The saved classifier: weights, and a header that says what it knows and what it has seen."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from classify.model import build
+from orchard import run
+from orchard.errors import UserError
+
+SCHEMA = 1
+HEADER = "orchard"
+FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What the header says: enough to use the classifier, to make it again, to see what it has seen."""
+
+    model: str
+    """Name that `model.build` takes."""
+    classes: tuple[str, ...]
+    """Names in the order of the outputs."""
+    size: int
+    """Pixels of the input."""
+    through: int | None
+    """Smaller side in pixels that every image goes by first, if any."""
+    seed: int
+    steps: int
+    data: str
+    """The set it was trained on, by name."""
+    trained_on: tuple[str, ...]
+    """SHA-256 of every real image that it, or the generator of its images, was trained or validated on."""
+    validation_accuracy: float | None = None
+    versions: dict[str, str] = field(default_factory=run.versions)
+    commit: str | None = field(default_factory=run.git_commit)
+    schema: int = SCHEMA
+
+
+def save(path: Path, model: nn.Module, record: Record) -> None:
+    """Write ``model`` and ``record`` under ``path``, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    metadata = {"format": "pt", HEADER: json.dumps(asdict(record), sort_keys=True, allow_nan=False)}
+    with run.whole_file(path) as aside:
+        save_file(tensors, aside, metadata=metadata)
+
+
+def read(path: Path) -> Record:
+    """The header of a saved classifier (the file, or the folder it lies in); no weights.
+
+    Raises:
+        UserError: no such file, not a classifier of ours, or one of a newer schema.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = find(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(HEADER)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); train it again") from None
+    if text is None:
+        raise UserError(f"{path}: no `{HEADER}` header, so not a classifier that python -m classify wrote")
+    return _record(path, text)
+
+
+def find(path: Path) -> Path:
+    """``path``, or the classifier in it when it is a folder; raise `UserError` when there is none."""
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such classifier; python -m classify writes one")
+    return file
+
+
+def _record(path: Path, text: str) -> Record:
+    try:
+        value: dict[str, Any] = json.loads(text)
+        if value["schema"] > SCHEMA:
+            raise UserError(f"{path}: written by a newer version; update this toolkit")
+        for key in ("classes", "trained_on"):
+            value[key] = tuple(value[key])
+        return Record(**value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: its `{HEADER}` header is not a classifier's ({error!r})") from None
+
+
+def load(path: Path, device: torch.device | None = None) -> tuple[nn.Module, Record]:
+    """A saved classifier in evaluation mode on ``device`` (default: CPU), and its record.
+
+    Raises:
+        UserError: as `read`, or the weights do not belong to the network that the header names.
+    """
+    from safetensors.torch import load_file
+
+    record, file = read(path), find(path)
+    model = build(record.model, len(record.classes), record.size, record.seed)
+    try:
+        model.load_state_dict(load_file(file))
+    except RuntimeError as error:
+        raise UserError(f"{file}: its weights do not fit {record.model} ({str(error)[:120]})") from None
+    return model.to(device or torch.device("cpu")).eval(), record
+
+
+def require_classes(record: Record, classes: Sequence[str]) -> None:
+    """Raise `UserError` naming every class that the classifier does not know."""
+    unknown = sorted(set(classes) - set(record.classes))
+    if unknown:
+        raise UserError(
+            f"class {', '.join(unknown)} is unknown to the classifier, which has "
+            f"{', '.join(record.classes)}; remove it, or train with it"
+        )

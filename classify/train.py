@@ -1,0 +1,167 @@
+"""Fit one classifier: a fixed number of steps, the best of its validations kept."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from classify.augment import Strength, augment
+from classify.config import TrainingOptions
+from classify.model import build
+from classify.predict import autocast, probabilities
+
+VALIDATIONS = 10
+WARM_UP = 0.1
+WEIGHT_DECAY = 0.05
+LABEL_SMOOTHING = 0.05
+
+Labelled = tuple[np.ndarray, np.ndarray]
+"""(N, H, W, 3) uint8 pixels and (N,) int64 labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimiser step."""
+
+    index: int
+    """Counted from 1."""
+    loss: float
+    """Mean cross-entropy of the batch, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A trained classifier."""
+
+    model: nn.Module
+    """In evaluation mode, on the device it was trained on."""
+    validation_accuracy: float | None
+    """Share of validation images it gets right; None where there were none."""
+    best_step: int
+    """Step whose weights these are, counted from 1."""
+
+
+def fit(
+    *,
+    train: Labelled,
+    validation: Labelled,
+    classes: int,
+    options: TrainingOptions,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_step: Callable[[Step], None] | None = None,
+) -> Fitted:
+    """Train ``options.steps`` steps and keep the weights with the best validation accuracy.
+
+    Ties go to the lower validation loss, then to the earlier step; without validation images the
+    last weights stay. The same arguments give the same weights bit for bit on a CPU.
+
+    Raises:
+        FloatingPointError: the loss of a step is not finite.
+    """
+    pixels, labels = train
+    assert len(pixels) == len(labels) >= 1, (len(pixels), len(labels))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # for dropout; weights, order and augmentation have their own
+        model = build(options.model, classes, pixels.shape[1], seed).to(device)
+        batches = batch_stream(train, options.batch_size, Strength(flip=options.flip), seed, device)
+        best = _Best(validation, device, dtype)
+        for step in train_steps(model, batches, options, device, dtype):
+            if on_step is not None:
+                on_step(step)
+            if step.index % max(1, options.steps // VALIDATIONS) == 0 or step.index == options.steps:
+                best.see(model, step.index)
+    return best.fitted(model)
+
+
+def train_steps(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    options: TrainingOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Step]:
+    """Train ``model`` in place, yielding after each of ``options.steps`` optimiser steps."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    model.train()
+    for index in range(1, options.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * schedule(index, options.steps)
+        images, labels = next(batches)
+        with autocast(device, dtype):
+            logits = model(images)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        yield Step(index=index, loss=value)
+
+
+def schedule(index: int, steps: int) -> float:
+    """Share of the peak learning rate at step ``index`` in 1..steps: linear warm-up, then cosine."""
+    warm_up = math.ceil(WARM_UP * steps)
+    if index <= warm_up:
+        return index / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (index - warm_up) / (steps - warm_up + 1)))
+
+
+def batch_stream(
+    train: Labelled, batch_size: int, strength: Strength, seed: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless augmented batches, always full: (B, 3, H, W) floats in [0, 1] and (B,) labels."""
+    pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in train)
+    generator = torch.Generator().manual_seed(seed)
+    for rows in row_stream(len(labels), batch_size, torch.Generator().manual_seed(seed)):
+        rows = rows.to(device)
+        yield augment(pixels[rows], strength, generator), labels[rows]
+
+
+def row_stream(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless (batch_size,) rows from one shuffled epoch after the other; batches may span epochs."""
+    rows = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(rows) < batch_size:
+            rows = torch.cat([rows, torch.randperm(count, generator=generator)])
+        yield rows[:batch_size]
+        rows = rows[batch_size:]
+
+
+class _Best:
+    """The weights with the best validation so far."""
+
+    def __init__(self, validation: Labelled, device: torch.device, dtype: torch.dtype) -> None:
+        self.validation, self.device, self.dtype = validation, device, dtype
+        self.score = (-math.inf, -math.inf)
+        self.index = 0
+        self.weights: dict[str, Tensor] | None = None
+
+    def see(self, model: nn.Module, index: int) -> None:
+        pixels, labels = self.validation
+        if len(labels):
+            found = probabilities(model, pixels, self.device, self.dtype)
+            accuracy = float((found.argmax(axis=1) == labels).mean())
+            right = found[np.arange(len(labels)), labels]
+            score = (accuracy, float(np.log(right.clip(1e-12)).mean()))
+            if score <= self.score:
+                return
+            self.score = score
+            self.weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self.index = index
+
+    def fitted(self, model: nn.Module) -> Fitted:
+        if self.weights is not None:
+            model.load_state_dict(self.weights)
+        accuracy = self.score[0] if self.weights is not None else None
+        return Fitted(model=model.eval(), validation_accuracy=accuracy, best_step=self.index)

@@ -1,0 +1,1 @@
+"""What a synthetic image is worth to a classifier."""

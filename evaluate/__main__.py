@@ -1,0 +1,15 @@
+"""``python -m evaluate``."""
+
+from evaluate.config import Evaluate
+from orchard import cli
+
+
+def main(config: Evaluate) -> None:
+    """Hand over to the command; heavy imports start here, after parsing."""
+    from evaluate.command import evaluate
+
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    cli.run(Evaluate, main, "python -m evaluate")

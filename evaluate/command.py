@@ -1,0 +1,198 @@
+"""`python -m evaluate`: check, decode, run what is missing, report."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from classify.config import TrainingOptions
+from classify.model import require_name
+from classify.sizes import Sizes, native, resolve
+from evaluate import records as lines
+from evaluate import report, table
+from evaluate.config import Evaluate
+from evaluate.experiment import Experiment, Pixels, Run
+from evaluate.ratios import Mixture, mix, parse, require_enough
+from evaluate.reference import FRUIT
+from evaluate.statistics import summarise
+from orchard import cli, folders, run, shards, sources, splits
+from orchard.errors import UserError
+from orchard.images import TEST, TRAIN, ImageSet, sha256
+from orchard.terminal import bar, say
+
+REAL_TRAINING_SHARE = "validation images come from the real training split, drawn anew with each seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """The three image sets, the manifest of the synthetic one, and the size they are brought to."""
+
+    train: ImageSet
+    test: ImageSet
+    synthetic: ImageSet
+    manifest: dict[str, Any]
+    sizes: Sizes
+
+
+def evaluate(config: Evaluate) -> None:
+    """Run the command."""
+    config.require_valid()
+    require_name(config.model)
+    shares = parse(config.ratios)
+    sets = load(config, shares)
+    runs = plan(config, sets, shares)
+    console = Console()
+    _describe(console, config, sets, runs)
+    if config.dry_run:
+        return
+    run.writable(config.output)
+    lines.require_same(config.output, _identity(config, sets))
+    done = {lines.key(record) for record in lines.read(config.output)}
+    _run_all(config, sets, [r for r in runs if r.key not in done])
+    _report(console, config, sets)
+
+
+def load(config: Evaluate, shares: Sequence[float]) -> Sets:
+    """Load and check the sets; no pixels yet.
+
+    Raises:
+        UserError: a set is missing or short, classes differ, or the generator has seen a test image.
+    """
+    real = sources.load(config.data)
+    splits.require_split(real)
+    test = real.of(TEST)
+    cli.check(len(test) > 0, f"--data {config.data}: no test images in it")
+    train = real.of(TRAIN)
+    if set(shares) == {1.0}:
+        nothing = train.keep(())
+        sizes = resolve(config.size, native(train.photos))
+        return Sets(train=train, test=test, synthetic=nothing, manifest={}, sizes=sizes)
+    manifest = shards.read_manifest(config.synthetic)
+    synthetic = shards.read(config.synthetic)
+    if synthetic.classes != train.classes:
+        raise UserError(
+            f"--synthetic {config.synthetic}: classes {', '.join(synthetic.classes)}, but --data "
+            f"{config.data} has {', '.join(train.classes)}; generate from adapters of this set"
+        )
+    seen = set(manifest["trained_on"])
+    leaked = [photo.path for photo in test.photos if photo.sha256 in seen]
+    if leaked:
+        raise UserError(
+            f"--synthetic {config.synthetic}: its generator has seen {len(leaked)} test images, e.g. "
+            f"{leaked[0]}; train adapters on the training split of --data {config.data}"
+        )
+    sizes = resolve(config.size, native(synthetic.photos))
+    return Sets(train=train, test=test, synthetic=synthetic, manifest=manifest, sizes=sizes)
+
+
+def plan(config: Evaluate, sets: Sets, shares: Sequence[float]) -> list[Run]:
+    """Every run of the sweep, seed after seed, so that a stopped sweep has all arms of its first seeds."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    # The validation share is the same for every seed, so the counts are too.
+    rest, _ = splits.validation(sets.train, config.seed)
+    mixtures = [mix(config.design, share, rest.counts(), config.total) for share in shares]
+    if any(sum(mixture.synthetic.values()) for mixture in mixtures):
+        require_enough(mixtures, sets.synthetic.counts(), config.synthetic)
+    return [Run(mixture=mixture, seed=seed, design=config.design) for seed in seeds for mixture in mixtures]
+
+
+def _describe(console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run]) -> None:
+    through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
+    mixtures = {r.mixture.ratio: r.mixture for r in runs}.values()
+    for line in (
+        f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
+        *(f"note      {note}" for note in sets.train.notes),
+        f"synthetic {folders.describe(sets.synthetic)}",
+        f"design    {config.design}; {REAL_TRAINING_SHARE}",
+        *(f"mixture   {_counted(mixture)}" for mixture in mixtures),
+        f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
+        f"{config.batch_size}, {config.seeds} seeds, precision {config.precision}",
+        f"output    {config.output}",
+    ):
+        say(console, line)
+
+
+def _counted(mixture: Mixture) -> str:
+    real, synthetic = sum(mixture.real.values()), sum(mixture.synthetic.values())
+    return f"{mixture.ratio:.0%} real: {real} real + {synthetic} synthetic images"
+
+
+def _identity(config: Evaluate, sets: Sets) -> dict[str, Any]:
+    """What must be the same for two runs to belong to one experiment."""
+    options = {name: getattr(config, name) for name in TrainingOptions.__dataclass_fields__}
+    return {
+        **options,
+        "size": sets.sizes.size,
+        "through": sets.sizes.through,
+        "total": config.total,
+        "precision": config.precision,
+        "train": _digest(sets.train),
+        "test": _digest(sets.test),
+        "synthetic": _digest(sets.synthetic),
+    }
+
+
+def _digest(images: ImageSet) -> str:
+    return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in images.photos)).encode())
+
+
+def _run_all(config: Evaluate, sets: Sets, runs: Sequence[Run]) -> None:
+    if not runs:
+        return
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    experiment = Experiment(
+        config=config,
+        train=sets.train,
+        test=sets.test,
+        synthetic=sets.synthetic,
+        pixels=Pixels((sets.train, sets.test, sets.synthetic), sets.sizes),
+        device=device,
+        dtype=run.torch_dtype(config.precision, device),
+    )
+    with bar("evaluating", len(runs) * config.steps, unit="steps") as advance:
+        for record in experiment.records(
+            runs, lambda title, step: advance(1, f"{title}, loss {step.loss:.3f}")
+        ):
+            lines.append(config.output, record)
+
+
+def _report(console: Console, config: Evaluate, sets: Sets) -> None:
+    records = lines.read(config.output)
+    reference = FRUIT if config.data == "fruit" else None
+    context = report.Context(
+        title=sets.train.name,
+        command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),
+        notes=sets.train.notes,
+        configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
+        versions=run.versions(),
+        commit=run.git_commit(),
+        sheet=_sheet(sets),
+        provenance={key: sets.manifest[key] for key in ("arguments", "rows") if key in sets.manifest},
+        reference=reference,
+    )
+    page = report.write(records, context, config.output / "report.html")
+    table.write_csv(records, config.output / "metrics.csv")
+    table.print_table(summarise(records), reference, console)
+    for note in sets.train.notes:
+        say(console, f"note: {note}")
+    say(console, f"wrote {config.output / lines.RECORDS}, metrics.csv")
+    say(console, f"report: {page.resolve()}")
+
+
+def _sheet(sets: Sets) -> dict[str, dict[str, list[np.ndarray]]]:
+    """A few real and synthetic images a class, as the classifier sees them."""
+    from orchard.images import pixels
+
+    def some(images: ImageSet, name: str) -> list[np.ndarray]:
+        photos = [photo for photo in images.photos if photo.label == name][: report.SHEET]
+        return list(pixels(photos, sets.sizes.size, through=sets.sizes.through))
+
+    return {
+        name: {"real": some(sets.train, name), "synthetic": some(sets.synthetic, name)}
+        for name in sets.train.classes
+    }

@@ -1,0 +1,99 @@
+"""Scores of one set of predictions: weighted averages, macro averages, and each class alone.
+
+Undefined is `None`, never 0 or NaN, so a result is always valid JSON.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+
+
+def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """N true class names and their (N, K) probabilities -> every metric, each a share from 0 to 1.
+
+    The prediction is the class of highest probability, the first of equals. Keys of the result:
+
+    - ``accuracy``; ``precision``, ``recall``, ``f1``: averages weighted by support, as scikit-learn's
+      ``average="weighted"``: a class that is never predicted counts with precision 0;
+    - ``roc_auc``: one-vs-rest, weighted by support over ``roc_auc_classes``, the classes where it is
+      defined; `None` when there is none;
+    - ``macro``: plain means of the same four, over the classes present in the truth;
+    - ``per_class``: a class absent from the truth has `None` for all but ``support``; one that is
+      present and never predicted has precision `None`, recall 0 and F1 0;
+    - ``confusion``: (K, K) counts, rows truth, columns prediction, in the order of ``classes``.
+
+    Raises:
+        ValueError: no images, shapes that do not fit, a truth outside ``classes``, repeated classes,
+            or probabilities that are not finite.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    _check(truth, probabilities, classes)
+    names = list(classes)
+    true = np.array([names.index(name) for name in truth])
+    predicted = probabilities.argmax(axis=1)
+    present = sorted(set(true.tolist()))
+    averages = {how: _averages(true, predicted, present, how) for how in ("weighted", "macro")}
+    per_class = _per_class(true, predicted, probabilities, names)
+    covered = [name for name in names if per_class[name]["roc_auc"] is not None]
+    areas = [per_class[name]["roc_auc"] for name in covered]
+    support = [per_class[name]["support"] for name in covered]
+    return {
+        "accuracy": float((true == predicted).mean()),
+        **averages["weighted"],
+        "roc_auc": float(np.average(areas, weights=support)) if covered else None,
+        "roc_auc_classes": covered,
+        "macro": {**averages["macro"], "roc_auc": float(np.mean(areas)) if covered else None},
+        "per_class": per_class,
+        "confusion": confusion_matrix(true, predicted, labels=range(len(names))).tolist(),
+    }
+
+
+def _check(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> None:
+    if len(set(classes)) != len(classes):
+        raise ValueError(f"repeated names among the classes {list(classes)}")
+    if not len(truth):
+        raise ValueError("no images to score")
+    if probabilities.shape != (len(truth), len(classes)):
+        raise ValueError(
+            f"probabilities have shape {probabilities.shape}, needed: ({len(truth)}, {len(classes)})"
+        )
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities that are not finite")
+    strangers = sorted(set(truth) - set(classes))
+    if strangers:
+        raise ValueError(f"true classes {strangers} are not among {list(classes)}")
+
+
+def _averages(true: np.ndarray, predicted: np.ndarray, present: list[int], how: str) -> dict[str, float]:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        true, predicted, labels=present, average=how, zero_division=0
+    )
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+
+
+def _per_class(
+    true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, names: list[str]
+) -> dict[str, dict[str, Any]]:
+    columns = precision_recall_fscore_support(
+        true, predicted, labels=range(len(names)), average=None, zero_division=0
+    )
+    result: dict[str, dict[str, Any]] = {}
+    for k, (precision, recall, f1, support) in enumerate(zip(*columns, strict=True)):
+        present, guessed = support > 0, bool((predicted == k).any())
+        result[names[k]] = {
+            "precision": float(precision) if present and guessed else None,
+            "recall": float(recall) if present else None,
+            "f1": float(f1) if present else None,
+            "support": int(support),
+            "roc_auc": _area(true == k, probabilities[:, k]),
+        }
+    return result
+
+
+def _area(positive: np.ndarray, scores: np.ndarray) -> float | None:
+    """ROC-AUC of one class against the rest; undefined unless both are there."""
+    if positive.all() or not positive.any():
+        return None
+    return float(roc_auc_score(positive, scores))

@@ -1,0 +1,1 @@
+"""One LoRA adapter a class, trained on real photos."""

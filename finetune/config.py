@@ -1,0 +1,52 @@
+"""Options of `finetune/train_lora.py`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchard import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainLora(cli.Common):
+    """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
+
+    base: str = "mini"
+    """Base model: mini, sd15, sd21, a Hub id, or a diffusers folder."""
+    classes: tuple[str, ...] = ()
+    """Classes to train on; all by default."""
+    joint: bool = False
+    """One adapter for all classes instead of one each."""
+    shots: int = 0
+    """Real images a class, drawn with the seed; 0 takes all."""
+    steps: int = 400
+    """Optimiser steps an adapter."""
+    batch_size: int = 16
+    """Images a step, over all processes together."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW, after a short warm-up; falls to zero along a cosine."""
+    rank: int = 16
+    """LoRA rank, 1 to 128."""
+    alpha: float = 0.0
+    """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    snr_gamma: float = 5.0
+    """Min-SNR-gamma loss weighting; 0 turns it off."""
+    prompt: str = "a photo of {label}"
+    """Prompt template; {label} becomes the class name."""
+    flip: bool = True
+    """Mirror half of the images; turn off where a mirror image is another class."""
+    skip_bad: bool = False
+    """Leave out files that are not whole images instead of stopping at them."""
+    output: Path = Path("adapters")
+    """Folder for CLASS.safetensors."""
+
+    def check(self) -> None:
+        """Raise `UserError` on a value out of range."""
+        cli.check(1 <= self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
+        cli.check(self.steps >= 1, f"--steps {self.steps}: give 1 or more")
+        cli.check(self.batch_size >= 1, f"--batch_size {self.batch_size}: give 1 or more")
+        cli.check(self.learning_rate > 0, f"--learning_rate {self.learning_rate}: give more than 0")
+        cli.check(self.alpha >= 0, f"--alpha {self.alpha}: give 0 or more")
+        cli.check(self.snr_gamma >= 0, f"--snr_gamma {self.snr_gamma}: give 0 or more")
+        cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")
+        cli.check(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
+        cli.check("{label}" in self.prompt, f"--prompt {self.prompt!r}: has no {{label}} in it")

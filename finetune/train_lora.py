@@ -1,0 +1,15 @@
+"""Train LoRA adapters on a real labelled set: ``accelerate launch finetune/train_lora.py``."""
+
+from finetune.config import TrainLora
+from orchard import cli
+
+
+def main(config: TrainLora) -> None:
+    """Hand over to the command; heavy imports start here, after parsing."""
+    from finetune.command import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    cli.run(TrainLora, main, "finetune/train_lora.py")

@@ -1,0 +1,76 @@
+"""The training loop: one adapter, one generator of steps."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune.batches import Cache, draw
+from finetune.config import TrainLora
+from finetune.families import StableDiffusion
+
+WARM_UP = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimiser step: its number from 0, the loss over all processes, the learning rate."""
+
+    index: int
+    loss: float
+    learning_rate: float
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first 5% of ``steps``, then a cosine to zero."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def train_steps(
+    family: StableDiffusion,
+    cache: Cache,
+    parameters: Sequence[torch.nn.Parameter],
+    names: Sequence[str],
+    config: TrainLora,
+    accelerator: Any,
+) -> Iterator[Step]:
+    """Optimise ``parameters`` and yield after every step.
+
+    Raises:
+        FloatingPointError: the loss is not finite; names the images of the batch.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
+    denoiser, optimizer = accelerator.prepare(family.pipe.unet, optimizer)
+    denoiser.train()
+    for index in range(config.steps):
+        batch = draw(
+            cache,
+            index,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            timesteps=family.timesteps,
+            flip=config.flip,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        rate = learning_rate(index, config.steps, config.learning_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with accelerator.autocast():
+            loss = family.loss(denoiser, batch, config.snr_gamma)
+        value = accelerator.reduce(loss.detach(), "mean").item()
+        if not math.isfinite(value):
+            files = ", ".join(names[row] for row in batch.rows)
+            raise FloatingPointError(f"loss is not finite at step {index}; the batch held {files}")
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield Step(index=index, loss=value, learning_rate=rate)
+    denoiser.eval()
+    accelerator.free_memory()

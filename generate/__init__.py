@@ -1,0 +1,1 @@
+"""Adapters -> labelled synthetic shards."""

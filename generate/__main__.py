@@ -1,0 +1,15 @@
+"""``python -m generate``."""
+
+from generate.config import Generate
+from orchard import cli
+
+
+def main(config: Generate) -> None:
+    """Hand over to the command; heavy imports start here, after parsing."""
+    from generate.command import generate
+
+    generate(config)
+
+
+if __name__ == "__main__":
+    cli.run(Generate, main, "python -m generate")

@@ -1,0 +1,187 @@
+"""Frozen dataclass <- recipe <- flags, and user errors in one line with exit code 2.
+
+A config class and the module that holds it stay light: heavy imports belong into the function
+handed to `run`, which is called after parsing, so that ``--help`` answers at once.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+import tyro
+import yaml
+
+from orchard.errors import UserError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options that every command has."""
+
+    config: Path | None = None
+    """Recipe: a YAML file of these same options; flags win over it."""
+    data: str = "fruit"
+    """The real set: a folder, a dataset on the Hub, `fruit` (the Kaggle set) or `demo` (rendered)."""
+    seed: int = 0
+    """Seed of every random choice, 0 or more."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks; auto is bf16 where the device has it, else fp32."""
+    dry_run: bool = False
+    """Print the resolved plan and stop."""
+
+
+Config = TypeVar("Config", bound=Common)
+
+
+def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
+    """Parse the command line and call ``main``; exit code 2 after a `UserError`, 130 after Ctrl-C."""
+    try:
+        config = parse(config_type, sys.argv[1:], prog)
+        main(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
+    """Resolve ``arguments`` (recipe first, then flags) into a config, or raise `UserError`."""
+    path = _recipe_path(arguments)
+    from_recipe = recipe_arguments(config_type, path)
+    try:
+        return _parsed(config_type, [*from_recipe, *arguments], prog)
+    except UserError:
+        if path is not None:
+            _blame_recipe(config_type, from_recipe, path, prog)
+        raise
+
+
+def _blame_recipe(config_type: type[Config], from_recipe: list[str], path: Path, prog: str) -> None:
+    """Raise `UserError` with the recipe's name when it does not parse even without the flags."""
+    try:
+        _parsed(config_type, from_recipe, prog)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from None
+
+
+def _parsed(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(
+                config_type,
+                prog=prog,
+                args=arguments,
+                use_underscores=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(messages.getvalue(), prog)) from None
+
+
+def _recipe_path(arguments: Sequence[str]) -> Path | None:
+    found = [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+    found += [value for flag, value in itertools.pairwise(arguments) if flag == "--config"]
+    if len(found) > 1:
+        raise UserError(f"--config {' '.join(found)}: one recipe a run; merge them into one file")
+    return Path(found[0]) if found else None
+
+
+def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
+    """The flags that a recipe stands for, in its own order."""
+    if path is None:
+        return []
+    if not path.is_file():
+        raise UserError(f"--config {path}: no such file; recipes/ has examples")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"--config {path}: not YAML ({error})") from None
+    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+        raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
+    kinds = get_type_hints(config_type)
+    words = []
+    for key, value in recipe.items():
+        name = key.replace("-", "_")
+        problem = _recipe_problem(name, value, kinds.get(name))
+        if problem:
+            raise UserError(f"--config {path}: {key}: {problem}")
+        words.extend(_flag(name, value, kinds.get(name) is bool))
+    return words
+
+
+def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:
+    """What the parser could not see in a value, since it gets text."""
+    if name == "config":
+        return "a recipe cannot name another one; copy its lines here"
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, dict | list) for item in items):
+        return f"{value} is nested; give one value, or a list of values"
+    if None in items and type(None) not in get_args(kind):
+        return "has no value; give one or remove the line"
+    if kind is bool and not isinstance(value, bool):
+        return f"{value} is neither true nor false"
+    return None
+
+
+def _flag(name: str, value: Any, boolean: bool) -> list[str]:
+    if boolean:
+        return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *(str(item) for item in value)]
+    # Apart, the parser finds the nearest name; joined, a value may begin with a dash.
+    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
+
+
+def _one_line(box: str, prog: str) -> str:
+    """The parser's boxed message as one line: what is wrong, the nearest name, where help is."""
+    kept: list[str] = []
+    for raw in box.splitlines():
+        line = " ".join(re.sub(r"[╰╯│]|─+", " ", raw).split())
+        if not line or raw.startswith("╭"):
+            continue
+        if line.startswith(("Argument helptext", "For full help")):
+            break
+        kept.append(line)
+        if len(kept) > 1 and kept[-2].startswith("Perhaps you meant"):
+            break
+    return f"{' '.join(kept).removesuffix('.')}; see {prog} --help"
+
+
+def describe(config: Common) -> dict[str, Any]:
+    """The config as plain JSON values, for plans, records and provenance."""
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.name not in ("config", "dry_run")
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """``("a,b", "c")`` -> ``["a", "b", "c"]``: lists may be spaced or comma-separated."""
+    return [part for value in values for part in value.split(",") if part]
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `UserError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise UserError(message)

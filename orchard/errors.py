@@ -1,0 +1,8 @@
+"""The one exception that users see."""
+
+
+class UserError(Exception):
+    """Something a user can mend. The message is one line that names the value and the fix."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

@@ -1,0 +1,237 @@
+"""Image folders: which files count, and what their places and names say about label and split."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchard import splits
+from orchard.errors import UserError
+from orchard.images import TRAIN, ImageSet, Photo, sha256
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"))
+SILENT_SUFFIXES = frozenset((".xml", ".txt", ".csv", ".json", ".jsonl", ".md", ".zip", ".npz"))
+LEFTOVERS = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
+# A number, and perhaps the one that a desktop gives to copies: apple_1, apple (2), apple_1 (2).
+NUMBERED = re.compile(r"^(?P<label>.*?[^\d\s_()-].*?)[ _-]*(?:\d+|\(\d+\))(?: ?\(\d+\))?$")
+MANY_CLASSES = "mixed"
+METADATA = ("metadata.csv", "metadata.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What metadata files say of the images, by file, and what a user should know of it."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> ImageSet:
+    """The image set under ``root``.
+
+    Labels are the class folders (below an optional ``train`` and ``test``), else a metadata file's
+    label column, else the file names up to their number, as in the Kaggle layout; there ``mixed``
+    stays out unless ``also`` has it.
+    """
+    files, folders, ignored = _files(root)
+    passed = f"ignored {len(ignored)} other files: {splits.listed(ignored)}" if ignored else ""
+    if not files:
+        raise UserError(
+            f"--data {root}: no images found; expected {root}/CLASS/*.jpg (or .png, .webp, …) "
+            f"or files named CLASS_NUMBER.jpg {passed and f'({passed})'}"
+        )
+    listing = _metadata(root, files)
+    photos = _photos(root, files, listing, also)
+    if not photos:
+        raise UserError(f"--data {root}: no image of a single class found, only {MANY_CLASSES!r} ones")
+    classes = {photo.label for photo in photos} | _empty_classes(files, folders)
+    return ImageSet(
+        name=name or str(root),
+        classes=tuple(sorted(classes)),
+        photos=tuple(photos),
+        notes=(*listing.notes, *filter(None, [passed])),
+    )
+
+
+def _files(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[str]]:
+    """Relative to ``root``: image files, folders, and the names of what was passed over."""
+    found, folders, ignored = [], [], []
+    for path in _walk(root):
+        place = PurePosixPath(path.relative_to(root).as_posix())
+        suffix = path.suffix.lower()
+        if any("\ud800" <= letter <= "\udfff" for letter in str(place)):
+            raise UserError(f"--data {root}: {str(place)!r} is not a name in UTF-8; rename it")
+        if _is_leftover(path):
+            ignored.append(str(place))
+        elif path.is_dir():
+            folders.append(place)
+        elif suffix in SUFFIXES:
+            found.append(place)
+        elif suffix not in SILENT_SUFFIXES:
+            ignored.append(str(place))
+    return sorted(found), folders, sorted(ignored)
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Everything below ``folder``; links are followed, except back to where they lie."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}); mend or remove it") from None
+    for path in inside:
+        yield path
+        if path.is_dir() and not _is_leftover(path):
+            yield from _walk(path, (*above, real))
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in LEFTOVERS
+
+
+def _place(file: PurePosixPath) -> tuple[str | None, tuple[str, ...]]:
+    """``train_zip/train/apple/a.jpg`` -> ("train", ("apple",))."""
+    split, folders = None, list(file.parts[:-1])
+    while folders and splits.canonical(folders[0]):
+        split = splits.canonical(folders.pop(0))
+    return split, tuple(folders)
+
+
+def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: Sequence[str]) -> list[Photo]:
+    places = [_place(file) for file in files]
+    in_folders = any(folders for _, folders in places)
+    in_splits = any(split for split, _ in places)
+    photos = []
+    for file, (split, folders) in zip(files, places, strict=True):
+        if in_splits and not split:
+            raise UserError(
+                f"--data {root}: {file} lies beside the train and test folders; move it into one or remove it"
+            )
+        if in_folders and not folders:
+            raise UserError(
+                f"--data {root}: {file} lies outside the class folders; move it into one or remove it "
+                "(a folder called train, test or val is a split, never a class)"
+            )
+        label = _label(root, file, folders, listing)
+        if not in_folders and label == MANY_CLASSES and label not in also:
+            continue
+        read = partial(_bytes, root / file)
+        photos.append(
+            Photo(
+                path=str(file),
+                label=label,
+                split=split or "",
+                sha256=sha256(read()),
+                read=read,
+                text=listing.texts.get(str(file)),
+            )
+        )
+    return photos
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_file():
+            return path.read_bytes()
+        reason = "a broken link" if path.is_symlink() else "not a file"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise UserError(f"{path}: cannot be read ({reason}); mend or remove it")
+
+
+def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Listing) -> str:
+    given = listing.labels.get(str(file))
+    if folders:
+        if given not in (None, folders[0]):
+            raise UserError(
+                f"--data {root}: {file} lies in {folders[0]}, but its metadata says {given}; "
+                "make them agree or drop the label column"
+            )
+        return folders[0]
+    if given is not None:
+        return given
+    match = NUMBERED.match(file.stem)
+    if match and not listing.labels:
+        return match["label"]
+    columns = f"no label column in its metadata, found {', '.join(listing.columns)}; "
+    raise UserError(
+        f"--data {root}: {file} has no label; {columns if listing.columns else ''}put images into "
+        "one folder a class, or name them CLASS_NUMBER.jpg"
+    )
+
+
+def _empty_classes(files: Sequence[PurePosixPath], folders: Sequence[PurePosixPath]) -> set[str]:
+    """Class folders that hold no image: they count, as classes that are short of images."""
+    places = [_place(file) for file in files]
+    if not any(names for _, names in places):
+        return set()
+    expected = TRAIN if any(split for split, _ in places) else None
+    inside = (_place(folder / "file") for folder in folders)
+    return {names[0] for split, names in inside if len(names) == 1 and split == expected}
+
+
+def _metadata(root: Path, files: Sequence[PurePosixPath]) -> Listing:
+    rows: dict[str, dict[str, Any]] = {}
+    covered: set[str] = set()
+    for path in sorted(path for path in _walk(root) if path.name in METADATA):
+        folder = PurePosixPath(path.parent.relative_to(root).as_posix())
+        rows.update({str(folder / _file_name(path, row)): row for row in _rows(path)})
+        covered.update(str(file) for file in files if folder in file.parents)
+    notes = []
+    if silent := sorted(covered - rows.keys()):
+        notes.append(
+            f"metadata does not list {len(silent)} of {len(covered)} images "
+            f"({splits.listed(silent)}); they are kept, without a text"
+        )
+    if absent := sorted(rows.keys() - covered):
+        notes.append(f"metadata lists {len(absent)} images that are not there ({splits.listed(absent)})")
+    return Listing(
+        texts={file: row["text"] for file, row in rows.items() if row.get("text")},
+        labels={file: str(row["label"]) for file, row in rows.items() if row.get("label") not in (None, "")},
+        columns=tuple(dict.fromkeys(key for row in rows.values() for key in row if key)),
+        notes=tuple(notes),
+    )
+
+
+def _file_name(path: Path, row: Any) -> PurePosixPath:
+    """The image that a metadata row is about, checked with what the row says of it."""
+    if not isinstance(row, dict):
+        raise UserError(f'{path}: {row!r} is not an object; write one {{"file_name": …}} a line')
+    if not row.get("file_name"):
+        found = ", ".join(f"{key} {value}" for key, value in row.items())
+        raise UserError(f"{path}: a row has no file_name, found {found}; add it or remove the row")
+    file = PurePosixPath(str(row["file_name"]))
+    if file.is_absolute() or ".." in file.parts:
+        raise UserError(f"{path}: {file} leads out of its folder; list files below it")
+    if not isinstance(row.get("text"), str | None):
+        raise UserError(f"{path}: the text of {file} is {row['text']!r}; write a plain string")
+    return file
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                yield from csv.DictReader(file, restkey="")
+            else:
+                yield from (json.loads(line) for line in file if line.strip())
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
+
+
+def describe(images: ImageSet) -> str:
+    """One line: name, photos a class and split."""
+    parts = []
+    for split, count in Counter(photo.split for photo in images.photos).items():
+        counts = ", ".join(f"{name} {n}" for name, n in images.of(split).counts().items())
+        parts.append(f"{split} {count} ({counts})")
+    return f"{images.name}: {'; '.join(parts)}"

@@ -1,0 +1,192 @@
+"""Real sets in, from class folders, the Kaggle layout, a Hugging Face dataset or our own shards.
+
+Every stage gets its pixels from `decode`, so all of them see the same ones.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from orchard.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TRAIN, TEST = "train", "test"
+BACKGROUND = (255, 255, 255)
+DEEPEST = 65535
+# What `Image.open` may try: its other readers include one that hands the file to Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """One labelled image: its name in the set, the hash of its file, and how to read the file."""
+
+    path: str
+    label: str
+    split: str
+    sha256: str
+    read: Callable[[], bytes]
+    text: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Photos and the sorted class list they were labelled from."""
+
+    name: str
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def of(self, split: str) -> "ImageSet":
+        """The photos of one split; the class list stays whole."""
+        return self.keep(photo for photo in self.photos if photo.split == split)
+
+    def keep(self, photos: Iterable[Photo]) -> "ImageSet":
+        """The same set with these photos alone."""
+        return replace(self, photos=tuple(photos))
+
+    def counts(self) -> dict[str, int]:
+        """Photos a class, zeros included."""
+        found = Counter(photo.label for photo in self.photos)
+        return {name: found[name] for name in self.classes}
+
+    def labels(self) -> np.ndarray:
+        """(N,) int64 positions in ``classes``."""
+        place = {name: i for i, name in enumerate(self.classes)}
+        return np.array([place[photo.label] for photo in self.photos], dtype=np.int64)
+
+    def hashes(self) -> frozenset[str]:
+        """SHA-256 of every file's bytes."""
+        return frozenset(photo.sha256 for photo in self.photos)
+
+    def to_dataset(self) -> "Dataset":
+        """The set as a `datasets.Dataset` with columns image, label, sha256 and path."""
+        from datasets import ClassLabel, Dataset, Features, Value
+        from datasets import Image as ImageFeature
+
+        features = Features(
+            image=ImageFeature(),
+            label=ClassLabel(names=list(self.classes)),
+            sha256=Value("string"),
+            path=Value("string"),
+        )
+        rows = [
+            {
+                "image": decode(photo.read(), photo.path),
+                "label": photo.label,
+                "sha256": photo.sha256,
+                "path": photo.path,
+            }
+            for photo in self.photos
+        ]
+        return Dataset.from_list(rows, features=features)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of a file's bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """File bytes -> upright RGB image: EXIF orientation applied, transparency laid over white.
+
+    Raises:
+        UserError: the bytes are not a whole image.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _over_white(_eight_bits(image))
+    except Exception as error:  # decoders raise whatever a damaged file leads them into
+        raise UserError(
+            f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file "
+            "(finetune can pass over it: --skip_bad)"
+        ) from error
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of {', '.join(FORMATS)}"
+    return (str(error) or type(error).__name__).removesuffix(".")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit greys to 8 bits, which Pillow would clip; refuse pixels without a known range."""
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    deep = np.asarray(image, dtype=np.float64)
+    if image.mode == "F" or deep.min() < 0 or deep.max() > DEEPEST:
+        raise ValueError(f"pixels from {deep.min():g} to {deep.max():g}, not 8 or 16 bits; save it so")
+    grey = np.rint(deep * 255 / DEEPEST)
+    grey[deep == image.info.get("transparency")] = BACKGROUND[0]
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(canvas, image).convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The centre square at ``size`` x ``size`` pixels, Lanczos: the one resize path."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def pixels(photos: Sequence[Photo], size: int, through: int | None = None) -> np.ndarray:
+    """(N, size, size, 3) uint8 of every photo; ``through`` is a smaller size they all go by first.
+
+    Decodes every file whole, so it is also the check that comes before any expensive work.
+    """
+
+    def one(photo: Photo) -> np.ndarray:
+        image = decode(photo.read(), photo.path)
+        if through is not None and through < size:
+            image = square(image, through)
+        return np.asarray(square(image, size))
+
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(one, photos))
+    return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
+
+
+def sound(images: ImageSet) -> tuple[ImageSet, list[str]]:
+    """The photos that decode whole, and one line for each that does not."""
+
+    def problem(photo: Photo) -> str | None:
+        try:
+            decode(photo.read(), photo.path)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        problems = list(pool.map(problem, images.photos))
+    pairs = list(zip(images.photos, problems, strict=True))
+    return images.keep(p for p, bad in pairs if bad is None), [bad for _, bad in pairs if bad]
+
+
+def require_labelled(images: ImageSet, least: int, why: str) -> None:
+    """Raise `UserError` naming the first class with fewer than ``least`` images."""
+    for name, count in images.counts().items():
+        if count < least:
+            plural = "image" if count == 1 else "images"
+            raise UserError(f"class {name} has {count} {plural} in training, needs at least {least} ({why})")

@@ -1,0 +1,155 @@
+"""What a run needs around it: device and precision, provenance, files that appear whole."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orchard
+from orchard.errors import UserError
+
+LIBRARIES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "torchvision",
+    "scikit-learn",
+)
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this toolkit and of the libraries whose numbers could matter."""
+    found = {"orchard": orchard.__version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, ``+`` appended when it has changes."""
+    here = Path(orchard.__file__).parent
+    try:
+        # Installed below somebody else's repository, the files are there but not tracked by it.
+        _git(here, "ls-files", "--error-unmatch", "__init__.py")
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name to write to beside ``path``; it becomes ``path`` only once it is on disk."""
+    aside = path.with_name(f"{path.name}.part")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        # Some writers make private files; a dataset is there to be read by others.
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON under ``path``, whole or not at all; NaN is refused."""
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def file_name(label: str) -> str:
+    """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``."""
+    return re.sub(r"[^\w.-]", "_", label).lstrip(".") or "_"
+
+
+def writable(folder: Path) -> None:
+    """Make ``folder``; raise `UserError` when nothing can be written there."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--output {folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def torch_dtype(precision: str, device: Any) -> Any:
+    """The torch dtype that ``--precision`` stands for on ``device`` (a `torch.device`).
+
+    Raises:
+        UserError: the device cannot compute in that precision.
+    """
+    import torch
+
+    cuda = device.type == "cuda"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_bf16()
+    if precision == "auto":
+        return torch.bfloat16 if bf16 else torch.float32
+    if precision == "bf16" and not bf16:
+        raise UserError(f"--precision bf16: {device.type} has no bfloat16; use fp32")
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("--precision fp16: only on a GPU; use bf16 or fp32 on a CPU")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _cpu_bf16() -> bool:
+    """Whether bfloat16 runs in hardware: emulated, it is slower than float32."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) is True for name in BF16_INSTRUCTIONS)
+
+
+def quiet_libraries() -> None:
+    """Keep library chatter out of the commands' output; their errors still come through."""
+    import logging
+    import warnings
+
+    import datasets
+    from diffusers.utils import logging as diffusers_logging
+    from PIL import Image
+    from transformers.utils import logging as transformers_logging
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for library in (transformers_logging, diffusers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)

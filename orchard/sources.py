@@ -1,0 +1,224 @@
+"""Where a real set can come from: its name or path -> `ImageSet`."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchard import demo, folders, splits
+from orchard.errors import UserError
+from orchard.images import TRAIN, ImageSet, Photo, sha256
+
+KAGGLE = "mbkinaci/fruit-images-for-object-detection"
+FRUIT_VARIABLE = "ORCHARD_FRUIT"
+REJECTED = "rejected"
+SAVED = ("state.json", "dataset_dict.json")
+LABELS = ("label", "labels", "class")
+CHOICES = "give a folder of class folders, or --data demo for a rendered set"
+HUB_SECONDS = 4.0
+
+
+def load(data: str, classes: Sequence[str] = ()) -> ImageSet:
+    """The real set that ``--data`` names, every photo in its train or test split.
+
+    Raises:
+        UserError: nothing readable stands under that name, or a class in ``classes`` is missing.
+    """
+    images = _find(data, tuple(classes))
+    unknown = sorted(set(classes) - set(images.classes))
+    if unknown:
+        raise UserError(
+            f"--classes {' '.join(unknown)}: not in {images.name}, which has {', '.join(images.classes)}"
+        )
+    return splits.separate(images)
+
+
+def _find(data: str, classes: tuple[str, ...]) -> ImageSet:
+    if data == "demo":
+        return demo.render()
+    if data == "fruit":
+        return folders.read(fruit_folder(), also=classes, name="fruit")
+    path = Path(data).expanduser()
+    if not data:
+        raise UserError(f"--data is empty; {CHOICES}")
+    if path.is_dir():
+        return from_hub(str(path)) if _is_dataset(path) else folders.read(path, also=classes)
+    if path.exists():
+        raise UserError(f"--data {data}: a file, not a folder of images; {CHOICES}")
+    if data.count("/") == 1 and not data.startswith((".", "/", "~")):
+        return from_hub(data)
+    raise UserError(f"--data {data}: no such folder; {CHOICES}")
+
+
+def fruit_folder() -> Path:
+    """The Kaggle set's folder: `ORCHARD_FRUIT`, else a download with kagglehub."""
+    named = os.environ.get(FRUIT_VARIABLE)
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{FRUIT_VARIABLE}={named}: no such folder; correct it or pass --data PATH")
+        return path
+    import kagglehub
+    import requests
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE))
+    except Exception as error:  # kagglehub raises whatever its resolvers raise
+        cut_off = isinstance(error, requests.ConnectionError | requests.Timeout)
+        raise UserError(
+            f"--data fruit: {FRUIT_VARIABLE} is not set and Kaggle's {KAGGLE} could not be fetched "
+            f"({'no connection' if cut_off else _first_line(error)}); "
+            "pass --data PATH, or --data demo for a rendered set"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def _is_dataset(path: Path) -> bool:
+    parquet = (file.relative_to(path) for file in path.glob("**/*.parquet"))
+    return _is_saved(path) or any(not file.parts[0].startswith(".") for file in parquet)
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote the folder."""
+    return any((path / name).is_file() for name in SAVED)
+
+
+def from_hub(name: str) -> ImageSet:
+    """A Hugging Face dataset, saved in a folder or on the Hub, with an image and a label column."""
+    photos: dict[str, list[Photo]] = {}
+    classes: set[str] = set()
+    notes = []
+    for split, rows in _open(name).items():
+        if split == REJECTED:
+            notes.append(f"split {split} is left out")
+            continue
+        if splits.canonical(split) != split:
+            notes.append(f"split {split} counts as {splits.canonical(split) or TRAIN}")
+        photos[split], names = _photos(name, split, rows)
+        classes.update(names)
+    if not any(photos.values()):
+        raise UserError(f"--data {name}: the dataset has no rows; {CHOICES}")
+    return ImageSet(name=name, classes=tuple(sorted(classes)), photos=_unique(photos), notes=tuple(notes))
+
+
+def _open(name: str) -> dict[str, Any]:
+    """Splits by name."""
+    path = Path(name)
+    if not path.is_dir():
+        _require_on_hub(name)
+    import datasets
+
+    if path.is_dir():
+        datasets.disable_progress_bars()
+    try:
+        found = datasets.load_from_disk(name) if _is_saved(path) else datasets.load_dataset(name)
+    except Exception as error:  # datasets raises whatever its file systems raise
+        raise UserError(
+            f"--data {name}: could not be loaded as a dataset ({_first_line(error)}); {CHOICES}"
+        ) from error
+    return found if isinstance(found, dict) else {TRAIN: found}
+
+
+def _require_on_hub(name: str) -> None:
+    """Ask once whether the Hub has the dataset: `load_dataset` would retry for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        HfApi().dataset_info(name, timeout=HUB_SECONDS)
+    except OfflineModeIsEnabled:
+        return  # The user asked for the copy that an earlier download left.
+    except (HfHubHTTPError, HFValidationError) as error:
+        absent = getattr(getattr(error, "response", None), "status_code", None) in (401, 404)
+        reason = "no dataset of that name there, or a private one" if absent else _first_line(error)
+        raise UserError(
+            f"--data {name}: no such folder here, nor on the Hub ({reason}); {CHOICES}"
+        ) from error
+    except Exception as error:  # the transport's own
+        raise UserError(
+            f"--data {name}: no such folder here, and no connection to the Hub ({_first_line(error)}; "
+            f"HF_HUB_OFFLINE=1 uses an earlier download); {CHOICES}"
+        ) from error
+
+
+def _columns(name: str, features: Any) -> tuple[str, str]:
+    """The names of the image and the label column."""
+    import datasets
+
+    images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    labels = labels or [key for key in LABELS if key in features]
+    return _one(name, "image", images, features), _one(name, "label", labels, features)
+
+
+def _one(name: str, kind: str, candidates: list[str], features: Any) -> str:
+    if kind in candidates:
+        return kind
+    if len(candidates) == 1:
+        return candidates[0]
+    problem = f"several {kind} columns" if candidates else f"no {kind} column"
+    found = ", ".join(candidates or features)
+    raise UserError(f"--data {name}: {problem}, found {found}; call the one to use {kind!r}")
+
+
+def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
+    """One split's photos and class names; a split may number its classes in an order of its own."""
+    import datasets
+
+    image, label = _columns(name, rows.features)
+    names = getattr(rows.features[label], "names", None)
+    texts = ["text"] if "text" in rows.features else []
+    rows = rows.select_columns([image, label, *texts]).cast_column(image, datasets.Image(decode=False))
+    photos = []
+    for i, row in enumerate(rows):
+        where = f"--data {name}: row {i} of split {split}"
+        data = _bytes(row[image], where)
+        photos.append(
+            Photo(
+                path=Path(row[image]["path"] or "").name,
+                label=_label(row[label], names, where),
+                split=splits.canonical(split) or TRAIN,
+                sha256=sha256(data),
+                read=partial(bytes, data),
+                text=row.get("text") or None,
+            )
+        )
+    return photos, set(names or ()) | {photo.label for photo in photos}
+
+
+def _bytes(cell: dict[str, Any] | None, where: str) -> bytes:
+    if cell is None:
+        raise UserError(f"{where} has no image; fill it or drop the row")
+    if cell["bytes"] is not None:
+        return cell["bytes"]
+    try:
+        return Path(cell["path"]).read_bytes()
+    except OSError as error:
+        raise UserError(f"{where}: {cell['path']} cannot be read ({error.strerror}); put it back") from None
+
+
+def _label(value: Any, names: Sequence[str] | None, where: str) -> str:
+    if names and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    if not names and isinstance(value, str | int) and value != "":
+        return str(value)
+    # -1 is how public test sets say "not told"; as an index it would name the last class.
+    raise UserError(f"{where}: {value!r} is not a class; label the row or drop it")
+
+
+def _unique(photos: dict[str, list[Photo]]) -> tuple[Photo, ...]:
+    """All photos under names of their own: predictions are recorded by them."""
+    found = Counter(photo.path for split in photos.values() for photo in split)
+    return tuple(
+        photo
+        if photo.path and found[photo.path] == 1
+        else replace(photo, path=f"{split}/{i:06d}-{photo.path}".removesuffix("-"))
+        for split, rows in photos.items()
+        for i, photo in enumerate(rows)
+    )

@@ -1,0 +1,199 @@
+"""The diffusion stage: text encoder and UNet trained together on cached latents, v-prediction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from mini import loop
+from mini.data import Photos, class_weights
+
+BATCH = 64
+WIDTH = 192
+DROPPED = 0.1
+PLAIN = 0.4
+GAMMA = 5.0
+PEAK = 6e-4
+SCHEDULE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
+
+
+@dataclass(kw_only=True)
+class Denoiser:
+    """The two trained networks and the mean and deviation that normalise the latents."""
+
+    unet: UNet2DConditionModel
+    text: CLIPTextModel
+    scale: float
+    shift: float
+
+
+def build(tokenizer: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Untrained networks of the stock classes."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(96, 192),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=(3, 6),
+        norm_num_groups=32,
+    )
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return unet, CLIPTextModel(config)
+
+
+class Batches:
+    """Draws latents, noise and caption numbers; all arrays stay in memory."""
+
+    def __init__(
+        self, latents: Tensor, photos: Photos, weights: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self.latents, self.photos, self.rng = latents, photos, rng
+        self.cumulative = np.cumsum(weights)
+        mean = latents[0, :, :4].float()
+        self.shift, self.scale = mean.mean().item(), 1 / mean.std().item()
+        self.empty = 3 * len(photos.names)
+
+    def draw(self) -> tuple[Tensor, np.ndarray]:
+        """(B, 4, 16, 16) unit-variance latents and (B,) rows of the caption table."""
+        rows = np.searchsorted(self.cumulative, self.rng.random(BATCH)).clip(0, len(self.cumulative) - 1)
+        flips = self.rng.integers(2, size=BATCH)
+        mean, std = self.latents[flips, rows].float().chunk(2, dim=1)
+        latents = (mean + std * torch.randn_like(mean)) * self.scale
+        captions = 3 * self.photos.labels[rows] + np.where(
+            self.rng.random(BATCH) < PLAIN, 0, 1 + self.photos.white[rows]
+        )
+        captions[self.rng.random(BATCH) < DROPPED] = self.empty
+        return latents, captions
+
+
+def train(
+    photos: Photos,
+    latents: Tensor,
+    tokenizer: CLIPTokenizer,
+    work: Path,
+    *,
+    seconds: float,
+    seed: int,
+    focus: tuple[str, ...],
+    share: float,
+    preview,
+) -> Denoiser:
+    """Fit text encoder and UNet within ``seconds``; ``preview(denoiser, step)`` at each checkpoint."""
+    unet, text = build(tokenizer)
+    unet.set_attn_processor(AttnProcessor())
+    unet = unet.to(torch.bfloat16, memory_format=torch.channels_last)
+    text = text.to(torch.bfloat16)
+    masters = loop.Masters(unet, text)
+    average = loop.Average(masters.full)
+    optimizer = torch.optim.AdamW(masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+    clock = loop.Clock(name="denoiser", budget=seconds, batch_size=BATCH)
+    path = work / "denoiser.pt"
+    state = loop.restore(path, clock)
+    if state:
+        for mine, theirs in zip(masters.full, state["masters"], strict=True):
+            mine.data.copy_(theirs)
+        average.values = state["average"]
+        optimizer.load_state_dict(state["optimizer"])
+        masters.publish()
+    torch.manual_seed(seed + clock.step)
+    rng = np.random.default_rng([seed, 3, clock.step])
+    batches = Batches(latents, photos, class_weights(photos, focus, share), rng)
+    tokens = tokenizer(
+        [*photos.captions(), ""], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+    compute = _objective(unet, text, tokens)
+
+    def averaged() -> Denoiser:
+        weights = iter(average.values)
+        result = Denoiser(unet=None, text=None, scale=batches.scale, shift=batches.shift)
+        result.unet, result.text = (_copy(module, weights) for module in build(tokenizer))
+        return result
+
+    def keep() -> None:
+        loop.save(
+            path,
+            clock,
+            masters=masters.full,
+            average=average.values,
+            optimizer=optimizer.state_dict(),
+        )
+        preview(averaged(), clock.step)
+
+    for due in loop.ticks(clock, work / "log.jsonl"):
+        if due:
+            keep()
+        loss = compute(*batches.draw())
+        loss.backward()
+        masters.take_gradients()
+        torch.nn.utils.clip_grad_norm_(masters.full, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = loop.learning_rate(clock.done, PEAK)
+        optimizer.step()
+        masters.publish()
+        average.update(masters.full, clock.step)
+        clock.losses = {"loss": _smooth(clock.losses.get("loss"), loss.item())}
+    keep()
+    return averaged()
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else 0.98 * old + 0.02 * new
+
+
+def _copy(module: nn.Module, weights) -> nn.Module:
+    for parameter in module.parameters():
+        parameter.data.copy_(next(weights))
+    return module.eval()
+
+
+def _objective(unet: UNet2DConditionModel, text: CLIPTextModel, tokens: Tensor):
+    """(latents, caption rows) -> scalar loss: v-prediction, min-SNR weights (Hang et al. 2023)."""
+    scheduler = DDPMScheduler(**SCHEDULE)
+    alphas = scheduler.alphas_cumprod
+    weights = (alphas / (1 - alphas)).clamp(max=GAMMA) * (1 - alphas)
+    # min(snr, gamma) / (snr + 1), with snr + 1 = 1 / (1 - alpha); never fully zero at the last step
+    weights = weights.clamp(min=0.02)
+    weights = weights / weights.mean()
+    forward = torch.compile(unet)
+
+    def compute(latents: Tensor, captions: np.ndarray) -> Tensor:
+        unique, inverse = np.unique(captions, return_inverse=True)
+        hidden = text(tokens[unique]).last_hidden_state[inverse]
+        timesteps = torch.randint(len(alphas), (len(latents),))
+        noise = torch.randn_like(latents)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        target = scheduler.get_velocity(latents, noise, timesteps)
+        noisy = noisy.bfloat16().contiguous(memory_format=torch.channels_last)
+        out = forward(noisy, timesteps, hidden, return_dict=False)[0]
+        error = (out.float() - target).square().mean(dim=(1, 2, 3))
+        return (error * weights[timesteps]).mean()
+
+    return compute

@@ -1,0 +1,80 @@
+"""Tokenizer in, pipeline folder out, and the preview sheet in between."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from mini.denoiser import SCHEDULE, Denoiser
+
+TOKENS = 24
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+def tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges make every caption word one token; other words spell out in bytes."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
+    bpe.train_from_iterator(captions, trainer)
+    merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(f"{x}</w>" for x in letters), *("".join(m) for m in merges), *SPECIAL]
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        bos_token=SPECIAL[0],
+        eos_token=SPECIAL[1],
+        pad_token=SPECIAL[1],
+        unk_token=SPECIAL[1],
+        model_max_length=TOKENS,
+    )
+
+
+def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> StableDiffusionPipeline:
+    """The stock pipeline of the trained parts."""
+    vae.register_to_config(scaling_factor=denoiser.scale)
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=denoiser.text,
+        tokenizer=words,
+        unet=denoiser.unet,
+        scheduler=DPMSolverMultistepScheduler(**{k: v for k, v in SCHEDULE.items() if k != "clip_sample"}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def sheet(pipe: StableDiffusionPipeline, labels: list[str], count: int, path: Path) -> None:
+    """One row of ``count`` samples a label, fixed seeds."""
+    rows = []
+    for label in labels:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
+        images = pipe(
+            [f"a photo of {label}"] * count,
+            generator=generators,
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            output_type="np",
+        ).images
+        rows.append(np.concatenate(list(images), axis=1))
+    pixels = (np.concatenate(rows) * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(path)
+
+
+def write(pipe: StableDiffusionPipeline, out: Path, card: str) -> int:
+    """Save the pipeline in fp16 with its model card; returns its size in bytes."""
+    pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+    (out / "README.md").write_text(card)
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -1,0 +1,125 @@
+"""What every stage shares: a time budget, a checkpoint, a log line, bf16 weights with fp32 masters."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+SAVE_SECONDS = 480
+LOG_STEPS = 100
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Training seconds of a stage, kept across restarts."""
+
+    name: str
+    budget: float
+    batch_size: int
+    spent: float = 0.0
+    step: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> float:
+        """Share of the budget spent, 0 to 1."""
+        return min(self.spent / self.budget, 1.0)
+
+
+def learning_rate(done: float, peak: float, warm_up: float = 0.01, decay_from: float = 0.6) -> float:
+    """Share of the budget spent -> rate: linear up, flat, then a cosine down to 2% of the peak."""
+    if done < warm_up:
+        return peak * (done / warm_up + 0.01)
+    if done < decay_from:
+        return peak
+    phase = (done - decay_from) / (1 - decay_from)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * phase)))
+
+
+def ticks(clock: Clock, log: Path) -> Iterator[bool]:
+    """Yield until the budget is spent; True asks the stage to save. Stops on a loss that is not finite."""
+    last = saved = time.monotonic()
+    first_step, first_spent = clock.step, clock.spent
+    while clock.done < 1:
+        now = time.monotonic()
+        save = now - saved > SAVE_SECONDS
+        saved = now if save else saved
+        yield save
+        clock.step += 1
+        now = time.monotonic()
+        clock.spent, last = clock.spent + now - last, now
+        if clock.step % LOG_STEPS == 0:
+            rate = (clock.step - first_step) * clock.batch_size / (clock.spent - first_spent)
+            _log(clock, log, rate)
+
+
+def _log(clock: Clock, log: Path, rate: float) -> None:
+    if not all(math.isfinite(value) for value in clock.losses.values()):
+        raise FloatingPointError(f"{clock.name}: loss is not finite at step {clock.step}")
+    line = {
+        "stage": clock.name,
+        "step": clock.step,
+        "done": round(clock.done, 4),
+        "images_per_second": round(rate, 1),
+        "minutes_left": round((clock.budget - clock.spent) / 60, 1),
+        **{key: round(value, 5) for key, value in clock.losses.items()},
+    }
+    with log.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(line, flush=True)
+
+
+def save(path: Path, clock: Clock, **parts: object) -> None:
+    """Write the stage's state aside, then give it its name."""
+    aside = path.with_suffix(".part")
+    torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
+    os.replace(aside, path)
+
+
+def restore(path: Path, clock: Clock) -> dict | None:
+    """The state saved for this stage, or None on a first start."""
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=True)
+    clock.spent, clock.step = state["spent"], state["step"]
+    return state
+
+
+class Masters:
+    """fp32 masters of a bf16 module: bf16 AMX kernels are fast, bf16 updates would be lost."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self.live = [p for module in modules for p in module.parameters()]
+        self.full = [p.detach().float().clone() for p in self.live]
+
+    @torch.no_grad()
+    def take_gradients(self) -> None:
+        """Move the bf16 gradients onto the masters."""
+        for live, full in zip(self.live, self.full, strict=True):
+            full.grad = None if live.grad is None else live.grad.float()
+            live.grad = None
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the bf16 weights."""
+        torch._foreach_copy_(self.live, self.full)
+
+
+class Average:
+    """Exponential moving average of the masters, warm-up after Karras et al. 2024 in spirit."""
+
+    def __init__(self, tensors: list[Tensor], decay: float = 0.9995) -> None:
+        self.values = [t.clone() for t in tensors]
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, tensors: list[Tensor], step: int) -> None:
+        """Fold the current weights in; early steps forget faster."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, tensors, 1 - decay)

@@ -1,0 +1,42 @@
+"""What several test files share: where the real data lies, and one way to expect a user error."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchard.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def fruit() -> Path:
+    """The Kaggle set, as downloaded."""
+    return DATA / "fruit"
+
+
+@pytest.fixture
+def signs() -> Path:
+    """Five classes of traffic signs with a split of their own."""
+    return DATA / "gtsrb5"
+
+
+@pytest.fixture
+def refused() -> Callable[..., AbstractContextManager[None]]:
+    """``with refused("apple", "add one"):`` expects a one-line `UserError` with those words."""
+
+    @contextmanager
+    def expect(*words: str) -> Iterator[None]:
+        with pytest.raises(UserError) as caught:
+            yield
+        message = str(caught.value)
+        assert "\n" not in message
+        assert not re.search(r"0x[0-9a-f]{6}|Traceback", message), message
+        for word in words:
+            assert word in message, message
+
+    return expect

@@ -1,0 +1,116 @@
+import json
+import subprocess
+
+import pytest
+import torch
+
+import orchard
+from orchard import run
+
+
+def test_file_appears_under_its_name_when_whole(tmp_path):
+    target = tmp_path / "deep" / "a.bin"
+    with run.whole_file(target) as aside:
+        aside.write_bytes(b"half")
+        assert not target.exists()
+        aside.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_failed_write_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError), run.whole_file(tmp_path / "a.bin") as aside:
+        aside.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    target = tmp_path / "a.json"
+    run.write_json(target, {"loss": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_json(target, {"loss": float("nan")})
+    assert json.loads(target.read_text()) == {"loss": 1}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"x": -float("inf")}]])
+def test_json_refuses_numbers_that_json_does_not_have(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_json(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_survives_any_class_name(tmp_path):
+    run.write_json(tmp_path / "a.json", {"りんご": None})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"りんご": None}
+
+
+def test_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
+    run.writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_output_on_or_under_a_file_is_refused(tmp_path, refused, below):
+    (tmp_path / "file").touch()
+    with refused(f"--output {tmp_path / 'file' / below}: cannot be written", "choose another folder"):
+        run.writable(tmp_path / "file" / below)
+
+
+def test_file_hash_is_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert run.file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository that tracks a package of our name, standing in for the checkout."""
+    package = tmp_path / "orchard" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.setattr(orchard, "__file__", str(package))
+    git(tmp_path, "init")
+    return tmp_path
+
+
+def test_commit_is_the_one_checked_out_with_a_mark_for_changes(checkout):
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-m", "x")
+    commit = git(checkout, "rev-parse", "HEAD")
+    assert run.git_commit() == commit
+    (checkout / "orchard" / "__init__.py").write_text("changed")
+    assert run.git_commit() == f"{commit}+"
+
+
+def test_commit_of_a_repository_that_does_not_track_us_is_not_ours(checkout):
+    (checkout / "own").touch()
+    git(checkout, "add", "own")
+    git(checkout, "commit", "-m", "x")
+    assert run.git_commit() is None
+
+
+def test_versions_name_this_toolkit_and_torch():
+    found = run.versions()
+    assert found["orchard"] == orchard.__version__
+    assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
+
+
+def test_precision_on_a_cpu(monkeypatch, refused):
+    cpu = torch.device("cpu")
+    assert run.torch_dtype("fp32", cpu) is torch.float32
+    with refused("--precision fp16: only on a GPU", "fp32"):
+        run.torch_dtype("fp16", cpu)
+    monkeypatch.setattr(run, "_cpu_bf16", lambda: False)
+    assert run.torch_dtype("auto", cpu) is torch.float32
+    with refused("--precision bf16: cpu has no bfloat16; use fp32"):
+        run.torch_dtype("bf16", cpu)
+    monkeypatch.setattr(run, "_cpu_bf16", lambda: True)
+    assert run.torch_dtype("auto", cpu) is run.torch_dtype("bf16", cpu) is torch.bfloat16
