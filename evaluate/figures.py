@@ -54,7 +54,7 @@ def ratio_curve(
     ``rows`` are the arms of one design without shots, ``seeds`` (ratio, accuracy) of every run. The
     mean is a line, its Wilson interval a band, the reference's points diamonds.
     """
-    with _canvas() as canvas:
+    with _Canvas() as canvas:
         axes = canvas.axes
         x = [row.ratio for row in rows]
         means = [row.weighted["accuracy"].mean for row in rows]
@@ -75,7 +75,7 @@ def ratio_curve(
 
 def shots_curve(rows: Sequence[Row]) -> str:
     """Mean accuracy over real images a class (log scale), a line for each ratio, as an SVG data URI."""
-    with _canvas() as canvas:
+    with _Canvas() as canvas:
         for i, ratio in enumerate(dict.fromkeys(row.ratio for row in rows)):
             line = sorted((row for row in rows if row.ratio == ratio), key=lambda row: row.shots or 0)
             x = [row.shots or 0 for row in line]
@@ -96,7 +96,7 @@ def recall_chart(ratios: Sequence[float], recalls: Mapping[str, Sequence[float |
 
     ``recalls`` holds one value a ratio for each class; an undefined one leaves a gap.
     """
-    with _canvas() as canvas:
+    with _Canvas() as canvas:
         for i, (name, values) in enumerate(recalls.items()):
             canvas.series(i, ratios, values, _short(name))
         _ratio_axis(canvas.axes, ratios)
@@ -113,10 +113,10 @@ def thumbnail(pixels: np.ndarray) -> str:
     return _data_uri("image/png", buffer.getvalue())
 
 
-class _canvas:
+class _Canvas:
     """One figure under our settings, without pyplot's global state."""
 
-    def __enter__(self) -> "_canvas":
+    def __enter__(self) -> "_Canvas":
         import matplotlib
         from matplotlib.figure import Figure
 

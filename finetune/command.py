@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from rich.console import Console
 
 from finetune import lora
@@ -42,8 +42,8 @@ def train(config: TrainLora) -> None:
     _describe(console, config, base, real, jobs, accelerator.num_processes)
     if config.dry_run:
         return
-    run.writable(config.output)
     pixels = {job.name: images.pixels(job.photos.photos, base.resolution) for job in jobs}
+    run.writable(config.output)
     run.quiet_libraries()
     pipe = bases.load(base, run.torch_dtype(config.precision, accelerator.device), accelerator.device)
     family = StableDiffusion.of(pipe, base)
@@ -93,8 +93,9 @@ def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
 
 
 def _accelerator(config: TrainLora) -> Accelerator:
-    dtype = run.torch_dtype(config.precision, PartialState().device)
-    accelerator = Accelerator(mixed_precision=MIXED[dtype])
+    device = run.processes().device
+    dtype = run.torch_dtype(config.precision, device)
+    accelerator = Accelerator(mixed_precision=MIXED[dtype], cpu=device.type == "cpu")
     cli.check(
         config.batch_size % accelerator.num_processes == 0,
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "

@@ -33,7 +33,7 @@ def generate(config: Generate) -> None:
     config.check()
     planned = jobs(config)
     tasks = _missing(config, planned)
-    state = PartialState()
+    state = run.processes()
     console = Console(quiet=not state.is_main_process)
     _describe(console, config, planned, tasks, state.num_processes)
     if config.dry_run:

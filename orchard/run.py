@@ -108,6 +108,22 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def processes() -> Any:
+    """This process among its fellows, as an `accelerate.PartialState`.
+
+    Without an accelerator accelerate has to be told so: else processes on a CPU do not find each other.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=not _has_accelerator())
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
 def torch_dtype(precision: str, device: Any) -> Any:
     """The torch dtype that ``--precision`` stands for on ``device`` (a `torch.device`).
 

@@ -67,10 +67,9 @@ def main() -> None:
     files = sorted(str(path) for path in Path(adapters).glob("*.safetensors"))
     count = ["--count", str(args.count)]
     run([sys.executable, "-m", "generate", "--lora", *files, "--output", shards, *count])
-    run(
-        [sys.executable, "-m", "evaluate", "--ratios", "all", "--data", data, "--synthetic", shards]
-        + ["--output", evaluation, "--steps", str(args.classify_steps), "--seeds", str(args.seeds)]
-    )
+    evaluate = [sys.executable, "-m", "evaluate", "--ratios", "all", "--data", data]
+    evaluate += ["--synthetic", shards, "--output", evaluation]
+    run([*evaluate, "--steps", str(args.classify_steps), "--seeds", str(args.seeds)])
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     for line in lines:
         assert len(line["predictions"]) == 55
         assert line["n_real"] + line["n_synthetic"] == 176
-        right = [max(p["probabilities"], key=p["probabilities"].get) == p["truth"] for p in line["predictions"]]
+        right = [
+            max(p["probabilities"], key=p["probabilities"].get) == p["truth"] for p in line["predictions"]
+        ]
         assert line["accuracy"] == pytest.approx(np.mean(right))
     page = (flow / "evaluation" / "report.html").read_text()
     assert "0.9636" in page
@@ -204,7 +206,9 @@ def test_too_few_synthetic_images_are_refused_before_training(flow, tmp_path):
     assert "--count" in line
 
 
-@pytest.mark.parametrize("words", [(*TRAIN, "--data", "demo"), (*EVALUATE, "--data", "demo", "--ratios", "1")])
+@pytest.mark.parametrize(
+    "words", [(*TRAIN, "--data", "demo"), (*EVALUATE, "--data", "demo", "--ratios", "1")]
+)
 def test_a_dry_run_writes_nothing(tmp_path, words):
     assert "real set" in command(tmp_path, *words, "--dry_run")
     assert list(tmp_path.iterdir()) == []
@@ -224,9 +228,7 @@ def test_two_processes_give_the_adapters_and_rows_of_one(tmp_path, base):
     sample = ("--count", 10, "--steps", 2, "--shard_size", 4, "--batch_size", 4, "--precision", "fp32")
     loras = ("--lora", "one/apple.safetensors", "one/banana.safetensors")
     command(tmp_path, *GENERATE, *loras, *sample, "--output", "s1")
-    assert "processes 2" in command(
-        tmp_path, *TWO, "-m", "generate", *loras, *sample, "--output", "s2"
-    )
+    assert "processes 2" in command(tmp_path, *TWO, "-m", "generate", *loras, *sample, "--output", "s2")
     assert _rows(tmp_path / "s1") == _rows(tmp_path / "s2")
     manifests = [json.loads((tmp_path / s / "manifest.json").read_text()) for s in ("s1", "s2")]
     assert manifests[0]["rows"] == manifests[1]["rows"]

@@ -201,7 +201,7 @@ def test_alpha_over_rank_is_what_is_applied(tmp_path, folder):
     adapter.attach(fresh, adapter.read(path))
     fresh.fuse_lora()
     tensors = load_file(path)
-    up, down = tensors[f"unet.{name}.lora_B.weight"], tensors[f"unet.{name}.lora_A.weight"]
+    up, down = tensors[f"unet.{name}.lora.up.weight"], tensors[f"unet.{name}.lora.down.weight"]
     after = fresh.unet.get_submodule(name).base_layer.weight
     assert torch.allclose(after, before + 2.0 / 4 * up @ down, atol=1e-5)
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,7 +78,7 @@ def save(path: Path, clock: Clock, **parts: object) -> None:
     """Write the stage's state aside, then give it its name."""
     aside = path.with_suffix(".part")
     torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def restore(path: Path, clock: Clock) -> dict | None:

@@ -1,0 +1,142 @@
+"""Ratios against plain loops, both sides timed in one run: `make bench`.
+
+    python scripts/benchmark.py [generate] [train] [--base mini]
+
+Absolute times depend on the machine and on what else it runs; the ratios are what to compare.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.table import Table
+
+from finetune import lora
+from finetune.config import TrainLora
+from finetune.families import StableDiffusion
+from finetune.loss import diffusion_loss, snr, snr_weights, target
+from finetune.training import train_steps
+from generate.plan import plan
+from generate.sampler import Sampler
+from orchard import bases, demo, images, run, shards
+
+CPU = torch.device("cpu")
+PROMPT = "a photo of apple"
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def bench_generate(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
+    """Rows through our sampler against one stock call an image, same steps; images/s each."""
+    rows = plan(PROMPT, 32, 0, 64)[0].rows
+    plain = bases.load(base, dtype, CPU)
+    pipe = bases.load(base, dtype, CPU)
+    sampler = Sampler(pipe, scheduler="dpmsolver++", steps=20, guidance=2.0, batch_size=16)
+
+    def one_by_one() -> None:
+        for row in rows[:8]:
+            plain(PROMPT, generator=torch.Generator().manual_seed(row.seed), num_inference_steps=20)
+
+    stock = 8 / seconds(one_by_one)
+    ours = len(rows) / seconds(lambda: list(sampler.sample(rows, PROMPT)))
+    return [("generate, images/s", stock, ours)]
+
+
+def bench_train(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
+    """Training steps against a loop that encodes image and prompt at every step; steps/s each."""
+    photos = demo.render().photos[:16]
+    pixels = images.pixels(photos, base.resolution)
+    family = StableDiffusion.of(bases.load(base, dtype, CPU), base)
+    config = TrainLora(steps=20, batch_size=8)
+    parameters = lora.inject(family.pipe.unet, config.rank, config.rank, 0)
+    cache = family.encode(pixels, [PROMPT] * len(photos))
+    accelerator = Accelerator(mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
+
+    def ours() -> None:
+        for _ in train_steps(family, cache, parameters, [p.path for p in photos], config, accelerator):
+            pass
+
+    fast = config.steps / seconds(ours)
+    slow = config.steps / seconds(lambda: plain_loop(family, pixels, parameters, config, accelerator))
+    return [("train, steps/s", slow, fast)]
+
+
+def plain_loop(
+    family: StableDiffusion, pixels: np.ndarray, parameters: list, config: TrainLora, accelerator: Accelerator
+) -> None:
+    """The textbook loop: decode, encode, embed, predict, step."""
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
+    for index in range(config.steps):
+        rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
+        encoded = family.encode(pixels[rows], [PROMPT] * len(rows))
+        latents, noise = encoded.mean[0], torch.randn_like(encoded.mean[0])
+        timesteps = torch.randint(family.timesteps, (len(rows),))
+        alphas = family.alphas_cumprod[timesteps]
+        spread = alphas.view(-1, 1, 1, 1)
+        noisy = spread.sqrt() * latents + (1 - spread).sqrt() * noise
+        dtype = family.pipe.vae.dtype
+        text = encoded.prompts[encoded.prompt_of].to(dtype)
+        with accelerator.autocast():
+            said = family.pipe.unet(noisy.to(dtype), timesteps, text, return_dict=False)[0]
+        weights = snr_weights(snr(family.alphas_cumprod, timesteps), config.snr_gamma, family.prediction_type)
+        loss = diffusion_loss(said, target(family.prediction_type, latents, noise, alphas), weights)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
+    """Reading a shard against decoding its images: what provenance costs a reader."""
+    origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={})
+    data = demo.render().photos[0].read()
+    shared = {"label": 0, "prompt": PROMPT, "steps": 1, "guidance": 1.0, "scheduler": "", "lora": ""}
+    rows = [
+        {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, "base": "", **shared}
+        for k in range(256)
+    ]
+    shards.write(shards.path_of(folder, "a", 0), rows, origin)
+    shards.write_manifest(folder)
+    found = shards.read(folder)
+    decode = len(rows) / seconds(lambda: images.pixels(found.photos, 64))
+    read = len(rows) / seconds(lambda: shards.read(folder))
+    return [("shards, images/s: decode, read", decode, read)]
+
+
+def main() -> None:
+    """Run what was asked for and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", default=["generate", "train", "shards"])
+    parser.add_argument("--base", default="mini")
+    args = parser.parse_args()
+    run.quiet_libraries()
+    base, dtype = bases.resolve(args.base), run.torch_dtype("auto", CPU)
+    results = []
+    if "generate" in args.what:
+        results += bench_generate(base, dtype)
+    if "train" in args.what:
+        results += bench_train(base, dtype)
+    if "shards" in args.what:
+        with tempfile.TemporaryDirectory() as folder:
+            results += bench_shards(Path(folder))
+    table = Table("what", "plain", "ours", "ratio")
+    for name, plain, ours in results:
+        table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{torch.get_num_threads()} threads, {dtype}, {base.name}, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Every recipe and accelerate config parses, and says at its head how it is used."""
+
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from classify.config import Classify
+from evaluate.config import Evaluate
+from finetune.config import TrainLora
+from generate.config import Generate
+from orchard import cli
+
+COMMANDS = {
+    "finetune/train_lora.py": TrainLora,
+    "-m generate": Generate,
+    "-m classify": Classify,
+    "-m evaluate": Evaluate,
+}
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+LAUNCHES = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_parses_with_the_command_in_its_head(path):
+    head = path.read_text().partition("\n\n")[0]
+    assert f"recipes/{path.name}" in head
+    kinds = [kind for words, kind in COMMANDS.items() if words in head]
+    assert len(kinds) == 1
+    config = cli.parse(kinds[0], ["--config", str(path)], "test")
+    for key, value in yaml.safe_load(path.read_text()).items():
+        assert getattr(config, key) == value
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=lambda path: path.name)
+def test_an_accelerate_config_is_one_accelerate_reads(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    assert re.match(r"# .*accelerate launch --config_file accelerate_configs/", path.read_text())
