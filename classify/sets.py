@@ -7,7 +7,7 @@ import numpy as np
 
 from classify.config import Classify
 from classify.sizes import Sizes, native, resolve
-from orchard import images, shards, sources, splits
+from orchard import shards, sources, splits
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet
 
@@ -31,14 +31,14 @@ def load(config: Classify) -> Sets:
         UserError: a set cannot be read, a class is short of images or unknown, a test image was seen.
     """
     folder = Path(config.train).expanduser()
-    synthetic = is_shards(folder)
+    synthetic = shards.is_synthetic(folder)
     whole = shards.read(folder) if synthetic else _load("--train", config.train)
     train = whole.of(TRAIN)
     splits.require_split(train)
     other = _load("--test", config.test)
     test = scored(other, same=other.hashes() == whole.hashes())
     test = with_classes(test, train, config)
-    seen = frozenset(shards.read_manifest(folder).get("trained_on", ())) if synthetic else train.hashes()
+    seen = whole.seen if synthetic else train.hashes()
     require_unseen(config.train, train.hashes() | seen, test)
     return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))
 
@@ -50,35 +50,14 @@ def _load(flag: str, name: str) -> ImageSet:
         raise UserError(str(error).replace("--data", flag)) from None
 
 
-def is_shards(folder: Path) -> bool:
-    """Whether generate wrote the folder, complete or not: a stopped run must not pass for real images."""
-    if (folder / shards.MANIFEST).is_file():
-        return True
-    files = sorted((folder / "data").glob("train-*.parquet"))
-    return any(shards.KEY in _schema_metadata(path) for path in files)
-
-
-def _schema_metadata(path: Path) -> dict[bytes, bytes]:
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_schema(path).metadata or {}
-    except (OSError, pyarrow.ArrowException):
-        return {}
-
-
 def scored(test: ImageSet, same: bool) -> ImageSet:
     """The images to score: the set's own test split, or all of them where it has none.
 
     With ``same``, the set is also the training set, and its held-out images are scored.
     """
-    held_out = test.of(TEST)
-    drawn = held_out.hashes() == splits.hold_out(test, splits.TEST_SHARE, "test")
-    if not drawn or same:
-        return held_out
-    notes = tuple(note for note in test.notes if not note.startswith("no test split found"))
-    return replace(test, notes=notes)
+    if same or not test.drawn:
+        return test.of(TEST)
+    return replace(test, notes=test.notes[:-1])  # the last says what was held out: nothing is
 
 
 def with_classes(test: ImageSet, train: ImageSet, config: Classify) -> ImageSet:
@@ -107,4 +86,4 @@ def require_unseen(train: str, seen: frozenset[str], test: ImageSet) -> None:
 
 def labelled(part: ImageSet, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
     """Every image decoded whole: (N, size, size, 3) uint8 pixels and (N,) int64 labels."""
-    return images.pixels(part.photos, sizes.size, through=sizes.through), part.labels()
+    return sizes.pixels(part.photos), part.labels()

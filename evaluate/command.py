@@ -79,8 +79,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
             f"--synthetic {config.synthetic}: classes {', '.join(synthetic.classes)}, but --data "
             f"{config.data} has {', '.join(train.classes)}; generate from adapters of this set"
         )
-    seen = set(manifest["trained_on"])
-    leaked = [photo.path for photo in test.photos if photo.sha256 in seen]
+    leaked = [photo.path for photo in test.photos if photo.sha256 in synthetic.seen]
     if leaked:
         raise UserError(
             f"--synthetic {config.synthetic}: its generator has seen {len(leaked)} test images, e.g. "
@@ -186,11 +185,10 @@ def _report(console: Console, config: Evaluate, sets: Sets) -> None:
 
 def _sheet(sets: Sets) -> dict[str, dict[str, list[np.ndarray]]]:
     """A few real and synthetic images a class, as the classifier sees them."""
-    from orchard.images import pixels
 
     def some(images: ImageSet, name: str) -> list[np.ndarray]:
         photos = [photo for photo in images.photos if photo.label == name][: report.SHEET]
-        return list(pixels(photos, sets.sizes.size, through=sets.sizes.through))
+        return list(sets.sizes.pixels(photos))
 
     return {
         name: {"real": some(sets.train, name), "synthetic": some(sets.synthetic, name)}

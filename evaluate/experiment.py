@@ -15,7 +15,7 @@ from evaluate.config import Evaluate
 from evaluate.metrics import score
 from evaluate.ratios import Mixture, draw
 from evaluate.records import Key
-from orchard import images, splits
+from orchard import splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
 
@@ -45,8 +45,8 @@ class Pixels:
     """Every image of the experiment decoded once, found by its place in the sets."""
 
     def __init__(self, sets: Sequence[ImageSet], sizes: Sizes) -> None:
-        photos = [photo for images_of in sets for photo in images_of.photos]
-        self.array = images.pixels(photos, sizes.size, through=sizes.through)
+        photos = [photo for images in sets for photo in images.photos]
+        self.array = sizes.pixels(photos)
         self.row = {id(photo): i for i, photo in enumerate(photos)}
 
     def of(self, photos: Sequence[Photo], classes: Sequence[str]) -> Labelled:

@@ -155,7 +155,7 @@ class _Canvas:
         return _data_uri("image/svg+xml", _adaptive(buffer.getvalue()).encode("utf-8"))
 
 
-def _ratio_axis(axes, ratios: Sequence[float]) -> None:
+def _ratio_axis(axes: Any, ratios: Sequence[float]) -> None:
     ticks = sorted(set(ratios), reverse=True)
     axes.set_xticks(ticks, [f"{round(100 * ratio)}%" for ratio in ticks])
     axes.set_xlim(max(ticks) + 0.05, min(ticks) - 0.05)

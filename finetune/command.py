@@ -42,7 +42,7 @@ def train(config: TrainLora) -> None:
     _describe(console, config, base, real, jobs, accelerator.num_processes)
     if config.dry_run:
         return
-    pixels = {job.name: images.pixels(job.photos.photos, base.resolution) for job in jobs}
+    pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
     run.writable(config.output)
     run.quiet_libraries()
     pipe = bases.load(base, run.torch_dtype(config.precision, accelerator.device), accelerator.device)
@@ -51,6 +51,13 @@ def train(config: TrainLora) -> None:
     say(console, f"wrote {', '.join(str(path) for path in written)}")
     say(console, f"next: python -m generate --lora {' '.join(_named(path) for path in written)}")
     accelerator.end_training()
+
+
+def _pixels(photos: ImageSet, resolution: int) -> np.ndarray:
+    try:
+        return images.pixels(photos.photos, resolution)
+    except UserError as error:
+        raise UserError(f"{error}, or pass --skip_bad") from None
 
 
 def _real_set(config: TrainLora) -> ImageSet:
@@ -150,9 +157,12 @@ def _train_one(
     names = [photo.path for photo in photos]
     losses = []
     with bar(job.name, config.steps, unit="steps", show=accelerator.is_main_process) as advance:
-        for step in train_steps(family, cache, parameters, names, config, accelerator):
-            losses.append(step.loss)
-            advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+        try:
+            for step in train_steps(family, cache, parameters, names, config, accelerator):
+                losses.append(step.loss)
+                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+        except FloatingPointError as error:
+            raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
     path = config.output / f"{job.name}.safetensors"
     if accelerator.is_main_process:
         adapter.save(path, family.pipe.unet, _provenance(config, base, job, losses, alpha))

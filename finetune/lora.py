@@ -1,6 +1,6 @@
 """LoRA on a denoiser through peft: inject, take out."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
@@ -13,8 +13,14 @@ def inject(unet: Any, rank: int, alpha: float, seed: int) -> list[torch.nn.Param
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # peft's annotation says int, but it only divides alpha by the rank.
         unet.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(TARGETS))
+            LoraConfig(
+                r=rank,
+                lora_alpha=cast(int, alpha),
+                init_lora_weights="gaussian",
+                target_modules=list(TARGETS),
+            )
         )
     parameters = [p for p in unet.parameters() if p.requires_grad]
     for parameter in parameters:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from generate.config import Generate
 from orchard import adapter, bases, run, sources
@@ -50,7 +51,7 @@ def _of_adapter(config: Generate, one: Adapter) -> list[Job]:
     if origin is None:
         if not config.classes:
             raise UserError(f"--lora {one.path.name}: does not say its class; pass --classes NAME")
-        classes, names = list(config.classes), sources.load(config.data, config.classes).classes
+        classes, names = list(config.classes), list(sources.load(config.data, config.classes).classes)
     else:
         classes, names = origin.classes, origin.all_classes
     chosen = [name for name in classes if not config.classes or name in config.classes]
@@ -68,7 +69,7 @@ def _untuned(config: Generate) -> list[Job]:
 def _job(
     config: Generate, label: str, names: Sequence[str], base: Base, one: Adapter | None, prompt: str
 ) -> Job:
-    arguments = {
+    arguments: dict[str, Any] = {
         "base": base.name,
         "base_digest": base.digest,
         "lora": one.digest if one else "",

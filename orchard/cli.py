@@ -51,7 +51,7 @@ def run(config_type: type[Config], main: Callable[[Config], None], prog: str) ->
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; what was finished is kept", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
+Fit = Literal["crop", "pad"]
 DEEPEST = 65535
 # What `Image.open` may try: its other readers include one that hands the file to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
@@ -46,6 +47,10 @@ class ImageSet:
     classes: tuple[str, ...]
     photos: tuple[Photo, ...]
     notes: tuple[str, ...] = ()
+    drawn: bool = False
+    """Whether the test split was drawn from the files' hashes, not the set's own."""
+    seen: frozenset[str] = frozenset()
+    """SHA-256 of the real images that the generator of synthetic ones was tuned on."""
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -113,8 +118,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         return _over_white(_eight_bits(image))
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         raise UserError(
-            f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file "
-            "(finetune can pass over it: --skip_bad)"
+            f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file"
         ) from error
 
 
@@ -146,12 +150,18 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The centre square at ``size`` x ``size`` pixels, Lanczos: the one resize path."""
+def square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
+    """The image at ``size`` x ``size`` pixels, Lanczos: its centre square, or all of it on white.
+
+    A generator must not learn white bars, so it sees the centre; a classifier must not lose the ends
+    of an object, so it sees all.
+    """
+    if fit == "pad":
+        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=BACKGROUND)
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
-def pixels(photos: Sequence[Photo], size: int, through: int | None = None) -> np.ndarray:
+def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: Fit = "crop") -> np.ndarray:
     """(N, size, size, 3) uint8 of every photo; ``through`` is a smaller size they all go by first.
 
     Decodes every file whole, so it is also the check that comes before any expensive work.
@@ -160,8 +170,8 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None) -> np
     def one(photo: Photo) -> np.ndarray:
         image = decode(photo.read(), photo.path)
         if through is not None and through < size:
-            image = square(image, through)
-        return np.asarray(square(image, size))
+            image = square(image, through, fit)
+        return np.asarray(square(image, size, fit))
 
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(one, photos))

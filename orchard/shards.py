@@ -178,7 +178,29 @@ def read(folder: Path) -> ImageSet:
     """The synthetic set as photos in row order, all of them training images."""
     manifest = read_manifest(folder)
     photos = [photo for entry in manifest["files"] for photo in _photos(folder, entry, manifest["classes"])]
-    return ImageSet(name=str(folder), classes=tuple(manifest["classes"]), photos=tuple(photos))
+    return ImageSet(
+        name=str(folder),
+        classes=tuple(manifest["classes"]),
+        photos=tuple(photos),
+        seen=frozenset(manifest["trained_on"]),
+    )
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether generate wrote the folder, complete or not: a stopped run must not pass for real images."""
+    if (folder / MANIFEST).is_file():
+        return True
+    return any(KEY in _schema_metadata(path) for path in (folder / "data").glob("train-*.parquet"))
+
+
+def _schema_metadata(path: Path) -> Mapping[bytes, bytes]:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).metadata or {}
+    except (OSError, pyarrow.ArrowException):
+        return {}
 
 
 def _photos(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> list[Photo]:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchard import demo, folders, splits
+from orchard import demo, folders, shards, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
 
@@ -45,6 +45,8 @@ def _find(data: str, classes: tuple[str, ...]) -> ImageSet:
     if not data:
         raise UserError(f"--data is empty; {CHOICES}")
     if path.is_dir():
+        if shards.is_synthetic(path):
+            raise UserError(f"--data {data}: a synthetic set; name the real one")
         return from_hub(str(path)) if _is_dataset(path) else folders.read(path, also=classes)
     if path.exists():
         raise UserError(f"--data {data}: a file, not a folder of images; {CHOICES}")

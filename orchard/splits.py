@@ -53,7 +53,7 @@ def separate(images: ImageSet) -> ImageSet:
     chosen = hold_out(images, TEST_SHARE, "test")
     note = f"no test split found: {TEST_SHARE:.0%} of each class held out for test by content hash"
     photos = tuple(_moved(p, TEST if p.sha256 in chosen else TRAIN) for p in images.photos)
-    return replace(images, photos=photos, notes=(*images.notes, note))
+    return replace(images, photos=photos, notes=(*images.notes, note), drawn=True)
 
 
 def _contradictions(images: ImageSet) -> list[str]:

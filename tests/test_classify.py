@@ -167,6 +167,20 @@ def test_eight_images_are_learnt_by_heart():
     assert fitted.validation_accuracy == 1
 
 
+def test_the_step_with_the_lowest_validation_loss_is_kept():
+    pixels, labels = random_pixels(8), np.arange(8) % 2
+    held_out = (random_pixels(6, seed=1), np.arange(6) % 2)
+
+    def loss(fitted) -> float:
+        found = probabilities(fitted.model, held_out[0], CPU, torch.float32)
+        return -np.log(found[np.arange(6), held_out[1]]).mean()
+
+    kept = fit_small(pixels, labels, validation=held_out, steps=12)
+    last = fit_small(pixels, labels, steps=12)
+    assert kept.best_step < 12
+    assert loss(kept) < loss(last)
+
+
 def test_without_validation_the_last_weights_stay():
     fitted = fit_small(random_pixels(8), np.array([0, 1] * 4))
     assert fitted.validation_accuracy is None and fitted.best_step == 3

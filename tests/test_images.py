@@ -145,6 +145,17 @@ def test_pixels_are_the_upright_centre_square():
     assert np.array_equal(result[1], np.asarray(noise(1, (4, 4))))
 
 
+def test_padding_keeps_the_ends_that_the_centre_square_loses():
+    wide = Image.new("RGB", (30, 10), BLUE)
+    wide.paste(RED, (0, 0, 10, 10))
+    source = photo("a.png", "a", data=encoded(wide))
+    cropped, padded = pixels([source], 30)[0], pixels([source], 30, fit="pad")[0]
+    assert (cropped == BLUE).all()
+    assert near(tuple(padded[15, 5]), RED)
+    assert (padded[:9] == 255).all()
+    assert (padded[21:] == 255).all()
+
+
 def test_going_through_a_smaller_size_loses_its_detail():
     source = photo("a.png", "a", data=encoded(noise(2, (32, 32))))
     expected = square(square(noise(2, (32, 32)), 4), 16)
