@@ -36,11 +36,11 @@ def classify(config: Classify) -> None:
     show_plan(console, config, found)
     if config.dry_run:
         return
-    run.writable(config.output)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
     rest, held_out = splits.validation(found.train, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
+    run.writable(config.output)
     fitted = _fit(console, config, found, train, validation, device, dtype)
     predicted = probabilities(fitted.model, test[0], device, dtype)
     scores = score(predicted, test[1], found.train.classes)

@@ -10,7 +10,7 @@ SMALLEST = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
+class TrainingOptions(cli.Common):
     """How one classifier is trained; the same for every arm of an experiment."""
 
     model: str = "cnn"
@@ -28,6 +28,7 @@ class TrainingOptions:
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
+        super().require_valid()
         cli.check(
             self.size == 0 or self.size >= SMALLEST,
             f"--size {self.size}: use {SMALLEST} pixels or more, or 0 to take it from the images",
@@ -40,7 +41,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(TrainingOptions, cli.Common):
+class Classify(TrainingOptions):
     """Train one classifier, save it and print its scores on real test images."""
 
     train: str = ""

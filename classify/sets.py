@@ -36,9 +36,8 @@ def load(config: Classify) -> Sets:
     train = whole.of(TRAIN)
     splits.require_split(train)
     other = _load("--test", config.test)
-    test = scored(other, same=other.hashes() == whole.hashes())
-    test = with_classes(test, train, config)
     seen = whole.seen if synthetic else train.hashes()
+    test = with_classes(scored(other, seen), train, config)
     require_unseen(config.train, train.hashes() | seen, test)
     return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))
 
@@ -50,14 +49,14 @@ def _load(flag: str, name: str) -> ImageSet:
         raise UserError(str(error).replace("--data", flag)) from None
 
 
-def scored(test: ImageSet, same: bool) -> ImageSet:
+def scored(test: ImageSet, seen: frozenset[str]) -> ImageSet:
     """The images to score: the set's own test split, or all of them where it has none.
 
-    With ``same``, the set is also the training set, and its held-out images are scored.
+    Where training, or the generator, has seen some of a set without a split, the rest is its held-out part.
     """
-    if same or not test.drawn:
+    if not test.drawn or test.hashes() & seen:
         return test.of(TEST)
-    return replace(test, notes=test.notes[:-1])  # the last says what was held out: nothing is
+    return replace(test, notes=tuple(note for note in test.notes if note != splits.DRAWN))
 
 
 def with_classes(test: ImageSet, train: ImageSet, config: Classify) -> ImageSet:

@@ -13,6 +13,7 @@ from classify.augment import Strength, augment
 from classify.config import TrainingOptions
 from classify.model import build
 from classify.predict import autocast, probabilities
+from orchard.splits import stable_hash
 
 VALIDATIONS = 10
 WARM_UP = 0.1
@@ -123,8 +124,9 @@ def batch_stream(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless augmented batches, always full: (B, 3, H, W) floats in [0, 1] and (B,) labels."""
     pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in train)
-    generator = torch.Generator().manual_seed(seed)
-    for rows in row_stream(len(labels), batch_size, torch.Generator().manual_seed(seed)):
+    generator = torch.Generator().manual_seed(stable_hash("augmentation", seed))
+    order = torch.Generator().manual_seed(stable_hash("order", seed))
+    for rows in row_stream(len(labels), batch_size, order):
         rows = rows.to(device)
         yield augment(pixels[rows], strength, generator), labels[rows]
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
-from classify.config import TrainingOptions
-from classify.model import require_name
+from classify.model import build, require_name
 from classify.sizes import Sizes, native, resolve
 from evaluate import records as lines
 from evaluate import report, table
@@ -46,14 +44,28 @@ def evaluate(config: Evaluate) -> None:
     shares = parse(config.ratios)
     sets = load(config, shares)
     runs = plan(config, sets, shares)
+    device = run.processes().device
+    dtype = run.torch_dtype(config.precision, device)
     console = Console()
-    _describe(console, config, sets, runs)
+    _describe(console, config, sets, runs, run.dtype_name(dtype))
     if config.dry_run:
         return
+    # A network that cannot take the size says so here, before anything is written.
+    build(config.model, len(sets.train.classes), sets.sizes.size, config.seed)
+    pixels = Pixels((sets.train, sets.test, sets.synthetic), sets.sizes)
     run.writable(config.output)
-    lines.require_same(config.output, _identity(config, sets))
+    lines.require_same(config.output, _identity(config, sets, run.dtype_name(dtype)))
     done = {lines.key(record) for record in lines.read(config.output)}
-    _run_all(config, sets, [r for r in runs if r.key not in done])
+    experiment = Experiment(
+        config=config,
+        train=sets.train,
+        test=sets.test,
+        synthetic=sets.synthetic,
+        pixels=pixels,
+        device=device,
+        dtype=dtype,
+    )
+    _run_all(experiment, [r for r in runs if r.key not in done])
     _report(console, config, sets)
 
 
@@ -92,25 +104,28 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
 def plan(config: Evaluate, sets: Sets, shares: Sequence[float]) -> list[Run]:
     """Every run of the sweep, seed after seed, so that a stopped sweep has all arms of its first seeds."""
     seeds = range(config.seed, config.seed + config.seeds)
-    # The validation share is the same for every seed, so the counts are too.
-    rest, _ = splits.validation(sets.train, config.seed)
-    mixtures = [mix(config.design, share, rest.counts(), config.total) for share in shares]
-    if any(sum(mixture.synthetic.values()) for mixture in mixtures):
-        require_enough(mixtures, sets.synthetic.counts(), config.synthetic)
-    return [Run(mixture=mixture, seed=seed, design=config.design) for seed in seeds for mixture in mixtures]
+    runs = []
+    for seed in seeds:
+        rest, _ = splits.validation(sets.train, seed)
+        mixtures = [mix(config.design, share, rest.counts(), config.total) for share in shares]
+        runs += [Run(mixture=mixture, seed=seed, design=config.design) for mixture in mixtures]
+    if any(sum(r.mixture.synthetic.values()) for r in runs):
+        require_enough([r.mixture for r in runs], sets.synthetic.counts(), config.synthetic)
+    return runs
 
 
-def _describe(console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run]) -> None:
+def _describe(console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run], precision: str) -> None:
     through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
     mixtures = {r.mixture.ratio: r.mixture for r in runs}.values()
     for line in (
         f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
         *(f"note      {note}" for note in sets.train.notes),
-        f"synthetic {folders.describe(sets.synthetic)}",
+        f"synthetic {folders.describe(sets.synthetic) if len(sets.synthetic) else 'not needed'}",
+        *(f"note      {note}" for note in generator_notes(sets)),
         f"design    {config.design}; {REAL_TRAINING_SHARE}",
         *(f"mixture   {_counted(mixture)}" for mixture in mixtures),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
-        f"{config.batch_size}, {config.seeds} seeds, precision {config.precision}",
+        f"{config.batch_size}, {config.seeds} seeds, precision {precision}",
         f"output    {config.output}",
     ):
         say(console, line)
@@ -121,15 +136,14 @@ def _counted(mixture: Mixture) -> str:
     return f"{mixture.ratio:.0%} real: {real} real + {synthetic} synthetic images"
 
 
-def _identity(config: Evaluate, sets: Sets) -> dict[str, Any]:
+def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
     """What must be the same for two runs to belong to one experiment."""
-    options = {name: getattr(config, name) for name in TrainingOptions.__dataclass_fields__}
     return {
-        **options,
+        **{name: getattr(config, name) for name in ("model", "steps", "batch_size", "learning_rate", "flip")},
         "size": sets.sizes.size,
         "through": sets.sizes.through,
         "total": config.total,
-        "precision": config.precision,
+        "precision": precision,
         "train": _digest(sets.train),
         "test": _digest(sets.test),
         "synthetic": _digest(sets.synthetic),
@@ -140,24 +154,36 @@ def _digest(images: ImageSet) -> str:
     return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in images.photos)).encode())
 
 
-def _run_all(config: Evaluate, sets: Sets, runs: Sequence[Run]) -> None:
+def _run_all(experiment: Experiment, runs: Sequence[Run]) -> None:
+    config = experiment.config
     if not runs:
         return
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    experiment = Experiment(
-        config=config,
-        train=sets.train,
-        test=sets.test,
-        synthetic=sets.synthetic,
-        pixels=Pixels((sets.train, sets.test, sets.synthetic), sets.sizes),
-        device=device,
-        dtype=run.torch_dtype(config.precision, device),
-    )
     with bar("evaluating", len(runs) * config.steps, unit="steps") as advance:
         for record in experiment.records(
             runs, lambda title, step: advance(1, f"{title}, loss {step.loss:.3f}")
         ):
             lines.append(config.output, record)
+
+
+def generator_notes(sets: Sets) -> list[str]:
+    """What the generator of the synthetic images has seen of the real training split."""
+    if not sets.manifest:
+        return []
+    notes = []
+    known = len(sets.synthetic.seen & sets.train.hashes())
+    if known:
+        notes.append(
+            f"the generator was tuned on {known} of the {len(sets.train)} real training images, whatever "
+            "the arm's share of real images"
+        )
+    elif sets.synthetic.seen:
+        notes.append("the generator was tuned on other images than this set's")
+    if not any(arguments["lora"] for arguments in sets.manifest["arguments"].values()):
+        notes.append("the generator is the untuned base")
+    unknown = sets.manifest.get("unknown_ledger")
+    if unknown:
+        notes.append(f"it is not known what the generator of {', '.join(unknown)} was tuned on: test images?")
+    return notes
 
 
 def _report(console: Console, config: Evaluate, sets: Sets) -> None:
@@ -167,6 +193,7 @@ def _report(console: Console, config: Evaluate, sets: Sets) -> None:
         title=sets.train.name,
         command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),
         notes=sets.train.notes,
+        generator=generator_notes(sets),
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=run.versions(),
         commit=run.git_commit(),
@@ -177,7 +204,7 @@ def _report(console: Console, config: Evaluate, sets: Sets) -> None:
     page = report.write(records, context, config.output / "report.html")
     table.write_csv(records, config.output / "metrics.csv")
     table.print_table(summarise(records), reference, console)
-    for note in sets.train.notes:
+    for note in (*sets.train.notes, *generator_notes(sets)):
         say(console, f"note: {note}")
     say(console, f"wrote {config.output / lines.RECORDS}, metrics.csv")
     say(console, f"report: {page.resolve()}")

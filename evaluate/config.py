@@ -11,7 +11,7 @@ Design = Literal["substitute", "augment"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(TrainingOptions, cli.Common):
+class Evaluate(TrainingOptions):
     """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
 
     ratios: tuple[str, ...] = ("all",)
@@ -30,7 +30,6 @@ class Evaluate(TrainingOptions, cli.Common):
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         cli.check(self.seeds >= 1, f"--seeds {self.seeds}: give 1 or more")
-        cli.check(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
         cli.check(self.total >= 0, f"--total {self.total}: give 0 or more")
         cli.check(
             not self.total or self.design == "substitute",

@@ -59,6 +59,8 @@ def mix(design: str, ratio: float, real: Mapping[str, int], total: int = 0) -> M
         return Mixture(ratio=ratio, real=dict(real), synthetic=added)
     everything = sum(real.values())
     wanted = {name: round(count * total / everything) if total else count for name, count in real.items()}
+    if min(wanted.values()) < 1:
+        raise UserError(f"--total {total}: leaves a class without an image; give {len(real)} or more")
     kept = {name: round(ratio * count) for name, count in wanted.items()}
     for name, count in kept.items():
         if count > real[name]:
@@ -74,9 +76,10 @@ def require_enough(mixtures: Sequence[Mixture], there: Mapping[str, int], folder
     for name in there:
         needed = max(mixture.synthetic[name] for mixture in mixtures)
         if there[name] < needed:
+            how = f"--count {needed} or more" if there[name] else f"the adapter of {name}"
             raise UserError(
                 f"--synthetic {folder}: {there[name]} images of {name}, the mixtures need {needed}; "
-                f"run python -m generate with --count {needed} or more"
+                f"run python -m generate with {how}"
             )
 
 

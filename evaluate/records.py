@@ -53,12 +53,13 @@ def append(folder: Path, record: Mapping[str, Any]) -> None:
 def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
     """Note what this experiment is; raise `UserError` with the difference when another one is here."""
     path = folder / EXPERIMENT
-    if not path.is_file():
-        if (folder / RECORDS).is_file():
-            raise UserError(f"{folder}: records without {EXPERIMENT}; choose another --output")
+    if not read(folder):
         write_json(path, experiment)
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
     changes = [
         f"{name} {there.get(name)} (asked: {experiment.get(name)})"
         for name in sorted(there | experiment)

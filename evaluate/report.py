@@ -21,10 +21,6 @@ EXPLAINED = {
     "substitute": "The number of training images stays the same; synthetic ones take the place of real ones.",
     "augment": "Every real training image stays; synthetic images are added.",
 }
-GENERATOR_SAW_ALL = (
-    "The generator was trained on the whole training split, whatever the arm's share of real images. "
-    "A small share in the table therefore does not mean that so few real images would have been enough."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +33,8 @@ class Context:
     """The command that made the records."""
     notes: Sequence[str] = ()
     """Warnings that stand at the top and beside every results table."""
+    generator: Sequence[str] = ()
+    """What the generator of the synthetic images has seen, sentence by sentence."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
@@ -139,7 +137,7 @@ def _section(design: str, rows: Sequence[Row], records: Sequence[Record], contex
         "title": TITLES.get(design, f"Design: {design}"),
         "explained": EXPLAINED.get(design, ""),
         "steps": "/".join(map(str, steps)),
-        "generator": GENERATOR_SAW_ALL if design == "substitute" and plain else "",
+        "generator": "; ".join(context.generator),
         "arms": arms,
         "classes": classes,
         "quoted": bool(quoted),

@@ -179,8 +179,7 @@ def _row(runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:
     accuracy = float(np.mean([run["accuracy"] for run in runs]))
     delta, interval, p = None, None, None
     if real_only and runs[0]["ratio"] != 1.0:
-        delta = 100 * (accuracy - float(np.mean([run["accuracy"] for run in real_only])))
-        interval, p = _compare(real_only, runs)
+        delta, interval, p = _compare(real_only, runs)
     return Row(
         design=runs[0]["design"],
         ratio=runs[0]["ratio"],
@@ -198,20 +197,24 @@ def _row(runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:
     )
 
 
-def _compare(a: Sequence[Record], b: Sequence[Record]) -> tuple[tuple[float, float] | None, float | None]:
-    """Bootstrap interval (points, over the seeds that both have) and McNemar p of two arms."""
+def _compare(
+    a: Sequence[Record], b: Sequence[Record]
+) -> tuple[float | None, tuple[float, float] | None, float | None]:
+    """Difference b - a in points, its bootstrap interval, McNemar p: all over the seeds both arms have."""
+    runs_a, runs_b = ({(run["seed"], run.get("fold")): run for run in runs} for runs in (a, b))
+    shared = [key for key in runs_a if key in runs_b]
+    if not shared:
+        return None, None, None
+    a, b = ([runs[key] for key in shared] for runs in (runs_a, runs_b))
+    delta = 100 * float(np.mean([run["accuracy"] for run in b]) - np.mean([run["accuracy"] for run in a]))
     vote_a, vote_b = _vote(a), _vote(b)
     files = sorted(vote_a.keys() & vote_b.keys())
-    p = mcnemar_exact([vote_a[f] for f in files], [vote_b[f] for f in files]) if files else None
-    runs_a, runs_b = ({(run["seed"], run.get("fold")): run for run in runs} for runs in (a, b))
-    seeds = [key for key in runs_a if key in runs_b]
-    if not files or not seeds:
-        return None, p
-    right_a, right_b = (
-        np.array([_right(runs[key], files) for key in seeds], dtype=np.float64) for runs in (runs_a, runs_b)
-    )
+    if not files:
+        return delta, None, None
+    p = mcnemar_exact([vote_a[f] for f in files], [vote_b[f] for f in files])
+    right_a, right_b = (np.array([_right(run, files) for run in runs], dtype=np.float64) for runs in (a, b))
     interval = bootstrap_difference(right_a, right_b)
-    return (100 * interval[0], 100 * interval[1]) if interval else None, p
+    return delta, (100 * interval[0], 100 * interval[1]) if interval else None, p
 
 
 def _right(run: Record, files: Sequence[str]) -> list[float]:

@@ -1,5 +1,6 @@
 """`finetune/train_lora.py`: check everything that can be checked, load the base, train, save."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from finetune import lora
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
 from finetune.training import train_steps
-from orchard import adapter, bases, cli, folders, images, run, sources, splits
+from orchard import adapter, bases, cli, folders, images, prompts, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 from orchard.terminal import bar, say
@@ -33,23 +34,24 @@ class Job:
 
 def train(config: TrainLora) -> None:
     """Run the command."""
-    config.check()
-    base = bases.resolve(config.base)
-    real = _real_set(config)
+    config.require_valid()
+    accelerator, dtype = _accelerator(config)
+    with accelerator.main_process_first():  # it downloads what the others find
+        real = _real_set(config)
+        base = bases.resolve(config.base)
     jobs = _jobs(config, real)
-    accelerator = _accelerator(config)
     console = Console(quiet=not accelerator.is_main_process)
-    _describe(console, config, base, real, jobs, accelerator.num_processes)
+    _describe(console, config, base, real, jobs, accelerator.num_processes, run.dtype_name(dtype))
     if config.dry_run:
         return
     pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
     run.writable(config.output)
     run.quiet_libraries()
-    pipe = bases.load(base, run.torch_dtype(config.precision, accelerator.device), accelerator.device)
+    pipe = bases.load(base, dtype, accelerator.device)
     family = StableDiffusion.of(pipe, base)
     written = [_train_one(config, base, family, job, pixels[job.name], accelerator) for job in jobs]
     say(console, f"wrote {', '.join(str(path) for path in written)}")
-    say(console, f"next: python -m generate --lora {' '.join(_named(path) for path in written)}")
+    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, written)])}")
     accelerator.end_training()
 
 
@@ -88,18 +90,20 @@ def _real_set(config: TrainLora) -> ImageSet:
 
 def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
     classes = config.classes or real.classes
+    run.require_distinct_files(real.classes)
     if config.joint:
         return [Job(name="joint", classes=tuple(sorted(classes)), photos=real)]
-    names = {name: run.file_name(name) for name in classes}
-    if len(set(names.values())) < len(names):
-        raise UserError(f"classes {', '.join(names)} give equal file names; rename one")
     return [
-        Job(name=names[name], classes=(name,), photos=real.keep(p for p in real.photos if p.label == name))
+        Job(
+            name=run.file_name(name),
+            classes=(name,),
+            photos=real.keep(p for p in real.photos if p.label == name),
+        )
         for name in classes
     ]
 
 
-def _accelerator(config: TrainLora) -> Accelerator:
+def _accelerator(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
     accelerator = Accelerator(mixed_precision=MIXED[dtype], cpu=device.type == "cpu")
@@ -108,7 +112,7 @@ def _accelerator(config: TrainLora) -> Accelerator:
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
         "give a multiple",
     )
-    return accelerator
+    return accelerator, dtype
 
 
 def _describe(
@@ -118,6 +122,7 @@ def _describe(
     real: ImageSet,
     jobs: Sequence[Job],
     processes: int,
+    precision: str,
 ) -> None:
     for line in (
         f"real set  {folders.describe(real)}",
@@ -131,7 +136,7 @@ def _describe(
         f"adapters  {', '.join(job.name for job in jobs)}: rank {config.rank}, "
         f"{config.steps} steps of {config.batch_size} images",
         f"output    {config.output}",
-        f"processes {processes}, precision {config.precision}",
+        f"processes {processes}, precision {precision}",
     ):
         say(console, line)
 
@@ -150,7 +155,7 @@ def _train_one(
     accelerator: Accelerator,
 ) -> Path:
     photos = job.photos.photos
-    prompts = [photo.text or config.prompt.format(label=photo.label) for photo in photos]
+    prompts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in photos]
     cache = family.encode(pixels, prompts)
     alpha = config.alpha or config.rank
     parameters = lora.inject(family.pipe.unet, config.rank, alpha, config.seed)

@@ -1,9 +1,10 @@
 """Options of `finetune/train_lora.py`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchard import cli
+from orchard import cli, prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class TrainLora(cli.Common):
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
     snr_gamma: float = 5.0
     """Min-SNR-gamma loss weighting; 0 turns it off."""
-    prompt: str = "a photo of {label}"
+    prompt: str = prompts.DEFAULT
     """Prompt template; {label} becomes the class name."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
@@ -39,14 +40,16 @@ class TrainLora(cli.Common):
     output: Path = Path("adapters")
     """Folder for CLASS.safetensors."""
 
-    def check(self) -> None:
-        """Raise `UserError` on a value out of range."""
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+        super().require_valid()
+        cli.require_distinct("--classes", self.classes)
         cli.check(1 <= self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
         cli.check(self.steps >= 1, f"--steps {self.steps}: give 1 or more")
         cli.check(self.batch_size >= 1, f"--batch_size {self.batch_size}: give 1 or more")
-        cli.check(self.learning_rate > 0, f"--learning_rate {self.learning_rate}: give more than 0")
-        cli.check(self.alpha >= 0, f"--alpha {self.alpha}: give 0 or more")
-        cli.check(self.snr_gamma >= 0, f"--snr_gamma {self.snr_gamma}: give 0 or more")
+        rate = self.learning_rate
+        cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
+        cli.check(0 <= self.alpha < math.inf, f"--alpha {self.alpha}: give 0 or more")
+        cli.check(0 <= self.snr_gamma < math.inf, f"--snr_gamma {self.snr_gamma}: give 0 or more")
         cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")
-        cli.check(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
-        cli.check("{label}" in self.prompt, f"--prompt {self.prompt!r}: has no {{label}} in it")
+        prompts.require_place(self.prompt)

@@ -72,5 +72,8 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad()
         yield Step(index=index, loss=value, learning_rate=rate)
-    denoiser.eval()
+    if not all(parameter.isfinite().all() for parameter in parameters):
+        raise FloatingPointError("the weights are not finite after the last step")
+    # Else each adapter of a run would wrap the same network once more.
+    accelerator.unwrap_model(denoiser, keep_fp32_wrapper=False).eval()
     accelerator.free_memory()

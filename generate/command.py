@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,19 +31,18 @@ class Task:
 
 def generate(config: Generate) -> None:
     """Run the command."""
-    config.check()
-    planned = jobs(config)
-    tasks = _missing(config, planned)
+    config.require_valid()
     state = run.processes()
+    dtype = run.torch_dtype(config.precision, state.device)
+    planned = jobs(config, run.dtype_name(dtype))
+    tasks = _missing(config, planned)
     console = Console(quiet=not state.is_main_process)
-    _describe(console, config, planned, tasks, state.num_processes)
+    _describe(console, config, planned, tasks, state.num_processes, run.dtype_name(dtype))
     if config.dry_run:
         return
     run.writable(config.output)
-    if state.is_main_process and tasks:
-        (config.output / shards.MANIFEST).unlink(missing_ok=True)
-    state.wait_for_everyone()
-    _sample_all(config, tasks[state.process_index :: state.num_processes], state)
+    state.wait_for_everyone()  # until each has seen the folder as it was
+    _sample_all(config, tasks[state.process_index :: state.num_processes], state, dtype)
     state.wait_for_everyone()
     if state.is_main_process:
         _finish(console, config, changed=bool(tasks))
@@ -52,6 +52,8 @@ def generate(config: Generate) -> None:
 def _missing(config: Generate, planned: Sequence[Job]) -> list[Task]:
     """The shards that lack rows, after the folder was found to fit the plan."""
     found = shards.existing(config.output)
+    labels = {job.label for job in planned}
+    shards.require_complete([s for s in found if s.origin.label not in labels], config.output)
     for job in planned:
         shards.require_same(found, job.origin, config.output)
     there = {(s.origin.label, s.number): s.rows for s in found}
@@ -64,7 +66,12 @@ def _missing(config: Generate, planned: Sequence[Job]) -> list[Task]:
 
 
 def _describe(
-    console: Console, config: Generate, planned: Sequence[Job], tasks: Sequence[Task], processes: int
+    console: Console,
+    config: Generate,
+    planned: Sequence[Job],
+    tasks: Sequence[Task],
+    processes: int,
+    precision: str,
 ) -> None:
     for job in planned:
         mine = [t for t in tasks if t.job is job]
@@ -77,23 +84,23 @@ def _describe(
         )
     say(console, f"sampler   {config.scheduler}, {config.steps} steps, guidance {config.guidance}")
     say(console, f"output    {config.output}, {config.shard_size} images a shard")
-    say(console, f"processes {processes}, precision {config.precision}")
+    say(console, f"processes {processes}, each takes whole shards; precision {precision}")
 
 
-def _sample_all(config: Generate, tasks: Sequence[Task], state: PartialState) -> None:
+def _sample_all(config: Generate, tasks: Sequence[Task], state: PartialState, dtype: Any) -> None:
     run.quiet_libraries()
     total = sum(len(task.shard.rows) - task.kept for task in tasks)
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
         for _, group in itertools.groupby(tasks, key=lambda t: (t.job.base.name, t.job.adapter)):
-            _sample_group(config, list(group), state.device, advance)
+            _sample_group(config, list(group), state.device, dtype, advance)
 
 
 def _sample_group(
-    config: Generate, tasks: Sequence[Task], device: Any, advance: Callable[[int], None]
+    config: Generate, tasks: Sequence[Task], device: Any, dtype: Any, advance: Callable[[int], None]
 ) -> None:
     """Tasks that share base and adapter: load once, sample shard after shard."""
     job = tasks[0].job
-    pipe = bases.load(job.base, run.torch_dtype(config.precision, device), device)
+    pipe = bases.load(job.base, dtype, device)
     if job.adapter:
         adapter.attach(pipe, job.adapter)
     sampler = Sampler(
@@ -111,7 +118,9 @@ def _sample_group(
         rows = task.shard.rows[start:]
         images = sampler.sample(rows, task.job.prompt)
         pairs = itertools.islice(zip(rows, images, strict=True), task.kept - start, None)
-        shards.write(path, [*kept, *_records(task.job, pairs, advance)], task.job.origin)
+        rows_now = [*kept, *_records(task.job, pairs, advance)]
+        (config.output / shards.MANIFEST).unlink(missing_ok=True)  # the set is no longer what it says
+        shards.write(path, rows_now, task.job.origin)
 
 
 def _records(
@@ -132,9 +141,24 @@ def _records(
 def _finish(console: Console, config: Generate, *, changed: bool) -> None:
     if not changed and (config.output / shards.MANIFEST).is_file():
         say(console, f"{config.output} has every row already; nothing written")
+        manifest = shards.read_manifest(config.output)
     else:
-        manifest = shards.write_manifest(config.output)
+        manifest = shards.manifest_of(config.output)
         card.write(config.output, manifest)
+        shards.write_manifest(config.output, manifest)
         counts = ", ".join(f"{label} {n}" for label, n in manifest["rows"].items())
         say(console, f"wrote {config.output}: {counts}")
-    say(console, "next: python -m evaluate --ratios all")
+    say(console, f"next: {_next(config, manifest)}")
+
+
+def _next(config: Generate, manifest: dict[str, Any]) -> str:
+    """The command that goes on from here: the classes still missing, else the experiment."""
+    default = Generate()
+    output = [] if config.output == default.output else ["--output", str(config.output)]
+    missing = [name for name in manifest["classes"] if name not in manifest["rows"]]
+    if missing and config.lora:
+        files = [f"{run.file_name(name)}.safetensors" for name in missing]
+        return shlex.join(["python", "-m", "generate", "--lora", *files, *output])
+    data = [] if config.data == default.data else ["--data", config.data]
+    synthetic = ["--synthetic", str(config.output)] if output else []
+    return shlex.join(["python", "-m", "evaluate", "--ratios", "all", *data, *synthetic])

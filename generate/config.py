@@ -1,10 +1,11 @@
 """Options of `python -m generate`."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchard import cli
+from orchard import cli, prompts
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "base"]
 
@@ -36,13 +37,15 @@ class Generate(cli.Common):
     output: Path = Path("shards")
     """Folder of the synthetic set."""
 
-    def check(self) -> None:
-        """Raise `UserError` on a value out of range."""
-        for name in ("count", "steps", "batch_size", "shard_size"):
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+        super().require_valid()
+        cli.require_distinct("--classes", self.classes)
+        for name, most in (("count", 10**8), ("steps", 1000), ("batch_size", 4096), ("shard_size", 10**6)):
             value = getattr(self, name)
-            cli.check(value >= 1, f"--{name} {value}: give 1 or more")
-        cli.check(self.guidance >= 0, f"--guidance {self.guidance}: give 0 or more")
-        cli.check(self.seed >= 0, f"--seed {self.seed}: give 0 or more")
-        cli.check(
-            not self.prompt or "{label}" in self.prompt, f"--prompt {self.prompt!r}: has no {{label}} in it"
-        )
+            cli.check(1 <= value <= most, f"--{name} {value}: give 1 to {most}")
+        files = -(-self.count // self.shard_size)
+        cli.check(files <= 10**5, f"--shard_size {self.shard_size}: makes {files} files a class; give more")
+        cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
+        if self.prompt:
+            prompts.require_place(self.prompt)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from generate.config import Generate
-from orchard import adapter, bases, run, sources
+from orchard import adapter, bases, prompts, run, sources
 from orchard.adapter import Adapter
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.shards import Origin
-
-PROMPT = "a photo of {label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +24,19 @@ class Job:
     origin: Origin
 
 
-def jobs(config: Generate) -> list[Job]:
+def jobs(config: Generate, precision: str) -> list[Job]:
     """Resolve adapters, bases and classes without loading a model.
 
     Raises:
         UserError: a file or class that is not there, a LoRA made for another base, a class twice.
     """
     found = [adapter.read(adapter.find(name)) for name in config.lora]
-    planned = [job for one in found for job in _of_adapter(config, one)] if found else _untuned(config)
+    for one in found:
+        adapter.require_finite(one)
+    if found:
+        planned = [job for one in found for job in _of_adapter(config, one, precision)]
+    else:
+        planned = _untuned(config, precision)
     labels = [job.label for job in planned]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -44,7 +47,7 @@ def jobs(config: Generate) -> list[Job]:
     return planned
 
 
-def _of_adapter(config: Generate, one: Adapter) -> list[Job]:
+def _of_adapter(config: Generate, one: Adapter, precision: str) -> list[Job]:
     origin = one.provenance
     base = bases.resolve(config.base or (origin.base if origin else "mini"))
     adapter.require_fit(one, base)
@@ -55,40 +58,48 @@ def _of_adapter(config: Generate, one: Adapter) -> list[Job]:
     else:
         classes, names = origin.classes, origin.all_classes
     chosen = [name for name in classes if not config.classes or name in config.classes]
-    prompt = config.prompt or (origin.prompt if origin else PROMPT)
-    return [_job(config, name, names, base, one, prompt) for name in chosen]
+    prompt = config.prompt or (origin.prompt if origin else prompts.DEFAULT)
+    return [_job(config, name, names, base, one, prompt, precision) for name in chosen]
 
 
-def _untuned(config: Generate) -> list[Job]:
+def _untuned(config: Generate, precision: str) -> list[Job]:
     base = bases.resolve(config.base or "mini")
     names = sources.load(config.data, config.classes).classes
-    prompt = config.prompt or PROMPT
-    return [_job(config, name, names, base, None, prompt) for name in config.classes or names]
+    prompt = config.prompt or prompts.DEFAULT
+    return [_job(config, name, names, base, None, prompt, precision) for name in config.classes or names]
 
 
 def _job(
-    config: Generate, label: str, names: Sequence[str], base: Base, one: Adapter | None, prompt: str
+    config: Generate,
+    label: str,
+    names: Sequence[str],
+    base: Base,
+    one: Adapter | None,
+    prompt: str,
+    precision: str,
 ) -> Job:
+    run.require_distinct_files(names)
     arguments: dict[str, Any] = {
         "base": base.name,
         "base_digest": base.digest,
         "lora": one.digest if one else "",
-        "prompt": prompt.format(label=label),
+        "prompt": prompts.fill(prompt, label),
         "steps": config.steps,
         "guidance": config.guidance,
         "scheduler": config.scheduler,
         "seed": config.seed,
-        "precision": config.precision,
+        "precision": precision,
         "resolution": base.resolution,
         "shard_size": config.shard_size,
     }
-    trained_on = one.provenance.trained_on if one and one.provenance else []
+    trained_on = (one.provenance.trained_on if one.provenance else None) if one else []
     origin = Origin(
         label=label,
         classes=list(names),
         arguments=arguments,
         trained_on=trained_on,
         versions=run.versions(),
+        count=config.count,
     )
     return Job(label=label, base=base, adapter=one, prompt=arguments["prompt"], origin=origin)
 

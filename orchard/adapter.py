@@ -51,6 +51,8 @@ class Adapter:
     provenance: Provenance | None
     """None for a file of another tool."""
     cross_attention_dim: int | None
+    tensors: int
+    """LoRA tensors in the file; alphas are not counted."""
 
 
 def save(path: Path, unet: Any, provenance: Provenance) -> None:
@@ -115,6 +117,7 @@ def read(path: Path) -> Adapter:
         digest=file_hash(path),
         provenance=_provenance(path, header.get(HEADER)),
         cross_attention_dim=_cross_attention_dim(shapes),
+        tensors=sum(not key.endswith(".alpha") for key in shapes),
     )
 
 
@@ -139,7 +142,7 @@ def _cross_attention_dim(shapes: dict[str, tuple[int, ...]]) -> int | None:
 
 
 def require_fit(adapter: Adapter, base: Base) -> None:
-    """Raise `UserError` when the adapter was made for a base of another family or width."""
+    """Raise `UserError` when the adapter was made for another base: family, width, or changed weights."""
     made_for = adapter.provenance.base if adapter.provenance else None
     width = adapter.cross_attention_dim
     if width is not None and width != base.cross_attention_dim:
@@ -154,21 +157,45 @@ def require_fit(adapter: Adapter, base: Base) -> None:
             f"but --base {base.name} is {base.family}; pass the base it was made for"
         )
 
+    origin = adapter.provenance
+    if origin and origin.base == base.name and origin.base_digest != base.digest:
+        raise UserError(
+            f"--lora {adapter.path.name}: trained on a {base.name} with other weights "
+            f"({origin.base_digest[:12]}, now {base.digest[:12]}); train it again"
+        )
 
-def _family(width: int) -> str:
-    return {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}.get(width, "another pipeline")
 
-
-def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline; raise `UserError` unless every tensor found its place."""
+def require_finite(adapter: Adapter) -> None:
+    """Raise `UserError` when a tensor of the file holds NaN or infinity."""
     from safetensors.torch import load_file
 
     tensors = load_file(adapter.path)
     bad = [key for key, value in tensors.items() if not value.isfinite().all()]
     if bad:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
-    pipe.load_lora_weights(str(adapter.path.parent), weight_name=adapter.path.name, adapter_name="default")
-    if "default" not in pipe.get_list_adapters().get("unet", []):
+
+
+def _family(width: int) -> str:
+    return {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}.get(width, "another pipeline")
+
+
+def attach(pipe: Any, adapter: Adapter) -> None:
+    """Load the adapter into a stock pipeline.
+
+    Raises:
+        UserError: a tensor found no place in the pipeline, or one of another shape.
+    """
+    folder, name = str(adapter.path.parent), adapter.path.name
+    try:
+        pipe.load_lora_weights(folder, weight_name=name, adapter_name="default")
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()[:160]
+        raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
+    modules = (pipe.unet, pipe.text_encoder)
+    names = [n for module in modules for n, _ in module.named_parameters()]
+    matched = sum(".lora_" in n and ".default." in n for n in names)
+    if matched != adapter.tensors:
         raise UserError(
-            f"--lora {adapter.path}: 0 of {len(tensors)} LoRA tensors matched {type(pipe).__name__}"
+            f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched "
+            f"{type(pipe).__name__}; it seems made for another pipeline"
         )

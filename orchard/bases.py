@@ -1,5 +1,6 @@
 """Names of bases -> where they lie, their family and shape; weights are read only by `load`."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Base:
     """Hash of the component weights: what an adapter was made for."""
 
 
+@functools.cache
 def resolve(name: str) -> Base:
     """Find a base by name, Hub id or folder, and read its configs.
 
@@ -43,13 +45,17 @@ def resolve(name: str) -> Base:
     unet = _json(folder / "unet" / "config.json", name)
     vae = _json(folder / "vae" / "config.json", name)
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", name)
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    try:
+        resolution = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        width = int(unet["cross_attention_dim"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--base {name}: its configs lack or distort a size ({error!r})") from None
     return Base(
         name=name,
         folder=folder,
         family=FAMILIES[kind],
-        resolution=unet["sample_size"] * factor,
-        cross_attention_dim=unet["cross_attention_dim"],
+        resolution=resolution,
+        cross_attention_dim=width,
         prediction_type=scheduler.get("prediction_type", "epsilon"),
         digest=_digest(folder, name),
     )

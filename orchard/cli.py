@@ -38,6 +38,10 @@ class Common:
     dry_run: bool = False
     """Print the resolved plan and stop."""
 
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+        check(0 <= self.seed < 2**32, f"--seed {self.seed}: give 0 to {2**32 - 1}")
+
 
 Config = TypeVar("Config", bound=Common)
 
@@ -179,6 +183,12 @@ def _plain(value: Any) -> Any:
 def split_list(values: Sequence[str]) -> list[str]:
     """``("a,b", "c")`` -> ``["a", "b", "c"]``: lists may be spaced or comma-separated."""
     return [part for value in values for part in value.split(",") if part]
+
+
+def require_distinct(flag: str, values: Sequence[str]) -> None:
+    """Raise `UserError` when a list names something twice."""
+    twice = sorted({value for value in values if values.count(value) > 1})
+    check(not twice, f"{flag}: {', '.join(twice)} is given twice")
 
 
 def check(condition: bool, message: str) -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,19 @@ def _git(folder: Path, *arguments: str) -> str:
 def whole_file(path: Path) -> Iterator[Path]:
     """A name to write to beside ``path``; it becomes ``path`` only once it is on disk."""
     aside = path.with_name(f"{path.name}.part")
-    aside.parent.mkdir(parents=True, exist_ok=True)
     try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         # Some writers make private files; a dataset is there to be read by others.
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -87,6 +91,15 @@ def write_json(path: Path, value: Any) -> None:
 def file_name(label: str) -> str:
     """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``."""
     return re.sub(r"[^\w.-]", "_", label).lstrip(".") or "_"
+
+
+def require_distinct_files(labels: Sequence[str]) -> None:
+    """Raise `UserError` when two class names give one file name, on any file system."""
+    names: dict[str, str] = {}
+    for label in labels:
+        other = names.setdefault(file_name(label).casefold(), label)
+        if other != label:
+            raise UserError(f"classes {other!r} and {label!r} give the same file name; rename one")
 
 
 def writable(folder: Path) -> None:
@@ -115,7 +128,8 @@ def processes() -> Any:
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=not _has_accelerator())
+    # The processes of generate meet only at the end, when each has done its shards.
+    return PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=7))
 
 
 def _has_accelerator() -> bool:
@@ -140,7 +154,18 @@ def torch_dtype(precision: str, device: Any) -> Any:
         raise UserError(f"--precision bf16: {device.type} has no bfloat16; use fp32")
     if precision == "fp16" and device.type == "cpu":
         raise UserError("--precision fp16: only on a GPU; use bf16 or fp32 on a CPU")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return _dtypes()[precision]
+
+
+def _dtypes() -> dict[str, Any]:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_name(dtype: Any) -> str:
+    """The ``--precision`` that stands for a torch dtype."""
+    return next(name for name, value in _dtypes().items() if value == dtype)
 
 
 def _cpu_bf16() -> bool:

@@ -6,6 +6,7 @@ nothing but the folder to go on, and the manifest is a pure function of the shar
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from orchard.run import file_hash, file_name, whole_file, write_json
 SCHEMA = 1
 MANIFEST = "manifest.json"
 KEY = b"orchard"
+MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
+"""Columns that only a synthetic set has."""
 NAME = re.compile(r"^train-(?P<label>.+)-(?P<number>\d{5})\.parquet$")
 
 
@@ -31,9 +34,11 @@ class Origin:
     """The whole class list of the real set."""
     arguments: dict[str, Any]
     """Everything that decides the pixels of row k."""
-    trained_on: list[str]
-    """SHA-256 of the real images that the generator has been tuned on."""
+    trained_on: list[str] | None
+    """SHA-256 of the real images that the generator has been tuned on; None when it is not known."""
     versions: dict[str, str]
+    count: int
+    """Images asked for; fewer rows than this mean that a run was stopped."""
     schema: int = SCHEMA
 
 
@@ -135,23 +140,45 @@ def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:
             )
 
 
-def write_manifest(folder: Path) -> dict[str, Any]:
-    """Describe the shards that are there; the presence of this file means that they are complete."""
+def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
+    """Rows a class; raise `UserError` when a class has fewer than were asked for."""
+    rows: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for shard in found:
+        rows[shard.origin.label] += shard.rows
+        asked[shard.origin.label] = max(asked[shard.origin.label], shard.origin.count)
+    for label, there in rows.items():
+        if there < asked[label]:
+            raise UserError(
+                f"{folder}: {label} has {there} of {asked[label]} images, from a run that was stopped; "
+                f"run the command for {label} again, then this one"
+            )
+    return dict(rows)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of the shards that are there; they have to be complete."""
     shards = existing(folder)
     origins = {shard.origin.label: shard.origin for shard in shards}
-    manifest = {
+    rows = require_complete(shards, folder)
+    seen = {digest for origin in origins.values() for digest in origin.trained_on or ()}
+    return {
         "schema": SCHEMA,
         "classes": shards[0].origin.classes,
-        "rows": {label: sum(s.rows for s in shards if s.origin.label == label) for label in origins},
+        "rows": rows,
         "arguments": {label: origin.arguments for label, origin in origins.items()},
         "versions": {label: origin.versions for label, origin in origins.items()},
-        "trained_on": sorted({digest for origin in origins.values() for digest in origin.trained_on}),
+        "trained_on": sorted(seen),
+        "unknown_ledger": sorted(label for label, origin in origins.items() if origin.trained_on is None),
         "files": [
             {"name": f"data/{s.path.name}", "rows": s.rows, "sha256": file_hash(s.path)} for s in shards
         ],
     }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it, last of all: its presence means that the set is complete."""
     write_json(folder / MANIFEST, manifest)
-    return manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -169,6 +196,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["schema"] > SCHEMA:
             raise UserError(f"{path}: written by a newer version; update this toolkit")
+        missing = [key for key in ("classes", "rows", "trained_on", "files") if key not in manifest]
+        if missing:
+            raise UserError(f"{path}: no {', '.join(missing)} in it; run generate again")
         return manifest
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run generate again") from None
@@ -188,9 +218,7 @@ def read(folder: Path) -> ImageSet:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether generate wrote the folder, complete or not: a stopped run must not pass for real images."""
-    if (folder / MANIFEST).is_file():
-        return True
-    return any(KEY in _schema_metadata(path) for path in (folder / "data").glob("train-*.parquet"))
+    return any(KEY in _schema_metadata(path) for path in folder.rglob("*.parquet"))
 
 
 def _schema_metadata(path: Path) -> Mapping[bytes, bytes]:

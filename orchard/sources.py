@@ -173,6 +173,8 @@ def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
     """One split's photos and class names; a split may number its classes in an order of its own."""
     import datasets
 
+    if set(rows.features) >= shards.MARKS:
+        raise UserError(f"--data {name}: a synthetic set; name the real one")
     image, label = _columns(name, rows.features)
     names = getattr(rows.features[label], "names", None)
     texts = ["text"] if "text" in rows.features else []

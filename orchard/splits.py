@@ -9,6 +9,7 @@ from orchard.images import TEST, TRAIN, ImageSet, Photo, require_labelled
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.2
+DRAWN = f"no test split found: {TEST_SHARE:.0%} of each class held out for test by content hash"
 NAMES = {
     "train": TRAIN,
     "train_zip": TRAIN,
@@ -51,9 +52,8 @@ def separate(images: ImageSet) -> ImageSet:
     if any(photo.split == TEST for photo in images.photos):
         return _own_splits(images)
     chosen = hold_out(images, TEST_SHARE, "test")
-    note = f"no test split found: {TEST_SHARE:.0%} of each class held out for test by content hash"
     photos = tuple(_moved(p, TEST if p.sha256 in chosen else TRAIN) for p in images.photos)
-    return replace(images, photos=photos, notes=(*images.notes, note), drawn=True)
+    return replace(images, photos=photos, notes=(*images.notes, DRAWN), drawn=True)
 
 
 def _contradictions(images: ImageSet) -> list[str]:
@@ -117,7 +117,12 @@ def _contents(images: ImageSet) -> dict[str, set[str]]:
 
 
 def require_split(images: ImageSet) -> None:
-    """Raise `UserError` unless each class has an image to train on and one to validate on."""
+    """Raise `UserError` unless there are classes, each with an image to train and one to validate on."""
+    if len(images.classes) < 2:
+        raise UserError(
+            f"{images.name}: one class alone ({', '.join(images.classes)}), a classifier needs two; "
+            "expected one folder a class, or files named CLASS_NUMBER.jpg"
+        )
     require_labelled(images.of(TRAIN), 2, "one to train on and one to validate on")
 
 

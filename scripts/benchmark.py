@@ -99,7 +99,7 @@ def plain_loop(
 
 def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
     """Reading a shard against decoding its images: what provenance costs a reader."""
-    origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={})
+    origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
     data = demo.render().photos[0].read()
     shared = {"label": 0, "prompt": PROMPT, "steps": 1, "guidance": 1.0, "scheduler": "", "lora": ""}
     rows = [
@@ -107,7 +107,7 @@ def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
         for k in range(256)
     ]
     shards.write(shards.path_of(folder, "a", 0), rows, origin)
-    shards.write_manifest(folder)
+    shards.write_manifest(folder, shards.manifest_of(folder))
     found = shards.read(folder)
     decode = len(rows) / seconds(lambda: images.pixels(found.photos, 64))
     read = len(rows) / seconds(lambda: shards.read(folder))

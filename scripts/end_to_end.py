@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="real set; by default fruit where it can be had, else demo")
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "demo", help="made anew each time")
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "demo")
     parser.add_argument("--base", default="mini")
     parser.add_argument("--train_steps", type=int, default=200, help="optimiser steps an adapter")
     parser.add_argument("--count", type=int, default=80, help="synthetic images a class")
@@ -58,8 +58,11 @@ def main() -> None:
     """Adapters, shards, experiment."""
     args = parse()
     data = args.data or choose()
-    shutil.rmtree(args.output, ignore_errors=True)
-    adapters, shards, evaluation = (str(args.output / name) for name in ("adapters", "shards", "evaluation"))
+    data = str(Path(data).resolve()) if Path(data).is_dir() else data
+    folders = [args.output.resolve() / name for name in ("adapters", "shards", "evaluation")]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    adapters, shards, evaluation = map(str, folders)
     launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     steps = ["--steps", str(args.train_steps), "--base", args.base]

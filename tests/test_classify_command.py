@@ -107,10 +107,10 @@ def write_shards(folder: Path, trained_on: list[str]) -> Path:
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
         origin = shards.Origin(
-            label=label, classes=["x", "y"], arguments={}, trained_on=trained_on, versions={}
+            label=label, classes=["x", "y"], arguments={}, trained_on=trained_on, versions={}, count=5
         )
         shards.write(shards.path_of(folder, label, 0), rows, origin)
-    shards.write_manifest(folder)
+    shards.write_manifest(folder, shards.manifest_of(folder))
     return folder
 
 

@@ -171,7 +171,7 @@ def test_interrupt_ends_with_130_and_a_hint(monkeypatch, capsys):
 
     code, printed = run_with(monkeypatch, capsys, main)
     assert code == 130
-    assert "run the same command again" in printed.err
+    assert "what was finished is kept" in printed.err
 
 
 def test_other_errors_are_not_hidden(monkeypatch):

@@ -254,9 +254,32 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, folder, refused):
         f"{name}.lora_B.weight": torch.ones(32, 4),
     }
     save_file(tensors, tmp_path / "nan.safetensors")
-    pipe = bases.load(bases.resolve(str(folder)), torch.float32, CPU)
     with refused("1 of 2", "NaN"):
-        adapter.attach(pipe, adapter.read(tmp_path / "nan.safetensors"))
+        adapter.require_finite(adapter.read(tmp_path / "nan.safetensors"))
+
+
+def test_a_lora_of_which_half_matches_is_refused(tmp_path, folder, refused):
+    from safetensors.torch import save_file
+
+    base = bases.resolve(str(folder))
+    pipe = bases.load(base, torch.float32, CPU)
+    lora.inject(pipe.unet, 4, 4, seed=0)
+    adapter.save(tmp_path / "a.safetensors", pipe.unet, provenance(base))
+    tensors = load_file(tmp_path / "a.safetensors")
+    renamed = {key.replace("mid_block", "no_block"): value for key, value in tensors.items()}
+    save_file(renamed, tmp_path / "half.safetensors")
+    found = adapter.read(tmp_path / "half.safetensors")
+    with refused("half.safetensors"):
+        adapter.attach(bases.load(base, torch.float32, CPU), found)
+
+
+def test_a_lora_made_on_other_weights_of_the_same_base_is_refused(tmp_path, folder, refused):
+    base = bases.resolve(str(folder))
+    pipe = bases.load(base, torch.float32, CPU)
+    lora.inject(pipe.unet, 4, 4, seed=0)
+    adapter.save(tmp_path / "a.safetensors", pipe.unet, provenance(base, base_digest="0" * 64))
+    with refused("other weights", "train it again"):
+        adapter.require_fit(adapter.read(tmp_path / "a.safetensors"), base)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello" * 10])
@@ -273,3 +296,21 @@ def test_removing_the_adapter_gives_the_base_back(folder):
         torch.nn.init.ones_(parameter)
     lora.remove(pipe.unet)
     assert np.array_equal(_image(pipe), plain)
+
+
+def test_an_adapter_trained_second_equals_the_same_one_trained_alone(folder):
+    base = bases.resolve(str(folder))
+    config = TrainLora(steps=3, batch_size=2)
+
+    def train(pipe) -> list[torch.Tensor]:
+        family = StableDiffusion.of(pipe, base)
+        parameters = lora.inject(pipe.unet, 4, 4, seed=0)
+        list(train_steps(family, cache(), parameters, ["x"] * 6, config, Accelerator()))
+        found = [parameter.detach().clone() for parameter in parameters]
+        lora.remove(pipe.unet)
+        return found
+
+    twice = bases.load(base, torch.float32, CPU)
+    train(twice)
+    alone = bases.load(base, torch.float32, CPU)
+    assert all(torch.equal(a, b) for a, b in zip(train(twice), train(alone), strict=True))

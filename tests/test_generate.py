@@ -231,3 +231,35 @@ def test_a_class_with_an_awkward_name_gets_a_safe_file(tmp_path):
 def test_a_class_twice_is_refused(tmp_path, loras, refused):
     with refused("class apple is sampled by two adapters"):
         run(loras, tmp_path / "s", "apple", "apple")
+
+
+def test_a_stopped_class_keeps_another_from_being_called_complete(tmp_path, loras, refused):
+    run(loras, tmp_path / "s", "apple", count=10)
+    shards.path_of(tmp_path / "s", "apple", 1).unlink()
+    (tmp_path / "s" / "manifest.json").unlink()
+    with refused("apple has 6 of 10 images", "run the command for apple again"):
+        run(loras, tmp_path / "s", "pear")
+
+
+def test_braces_in_a_prompt_stay_as_they_are(tmp_path, loras):
+    run(loras, tmp_path / "s", "apple", count=1, prompt="{label} {x} {")
+    assert shards.read(tmp_path / "s").photos[0].text == "apple {x} {"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"steps": 2000}, "--steps 2000"),
+        ({"count": 10**6, "shard_size": 1}, "--shard_size 1"),
+        ({"guidance": float("inf")}, "--guidance inf"),
+        ({"seed": 2**40}, "--seed"),
+        ({"classes": ("apple", "apple")}, "apple is given twice"),
+        ({"precision": "fp16"}, "--precision fp16"),
+    ],
+)
+def test_options_out_of_range_leave_the_folder_as_it_was(tmp_path, loras, refused, change, word):
+    before = run(loras, tmp_path / "s", "apple")
+    with refused(word):
+        run(loras, tmp_path / "s", "apple", **change)
+    assert images(tmp_path / "s") == before
+    assert (tmp_path / "s" / "manifest.json").exists()

@@ -40,8 +40,14 @@ def test_nan_never_reaches_the_file(tmp_path):
     assert records.read(tmp_path) == []
 
 
+def test_an_experiment_that_finished_no_run_does_not_block_another(tmp_path):
+    records.require_same(tmp_path, {"steps": 400})
+    records.require_same(tmp_path, {"steps": 300})
+
+
 def test_another_experiment_in_the_folder_is_refused_with_the_difference(tmp_path, refused):
     records.require_same(tmp_path, {"steps": 400, "model": "cnn"})
+    records.append(tmp_path, record(0))
     records.require_same(tmp_path, {"steps": 400, "model": "cnn"})
     with refused("steps 400 (asked: 300)", "another --output"):
         records.require_same(tmp_path, {"steps": 300, "model": "cnn"})

@@ -193,10 +193,10 @@ def test_verdict_stands_in_the_head_of_the_page():
     assert table.verdict(summarise(records)) in text[: text.index("Substitute: real images replaced")]
 
 
-def test_generator_that_saw_everything_is_stated_in_the_substitute_design_alone():
-    sentence = "The generator was trained on the whole training split"
-    assert sentence in render(sweep(), context())
-    assert sentence not in render([record(0.5, 0, (), design="augment")], context())
+def test_what_the_generator_has_seen_is_stated():
+    sentence = "the generator was tuned on 176 of the 220 real training images"
+    assert sentence in render(sweep(), context(generator=[sentence]))
+    assert sentence not in render(sweep(), context())
 
 
 def test_notice_stands_at_the_top_and_beside_the_results():

@@ -114,3 +114,11 @@ def test_precision_on_a_cpu(monkeypatch, refused):
         run.torch_dtype("bf16", cpu)
     monkeypatch.setattr(run, "_cpu_bf16", lambda: True)
     assert run.torch_dtype("auto", cpu) is run.torch_dtype("bf16", cpu) is torch.bfloat16
+
+
+def test_two_classes_with_one_file_name_are_refused(refused):
+    run.require_distinct_files(["red apple", "green apple"])
+    with refused("'red apple'", "'red_apple'", "rename one"):
+        run.require_distinct_files(["red apple", "red_apple"])
+    with refused("rename one"):
+        run.require_distinct_files(["A", "a"])
