@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard.errors import UserError
-from orchard.run import write_json
+from orchard.run import differences, write_json
 
 RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
 
@@ -60,12 +60,6 @@ def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
         there = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
-    changes = [
-        f"{name} {there.get(name)} (asked: {experiment.get(name)})"
-        for name in sorted(there | experiment)
-        if there.get(name) != experiment.get(name)
-    ]
+    changes = differences(there, experiment)
     if changes:
-        raise UserError(
-            f"--output {folder}: holds another experiment: {', '.join(changes)}; choose another --output"
-        )
+        raise UserError(f"--output {folder}: holds another experiment: {changes}; choose another --output")

@@ -155,8 +155,8 @@ def _train_one(
     accelerator: Accelerator,
 ) -> Path:
     photos = job.photos.photos
-    prompts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in photos]
-    cache = family.encode(pixels, prompts)
+    texts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in photos]
+    cache = family.encode(pixels, texts)
     alpha = config.alpha or config.rank
     parameters = lora.inject(family.pipe.unet, config.rank, alpha, config.seed)
     names = [photo.path for photo in photos]

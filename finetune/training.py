@@ -16,11 +16,10 @@ WARM_UP = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimiser step: its number from 0, the loss over all processes, the learning rate."""
+    """One optimiser step: its number from 0 and the loss over all processes."""
 
     index: int
     loss: float
-    learning_rate: float
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
@@ -58,9 +57,8 @@ def train_steps(
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        rate = learning_rate(index, config.steps, config.learning_rate)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(index, config.steps, config.learning_rate)
         with accelerator.autocast():
             loss = family.loss(denoiser, batch, config.snr_gamma)
         value = accelerator.reduce(loss.detach(), "mean").item()
@@ -71,7 +69,7 @@ def train_steps(
         accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        yield Step(index=index, loss=value, learning_rate=rate)
+        yield Step(index=index, loss=value)
     if not all(parameter.isfinite().all() for parameter in parameters):
         raise FloatingPointError("the weights are not finite after the last step")
     # Else each adapter of a run would wrap the same network once more.

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -100,6 +100,15 @@ def require_distinct_files(labels: Sequence[str]) -> None:
         other = names.setdefault(file_name(label).casefold(), label)
         if other != label:
             raise UserError(f"classes {other!r} and {label!r} give the same file name; rename one")
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """``steps 400 (asked: 300), …``: the keys whose values are not the same; empty when all are."""
+    return ", ".join(
+        f"{key} {there.get(key)} (asked: {asked.get(key)})"
+        for key in sorted(there.keys() | asked.keys())
+        if there.get(key) != asked.get(key)
+    )
 
 
 def writable(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
-from orchard.run import file_hash, file_name, whole_file, write_json
+from orchard.run import differences, file_hash, file_name, whole_file, write_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -127,15 +127,10 @@ def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:
             )
         if shard.origin.label != wanted.label:
             continue
-        there, asked = shard.origin.arguments, wanted.arguments
-        changes = [
-            f"{key} {there.get(key)} (asked: {asked.get(key)})"
-            for key in sorted(there | asked)
-            if there.get(key) != asked.get(key)
-        ]
+        changes = differences(shard.origin.arguments, wanted.arguments)
         if changes:
             raise UserError(
-                f"--output {folder}: {wanted.label} is there with {', '.join(changes)}; "
+                f"--output {folder}: {wanted.label} is there with {changes}; "
                 "choose another --output or the same arguments"
             )
 

@@ -32,12 +32,11 @@ SCHEDULE = {
 
 @dataclass(kw_only=True)
 class Denoiser:
-    """The two trained networks and the mean and deviation that normalise the latents."""
+    """The two trained networks and the factor that gives the latents unit variance."""
 
     unet: UNet2DConditionModel
     text: CLIPTextModel
     scale: float
-    shift: float
 
 
 def build(tokenizer: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
@@ -77,8 +76,7 @@ class Batches:
     ) -> None:
         self.latents, self.photos, self.rng = latents, photos, rng
         self.cumulative = np.cumsum(weights)
-        mean = latents[0, :, :4].float()
-        self.shift, self.scale = mean.mean().item(), 1 / mean.std().item()
+        self.scale = 1 / latents[0, :, :4].float().std().item()
         self.empty = 3 * len(photos.names)
 
     def draw(self) -> tuple[Tensor, np.ndarray]:
@@ -118,33 +116,23 @@ def train(
     path = work / "denoiser.pt"
     state = loop.restore(path, clock)
     if state:
-        for mine, theirs in zip(masters.full, state["masters"], strict=True):
-            mine.data.copy_(theirs)
+        masters.restore(state["masters"])
         average.values = state["average"]
         optimizer.load_state_dict(state["optimizer"])
-        masters.publish()
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
     batches = Batches(latents, photos, class_weights(photos, focus, share), rng)
-    tokens = tokenizer(
-        [*photos.captions(), ""], padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids
-    compute = _objective(unet, text, tokens)
+    words = tokenizer([*photos.captions(), ""], padding="max_length", return_tensors="pt").input_ids
+    compute = _objective(unet, text, words)
 
     def averaged() -> Denoiser:
         weights = iter(average.values)
-        result = Denoiser(unet=None, text=None, scale=batches.scale, shift=batches.shift)
-        result.unet, result.text = (_copy(module, weights) for module in build(tokenizer))
-        return result
+        unet, text = (_copy(module, weights) for module in build(tokenizer))
+        return Denoiser(unet=unet, text=text, scale=batches.scale)
 
     def keep() -> None:
-        loop.save(
-            path,
-            clock,
-            masters=masters.full,
-            average=average.values,
-            optimizer=optimizer.state_dict(),
-        )
+        parts = {"masters": masters.full, "average": average.values, "optimizer": optimizer.state_dict()}
+        loop.save(path, clock, **parts)
         preview(averaged(), clock.step)
 
     for due in loop.ticks(clock, work / "log.jsonl"):
@@ -152,12 +140,7 @@ def train(
             keep()
         loss = compute(*batches.draw())
         loss.backward()
-        masters.take_gradients()
-        torch.nn.utils.clip_grad_norm_(masters.full, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = loop.learning_rate(clock.done, PEAK)
-        optimizer.step()
-        masters.publish()
+        masters.step(optimizer, loop.learning_rate(clock.done, PEAK))
         average.update(masters.full, clock.step)
         clock.losses = {"loss": _smooth(clock.losses.get("loss"), loss.item())}
     keep()

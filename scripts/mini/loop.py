@@ -97,16 +97,25 @@ class Masters:
         self.live = [p for module in modules for p in module.parameters()]
         self.full = [p.detach().float().clone() for p in self.live]
 
-    @torch.no_grad()
-    def take_gradients(self) -> None:
-        """Move the bf16 gradients onto the masters."""
+    def step(self, optimizer: torch.optim.Optimizer, rate: float, clip: float = 1.0) -> None:
+        """One update of the masters from the bf16 gradients, then of the bf16 weights."""
         for live, full in zip(self.live, self.full, strict=True):
             full.grad = None if live.grad is None else live.grad.float()
             live.grad = None
+        torch.nn.utils.clip_grad_norm_(self.full, clip)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        self._publish()
+
+    def restore(self, tensors: list[Tensor]) -> None:
+        """Take masters saved by an earlier run."""
+        for mine, theirs in zip(self.full, tensors, strict=True):
+            mine.data.copy_(theirs)
+        self._publish()
 
     @torch.no_grad()
-    def publish(self) -> None:
-        """Round the masters into the bf16 weights."""
+    def _publish(self) -> None:
         torch._foreach_copy_(self.live, self.full)
 
 
