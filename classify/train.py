@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from classify.augment import Strength, augment
 from classify.config import TrainingOptions
@@ -19,6 +20,7 @@ VALIDATIONS = 10
 WARM_UP = 0.1
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.05
+AVERAGING = 0.98
 
 Labelled = tuple[np.ndarray, np.ndarray]
 """(N, H, W, 3) uint8 pixels and (N,) int64 labels."""
@@ -57,7 +59,7 @@ def fit(
     dtype: torch.dtype,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fitted:
-    """Train ``options.steps`` steps and keep the weights with the lowest validation loss.
+    """Train ``options.steps`` steps and keep the averaged weights with the lowest validation loss.
 
     Loss, not accuracy: a few dozen images tie in accuracy, and an early lucky step would win. Without
     validation images the last weights stay. The same arguments give the same weights bit for bit on
@@ -72,13 +74,20 @@ def fit(
         torch.manual_seed(seed)  # for dropout; weights, order and augmentation have their own
         model = build(options.model, classes, pixels.shape[1], seed).to(device)
         batches = batch_stream(train, options.batch_size, Strength(flip=options.flip), seed, device)
+        averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
         best = _Best(validation, device, dtype)
         for step in train_steps(model, batches, options, device, dtype):
+            averaged.update_parameters(model)
             if on_step is not None:
                 on_step(step)
             if step.index % max(1, options.steps // VALIDATIONS) == 0 or step.index == options.steps:
-                best.see(model, step.index)
-    return best.fitted(model)
+                best.see(averaged.module, step.index)
+    return best.fitted(averaged.module)
+
+
+def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:
+    """Exponential moving average of the weights, which forgets its first steps faster."""
+    return old + (new - old) * (1 - min(AVERAGING, (1 + updates) / (10 + updates)))
 
 
 def train_steps(

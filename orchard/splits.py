@@ -8,7 +8,7 @@ from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet, Photo, require_labelled
 
 TEST_SHARE = 0.2
-VALIDATION_SHARE = 0.2
+VALIDATION_SHARE = 0.1
 DRAWN = f"no test split found: {TEST_SHARE:.0%} of each class held out for test by content hash"
 NAMES = {
     "train": TRAIN,

@@ -162,7 +162,7 @@ def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     }
     for line in lines:
         assert len(line["predictions"]) == 55
-        assert line["n_real"] + line["n_synthetic"] == 176
+        assert line["n_real"] + line["n_synthetic"] == 198
         right = [
             max(p["probabilities"], key=p["probabilities"].get) == p["truth"] for p in line["predictions"]
         ]
