@@ -68,7 +68,7 @@ def flow(tmp_path_factory, base) -> Path:
     small = ("--steps", 3, "--batch_size", 4, "--precision", "fp32")
     command(folder, *TRAIN, "--base", base, *small)
     loras = ("apple.safetensors", "banana.safetensors", "orange.safetensors")
-    command(folder, *GENERATE, "--lora", *loras, "--count", 64, "--steps", 2, "--precision", "fp32")
+    command(folder, *GENERATE, "--lora", *loras, "--count", 70, "--steps", 2, "--precision", "fp32")
     command(folder, *EVALUATE, "--ratios", "all", "--steps", 4, "--seeds", 2, "--batch_size", 8)
     return folder
 
@@ -155,7 +155,7 @@ def test_half_a_jpeg_stops_the_trainer_or_is_skipped_on_request(tmp_path, base):
 def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     names = ("apple", "banana", "orange")
     assert {path.name for path in (flow / "adapters").iterdir()} == {f"{n}.safetensors" for n in names}
-    assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 64)
+    assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 70)
     lines = [json.loads(line) for line in (flow / "evaluation" / "records.jsonl").read_text().splitlines()]
     assert {(line["ratio"], line["seed"]) for line in lines} == {
         (ratio, seed) for ratio in (1.0, 0.5, 0.3, 0.0) for seed in (0, 1)
@@ -204,7 +204,7 @@ def test_a_generator_that_saw_a_test_image_is_refused(flow, tmp_path):
 def test_too_few_synthetic_images_are_refused_before_training(flow, tmp_path):
     words = ("--ratios", "0", "--total", 1000, "--synthetic", flow / "shards")
     line = refusal(tmp_path, *EVALUATE, *words)
-    assert "64 images of apple" in line
+    assert "70 images of apple" in line
     assert "--count" in line
 
 

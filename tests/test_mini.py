@@ -15,7 +15,9 @@ FRUIT = ("apple", "banana", "orange")
 
 @pytest.fixture(scope="module")
 def pipe() -> StableDiffusionPipeline:
-    loaded = StableDiffusionPipeline.from_pretrained(bases.EMBEDDED, safety_checker=None)
+    loaded = StableDiffusionPipeline.from_pretrained(
+        bases.EMBEDDED, safety_checker=None, torch_dtype=torch.float32
+    )
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
