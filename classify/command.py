@@ -138,7 +138,6 @@ def write(
         "size": found.sizes.size,
         "through": found.sizes.through,
         "validation_accuracy": fitted.validation_accuracy,
-        "best_step": fitted.best_step,
     }
     run.write_json(config.output / SCORES, scores | extra)
 
@@ -161,6 +160,6 @@ def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict
     table.add_row("accuracy", str(scores["images"]), str(scores["right"]), f"{scores['accuracy']:.4f}")
     console.print(table)
     if fitted.validation_accuracy is not None:
-        say(console, f"kept step {fitted.best_step}, validation accuracy {fitted.validation_accuracy:.4f}")
+        say(console, f"validation accuracy {fitted.validation_accuracy:.4f}")
     say(console, f"saved {config.output / store.FILE}")
     say(console, "next: python -m evaluate --ratios all")

@@ -1,4 +1,4 @@
-"""Fit one classifier: a fixed number of steps, the best of its validations kept."""
+"""Fit one classifier: a fixed number of steps, the averaged weights of the last one kept."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,7 +16,6 @@ from classify.model import build
 from classify.predict import autocast, probabilities
 from orchard.splits import stable_hash
 
-VALIDATIONS = 10
 WARM_UP = 0.1
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.05
@@ -44,8 +43,6 @@ class Fitted:
     """In evaluation mode, on the device it was trained on."""
     validation_accuracy: float | None
     """Share of validation images it gets right; None where there were none."""
-    best_step: int
-    """Step whose weights these are, counted from 1."""
 
 
 def fit(
@@ -59,11 +56,11 @@ def fit(
     dtype: torch.dtype,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fitted:
-    """Train ``options.steps`` steps and keep the averaged weights with the lowest validation loss.
+    """Train ``options.steps`` steps and keep the averaged weights of the last one.
 
-    Loss, not accuracy: a few dozen images tie in accuracy, and an early lucky step would win. Without
-    validation images the last weights stay. The same arguments give the same weights bit for bit on
-    a CPU.
+    Validation images score the result and choose nothing in it: the best of ten checkpoints by a few
+    dozen images was often an early, worse one (docs/fruit.md). The same arguments give the same weights
+    bit for bit on a CPU.
 
     Raises:
         FloatingPointError: the loss of a step is not finite.
@@ -75,14 +72,12 @@ def fit(
         model = build(options.model, classes, pixels.shape[1], seed).to(device)
         batches = batch_stream(train, options.batch_size, Strength(flip=options.flip), seed, device)
         averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
-        best = _Best(validation, device, dtype)
         for step in train_steps(model, batches, options, device, dtype):
             averaged.update_parameters(model)
             if on_step is not None:
                 on_step(step)
-            if step.index % max(1, options.steps // VALIDATIONS) == 0 or step.index == options.steps:
-                best.see(averaged.module, step.index)
-    return best.fitted(averaged.module)
+    kept = averaged.module.eval()
+    return Fitted(model=kept, validation_accuracy=accuracy(kept, validation, device, dtype))
 
 
 def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:
@@ -150,29 +145,10 @@ def row_stream(count: int, batch_size: int, generator: torch.Generator) -> Itera
         rows = rows[batch_size:]
 
 
-class _Best:
-    """The weights with the lowest validation loss so far."""
-
-    def __init__(self, validation: Labelled, device: torch.device, dtype: torch.dtype) -> None:
-        self.validation, self.device, self.dtype = validation, device, dtype
-        self.loss = math.inf
-        self.accuracy: float | None = None
-        self.index = 0
-        self.weights: dict[str, Tensor] | None = None
-
-    def see(self, model: nn.Module, index: int) -> None:
-        pixels, labels = self.validation
-        if len(labels):
-            found = probabilities(model, pixels, self.device, self.dtype)
-            right = found[np.arange(len(labels)), labels]
-            loss = -float(np.log(right.clip(1e-12)).mean())
-            if loss >= self.loss:
-                return
-            self.loss, self.accuracy = loss, float((found.argmax(axis=1) == labels).mean())
-            self.weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        self.index = index
-
-    def fitted(self, model: nn.Module) -> Fitted:
-        if self.weights is not None:
-            model.load_state_dict(self.weights)
-        return Fitted(model=model.eval(), validation_accuracy=self.accuracy, best_step=self.index)
+def accuracy(model: nn.Module, images: Labelled, device: torch.device, dtype: torch.dtype) -> float | None:
+    """Share of ``images`` that ``model`` gets right, or None where there are none."""
+    pixels, labels = images
+    if not len(labels):
+        return None
+    found = probabilities(model, pixels, device, dtype)
+    return float((found.argmax(axis=1) == labels).mean())

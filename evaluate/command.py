@@ -11,8 +11,8 @@ from rich.console import Console
 
 from classify.model import build, require_name
 from classify.sizes import Sizes, native, resolve
+from evaluate import fidelity, report, table
 from evaluate import records as lines
-from evaluate import report, table
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels, Run
 from evaluate.ratios import Mixture, mix, parse, require_enough
@@ -23,6 +23,7 @@ from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet, sha256
 from orchard.terminal import bar, say
 
+FIDELITY = "fidelity.json"
 REAL_TRAINING_SHARE = "validation images come from the real training split, drawn anew with each seed"
 
 
@@ -189,11 +190,13 @@ def generator_notes(sets: Sets) -> list[str]:
 def _report(console: Console, config: Evaluate, sets: Sets) -> None:
     records = lines.read(config.output)
     reference = FRUIT if config.data == "fruit" else None
+    copies = _copies(config, sets)
     context = report.Context(
         title=sets.train.name,
         command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),
         notes=sets.train.notes,
         generator=generator_notes(sets),
+        copies=copies,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=run.versions(),
         commit=run.git_commit(),
@@ -206,8 +209,19 @@ def _report(console: Console, config: Evaluate, sets: Sets) -> None:
     table.print_table(summarise(records), reference, console)
     for note in (*sets.train.notes, *generator_notes(sets)):
         say(console, f"note: {note}")
+    if copies:
+        say(console, f"copies: {copies}")
     say(console, f"wrote {config.output / lines.RECORDS}, metrics.csv")
     say(console, f"report: {page.resolve()}")
+
+
+def _copies(config: Evaluate, sets: Sets) -> str:
+    """Write how many synthetic images are near copies of real ones; say it in a sentence."""
+    if not len(sets.synthetic):
+        return ""
+    found = fidelity.measure(sets.synthetic, sets.train, sets.test)
+    run.write_json(config.output / FIDELITY, found)
+    return fidelity.sentence(found)
 
 
 def _sheet(sets: Sets) -> dict[str, dict[str, list[np.ndarray]]]:

@@ -92,7 +92,6 @@ class Experiment:
             **score([photo.label for photo in self.test.photos], found, self.train.classes),
             "classes": list(self.train.classes),
             "validation_accuracy": fitted.validation_accuracy,
-            "best_step": fitted.best_step,
             "seconds": round(time.monotonic() - started, 2),
             "predictions": self._predictions(found),
         }

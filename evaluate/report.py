@@ -35,6 +35,8 @@ class Context:
     """Warnings that stand at the top and beside every results table."""
     generator: Sequence[str] = ()
     """What the generator of the synthetic images has seen, sentence by sentence."""
+    copies: str = ""
+    """How many synthetic images are near copies of real ones, in a sentence."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None

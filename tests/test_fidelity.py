@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from evaluate.fidelity import memorisation, nearest, sentence
+
+
+def noise(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, size=(count, 32, 32, 3), dtype=np.uint8)
+
+
+def test_a_copy_has_distance_zero_and_its_negative_two():
+    images = noise(3, 0)
+    assert nearest(images, images) == pytest.approx([0, 0, 0], abs=1e-5)
+    # One reference, so that no other image is nearer; 255 - x correlates -1 with x, about 0 with its mirror.
+    assert nearest(255 - images[:1], images[:1])[0] == pytest.approx(1, abs=0.1)
+
+
+def test_mirrors_and_exposure_do_not_hide_a_copy():
+    images = noise(4, 1)
+    assert nearest(images[:, :, ::-1], images) == pytest.approx(np.zeros(4), abs=1e-5)
+    assert nearest(images // 2 + 60, images) == pytest.approx(np.zeros(4), abs=1e-3)
+
+
+def test_the_distance_is_one_less_the_correlation():
+    one, other = noise(1, 2), noise(1, 3)
+    plain = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+    mirrored = np.corrcoef(one.ravel(), other[:, :, ::-1].ravel())[0, 1]
+    assert nearest(one, other)[0] == pytest.approx(1 - max(plain, mirrored), abs=1e-5)
+
+
+def test_an_image_is_not_its_own_neighbour():
+    images = np.concatenate([noise(5, 4), noise(5, 4)[:1]])
+    found = nearest(images, images, same=True)
+    assert found[[0, 5]] == pytest.approx([0, 0], abs=1e-5)
+    assert (found[1:5] > 0.5).all()
+
+
+def test_flat_images_are_far_from_everything():
+    flat = np.full((1, 32, 32, 3), 255, dtype=np.uint8)
+    assert nearest(flat, noise(3, 5))[0] == 1
+
+
+def test_planted_copies_are_counted_on_both_sides():
+    # Training images that share most of their pixels are near to each other; noise is far from them.
+    train = (0.7 * noise(1, 5) + 0.3 * noise(20, 6)).astype(np.uint8)
+    test = noise(6, 7)
+    synthetic = np.concatenate([noise(7, 8), train[:2], train[3:4, :, ::-1], test[:1]])
+    found = memorisation(synthetic, train, test)
+    assert (found["near_train"], found["near_test"], found["images"]) == (3, 1, 11)
+    assert found["share_near_train"] == pytest.approx(3 / 11)
+    assert found["natural"] == 0
+    assert sentence(found).startswith("3 of 11 synthetic images (27.3%)")
+
+
+def test_many_images_are_compared_in_pieces(monkeypatch):
+    images = noise(9, 9)
+    whole = nearest(images, images, same=True)
+    monkeypatch.setattr("evaluate.fidelity.CHUNK", 4)
+    assert nearest(images, images, same=True) == pytest.approx(whole, abs=1e-6)
