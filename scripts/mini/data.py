@@ -1,4 +1,4 @@
-"""The training photos as one uint8 array, and the captions that go with them."""
+"""The training photos as one uint8 array."""
 
 import io
 import json
@@ -11,29 +11,16 @@ from PIL import Image, ImageOps
 from rich.progress import track
 
 SIZE = 64
-TEMPLATE = "a photo of {label}"
-BACKGROUNDS = ("scene background", "white background")
-WHITE = 235
-WHITE_SHARE = 0.8
 DTYPE = np.uint8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """``pixels`` (N, 64, 64, 3) uint8, ``labels`` (N,), ``white`` (N,) bool, class ``names``."""
+    """``pixels`` (N, 64, 64, 3) uint8, ``labels`` (N,) positions in the class ``names``."""
 
     pixels: np.ndarray
     labels: np.ndarray
-    white: np.ndarray
     names: tuple[str, ...]
-
-    def captions(self) -> list[str]:
-        """Every caption the set can have; row ``3 * label + k``: plain, scene, white."""
-        return [
-            ", ".join([TEMPLATE.format(label=name), *extra])
-            for name in self.names
-            for extra in ([], [BACKGROUNDS[0]], [BACKGROUNDS[1]])
-        ]
 
 
 def load(folder: Path, cache: Path) -> Photos:
@@ -42,7 +29,7 @@ def load(folder: Path, cache: Path) -> Photos:
     if not shards:
         raise FileNotFoundError(f"no Parquet files in {folder}")
     names = tuple(_names(shards[0]))
-    files = {key: cache / f"{key}.npy" for key in ("pixels", "labels", "white")}
+    files = {key: cache / f"{key}.npy" for key in ("pixels", "labels")}
     if not all(path.exists() for path in files.values()):
         _decode(shards, files)
     return Photos(names=names, **{key: np.load(path) for key, path in files.items()})
@@ -63,21 +50,12 @@ def _decode(shards: list[Path], files: dict[str, Path]) -> None:
             labels.append(label)
     array = np.stack(pixels)
     np.save(files["labels"], np.array(labels, dtype=np.int64))
-    np.save(files["white"], white_background(array))
     np.save(files["pixels"], array)
 
 
 def _pixels(data: bytes, box: list[int]) -> np.ndarray:
     photo = Image.open(io.BytesIO(data)).convert("RGB").crop(box)
     return np.asarray(ImageOps.fit(photo, (SIZE, SIZE), Image.Resampling.LANCZOS), dtype=DTYPE)
-
-
-def white_background(pixels: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> (N,) bool: most of the border is near white."""
-    border = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1).min(
-        axis=-1
-    )
-    return (border >= WHITE).mean(axis=1) >= WHITE_SHARE
 
 
 def class_weights(photos: Photos, focus: tuple[str, ...], share: float) -> np.ndarray:

@@ -10,13 +10,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from mini import loop
+from mini import captions, loop
 from mini.data import Photos, class_weights
 
 BATCH = 64
 WIDTH = 192
-DROPPED = 0.1
-PLAIN = 0.4
 GAMMA = 5.0
 PEAK = 6e-4
 SCHEDULE = {
@@ -77,7 +75,7 @@ class Batches:
         self.latents, self.photos, self.rng = latents, photos, rng
         self.cumulative = np.cumsum(weights)
         self.scale = 1 / latents[0, :, :4].float().std().item()
-        self.empty = 3 * len(photos.names)
+        self.traits = captions.traits(photos)
 
     def draw(self) -> tuple[Tensor, np.ndarray]:
         """(B, 4, 16, 16) unit-variance latents and (B,) rows of the caption table."""
@@ -85,11 +83,7 @@ class Batches:
         flips = self.rng.integers(2, size=BATCH)
         mean, std = self.latents[flips, rows].float().chunk(2, dim=1)
         latents = (mean + std * torch.randn_like(mean)) * self.scale
-        captions = 3 * self.photos.labels[rows] + np.where(
-            self.rng.random(BATCH) < PLAIN, 0, 1 + self.photos.white[rows]
-        )
-        captions[self.rng.random(BATCH) < DROPPED] = self.empty
-        return latents, captions
+        return latents, captions.draw(self.photos.labels[rows], self.traits[rows], self.rng)
 
 
 def train(
@@ -122,7 +116,7 @@ def train(
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
     batches = Batches(latents, photos, class_weights(photos, focus, share), rng)
-    words = tokenizer([*photos.captions(), ""], padding="max_length", return_tensors="pt").input_ids
+    words = tokenizer(captions.table(photos.names), padding="max_length", return_tensors="pt").input_ids
     compute = _objective(unet, text, words)
 
     def averaged() -> Denoiser:

@@ -10,19 +10,20 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from mini import captions
 from mini.denoiser import SCHEDULE, Denoiser
 
 TOKENS = 24
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
-def tokenizer(captions: list[str]) -> CLIPTokenizer:
+def tokenizer(texts: list[str]) -> CLIPTokenizer:
     """A CLIP tokenizer whose merges make every caption word one token; other words spell out in bytes."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
-    bpe.train_from_iterator(captions, trainer)
+    bpe.train_from_iterator(texts, trainer)
     merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{x}</w>" for x in letters), *("".join(m) for m in merges), *SPECIAL]
@@ -56,21 +57,23 @@ def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> St
 
 
 @torch.no_grad()
-def sheet(pipe: StableDiffusionPipeline, labels: list[str], count: int, path: Path) -> None:
-    """One row of ``count`` samples a label, fixed seeds."""
-    rows = []
-    for label in labels:
-        generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
-        images = pipe(
-            [f"a photo of {label}"] * count,
-            generator=generators,
-            num_inference_steps=20,
-            guidance_scale=3.0,
-            output_type="np",
-        ).images
-        rows.append(np.concatenate(list(images), axis=1))
-    pixels = (np.concatenate(rows) * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2)).save(path)
+def sample(pipe: StableDiffusionPipeline, label: str, count: int) -> np.ndarray:
+    """(count, 64, 64, 3) uint8 pictures of ``label``, with the seeds 0, 1, and so on."""
+    images = pipe(
+        [captions.TEMPLATE.format(label=label)] * count,
+        generator=[torch.Generator().manual_seed(seed) for seed in range(count)],
+        num_inference_steps=20,
+        guidance_scale=3.0,
+        output_type="np",
+    ).images
+    return (images * 255).round().astype(np.uint8)
+
+
+def sheet(rows: list[np.ndarray], path: Path, scale: int = 2) -> None:
+    """(N, H, W, 3) uint8 pictures a row -> one PNG, enlarged ``scale`` times."""
+    pixels = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    height, width = pixels.shape[:2]
+    Image.fromarray(pixels).resize((width * scale, height * scale)).save(path)
 
 
 def write(pipe: StableDiffusionPipeline, out: Path, card: str) -> int:

@@ -28,7 +28,7 @@ class Clock:
     @property
     def done(self) -> float:
         """Share of the budget spent, 0 to 1."""
-        return min(self.spent / self.budget, 1.0)
+        return self.spent / self.budget if self.spent < self.budget else 1.0
 
 
 def learning_rate(done: float, peak: float, warm_up: float = 0.01, decay_from: float = 0.6) -> float:
@@ -88,6 +88,12 @@ def restore(path: Path, clock: Clock) -> dict | None:
     state = torch.load(path, weights_only=True)
     clock.spent, clock.step = state["spent"], state["step"]
     return state
+
+
+def spent(path: Path) -> tuple[float, int]:
+    """Seconds and steps of the stage whose state lies under ``path``."""
+    state = torch.load(path, weights_only=True, mmap=True)
+    return state["spent"], state["step"]
 
 
 class Masters:

@@ -1,0 +1,100 @@
+"""Guidance scales and step counts, compared on validation images alone.
+
+    python scripts/sweep.py --guidance 1 2 3 5 --steps 20
+
+Holds out a fifth of the training split, tunes adapters on the rest, samples with every pair of settings and
+trains classifiers on synthetic images only, scored on the held-out photos. The test split is not
+read past its file names. A stopped sweep goes on where it stood.
+"""
+
+import argparse
+import csv
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import stages
+from orchard import sources, splits
+from orchard.images import TRAIN, ImageSet
+
+SHARE = 0.2
+COLUMNS = ("guidance", "steps", "accuracy", "sd", "log_loss", "images_per_second")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="fruit", help="real set")
+    parser.add_argument("--base", default="mini")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 3.0, 5.0])
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50], help="sampling steps")
+    parser.add_argument("--count", type=int, default=200, help="synthetic images a class")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--train_steps", type=int, default=400, help="optimiser steps an adapter")
+    parser.add_argument("--classify_steps", type=int, default=400, help="optimiser steps a classifier")
+    parser.add_argument("--output", type=Path, default=stages.ROOT / "outputs" / "sweep")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Adapters once, then one row a pair of settings."""
+    args = parse()
+    args.output = args.output.resolve()
+    photos, adapters = args.output / "photos", args.output / "adapters"
+    train = sources.load(args.data).of(TRAIN)
+    hold_out(train, photos)
+    if len(stages.adapters(adapters)) < len(train.classes):
+        options = ("--base", args.base, "--steps", args.train_steps, "--output", adapters)
+        stages.finetune("--data", photos, *options)
+    rows = [row(args, *pair) for pair in product(args.guidance, args.steps)]
+    with (args.output / "sweep.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    table = Table(*COLUMNS)
+    for values in rows:
+        table.add_row(*(f"{value:.4g}" for value in values))
+    Console().print(table)
+
+
+def hold_out(train: ImageSet, folder: Path) -> None:
+    """Lay the training split out as ``train/CLASS`` and ``test/CLASS``, a fifth of each class in test."""
+    held_out = splits.hold_out(train, SHARE, "sweep")
+    for photo in train.photos:
+        part = folder / ("test" if photo.sha256 in held_out else "train") / photo.label
+        part.mkdir(parents=True, exist_ok=True)
+        (part / f"{photo.sha256[:16]}{Path(photo.path).suffix}").write_bytes(photo.read())
+
+
+def row(args: argparse.Namespace, guidance: float, steps: int) -> tuple[float, ...]:
+    """Sample and score one pair of settings; values in the order of `COLUMNS`."""
+    name = f"guidance{guidance:g}-steps{steps}"
+    shards, scores = args.output / f"shards-{name}", args.output / f"scores-{name}"
+    speed = args.output / f"speed-{name}.json"
+    if not speed.exists():
+        lora = ["--lora", *stages.adapters(args.output / "adapters")]
+        settings = ["--guidance", guidance, "--steps", steps, "--count", args.count]
+        seconds = stages.generate(*lora, *settings, "--output", shards)
+        speed.write_text(json.dumps(len(lora[1:]) * args.count / seconds))
+    sets = ["--data", args.output / "photos", "--synthetic", shards, "--output", scores]
+    size = ["--steps", args.classify_steps, "--seeds", args.seeds]
+    total = len(stages.adapters(args.output / "adapters")) * args.count
+    stages.evaluate("--ratios", "0", "--total", total, *sets, *size)
+    records = [json.loads(line) for line in (scores / "records.jsonl").read_text().splitlines()]
+    accuracy = [record["accuracy"] for record in records]
+    loss = np.mean([log_loss(record) for record in records])
+    spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else 0.0
+    rate = json.loads(speed.read_text())
+    return guidance, steps, float(np.mean(accuracy)), float(spread), float(loss), rate
+
+
+def log_loss(record: dict) -> float:
+    """Mean negative log-likelihood of the true classes, in nats."""
+    found = [line["probabilities"][line["truth"]] for line in record["predictions"]]
+    return float(-np.log(np.clip(found, 1e-12, 1)).mean())
+
+
+if __name__ == "__main__":
+    main()
