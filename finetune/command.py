@@ -1,8 +1,9 @@
 """`finetune/train_lora.py`: check everything that can be checked, load the base, train, save."""
 
 import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,20 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import lora
+from finetune import resume
+from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
-from finetune.training import train_steps
-from orchard import adapter, bases, cli, folders, images, prompts, run, sources, splits
+from finetune.interrupt import Interrupt
+from finetune.job import Job, Setup, StopError, identity
+from finetune.job import train as train_job
+from finetune.resume import Rest
+from orchard import bases, cli, folders, images, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 from orchard.terminal import bar, say
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One adapter to train: its name, its classes and their photos."""
-
-    name: str
-    classes: tuple[str, ...]
-    photos: ImageSet
 
 
 def train(config: TrainLora) -> None:
@@ -40,19 +36,42 @@ def train(config: TrainLora) -> None:
         real = _real_set(config)
         base = bases.resolve(config.base)
     jobs = _jobs(config, real)
+    precision = run.dtype_name(dtype)
+    same = {job.name: identity(config, base, job, precision) for job in jobs}
+    rest = resume.find(config, jobs, same)
     console = Console(quiet=not accelerator.is_main_process)
-    _describe(console, config, base, real, jobs, accelerator.num_processes, run.dtype_name(dtype))
+    _describe(console, config, base, real, jobs, rest, accelerator.num_processes, precision)
     if config.dry_run:
         return
+    jobs = [job for job in jobs if job.name not in rest.done]
     pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
     run.writable(config.output)
     run.quiet_libraries()
-    pipe = bases.load(base, dtype, accelerator.device)
-    family = StableDiffusion.of(pipe, base)
-    written = [_train_one(config, base, family, job, pixels[job.name], accelerator) for job in jobs]
-    say(console, f"wrote {', '.join(str(path) for path in written)}")
-    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, written)])}")
+    family = StableDiffusion.of(bases.load(base, dtype, accelerator.device), base)
+    written = []
+    with Interrupt() as interrupt:
+        setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)
+        for job in jobs:
+            written.append(
+                _train_one(setup, job, pixels[job.name], same[job.name], rest.starts.get(job.name))
+            )
+    say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
+    everything = [job.path(config.output) for job in _jobs(config, real)]
+    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, everything)])}")
     accelerator.end_training()
+
+
+def _train_one(
+    setup: Setup, job: Job, pixels: np.ndarray, same: dict[str, Any], start: Checkpoint | None
+) -> Path:
+    main = setup.accelerator.is_main_process
+    with bar(job.name, setup.config.steps, unit="steps", show=main) as advance:
+        try:
+            return train_job(setup, job, pixels, same, start, advance)
+        except StopError as stopped:
+            if main:
+                print(f"stopped; saved {stopped.checkpoint}; go on with --resume latest", file=sys.stderr)
+            raise SystemExit(stopped.code) from None
 
 
 def _pixels(photos: ImageSet, resolution: int) -> np.ndarray:
@@ -121,6 +140,7 @@ def _describe(
     base: bases.Base,
     real: ImageSet,
     jobs: Sequence[Job],
+    rest: Rest,
     processes: int,
     precision: str,
 ) -> None:
@@ -135,6 +155,12 @@ def _describe(
         f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
         f"adapters  {', '.join(job.name for job in jobs)}: rank {config.rank}, "
         f"{config.steps} steps of {config.batch_size} images",
+        *(f"finished  {name}" for name in sorted(rest.done)),
+        *(f"passed by {line}" for line in rest.broken),
+        *(
+            f"resuming  {name} after step {start.step} ({start.folder})"
+            for name, start in rest.starts.items()
+        ),
         f"output    {config.output}",
         f"processes {processes}, precision {precision}",
     ):
@@ -144,55 +170,3 @@ def _describe(
 def _named(path: Path) -> str:
     """How generate finds the file: by bare name in the usual folder, else by path."""
     return path.name if path.parent == Path("adapters") else str(path)
-
-
-def _train_one(
-    config: TrainLora,
-    base: bases.Base,
-    family: StableDiffusion,
-    job: Job,
-    pixels: np.ndarray,
-    accelerator: Accelerator,
-) -> Path:
-    photos = job.photos.photos
-    texts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in photos]
-    cache = family.encode(pixels, texts)
-    alpha = config.alpha or config.rank
-    parameters = lora.inject(family.pipe.unet, config.rank, alpha, config.seed)
-    names = [photo.path for photo in photos]
-    losses = []
-    with bar(job.name, config.steps, unit="steps", show=accelerator.is_main_process) as advance:
-        try:
-            for step in train_steps(family, cache, parameters, names, config, accelerator):
-                losses.append(step.loss)
-                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-        except FloatingPointError as error:
-            raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
-    path = config.output / f"{job.name}.safetensors"
-    if accelerator.is_main_process:
-        adapter.save(path, family.pipe.unet, _provenance(config, base, job, losses, alpha))
-    lora.remove(family.pipe.unet)
-    accelerator.wait_for_everyone()
-    return path
-
-
-def _provenance(config: TrainLora, base: bases.Base, job: Job, losses: list[float], alpha: float) -> Any:
-    tenth = max(1, len(losses) // 10)
-    return adapter.Provenance(
-        base=base.name,
-        base_digest=base.digest,
-        family=base.family,
-        resolution=base.resolution,
-        classes=list(job.classes),
-        all_classes=list(job.photos.classes),
-        prompt=config.prompt,
-        rank=config.rank,
-        alpha=alpha,
-        steps=config.steps,
-        seed=config.seed,
-        losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
-        trained_on=sorted(job.photos.hashes()),
-        data=job.photos.name,
-        versions=run.versions(),
-        commit=run.git_commit(),
-    )

@@ -35,6 +35,12 @@ class TrainLora(cli.Common):
     """Prompt template; {label} becomes the class name."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
+    save_every: int = 500
+    """Steps between two checkpoints; 0 saves only when a signal stops the run."""
+    keep: int = 2
+    """Newest checkpoints to keep of each adapter; 0 keeps all."""
+    resume: str = ""
+    """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
     skip_bad: bool = False
     """Leave out files that are not whole images instead of stopping at them."""
     output: Path = Path("adapters")
@@ -51,5 +57,7 @@ class TrainLora(cli.Common):
         cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
         cli.check(0 <= self.alpha < math.inf, f"--alpha {self.alpha}: give 0 or more")
         cli.check(0 <= self.snr_gamma < math.inf, f"--snr_gamma {self.snr_gamma}: give 0 or more")
+        cli.check(self.save_every >= 0, f"--save_every {self.save_every}: give 0 or more")
+        cli.check(self.keep >= 0, f"--keep {self.keep}: give 0 or more")
         cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")
         prompts.require_place(self.prompt)

@@ -30,23 +30,30 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def optimizer_of(config: TrainLora, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a run; its learning rate is set at every step."""
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
+
+
 def train_steps(
     family: StableDiffusion,
     cache: Cache,
     parameters: Sequence[torch.nn.Parameter],
+    optimizer: Any,
     names: Sequence[str],
     config: TrainLora,
     accelerator: Any,
+    *,
+    start: int = 0,
 ) -> Iterator[Step]:
-    """Optimise ``parameters`` and yield after every step.
+    """Optimise ``parameters`` with a prepared ``optimizer`` and yield after every step from ``start`` on.
 
     Raises:
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
-    denoiser, optimizer = accelerator.prepare(family.pipe.unet, optimizer)
+    denoiser = accelerator.prepare(family.pipe.unet)
     denoiser.train()
-    for index in range(config.steps):
+    for index in range(start, config.steps):
         batch = draw(
             cache,
             index,

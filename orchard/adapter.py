@@ -37,6 +37,8 @@ class Provenance:
     trained_on: list[str]
     """SHA-256 of every real image it was trained on."""
     data: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Everything else that the weights depend on."""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     schema: int = SCHEMA

@@ -1,0 +1,162 @@
+"""Exact resume: everything a stopped run needs to go on as if it had never stopped.
+
+Batches depend on (seed, step) alone and the learning rate on the step, so a checkpoint holds the weights, the
+optimiser, the loss scaler and the random generators, which dropout inside a base may use.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchard import run
+from orchard.errors import UserError
+
+FOLDER = "checkpoints"
+STATE, RANDOM, MANIFEST = "state.pt", "random-{process}.pt", "checkpoint.json"
+PREFIX = "step-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    step: int
+    """Optimiser steps done."""
+    losses: list[float]
+    """One a step done."""
+    identity: dict[str, Any]
+    """What must be the same for a run to go on exactly."""
+
+
+def folder_of(output: Path, job: str) -> Path:
+    """Where the checkpoints of one adapter lie."""
+    return output / FOLDER / job
+
+
+def save(
+    folder: Path,
+    accelerator: Any,
+    optimizer: Any,
+    parameters: Sequence[torch.nn.Parameter],
+    losses: Sequence[float],
+    identity: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint after ``len(losses)`` steps; it gets its final name once every part is whole.
+
+    Called by every process; the main one writes the weights and publishes.
+    """
+    final = folder / f"{PREFIX}{len(losses):06d}"
+    aside = final.with_name(f".{final.name}.part")
+    if accelerator.is_main_process:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    _write(aside / RANDOM.format(process=accelerator.process_index), _random_state())
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
+        weights = [parameter.detach().cpu() for parameter in parameters]
+        _write(aside / STATE, {"weights": weights, "optimizer": optimizer.state_dict(), "scaler": scaler})
+        files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
+        content = {"losses": list(losses), "identity": dict(identity), "files": files}
+        run.write_json(aside / MANIFEST, content)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.replace(final)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def _write(path: Path, value: Any) -> None:
+    with run.whole_file(path) as aside:
+        torch.save(value, aside)
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest checkpoints; 0 keeps all."""
+    for old in _numbered(folder)[:-keep] if keep else []:
+        shutil.rmtree(old)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Checkpoint folders by step number, whole or not."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint in ``folder``, and one line about each broken one that is newer."""
+    broken: list[str] = []
+    for path in reversed(_numbered(folder)):
+        try:
+            return read(path), broken
+        except UserError as error:
+            broken.append(str(error))
+    return None, broken
+
+
+def read(folder: Path) -> Checkpoint:
+    """The checkpoint in ``folder``, every file of it checked against its hash.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        value = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        losses, identity, files = value["losses"], value["identity"], value["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"checkpoint {folder} is broken: no readable {MANIFEST}") from None
+    for name, digest in files.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise UserError(f"checkpoint {folder} is broken: {name} is missing")
+        if run.file_hash(path) != digest:
+            raise UserError(f"checkpoint {folder} is broken: {name} is damaged")
+    return Checkpoint(folder=folder, step=len(losses), losses=losses, identity=identity)
+
+
+def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Raise `UserError` naming every option whose change would break exactness."""
+    changed = run.differences(checkpoint.identity, json.loads(json.dumps(dict(identity))))
+    if changed:
+        raise UserError(
+            f"--resume: {checkpoint.folder} was made with {changed}; resume with the same options, or "
+            "start anew in another --output"
+        )
+
+
+def load(
+    checkpoint: Checkpoint, accelerator: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter]
+) -> None:
+    """Put weights, optimiser, scaler and random generators back as they were.
+
+    Raises:
+        UserError: the checkpoint was made by another number of processes.
+    """
+    random = checkpoint.folder / RANDOM.format(process=accelerator.process_index)
+    there = len(list(checkpoint.folder.glob(RANDOM.format(process="*"))))
+    if there != accelerator.num_processes:
+        raise UserError(
+            f"--resume: {checkpoint.folder} was made by {there} processes, this run has "
+            f"{accelerator.num_processes}; start as many"
+        )
+    state = torch.load(checkpoint.folder / STATE, map_location="cpu", weights_only=True)
+    for parameter, saved in zip(parameters, state["weights"], strict=True):
+        parameter.data.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    if accelerator.scaler and state["scaler"]:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    generators = torch.load(random, weights_only=True)
+    torch.set_rng_state(generators["cpu"])
+    if generators["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(generators["cuda"])

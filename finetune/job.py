@@ -1,0 +1,171 @@
+"""One adapter: train it from the start or from a checkpoint, save it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune import checkpoints, lora
+from finetune.checkpoints import Checkpoint
+from finetune.config import TrainLora
+from finetune.families import StableDiffusion
+from finetune.interrupt import Interrupt
+from finetune.training import optimizer_of, train_steps
+from orchard import adapter, prompts, run
+from orchard.bases import Base
+from orchard.errors import UserError
+from orchard.images import ImageSet, sha256
+
+NOT_TRAINING = frozenset(
+    ("config", "data", "dry_run", "output", "base", "classes", "joint", "save_every", "keep", "resume")
+)
+"""Options that do not change what an adapter becomes, or whose effect `identity` holds in another form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One adapter to train: its name, its classes and their photos."""
+
+    name: str
+    classes: tuple[str, ...]
+    photos: ImageSet
+
+    def path(self, output: Path) -> Path:
+        """Where its adapter goes."""
+        return output / f"{self.name}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all jobs of a run share."""
+
+    config: TrainLora
+    base: Base
+    family: StableDiffusion
+    accelerator: Any
+    interrupt: Interrupt
+
+
+class StopError(Exception):
+    """A signal ended the run after a checkpoint; holds the checkpoint and the exit code."""
+
+    def __init__(self, checkpoint: Path, code: int) -> None:
+        super().__init__(str(checkpoint))
+        self.checkpoint, self.code = checkpoint, code
+
+
+def identity(config: TrainLora, base: Base, job: Job, precision: str) -> dict[str, Any]:
+    """What an adapter depends on; equal ones give equal adapters on one machine."""
+    options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NOT_TRAINING}
+    photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
+    return options | {
+        "precision": precision,
+        "classes": list(job.classes),
+        "base_digest": base.digest,
+        "photos": sha256(photos.encode()),
+    }
+
+
+def is_done(path: Path, same: dict[str, Any]) -> bool:
+    """Whether ``path`` is a finished adapter of this very run."""
+    if not path.is_file():
+        return False
+    try:
+        found = adapter.read(path).provenance
+    except UserError:
+        return False
+    return found is not None and not run.differences(found.options, same)
+
+
+def train(
+    setup: Setup,
+    job: Job,
+    pixels: np.ndarray,
+    same: dict[str, Any],
+    start: Checkpoint | None,
+    advance: Callable[[float, str], None],
+) -> Path:
+    """Train ``job`` on ``pixels`` (N, S, S, 3), from ``start`` where there is one, and write its adapter.
+
+    Raises:
+        UserError: the loss is not finite, or something cannot be written.
+        StopError: a signal came; a checkpoint was written.
+    """
+    config, unet = setup.config, setup.family.pipe.unet
+    parameters = lora.inject(unet, config.rank, config.alpha or config.rank, config.seed)
+    optimizer = setup.accelerator.prepare(optimizer_of(config, parameters))
+    losses: list[float] = []
+    if start is not None:
+        checkpoints.load(start, setup.accelerator, optimizer, parameters)
+        losses += start.losses
+        advance(start.step, "resumed")
+    try:
+        for loss in _losses(setup, job, pixels, parameters, optimizer, start=len(losses)):
+            losses.append(loss)
+            advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+            _keep(setup, job, optimizer, parameters, losses, same)
+    except FloatingPointError as error:
+        raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
+    path = job.path(config.output)
+    if setup.accelerator.is_main_process:
+        adapter.save(path, unet, _provenance(setup, job, losses, same))
+    lora.remove(unet)
+    setup.accelerator.wait_for_everyone()
+    return path
+
+
+def _losses(
+    setup: Setup, job: Job, pixels: np.ndarray, parameters: Any, optimizer: Any, start: int
+) -> Iterator[float]:
+    photos = job.photos.photos
+    cache = setup.family.encode(
+        pixels, [photo.text or prompts.fill(setup.config.prompt, photo.label) for photo in photos]
+    )
+    names = [photo.path for photo in photos]
+    for step in train_steps(
+        setup.family, cache, parameters, optimizer, names, setup.config, setup.accelerator, start=start
+    ):
+        yield step.loss
+
+
+def _keep(
+    setup: Setup, job: Job, optimizer: Any, parameters: Any, losses: list[float], same: dict[str, Any]
+) -> None:
+    """Save a checkpoint where one is due or a signal came; after a signal raise `StopError`."""
+    config, accelerator = setup.config, setup.accelerator
+    code = setup.interrupt.agreed(accelerator)
+    due = config.save_every and len(losses) % config.save_every == 0
+    if len(losses) == config.steps or not (code or due):
+        return
+    folder = checkpoints.folder_of(config.output, job.name)
+    path = checkpoints.save(folder, accelerator, optimizer, parameters, losses, same)
+    if accelerator.is_main_process:
+        checkpoints.prune(folder, config.keep)
+    if code:
+        raise StopError(path, code)
+
+
+def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> adapter.Provenance:
+    config, base = setup.config, setup.base
+    tenth = max(1, len(losses) // 10)
+    return adapter.Provenance(
+        base=base.name,
+        base_digest=base.digest,
+        family=base.family,
+        resolution=base.resolution,
+        classes=list(job.classes),
+        all_classes=list(job.photos.classes),
+        prompt=config.prompt,
+        rank=config.rank,
+        alpha=config.alpha or config.rank,
+        steps=config.steps,
+        seed=config.seed,
+        losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
+        trained_on=sorted(job.photos.hashes()),
+        data=job.photos.name,
+        options=same,
+        versions=run.versions(),
+        commit=run.git_commit(),
+    )

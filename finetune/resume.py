@@ -1,0 +1,69 @@
+"""What is left to do of a stopped run: finished adapters, checkpoints to go on from, jobs not begun."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune import checkpoints
+from finetune.checkpoints import Checkpoint
+from finetune.config import TrainLora
+from finetune.job import Job, is_done
+from orchard.errors import UserError
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """What is known of each job by its name."""
+
+    done: frozenset[str]
+    starts: Mapping[str, Checkpoint]
+    broken: Sequence[str]
+    """One line about each broken checkpoint that was passed over."""
+
+
+def find(config: TrainLora, jobs: Sequence[Job], same: Mapping[str, dict[str, Any]]) -> Rest:
+    """Where each job goes on; nothing of it without ``--resume``.
+
+    Raises:
+        UserError: nothing to resume, a named checkpoint is broken or of another adapter, or options
+            differ from the checkpoint's.
+    """
+    if not config.resume:
+        return Rest(done=frozenset(), starts={}, broken=())
+    done = frozenset(job.name for job in jobs if is_done(job.path(config.output), same[job.name]))
+    starts, broken = {}, []
+    for job in jobs:
+        if job.name in done:
+            continue
+        found, lines = checkpoints.latest(checkpoints.folder_of(config.output, job.name))
+        broken += lines
+        if found is not None:
+            starts[job.name] = found
+    if config.resume != LATEST:
+        named = _named(config, jobs)
+        starts[named.folder.parent.name] = named
+    for name, checkpoint in starts.items():
+        checkpoints.require_same(checkpoint, same[name])
+    if not starts and not done:
+        passed_over = f" ({'; '.join(broken)})" if broken else ""
+        raise UserError(
+            f"--resume {config.resume}: no whole checkpoint in {config.output / checkpoints.FOLDER}"
+            f"{passed_over} and no finished adapter of this run; start without --resume"
+        )
+    return Rest(done=done - starts.keys(), starts=starts, broken=broken)
+
+
+def _named(config: TrainLora, jobs: Sequence[Job]) -> Checkpoint:
+    folder = Path(config.resume).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"--resume {config.resume}: no such folder; give `latest` or a checkpoint folder")
+    names = [job.name for job in jobs]
+    if folder.parent.name not in names:
+        raise UserError(
+            f"--resume {config.resume}: a checkpoint of {folder.parent.name}, not one of this run's adapters "
+            f"({', '.join(names)})"
+        )
+    return checkpoints.read(folder)

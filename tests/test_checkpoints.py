@@ -1,0 +1,180 @@
+"""Resume: N steps equal k, a stop and N - k, and a broken checkpoint is named and passed over."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pipelines
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from shell import ENVIRONMENT, TRAIN, command, refusal
+
+from finetune import checkpoints
+from finetune.interrupt import Interrupt
+from orchard.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def words(base: Path, output: Path, *more: object) -> list[object]:
+    options = ["--data", "fruit", "--base", base, "--output", output, "--classes", "apple", "--shots", 6]
+    return [*TRAIN, *options, "--batch_size", 2, "--rank", 2, *more]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "apple.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_ten_steps_equal_four_a_stop_and_six(base, tmp_path):
+    command(tmp_path, *words(base, "straight", "--steps", 10))
+    steps = ("--steps", 10, "--save_every", 4)
+    command(tmp_path, *words(base, "off", *steps, "--keep", 0))
+    folder = tmp_path / "off" / "checkpoints" / "apple"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000004", "step-000008"]
+    shutil.rmtree(folder / "step-000008")
+    (tmp_path / "off" / "apple.safetensors").unlink()
+    said = command(tmp_path, *words(base, "off", *steps, "--resume", "latest"))
+    assert "resuming  apple after step 4" in said
+    assert equal(weights(tmp_path / "straight"), weights(tmp_path / "off"))
+
+
+def test_a_terminated_run_saves_exits_and_goes_on(base, tmp_path):
+    steps = ("--steps", 120, "--save_every", 10)
+    command(tmp_path, *words(base, "straight", *steps))
+    output = tmp_path / "off"
+    process = subprocess.Popen(
+        list(map(str, words(base, output, *steps))),
+        cwd=tmp_path,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    patience = time.monotonic() + 300
+    while not list(output.glob("checkpoints/apple/step-*")) and time.monotonic() < patience:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 143, said
+    assert "go on with --resume latest" in said
+    assert not (output / "apple.safetensors").exists()
+    command(tmp_path, *words(base, output, *steps, "--resume", "latest"))
+    assert equal(weights(tmp_path / "straight"), weights(output))
+    again = command(tmp_path, *words(base, output, *steps, "--resume", "latest"))
+    assert "nothing: all adapters are finished" in again
+
+
+def test_resume_refuses_what_would_not_be_exact(base, tmp_path):
+    line = refusal(tmp_path, *words(base, "out", "--steps", 4, "--resume", "latest"))
+    assert "no whole checkpoint" in line and "start without --resume" in line
+    command(tmp_path, *words(base, "out", "--steps", 4, "--save_every", 2))
+    (tmp_path / "out" / "apple.safetensors").unlink()
+    changed = ("--steps", 4, "--resume", "latest", "--learning_rate", 0.01, "--seed", 3)
+    line = refusal(tmp_path, *words(base, "out", *changed))
+    assert "learning_rate 0.001 (asked: 0.01)" in line and "seed 0 (asked: 3)" in line
+    assert "no such folder" in refusal(tmp_path, *words(base, "out", "--resume", "nowhere"))
+
+
+class Fixture:
+    """A parameter, its optimiser, and checkpoints at the steps asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.accelerator = Accelerator(cpu=True)
+        self.parameter = torch.nn.Parameter(torch.ones(3))
+        self.optimizer = torch.optim.AdamW([self.parameter])
+
+    def save(self, step: int) -> Path:
+        self.parameter.sum().backward()
+        self.optimizer.step()
+        losses = [0.5] * step
+        return checkpoints.save(
+            self.folder, self.accelerator, self.optimizer, [self.parameter], losses, {"seed": 0}
+        )
+
+    def load(self, folder: Path) -> None:
+        start = checkpoints.read(folder)
+        checkpoints.load(start, self.accelerator, self.optimizer, [self.parameter])
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "state cut in half": lambda folder: halve(folder / "state.pt"),
+    "state missing": lambda folder: (folder / "state.pt").unlink(),
+    "random state cut in half": lambda folder: halve(folder / "random-0.pt"),
+    "random state missing": lambda folder: (folder / "random-0.pt").unlink(),
+    "manifest cut in half": lambda folder: halve(folder / "checkpoint.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_the_newest_whole_checkpoint_is_taken_and_the_broken_one_named(tmp_path, damage):
+    fixture = Fixture(tmp_path)
+    fixture.save(90)
+    fixture.save(500)
+    damage(fixture.save(1000))
+    found, broken = checkpoints.latest(tmp_path)
+    assert found is not None and found.step == 500
+    assert len(broken) == 1 and "step-001000" in broken[0] and "broken" in broken[0]
+
+
+def test_checkpoints_are_ordered_by_number_and_pruned(tmp_path):
+    fixture = Fixture(tmp_path)
+    for step in (90, 1000, 500, 2_000_000):
+        fixture.save(step)
+    checkpoints.prune(tmp_path, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-000500", "step-001000", "step-2000000"}
+    checkpoints.prune(tmp_path, 0)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_weights_optimizer_and_random_numbers_come_back(tmp_path):
+    fixture = Fixture(tmp_path)
+    fixture.save(1)
+    expected, numbers = fixture.parameter.detach().clone(), torch.rand(2)
+    moment = fixture.optimizer.state[fixture.parameter]["exp_avg"].clone()
+    fixture.save(2)
+    fixture.load(tmp_path / "step-000001")
+    assert torch.equal(fixture.parameter, expected)
+    assert torch.equal(fixture.optimizer.state[fixture.parameter]["exp_avg"], moment)
+    assert torch.equal(torch.rand(2), numbers)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    fixture = Fixture(tmp_path)
+    folder = fixture.save(1)
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    shutil.copy(folder / "random-0.pt", folder / "random-1.pt")
+    manifest["files"]["random-1.pt"] = manifest["files"]["random-0.pt"]
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="by 2 processes, this run has 1"):
+        checkpoints.load(
+            checkpoints.read(folder), fixture.accelerator, fixture.optimizer, [fixture.parameter]
+        )
+
+
+def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once():
+    with Interrupt() as interrupt:
+        assert interrupt.agreed(Accelerator(cpu=True)) == 0
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.agreed(Accelerator(cpu=True)) == 130
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
