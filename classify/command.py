@@ -15,7 +15,7 @@ from classify.model import require_name
 from classify.predict import probabilities
 from classify.sets import Sets
 from classify.train import Fitted, Labelled, Step, fit
-from orchard import cli, run, splits
+from orchard import cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
 from orchard.terminal import bar, say
@@ -38,7 +38,7 @@ def classify(config: Classify) -> None:
         return
     device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
-    rest, held_out = splits.validation(found.train, config.seed)
+    rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
     run.writable(config.output)
     fitted = _fit(console, config, found, train, validation, device, dtype)

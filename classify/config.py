@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from orchard import cli
 
+Validation = Literal["none", "real"]
 SMALLEST = 32
 """Pixels: the smallest input that the networks take."""
 
@@ -23,6 +25,8 @@ class TrainingOptions(cli.Common):
     """Images a step, 2 or more."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW, above 0; warm-up over a tenth of the steps, then cosine."""
+    validation: Validation = "none"
+    """none: all training images train; real: a tenth of them is kept apart, to choose settings by."""
     flip: bool = True
     """Mirror images at random; turn off where a mirror image is another class."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classify.config import Classify
+from classify.config import Classify, Validation
 from classify.sizes import Sizes, native, resolve
 from orchard import shards, sources, splits
 from orchard.errors import UserError
@@ -81,6 +81,11 @@ def require_unseen(train: str, seen: frozenset[str], test: ImageSet) -> None:
             f"--train {train} has seen {len(leaked)} test {plural}, e.g. {leaked[0]}; "
             "train without them, or name another --test"
         )
+
+
+def parts(train: ImageSet, validation: Validation, seed: int) -> tuple[ImageSet, ImageSet]:
+    """The training images -> those to train on, those to validate on."""
+    return (train, train.keep(())) if validation == "none" else splits.validation(train, seed)
 
 
 def labelled(part: ImageSet, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:

@@ -3,39 +3,31 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from classify.model import build, require_name
-from classify.sizes import Sizes, native, resolve
+from classify.sets import parts
 from evaluate import fidelity, report, table
 from evaluate import records as lines
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels, Run
 from evaluate.ratios import Mixture, mix, parse, require_enough
 from evaluate.reference import FRUIT
+from evaluate.sets import Sets, generator_notes, load
 from evaluate.statistics import summarise
-from orchard import cli, folders, run, shards, sources, splits
-from orchard.errors import UserError
-from orchard.images import TEST, TRAIN, ImageSet, sha256
+from orchard import cli, folders, run
+from orchard.images import ImageSet, sha256
 from orchard.terminal import bar, say
 
 FIDELITY = "fidelity.json"
-REAL_TRAINING_SHARE = "validation images come from the real training split, drawn anew with each seed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sets:
-    """The three image sets, the manifest of the synthetic one, and the size they are brought to."""
-
-    train: ImageSet
-    test: ImageSet
-    synthetic: ImageSet
-    manifest: dict[str, Any]
-    sizes: Sizes
+SAME = ("model", "steps", "batch_size", "learning_rate", "flip", "validation")
+VALIDATION = {
+    "none": "all real training images take part, none is held out",
+    "real": "validation images come from the real training split, drawn anew with each seed",
+}
 
 
 def evaluate(config: Evaluate) -> None:
@@ -70,44 +62,12 @@ def evaluate(config: Evaluate) -> None:
     _report(console, config, sets)
 
 
-def load(config: Evaluate, shares: Sequence[float]) -> Sets:
-    """Load and check the sets; no pixels yet.
-
-    Raises:
-        UserError: a set is missing or short, classes differ, or the generator has seen a test image.
-    """
-    real = sources.load(config.data)
-    splits.require_split(real)
-    test = real.of(TEST)
-    cli.check(len(test) > 0, f"--data {config.data}: no test images in it")
-    train = real.of(TRAIN)
-    if set(shares) == {1.0}:
-        nothing = train.keep(())
-        sizes = resolve(config.size, native(train.photos))
-        return Sets(train=train, test=test, synthetic=nothing, manifest={}, sizes=sizes)
-    manifest = shards.read_manifest(config.synthetic)
-    synthetic = shards.read(config.synthetic)
-    if synthetic.classes != train.classes:
-        raise UserError(
-            f"--synthetic {config.synthetic}: classes {', '.join(synthetic.classes)}, but --data "
-            f"{config.data} has {', '.join(train.classes)}; generate from adapters of this set"
-        )
-    leaked = [photo.path for photo in test.photos if photo.sha256 in synthetic.seen]
-    if leaked:
-        raise UserError(
-            f"--synthetic {config.synthetic}: its generator has seen {len(leaked)} test images, e.g. "
-            f"{leaked[0]}; train adapters on the training split of --data {config.data}"
-        )
-    sizes = resolve(config.size, native(synthetic.photos))
-    return Sets(train=train, test=test, synthetic=synthetic, manifest=manifest, sizes=sizes)
-
-
 def plan(config: Evaluate, sets: Sets, shares: Sequence[float]) -> list[Run]:
     """Every run of the sweep, seed after seed, so that a stopped sweep has all arms of its first seeds."""
     seeds = range(config.seed, config.seed + config.seeds)
     runs = []
     for seed in seeds:
-        rest, _ = splits.validation(sets.train, seed)
+        rest, _ = parts(sets.train, config.validation, seed)
         mixtures = [mix(config.design, share, rest.counts(), config.total) for share in shares]
         runs += [Run(mixture=mixture, seed=seed, design=config.design) for mixture in mixtures]
     if any(sum(r.mixture.synthetic.values()) for r in runs):
@@ -123,7 +83,7 @@ def _describe(console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run
         *(f"note      {note}" for note in sets.train.notes),
         f"synthetic {folders.describe(sets.synthetic) if len(sets.synthetic) else 'not needed'}",
         *(f"note      {note}" for note in generator_notes(sets)),
-        f"design    {config.design}; {REAL_TRAINING_SHARE}",
+        f"design    {config.design}; {VALIDATION[config.validation]}",
         *(f"mixture   {_counted(mixture)}" for mixture in mixtures),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
         f"{config.batch_size}, {config.seeds} seeds, precision {precision}",
@@ -140,7 +100,7 @@ def _counted(mixture: Mixture) -> str:
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
     """What must be the same for two runs to belong to one experiment."""
     return {
-        **{name: getattr(config, name) for name in ("model", "steps", "batch_size", "learning_rate", "flip")},
+        **{name: getattr(config, name) for name in SAME},
         "size": sets.sizes.size,
         "through": sets.sizes.through,
         "total": config.total,
@@ -164,27 +124,6 @@ def _run_all(experiment: Experiment, runs: Sequence[Run]) -> None:
             runs, lambda title, step: advance(1, f"{title}, loss {step.loss:.3f}")
         ):
             lines.append(config.output, record)
-
-
-def generator_notes(sets: Sets) -> list[str]:
-    """What the generator of the synthetic images has seen of the real training split."""
-    if not sets.manifest:
-        return []
-    notes = []
-    known = len(sets.synthetic.seen & sets.train.hashes())
-    if known:
-        notes.append(
-            f"the generator was tuned on {known} of the {len(sets.train)} real training images, whatever "
-            "the arm's share of real images"
-        )
-    elif sets.synthetic.seen:
-        notes.append("the generator was tuned on other images than this set's")
-    if not any(arguments["lora"] for arguments in sets.manifest["arguments"].values()):
-        notes.append("the generator is the untuned base")
-    unknown = sets.manifest.get("unknown_ledger")
-    if unknown:
-        notes.append(f"it is not known what the generator of {', '.join(unknown)} was tuned on: test images?")
-    return notes
 
 
 def _report(console: Console, config: Evaluate, sets: Sets) -> None:

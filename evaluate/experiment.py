@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from classify.predict import probabilities
+from classify.sets import parts
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step, fit
 from evaluate.config import Evaluate
 from evaluate.metrics import score
 from evaluate.ratios import Mixture, draw
 from evaluate.records import Key
-from orchard import splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
 
@@ -61,7 +61,7 @@ class Experiment:
 
     config: Evaluate
     train: ImageSet
-    """Real training split; each seed's validation images are drawn from it."""
+    """Real training split; each seed's validation images, where asked for, are drawn from it."""
     test: ImageSet
     synthetic: ImageSet
     pixels: Pixels
@@ -75,7 +75,7 @@ class Experiment:
 
     def _record(self, run: Run, report: Report) -> dict[str, Any]:
         started = time.monotonic()
-        rest, held_out = splits.validation(self.train, run.seed)
+        rest, held_out = parts(self.train, self.config.validation, run.seed)
         real = draw(rest.photos, run.mixture.real, "real", run.seed)
         synthetic = draw(self.synthetic.photos, run.mixture.synthetic, "synthetic", run.seed)
         fitted = self._fit(run, [*real, *synthetic], held_out.photos, report)

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import resume
+from finetune import card, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
@@ -20,7 +20,7 @@ from finetune.interrupt import Interrupt
 from finetune.job import Job, Setup, StopError, identity
 from finetune.job import train as train_job
 from finetune.resume import Rest
-from orchard import bases, cli, folders, images, run, sources, splits
+from orchard import adapter, bases, cli, folders, hub, images, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 from orchard.terminal import bar, say
@@ -35,6 +35,8 @@ def train(config: TrainLora) -> None:
     with accelerator.main_process_first():  # it downloads what the others find
         real = _real_set(config)
         base = bases.resolve(config.base)
+    if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
+        hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
     precision = run.dtype_name(dtype)
     same = {job.name: identity(config, base, job, precision) for job in jobs}
@@ -56,9 +58,22 @@ def train(config: TrainLora) -> None:
                 _train_one(setup, job, pixels[job.name], same[job.name], rest.starts.get(job.name))
             )
     say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
-    everything = [job.path(config.output) for job in _jobs(config, real)]
-    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, everything)])}")
+    files = [job.path(config.output) for job in _jobs(config, real)]
+    if accelerator.is_main_process:
+        _share(console, config, files)
+    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, files)])}")
     accelerator.end_training()
+
+
+def _share(console: Console, config: TrainLora, files: Sequence[Path]) -> None:
+    """Write the card, and upload it with the adapters where that was asked for."""
+    origins = [(path, adapter.read(path).provenance) for path in files]
+    readme = card.write(config.output, [(path, origin) for path, origin in origins if origin])
+    if config.push_to_hub:
+        repo = hub.check(config.push_to_hub, "model")
+        contents = {path.name: path for path in (*files, readme)}
+        address = hub.upload(repo, "model", contents, private=config.private, message="Add LoRA adapters")
+        say(console, f"uploaded to {address}")
 
 
 def _train_one(

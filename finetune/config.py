@@ -8,7 +8,7 @@ from orchard import cli, prompts
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainLora(cli.Common):
+class TrainLora(cli.Sharing):
     """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
 
     base: str = "mini"

@@ -18,10 +18,9 @@ from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import ImageSet, sha256
 
-NOT_TRAINING = frozenset(
-    ("config", "data", "dry_run", "output", "base", "classes", "joint", "save_every", "keep", "resume")
-)
-"""Options that do not change what an adapter becomes, or whose effect `identity` holds in another form."""
+SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
+OUTCOMES = frozenset(("dry_run", "output", "save_every", "keep", "resume", "push_to_hub", "private"))
+"""Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class StopError(Exception):
 
 def identity(config: TrainLora, base: Base, job: Job, precision: str) -> dict[str, Any]:
     """What an adapter depends on; equal ones give equal adapters on one machine."""
-    options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NOT_TRAINING}
+    options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SOURCES | OUTCOMES}
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
         "precision": precision,

@@ -7,10 +7,12 @@ from typing import Any
 from orchard import cards
 from orchard.run import whole_file
 
+NAME = "README.md"
+
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
     """Write ``README.md`` beside the shards."""
-    with whole_file(folder / "README.md") as aside:
+    with whole_file(folder / NAME) as aside:
         aside.write_text(render(manifest), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from generate.config import Generate
 from generate.plan import PlannedShard, Row, plan
 from generate.sampler import Sampler
 from generate.sources import Job, jobs, lora_name
-from orchard import adapter, bases, run, shards
+from orchard import adapter, bases, hub, run, shards
 from orchard.terminal import bar, say
 
 
@@ -34,6 +34,8 @@ def generate(config: Generate) -> None:
     config.require_valid()
     state = run.processes()
     dtype = run.torch_dtype(config.precision, state.device)
+    if config.push_to_hub and state.is_main_process and not config.dry_run:
+        hub.check(config.push_to_hub, "dataset")
     planned = jobs(config, run.dtype_name(dtype))
     tasks = _missing(config, planned)
     console = Console(quiet=not state.is_main_process)
@@ -148,7 +150,18 @@ def _finish(console: Console, config: Generate, *, changed: bool) -> None:
         shards.write_manifest(config.output, manifest)
         counts = ", ".join(f"{label} {n}" for label, n in manifest["rows"].items())
         say(console, f"wrote {config.output}: {counts}")
+    if config.push_to_hub:
+        _share(console, config, manifest)
     say(console, f"next: {_next(config, manifest)}")
+
+
+def _share(console: Console, config: Generate, manifest: dict[str, Any]) -> None:
+    """Upload card, shards and manifest as one commit."""
+    names = [card.NAME, *(entry["name"] for entry in manifest["files"]), shards.MANIFEST]
+    repo = hub.check(config.push_to_hub, "dataset")
+    files = {name: config.output / name for name in names}
+    address = hub.upload(repo, "dataset", files, private=config.private, message="Add synthetic images")
+    say(console, f"uploaded to {address}")
 
 
 def _next(config: Generate, manifest: dict[str, Any]) -> str:

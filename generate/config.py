@@ -11,7 +11,7 @@ Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "base"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(cli.Common):
+class Generate(cli.Sharing):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
     lora: tuple[str, ...] = ()

@@ -43,6 +43,16 @@ class Common:
         check(0 <= self.seed < 2**32, f"--seed {self.seed}: give 0 to {2**32 - 1}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sharing(Common):
+    """Options of the commands whose result can be shared on the Hub."""
+
+    push_to_hub: str = ""
+    """Repository on the Hugging Face Hub to upload the result to, as NAME or OWNER/NAME."""
+    private: bool = False
+    """Make that repository private when it is new."""
+
+
 Config = TypeVar("Config", bound=Common)
 
 

@@ -28,7 +28,7 @@ def flow(tmp_path_factory, base) -> Path:
     small = ("--steps", 3, "--batch_size", 4, "--precision", "fp32")
     command(folder, *TRAIN, "--base", base, *small)
     loras = ("apple.safetensors", "banana.safetensors", "orange.safetensors")
-    command(folder, *GENERATE, "--lora", *loras, "--count", 70, "--steps", 2, "--precision", "fp32")
+    command(folder, *GENERATE, "--lora", *loras, "--count", 75, "--steps", 2, "--precision", "fp32")
     command(folder, *EVALUATE, "--ratios", "all", "--steps", 4, "--seeds", 2, "--batch_size", 8)
     return folder
 
@@ -115,14 +115,14 @@ def test_half_a_jpeg_stops_the_trainer_or_is_skipped_on_request(tmp_path, base):
 def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     names = ("apple", "banana", "orange")
     assert {path.name for path in (flow / "adapters").iterdir()} == {f"{n}.safetensors" for n in names}
-    assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 70)
+    assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 75)
     lines = [json.loads(line) for line in (flow / "evaluation" / "records.jsonl").read_text().splitlines()]
     assert {(line["ratio"], line["seed"]) for line in lines} == {
         (ratio, seed) for ratio in (1.0, 0.5, 0.3, 0.0) for seed in (0, 1)
     }
     for line in lines:
         assert len(line["predictions"]) == 55
-        assert line["n_real"] + line["n_synthetic"] == 198
+        assert line["n_real"] + line["n_synthetic"] == 220
         right = [
             max(p["probabilities"], key=p["probabilities"].get) == p["truth"] for p in line["predictions"]
         ]

@@ -13,7 +13,7 @@ from conftest import DATA, ROOT
 @pytest.mark.parametrize("have_photos", [True, False], ids=["kaggle", "rendered"])
 def test_the_demo_runs_through_and_says_which_set_it_took(tmp_path, have_photos):
     base = pipelines.tiny(tmp_path / "base")
-    small = ["--train_steps", "2", "--count", "70", "--classify_steps", "3", "--seeds", "1"]
+    small = ["--train_steps", "2", "--count", "75", "--classify_steps", "3", "--seeds", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "ORCHARD_FRUIT"}
     if have_photos:
         environment["ORCHARD_FRUIT"] = str(DATA / "fruit")

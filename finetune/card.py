@@ -1,0 +1,84 @@
+"""The model card of a folder of adapters: what they are, what they have seen, how to use them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchard import bases, cards, prompts
+from orchard.adapter import Provenance
+from orchard.images import sha256
+from orchard.run import whole_file
+
+LICENCES = {
+    "mini": "apache-2.0",
+    "sd15": "creativeml-openrail-m",
+    "sd21": "openrail++",
+    "sdxl": "openrail++",
+}
+"""Licences of the named bases, as their own cards give them; an adapter is bound by its base's."""
+NAME = "README.md"
+COLUMNS = ("file", "classes", "real images", "ledger", "rank", "alpha", "steps", "loss, first to last tenth")
+
+
+def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]]) -> Path:
+    """Write the card beside the adapters; they share one base. Its path."""
+    path = folder / NAME
+    with whole_file(path) as aside:
+        aside.write_text(render(adapters), encoding="utf-8")
+    return path
+
+
+def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
+    """Card text: YAML head, a table of the adapters, and how to load one."""
+    first = adapters[0][1]
+    base = bases.HUB.get(first.base, first.base)
+    wanted = [prompts.fill(one.prompt, label) for _, one in adapters for label in one.classes]
+    head = {
+        "license": LICENCES.get(first.base, "other"),
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["lora", "text-to-image", "diffusers", f"base-{first.family}"],
+        "widget": [{"text": text} for text in dict.fromkeys(wanted)],
+    }
+    if base.count("/") == 1:
+        head["base_model"] = base
+    name = adapters[0][0].name
+    return "\n".join(
+        [
+            cards.head(head),
+            f"# LoRA adapters for {first.base}",
+            "",
+            f"Trained on `{first.data}` with the base {base} ({first.family}, {first.resolution} px). The "
+            "base's licence applies.",
+            "",
+            cards.table(COLUMNS, [_row(path, one) for path, one in adapters]),
+            "",
+            "*Ledger*: digest of the SHA-256 hashes of every real image trained on; the hashes themselves "
+            "are in each file's header, so that a classifier's test images can be checked against them.",
+            "",
+            "```python",
+            "from diffusers import DiffusionPipeline",
+            "",
+            f'pipe = DiffusionPipeline.from_pretrained("{base}")',
+            f'pipe.load_lora_weights("{name}")',
+            f'pipe("{wanted[0]}").images[0]',
+            "```",
+            "",
+            f"As a labelled dataset: `python -m generate --lora {name}`.",
+            "",
+        ]
+    )
+
+
+def _row(path: Path, one: Provenance) -> list[object]:
+    losses = " to ".join(f"{one.losses[key]:.4f}" for key in ("first", "last") if key in one.losses)
+    ledger = sha256("\n".join(sorted(one.trained_on)).encode())[:12]
+    return [
+        path.name,
+        ", ".join(one.classes),
+        len(one.trained_on),
+        f"`{ledger}`",
+        one.rank,
+        f"{one.alpha:g}",
+        one.steps,
+        losses,
+    ]

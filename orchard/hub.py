@@ -1,0 +1,71 @@
+"""Sharing on the Hugging Face Hub: everything that can be refused is checked before the work."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from orchard.errors import UserError
+
+Kind = Literal["model", "dataset"]
+LOG_IN = "set HF_TOKEN or run `hf auth login` with a token that may write"
+
+
+def check(repo: str, kind: Kind) -> str:
+    """The full id of the repository that ``--push_to_hub repo`` means; asks the Hub who the user is.
+
+    Raises:
+        UserError: not a name the Hub takes, no token, one that may only read, or a foreign namespace.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"--push_to_hub {repo}: not a name for a {kind} ({error})") from None
+    user = _user(repo)
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise UserError(f"--push_to_hub {repo}: the token may only read; {LOG_IN}")
+    full = repo if "/" in repo else f"{user['name']}/{repo}"
+    spaces = [user["name"], *(org["name"] for org in user.get("orgs", ()))]
+    if full.split("/")[0] not in spaces:
+        raise UserError(f"--push_to_hub {repo}: {user['name']} may write to {', '.join(spaces)} only")
+    return full
+
+
+def _user(repo: str) -> dict[str, Any]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    try:
+        return HfApi().whoami()
+    except LocalTokenNotFoundError:
+        raise UserError(f"--push_to_hub {repo}: no token; {LOG_IN}") from None
+    except Exception as error:  # the client raises whatever its transport raises
+        raise UserError(f"--push_to_hub {repo}: the Hub did not accept the token ({_line(error)})") from None
+
+
+def upload(repo: str, kind: Kind, files: Mapping[str, Path], *, private: bool, message: str) -> str:
+    """Commit ``files`` (path in the repository -> local file) at once; the repository's address.
+
+    Raises:
+        UserError: the Hub cannot be reached or refuses; the local files are untouched.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
+        adds = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
+        api.create_commit(repo, adds, commit_message=message, repo_type=kind)
+    except Exception as error:  # the client raises whatever its transport raises
+        folder = next(iter(files.values())).parent
+        raise UserError(
+            f"--push_to_hub {repo}: upload failed ({_line(error)}); everything is kept in {folder}, run the "
+            "same command again to upload it"
+        ) from None
+    return str(address)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,106 @@
+"""Sharing, against a local stand-in of the Hub."""
+
+import json
+from pathlib import Path
+
+import hub_server
+import pipelines
+import pytest
+from conftest import ROOT
+from shell import GENERATE, TRAIN, command, refusal
+
+from orchard import hub
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def small(base: Path, *more: object) -> tuple[object, ...]:
+    return (
+        *TRAIN,
+        "--base",
+        base,
+        "--classes",
+        "apple",
+        "--shots",
+        4,
+        "--steps",
+        2,
+        "--batch_size",
+        2,
+        *more,
+    )
+
+
+@pytest.mark.slow
+def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
+    with hub_server.serve() as server:
+        said = command(
+            tmp_path, *small(base, "--push_to_hub", "fruit-loras", "--private"), **server.environment
+        )
+        assert f"uploaded to {server.address}/mira/fruit-loras" in said
+        sample = ("--lora", "apple.safetensors", "--count", 3, "--steps", 1, "--shard_size", 2)
+        command(tmp_path, *GENERATE, *sample, "--push_to_hub", "lab/fruit-synthetic", **server.environment)
+    assert server.repos == {("model", "mira/fruit-loras"): True, ("dataset", "lab/fruit-synthetic"): False}
+    for (kind, _, name), content in server.files.items():
+        folder = tmp_path / ("adapters" if kind == "model" else "shards")
+        assert (folder / name).read_bytes() == content
+    there = {(kind, name) for kind, _, name in server.files}
+    assert there == {
+        ("model", "README.md"),
+        ("model", "apple.safetensors"),
+        ("dataset", "README.md"),
+        ("dataset", "data/train-apple-00000.parquet"),
+        ("dataset", "data/train-apple-00001.parquet"),
+        ("dataset", "manifest.json"),
+    }
+
+
+def test_what_the_hub_would_refuse_is_refused_before_the_work(base, tmp_path):
+    with hub_server.serve() as server:
+        line = refusal(tmp_path, *small(base, "--push_to_hub", "other/x"), **server.environment)
+        assert "mira may write to mira, lab only" in line
+        line = refusal(tmp_path, *small(base, "--push_to_hub", "a b"), **server.environment)
+        assert "not a name for a model" in line
+        environment = server.environment | {"HF_TOKEN": "hf_wrong"}
+        line = refusal(tmp_path, *small(base, "--push_to_hub", "x"), **environment)
+        assert "did not accept the token" in line
+
+
+def test_a_token_that_may_only_read_is_refused(monkeypatch, refused):
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda self: whoami("read"))
+    with refused("may only read", "HF_TOKEN"):
+        hub.check("x", "model")
+
+
+def whoami(role: str) -> dict:
+    return {"name": "mira", "orgs": [], "auth": {"accessToken": {"role": role}}}
+
+
+def test_a_bare_name_is_the_users(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda self: whoami("write"))
+    assert hub.check("fruit", "model") == "mira/fruit"
+
+
+@pytest.mark.slow
+def test_the_local_copy_stays_when_the_upload_fails(base, tmp_path):
+    with hub_server.serve(broken=True) as server:
+        said = command(tmp_path, *small(base, "--push_to_hub", "x"), code=2, **server.environment)
+    assert "upload failed" in said and "everything is kept in adapters" in said
+    assert (tmp_path / "adapters" / "apple.safetensors").is_file()
+    # The same command with --resume has nothing left to train and uploads what is there.
+    with hub_server.serve() as server:
+        command(tmp_path, *small(base, "--push_to_hub", "x", "--resume", "latest"), **server.environment)
+    assert ("model", "mira/x", "apple.safetensors") in server.files
+
+
+def test_the_card_says_what_was_seen_and_how_to_load(base, tmp_path):
+    command(tmp_path, *small(base))
+    card = (tmp_path / "adapters" / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "library_name: diffusers" in card and "text: a photo of apple" in card
+    assert "| apple.safetensors | apple | 4 |" in card
+    assert 'load_lora_weights("apple.safetensors")' in card
+    assert json.dumps(str(ROOT)) not in card
