@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import card, resume
+from finetune import card, optimizers, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
@@ -31,6 +31,7 @@ MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def train(config: TrainLora) -> None:
     """Run the command."""
     config.require_valid()
+    optimizers.find(config.optimizer, config.learning_rate)
     accelerator, dtype = _accelerator(config)
     with accelerator.main_process_first():  # it downloads what the others find
         real = _real_set(config)

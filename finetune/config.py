@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from orchard import cli, prompts
+
+Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +26,10 @@ class TrainLora(cli.Sharing):
     """Optimiser steps an adapter."""
     batch_size: int = 16
     """Images a step, over all processes together."""
+    optimizer: Optimizer = "adamw"
+    """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW, after a short warm-up; falls to zero along a cosine."""
+    """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy wants 1."""
     rank: int = 16
     """LoRA rank, 1 to 128."""
     alpha: float = 0.0

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora
+from finetune import checkpoints, lora, optimizers
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
 from finetune.interrupt import Interrupt
-from finetune.training import optimizer_of, train_steps
+from finetune.training import train_steps
 from orchard import adapter, prompts, run
 from orchard.bases import Base
 from orchard.errors import UserError
@@ -94,7 +94,9 @@ def train(
     """
     config, unet = setup.config, setup.family.pipe.unet
     parameters = lora.inject(unet, config.rank, config.alpha or config.rank, config.seed)
-    optimizer = setup.accelerator.prepare(optimizer_of(config, parameters))
+    optimizer = setup.accelerator.prepare(
+        optimizers.build(config.optimizer, config.learning_rate, parameters)
+    )
     losses: list[float] = []
     if start is not None:
         checkpoints.load(start, setup.accelerator, optimizer, parameters)
@@ -123,9 +125,8 @@ def _losses(
         pixels, [photo.text or prompts.fill(setup.config.prompt, photo.label) for photo in photos]
     )
     names = [photo.path for photo in photos]
-    for step in train_steps(
-        setup.family, cache, parameters, optimizer, names, setup.config, setup.accelerator, start=start
-    ):
+    context = (cache, parameters, names, setup.config, setup.accelerator)
+    for step in train_steps(setup.family, *context, optimizer=optimizer, start=start):
         yield step.loss
 
 

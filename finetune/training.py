@@ -10,6 +10,7 @@ import torch
 from finetune.batches import Cache, draw
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
+from finetune.optimizers import KINDS, build, switch
 
 WARM_UP = 0.05
 
@@ -22,37 +23,40 @@ class Step:
     loss: float
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over the first 5% of ``steps``, then a cosine to zero."""
+def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> float:
+    """Linear warm-up over the first 5% of ``steps``, then a cosine to zero, or the peak throughout."""
     warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return peak * (step + 1) / warm
+    if not falls:
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def optimizer_of(config: TrainLora, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a run; its learning rate is set at every step."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
 
 
 def train_steps(
     family: StableDiffusion,
     cache: Cache,
     parameters: Sequence[torch.nn.Parameter],
-    optimizer: Any,
     names: Sequence[str],
     config: TrainLora,
     accelerator: Any,
     *,
+    optimizer: Any = None,
     start: int = 0,
 ) -> Iterator[Step]:
-    """Optimise ``parameters`` with a prepared ``optimizer`` and yield after every step from ``start`` on.
+    """Optimise ``parameters`` and yield after every step from ``start`` on.
+
+    ``optimizer`` is a prepared one whose state the caller keeps, by default a fresh one of the config's kind.
 
     Raises:
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
+    if optimizer is None:
+        optimizer = accelerator.prepare(build(config.optimizer, config.learning_rate, parameters))
     denoiser = accelerator.prepare(family.pipe.unet)
     denoiser.train()
+    switch(optimizer, training=True)
+    falls = KINDS[config.optimizer].scheduled
     for index in range(start, config.steps):
         batch = draw(
             cache,
@@ -65,7 +69,7 @@ def train_steps(
             processes=accelerator.num_processes,
         )
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(index, config.steps, config.learning_rate)
+            group["lr"] = learning_rate(index, config.steps, config.learning_rate, falls=falls)
         with accelerator.autocast():
             loss = family.loss(denoiser, batch, config.snr_gamma)
         value = accelerator.reduce(loss.detach(), "mean").item()
@@ -77,6 +81,7 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad()
         yield Step(index=index, loss=value)
+    switch(optimizer, training=False)
     if not all(parameter.isfinite().all() for parameter in parameters):
         raise FloatingPointError("the weights are not finite after the last step")
     # Else each adapter of a run would wrap the same network once more.

@@ -1,0 +1,80 @@
+"""Optimisers by name: AdamW from torch, the others from their own packages when those are installed."""
+
+import contextlib
+import importlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from orchard.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Where an optimiser comes from and how it wants its learning rate."""
+
+    module: str
+    name: str
+    package: str = ""
+    """What pip calls it; empty for torch's own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    scheduled: bool = True
+    """Whether the learning rate falls along our cosine; schedule-free ones keep it after the warm-up."""
+    finds_scale: bool = False
+    """Whether it estimates the step size itself, so that the learning rate is a factor near 1."""
+
+
+DECAY = {"weight_decay": 1e-2}
+KINDS = {
+    "adamw": Kind(module="torch.optim", name="AdamW", options=DECAY),
+    "adamw8bit": Kind(module="bitsandbytes.optim", name="AdamW8bit", package="bitsandbytes", options=DECAY),
+    "prodigy": Kind(
+        module="prodigyopt",
+        name="Prodigy",
+        package="prodigyopt",
+        options={**DECAY, "use_bias_correction": True, "safeguard_warmup": True},
+        finds_scale=True,
+    ),
+    "schedulefree": Kind(
+        module="schedulefree",
+        name="AdamWScheduleFree",
+        package="schedulefree",
+        options=DECAY,
+        scheduled=False,
+    ),
+}
+SMALLEST_FACTOR = 0.1
+
+
+def find(name: str, learning_rate: float) -> Any:
+    """The optimiser's class.
+
+    Raises:
+        UserError: its package is not installed, or the learning rate is not of its kind.
+    """
+    kind = KINDS[name]
+    if kind.finds_scale and learning_rate < SMALLEST_FACTOR:
+        raise UserError(
+            f"--optimizer {name}: finds the step size itself, --learning_rate {learning_rate:g} would shrink "
+            "it; give --learning_rate 1"
+        )
+    try:
+        return getattr(importlib.import_module(kind.module), kind.name)
+    except ImportError as error:
+        raise UserError(f"--optimizer {name}: needs `pip install {kind.package}` ({error})") from None
+
+
+def build(name: str, learning_rate: float, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a run over ``parameters``; errors as `find`."""
+    with contextlib.redirect_stdout(io.StringIO()):  # prodigyopt prints its settings
+        return find(name, learning_rate)(parameters, lr=learning_rate, **KINDS[name].options)
+
+
+def switch(optimizer: Any, *, training: bool) -> None:
+    """Put the weights of a schedule-free optimiser into the form for training, or for use."""
+    change = getattr(optimizer, "train" if training else "eval", None)
+    if change is not None:
+        change()
