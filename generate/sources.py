@@ -83,6 +83,7 @@ def _job(
         "base": base.name,
         "base_digest": base.digest,
         "lora": one.digest if one else "",
+        "lora_scale": one.scale if one else None,
         "prompt": prompts.fill(prompt, label),
         "steps": config.steps,
         "guidance": config.guidance,
