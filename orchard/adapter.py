@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchard import dialects, layers
+from orchard import dialects, injected, layers
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.provenance import HEADER, Provenance, of_header
@@ -53,62 +53,34 @@ def save(
     """Write the LoRA of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
-    such places to further models. Stock diffusers reads both dialects, but of a transformer or with DoRA
-    only its own.
+    such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
+    DoRA, and text encoders whose ``out_proj`` has no LoRA.
     """
     from safetensors.torch import save_file
 
     models = {prefix: denoiser, **text_encoders}
-    tensors = {name: value for place, model in models.items() for name, value in _lora(place, model).items()}
+    tensors = injected.tensors(models)
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
     metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
     if dialect == "kohya":
-        alphas = {
-            name: alpha for place, model in models.items() for name, alpha in _alphas(place, model).items()
-        }
-        two = "text_encoder_2" in models or provenance.family == "sdxl" or prefix == "transformer"
-        tensors = dialects.to_kohya(tensors, alphas, two_encoders=two)
+        tensors = _as_kohya(tensors, models)
     else:
         # Stock diffusers refuses a file with both alphas and this header.
-        config = {
-            f"{place}.{key}": _plain(value)
-            for place, model in models.items()
-            for key, value in model.peft_config["default"].to_dict().items()
-        }
-        metadata[DIFFUSERS_HEADER] = json.dumps(config, sort_keys=True)
+        metadata[DIFFUSERS_HEADER] = json.dumps(injected.configs(models), sort_keys=True)
         tensors = dialects.for_stock(tensors)
     with whole_file(path) as aside:
         save_file(tensors, aside, metadata=metadata)
 
 
-def _lora(place: str, model: Any) -> dict[str, Tensor]:
-    """LoRA tensors of one model under the toolkit's names, float32 on the CPU."""
-    from peft.utils import get_peft_model_state_dict
-
-    # Left to itself peft asks the Hub whether the vocabulary has grown.
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    named = {f"{place}.{key}": value.detach().float().cpu().contiguous() for key, value in tensors.items()}
-    return dialects.rename(named)
-
-
-def _alphas(place: str, model: Any) -> dict[str, float]:
-    """``component.module`` -> alpha, such that alpha / rank is what the layer is scaled by."""
-    from peft.tuners.lora import LoraLayer
-
-    scaled = {
-        f"{place}.{name}.{dialects.ALPHA}": layer.scaling["default"] * layer.r["default"]
-        for name, layer in model.named_modules()
-        if isinstance(layer, LoraLayer)
-    }
-    return {dialects.split_name(name)[0]: alpha for name, alpha in dialects.rename(scaled).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value if isinstance(value, str | int | float | bool | list | type(None)) else str(value)
+def _as_kohya(tensors: Mapping[str, Tensor], models: Mapping[str, Any]) -> dict[str, Tensor]:
+    unet = models.get("unet")
+    sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
+    return dialects.to_kohya(
+        tensors,
+        injected.alphas(models),
+        two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
+        original_layers=layers.per_block(unet) if sdxl else None,
+    )
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
@@ -206,24 +178,20 @@ def require_finite(adapter: Adapter) -> None:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
 
 
-def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline, in the place of one that is there.
+def require_place(adapter: Adapter, base: Base) -> None:
+    """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
+    _placed(layers.skeleton(base.folder), adapter)
 
-    Every tensor is matched with its layer first, so that a file which is refused leaves the pipeline as it
-    was.
+
+def attach(pipe: Any, adapter: Adapter) -> None:
+    """Load the adapter into a stock pipeline, instead of one that is there.
+
+    Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
 
     Raises:
         UserError: a tensor found no place in the pipeline, or one of another shape.
     """
-    from safetensors.torch import load_file
-
-    try:
-        plain = dialects.normalise(load_file(adapter.path), adapter.scalings, layers.per_block(pipe))
-    except ValueError as error:
-        raise UserError(f"--lora {adapter.path}: {error}") from None
-    fitting, unmatched = layers.place(plain, pipe)
-    if unmatched:
-        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    fitting = _placed(pipe, adapter)
     pipe.unload_lora_weights()
     try:
         pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name="default")
@@ -235,6 +203,21 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     if loaded != adapter.tensors:
         pipe.unload_lora_weights()
         raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+
+
+def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
+    from safetensors.torch import load_file
+
+    blocks = layers.per_block(getattr(pipe, "unet", None))
+    try:
+        plain = dialects.normalise(load_file(adapter.path), adapter.scalings, blocks)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: {error}") from None
+    fitting, unmatched = layers.place(plain, pipe)
+    if unmatched:
+        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    return fitting
 
 
 def _attached(pipe: Any) -> int:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from orchard.names import module_of, split_words
+from orchard.names import module_of, original_of, split_words
 from orchard.scaling import Scaling
 
 if TYPE_CHECKING:
@@ -199,13 +199,17 @@ def for_stock(named: Mapping[str, T]) -> dict[str, T]:
 
 
 def to_kohya(
-    tensors: Mapping[str, Tensor], alphas: Mapping[str, float], *, two_encoders: bool = False
+    tensors: Mapping[str, Tensor],
+    alphas: Mapping[str, float],
+    *,
+    two_encoders: bool = False,
+    original_layers: int | None = None,
 ) -> dict[str, Tensor]:
     """LoRA under any names -> kohya's names, each layer with its alpha.
 
-    Modules keep the names of diffusers, for SDXL too: kohya's own tools write the original's there, but
-    diffusers, WebUI and ComfyUI read both. ``alphas`` is ``component.module`` -> alpha, the rank if
-    absent. With ``two_encoders`` the first is ``te1``, as SDXL has it.
+    ``alphas`` is ``component.module`` -> alpha, the rank if absent. With ``two_encoders`` the first is
+    ``te1``, as in SDXL. ``original_layers`` is for SDXL too: the layers a block of a UNet whose modules are
+    to be named as in the original, as kohya has it there; of SD 1 and 2 it keeps the names of diffusers.
 
     Raises:
         ValueError: a tensor that has no name in this dialect.
@@ -213,19 +217,19 @@ def to_kohya(
     from torch import tensor
 
     spelled = {DOWN: "lora_down.weight", UP: "lora_up.weight", MAGNITUDE: DORA_SCALE}
+    short = _TO_KOHYA if two_encoders else _TO_KOHYA | {"text_encoder": "te"}
     written = {}
     for name, value in rename(tensors).items():
         module, role = split_name(name)
         component, _, path = module.partition(".")
-        short = (
-            "te" if component == "text_encoder" and not two_encoders else _TO_KOHYA.get(component, component)
-        )
-        stem = f"lora_{short}_{path.replace('.', '_')}"
-        if role not in spelled or canonical(f"{stem}.{ALPHA}") != f"{module}.{ALPHA}":
+        if component == "unet" and original_layers:
+            path = original_of(path, original_layers)
+        stem = f"lora_{short.get(component, component)}_{path.replace('.', '_')}"
+        if role not in spelled or canonical(f"{stem}.{ALPHA}", original_layers or 2) != f"{module}.{ALPHA}":
             raise ValueError(f"{name} has no name in kohya's dialect")
         # peft's norms of a convolution are (1, out, 1, 1), those of a linear layer (out,).
         column = value.reshape(-1, *[1] * max(value.ndim - 1, 1)) if role == MAGNITUDE else value
         written[f"{stem}.{spelled[role]}"] = column
         if role == DOWN:
-            written[f"{stem}.alpha"] = tensor(float(alphas.get(module, value.shape[0])))
+            written[f"{stem}.{ALPHA}"] = tensor(float(alphas.get(module, value.shape[0])))
     return written

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from orchard.dialects import BIAS, DOWN, MAGNITUDE, UP, split_name
@@ -12,7 +16,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shape = tuple[int, ...]
+_TUNED = ("unet", "transformer", "text_encoder", "text_encoder_2")
 _WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
+
+
+def skeleton(folder: Path) -> Any:
+    """The models of the pipeline in ``folder`` that a LoRA could be for, right in shape but without weights.
+
+    It stands for the pipeline in `place` and `family_of_pipeline`, and costs no memory.
+    """
+    import torch
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    models = {}
+    for name in _TUNED:
+        library, kind = index.get(name) or ("", "")
+        if library not in ("diffusers", "transformers"):
+            continue
+        model = getattr(importlib.import_module(library), kind)
+        with torch.device("meta"):
+            if library == "diffusers":
+                models[name] = model.from_config(model.load_config(folder / name))
+            else:
+                models[name] = model(model.config_class.from_pretrained(folder / name))
+    return type(index["_class_name"], (SimpleNamespace,), {})(**models)
 
 
 def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], list[str]]:
@@ -121,7 +148,7 @@ def family_of_pipeline(pipe: Any) -> str:
     return family_of_width(pipe.unet.config.cross_attention_dim)
 
 
-def per_block(pipe: Any) -> int:
-    """Layers a block of the pipeline's UNet; 2, as in all released ones, when it does not say."""
-    found = getattr(getattr(getattr(pipe, "unet", None), "config", None), "layers_per_block", 2)
+def per_block(unet: Any) -> int:
+    """Layers a block of a UNet; 2, as in all released ones, when it is none or does not say."""
+    found = getattr(getattr(unet, "config", None), "layers_per_block", 2)
     return found if isinstance(found, int) else 2

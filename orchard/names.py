@@ -28,6 +28,9 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
+_DIFFUSERS = re.compile(
+    r"(down|mid|up)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
+)
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -69,3 +72,25 @@ def _from_original(path: str, layers: int) -> str:
     side = "down_blocks" if kind == "input_blocks" else "up_blocks"
     place = "attentions" if second else "resnets"
     return f"{side}.{block}.{place}.{layer}.{_RESNET.get(rest, rest)}"
+
+
+def original_of(path: str, layers: int) -> str:
+    """A path of diffusers' UNet as the original SDXL spells it: the inverse of what `module_of` does."""
+    single = {new: old for old, new in _SINGLE.items()}
+    if path in single:
+        return single[path]
+    match = _DIFFUSERS.fullmatch(path)
+    if match is None:
+        return path
+    side, kind, place, rest = match[1], match[3], int(match[4]), match[5]
+    if kind == "resnets":
+        rest = {new: old for old, new in _RESNET.items()}.get(rest, rest)
+    if side == "mid":
+        return f"middle_block.{1 if kind == 'attentions' else 2 * place}.{rest}"
+    first = int(match[2] or 0) * (layers + 1) + (side == "down")
+    if kind == "downsamplers":
+        return f"input_blocks.{first + layers}.0.op"
+    if kind == "upsamplers":
+        return f"output_blocks.{first + layers}.2.conv"
+    block = "input_blocks" if side == "down" else "output_blocks"
+    return f"{block}.{first + place}.{int(kind == 'attentions')}.{rest}"
