@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchard import bases, cards, prompts
-from orchard.adapter import Provenance
 from orchard.images import sha256
+from orchard.provenance import Provenance
 from orchard.run import whole_file
 
 LICENCES = {

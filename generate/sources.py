@@ -51,6 +51,7 @@ def _of_adapter(config: Generate, one: Adapter, precision: str) -> list[Job]:
     origin = one.provenance
     base = bases.resolve(config.base or (origin.base if origin else "mini"))
     adapter.require_fit(one, base)
+    adapter.require_place(one, base)
     if origin is None:
         if not config.classes:
             raise UserError(f"--lora {one.path.name}: does not say its class; pass --classes NAME")
@@ -83,6 +84,7 @@ def _job(
         "base": base.name,
         "base_digest": base.digest,
         "lora": one.digest if one else "",
+        "lora_scale": one.scale if one else None,
         "prompt": prompts.fill(prompt, label),
         "steps": config.steps,
         "guidance": config.guidance,

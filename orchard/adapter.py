@@ -1,47 +1,25 @@
 """The LoRA file: what stock diffusers reads, plus a record of where it came from."""
 
+from __future__ import annotations
+
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from orchard import dialects, injected, layers
 from orchard.bases import Base
 from orchard.errors import UserError
+from orchard.provenance import HEADER, Provenance, of_header
 from orchard.run import file_hash, whole_file
+from orchard.scaling import Scaling, scalings_of
 
-SCHEMA = 1
-HEADER = "orchard"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DIFFUSERS_HEADER = "lora_adapter_metadata"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What the header says: enough to make the adapter again and to see what it has seen."""
-
-    base: str
-    base_digest: str
-    family: str
-    resolution: int
-    classes: list[str]
-    """Classes it was trained on."""
-    all_classes: list[str]
-    """The whole class list of the real set."""
-    prompt: str
-    """Template with ``{label}`` in it."""
-    rank: int
-    alpha: float
-    steps: int
-    seed: int
-    losses: dict[str, float]
-    trained_on: list[str]
-    """SHA-256 of every real image it was trained on."""
-    data: str
-    options: dict[str, Any] = field(default_factory=dict)
-    """Everything else that the weights depend on."""
-    versions: dict[str, str] = field(default_factory=dict)
-    commit: str | None = None
-    schema: int = SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,35 +31,56 @@ class Adapter:
     provenance: Provenance | None
     """None for a file of another tool."""
     cross_attention_dim: int | None
+    made_for: str | None
+    """The family it seems made for, by names and widths; None when nothing tells it."""
     tensors: int
-    """LoRA tensors in the file; alphas are not counted."""
+    """Tensors in the file; alphas are not counted."""
+    scale: float | None
+    """Alpha / rank, what the product of its matrices is multiplied by; None when layers differ in it."""
+    scalings: dict[str, Scaling]
+    """What its peft configs say of the scale; empty for a file with alphas, or with none of both."""
 
 
-def save(path: Path, unet: Any, provenance: Provenance) -> None:
-    """Write the LoRA of a peft-injected ``unet`` under ``path``, whole or not at all."""
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft.utils import get_peft_model_state_dict
+def save(
+    path: Path,
+    denoiser: Any,
+    provenance: Provenance,
+    *,
+    prefix: str = "unet",
+    text_encoders: Mapping[str, Any] = {},
+    dialect: Literal["diffusers", "kohya"] = "diffusers",
+) -> None:
+    """Write the LoRA of peft-injected models under ``path``, whole or not at all.
+
+    ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
+    such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
+    DoRA, and text encoders whose ``out_proj`` has no LoRA.
+    """
     from safetensors.torch import save_file
 
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-    tensors = {f"unet.{key}": value.detach().float().cpu().contiguous() for key, value in layers.items()}
+    models = {prefix: denoiser, **text_encoders}
+    tensors = injected.tensors(models)
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
-    config = {f"unet.{key}": _plain(value) for key, value in unet.peft_config["default"].to_dict().items()}
-    metadata = {
-        "format": "pt",
-        DIFFUSERS_HEADER: json.dumps(config, sort_keys=True),
-        HEADER: json.dumps(asdict(provenance), sort_keys=True),
-    }
+    metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
+    if dialect == "kohya":
+        tensors = _as_kohya(tensors, models)
+    else:
+        # Stock diffusers refuses a file with both alphas and this header.
+        metadata[DIFFUSERS_HEADER] = json.dumps(injected.configs(models), sort_keys=True)
+        tensors = dialects.for_stock(tensors)
     with whole_file(path) as aside:
         save_file(tensors, aside, metadata=metadata)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value if isinstance(value, str | int | float | bool | list | type(None)) else str(value)
+def _as_kohya(tensors: Mapping[str, Tensor], models: Mapping[str, Any]) -> dict[str, Tensor]:
+    unet = models.get("unet")
+    sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
+    return dialects.to_kohya(
+        tensors,
+        injected.alphas(models),
+        two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
+        original_layers=layers.per_block(unet) if sdxl else None,
+    )
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
@@ -99,59 +98,61 @@ def find(name: str, folder: Path = Path("adapters")) -> Path:
 
 
 def read(path: Path) -> Adapter:
-    """Read header, keys and shapes of a LoRA file; no weights, no model.
+    """Read header, keys, shapes and alphas of a LoRA file of any dialect; no weights, no model.
 
     Raises:
-        UserError: not a safetensors file, no LoRA tensors in it, or a header of a newer schema.
+        UserError: not a safetensors file, no LoRA tensors in it, a header that cannot be read or of a newer
+            schema, or one tensor under two names.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            keys = list(file.keys())
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+            alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except (SafetensorError, OSError) as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     if not any("lora" in key.lower() for key in shapes):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
+    try:
+        named = dialects.rename(shapes)
+        scalings = _scalings(path, header, keys)
+        scales = set(dialects.scales(named, dialects.rename(alphas), scalings).values())
+    except ValueError as error:
+        raise UserError(f"--lora {path}: {error}") from None
     return Adapter(
         path=path,
         digest=file_hash(path),
-        provenance=_provenance(path, header.get(HEADER)),
-        cross_attention_dim=_cross_attention_dim(shapes),
-        tensors=sum(not key.endswith(".alpha") for key in shapes),
+        provenance=of_header(path, header),
+        cross_attention_dim=layers.text_width(named),
+        made_for=layers.family(named),
+        tensors=len(shapes) - len(alphas),
+        scale=scales.pop() if len(scales) == 1 else None,
+        scalings=scalings,
     )
 
 
-def _provenance(path: Path, text: str | None) -> Provenance | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-        if value["schema"] > SCHEMA:
-            raise UserError(f"--lora {path}: written by a newer version; update this toolkit")
-        return Provenance(**value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"--lora {path}: its `{HEADER}` header cannot be read ({error})") from None
-
-
-def _cross_attention_dim(shapes: dict[str, tuple[int, ...]]) -> int | None:
-    """Width of the text states the LoRA was made for, from a cross-attention key projection."""
-    for key, shape in shapes.items():
-        if "attn2" in key and "to_k" in key and ("lora_A" in key or "lora_down" in key or "lora.down" in key):
-            return shape[1]
-    return None
+def _scalings(path: Path, header: Mapping[str, str], keys: Sequence[str]) -> dict[str, Scaling]:
+    """The scale as peft configs have it: in the header, else beside a file that peft itself has saved."""
+    if DIFFUSERS_HEADER in header:
+        return scalings_of(header[DIFFUSERS_HEADER])
+    config = path.with_name("adapter_config.json")
+    # With another file of peft's own name there, the config is that one's.
+    whose = path.with_name("adapter_model.safetensors")
+    if dialects.saved_by_peft(keys) and config.is_file() and (whose == path or not whose.exists()):
+        return scalings_of(config.read_text(encoding="utf-8"))
+    return {}
 
 
 def require_fit(adapter: Adapter, base: Base) -> None:
     """Raise `UserError` when the adapter was made for another base: family, width, or changed weights."""
-    made_for = adapter.provenance.base if adapter.provenance else None
     width = adapter.cross_attention_dim
     if width is not None and width != base.cross_attention_dim:
         raise UserError(
-            f"--lora {adapter.path.name}: made for {made_for or _family(width)} (text width {width}), "
-            f"but --base {base.name} is {_family(base.cross_attention_dim)} (text width "
-            f"{base.cross_attention_dim}); pass the base it was made for"
+            f"--lora {adapter.path.name}: made for {_made_for(adapter)}, but --base {base.name} is "
+            f"{layers.family_of_width(base.cross_attention_dim)}; pass the base it was made for"
         )
     if adapter.provenance and adapter.provenance.family != base.family:
         raise UserError(
@@ -177,27 +178,63 @@ def require_finite(adapter: Adapter) -> None:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
 
 
-def _family(width: int) -> str:
-    return {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}.get(width, "another pipeline")
+def require_place(adapter: Adapter, base: Base) -> None:
+    """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
+    _placed(layers.skeleton(base.folder), adapter)
 
 
 def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline.
+    """Load the adapter into a stock pipeline, instead of one that is there.
+
+    Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
 
     Raises:
         UserError: a tensor found no place in the pipeline, or one of another shape.
     """
-    folder, name = str(adapter.path.parent), adapter.path.name
+    fitting = _placed(pipe, adapter)
+    pipe.unload_lora_weights()
     try:
-        pipe.load_lora_weights(folder, weight_name=name, adapter_name="default")
-    except (RuntimeError, ValueError, KeyError) as error:
+        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name="default")
+        loaded = _attached(pipe)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        pipe.unload_lora_weights()
         reason = str(error).strip().splitlines()[-1].strip()[:160]
         raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
-    modules = (pipe.unet, pipe.text_encoder)
-    names = [n for module in modules for n, _ in module.named_parameters()]
-    matched = sum(".lora_" in n and ".default." in n for n in names)
-    if matched != adapter.tensors:
-        raise UserError(
-            f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched "
-            f"{type(pipe).__name__}; it seems made for another pipeline"
-        )
+    if loaded != adapter.tensors:
+        pipe.unload_lora_weights()
+        raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+
+
+def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
+    from safetensors.torch import load_file
+
+    blocks = layers.per_block(getattr(pipe, "unet", None))
+    try:
+        plain = dialects.normalise(load_file(adapter.path), adapter.scalings, blocks)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: {error}") from None
+    fitting, unmatched = layers.place(plain, pipe)
+    if unmatched:
+        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    return fitting
+
+
+def _attached(pipe: Any) -> int:
+    """LoRA tensors in the pipeline's models."""
+    models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
+    names = (name for model in models for name, _ in model.named_parameters())
+    return sum(".lora_" in name and ".default" in name for name in names)
+
+
+def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
+    return (
+        f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
+        f"{_made_for(adapter)}, loaded is {layers.family_of_pipeline(pipe)} ({type(pipe).__name__}), "
+        f"which has no place for {first[:120]}"
+    )
+
+
+def _made_for(adapter: Adapter) -> str:
+    family = adapter.made_for or "an unknown family"
+    return f"{family}, base {adapter.provenance.base}" if adapter.provenance else family

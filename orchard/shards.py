@@ -127,7 +127,9 @@ def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:
             )
         if shard.origin.label != wanted.label:
             continue
-        changes = differences(shard.origin.arguments, wanted.arguments)
+        # Older shards do not say the scale; the LoRA's hash stands for it.
+        scale = {"lora_scale": wanted.arguments.get("lora_scale")}
+        changes = differences(scale | shard.origin.arguments, wanted.arguments)
         if changes:
             raise UserError(
                 f"--output {folder}: {wanted.label} is there with {changes}; "

@@ -1,0 +1,154 @@
+"""Which layers of a pipeline a LoRA fits, and which family a LoRA or a pipeline is of."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from orchard.dialects import BIAS, DOWN, MAGNITUDE, UP, split_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+_TUNED = ("unet", "transformer", "text_encoder", "text_encoder_2")
+_WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
+
+
+def skeleton(folder: Path) -> Any:
+    """The models of the pipeline in ``folder`` that a LoRA could be for, right in shape but without weights.
+
+    It stands for the pipeline in `place` and `family_of_pipeline`, and costs no memory.
+    """
+    import torch
+
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    models = {}
+    for name in _TUNED:
+        library, kind = index.get(name) or ("", "")
+        if library not in ("diffusers", "transformers"):
+            continue
+        model = getattr(importlib.import_module(library), kind)
+        with torch.device("meta"):
+            if library == "diffusers":
+                models[name] = model.from_config(model.load_config(folder / name))
+            else:
+                models[name] = model(model.config_class.from_pretrained(folder / name))
+    return type(index["_class_name"], (SimpleNamespace,), {})(**models)
+
+
+def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """LoRA under the toolkit's names -> tensors shaped as the pipeline's layers are, names that fit none.
+
+    A layer's tensors fit together or not at all. kohya writes 1x1 convolutions where newer models have
+    linear layers, and the other way round: (r, in, 1, 1) and (r, in) are taken for each other.
+    """
+    fitting: dict[str, Tensor] = {}
+    unmatched: list[str] = []
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        module, role = split_name(name)
+        modules.setdefault(module, {})[role] = value
+    for module, parts in modules.items():
+        layer = _layer(pipe, module)
+        shaped = _shaped(parts, layer) if layer is not None else None
+        if shaped is None:
+            unmatched += [f"{module}.{role}".rstrip(".") for role in parts]
+        else:
+            fitting |= {f"{module}.{role}": value for role, value in shaped.items()}
+    return fitting, unmatched
+
+
+def _layer(pipe: Any, module: str) -> Any:
+    """The linear layer or convolution called ``component.path``, or None."""
+    component, _, path = module.partition(".")
+    model: Any = getattr(pipe, component, None)
+    if not path or not hasattr(model, "get_submodule"):
+        return None
+    if not hasattr(model, "text_model"):
+        path = path.removeprefix("text_model.")
+    try:
+        layer = model.get_submodule(path)
+    except AttributeError:
+        return None
+    return getattr(layer, "base_layer", layer)
+
+
+def _shaped(parts: Mapping[str, Tensor], layer: Any) -> dict[str, Tensor] | None:
+    """The tensors of one module in the dimensions of its layer; None when they do not fit it."""
+    from torch import nn
+
+    if not isinstance(layer, nn.Linear | nn.Conv2d) or not {DOWN, UP} <= parts.keys():
+        return None
+    size = tuple(layer.weight.shape)
+    shaped = {role: _as(value, len(size)) if role in (DOWN, UP) else value for role, value in parts.items()}
+    rank, ones = len(shaped[DOWN]) if shaped[DOWN].ndim else 0, (1,) * (len(size) - 2)
+    wanted = {
+        DOWN: (rank, *size[1:]),
+        UP: (size[0], rank, *ones),
+        BIAS: (size[0],),
+        MAGNITUDE: (1, size[0], 1, 1) if ones else (size[0],),
+    }
+    fits = all(tuple(value.shape) == wanted.get(role) for role, value in shaped.items())
+    return shaped if fits and rank > 0 else None
+
+
+def _as(value: Tensor, dimensions: int) -> Tensor:
+    """A matrix as a 1x1 convolution or the other way round; anything else unchanged."""
+    if value.ndim == 4 and dimensions == 2 and value.shape[2:] == (1, 1):
+        return value[:, :, 0, 0]
+    return value[:, :, None, None] if value.ndim == 2 and dimensions == 4 else value
+
+
+def text_width(shapes: Mapping[str, Shape]) -> int | None:
+    """Width of the text states, from a cross-attention key or value projection of a UNet."""
+    wanted = re.compile(rf"unet\..*attn2\.to_[kv]\.{re.escape(DOWN)}")
+    return next((s[1] for name, s in shapes.items() if wanted.fullmatch(name) and len(s) > 1), None)
+
+
+def family_of_width(width: int) -> str:
+    """The family whose UNet takes text states of this width, in words."""
+    known = _WIDTHS.get(width)
+    return f"{known} (text width {width})" if known else f"a pipeline of text width {width}"
+
+
+def family(shapes: Mapping[str, Shape]) -> str | None:
+    """The family that tensors under the toolkit's names seem made for; None when nothing tells it."""
+    if _any(shapes, r"double_blocks|single_blocks|single_transformer_blocks"):
+        return "FLUX"
+    if _any(shapes, r"joint_blocks|^transformer\.transformer_blocks\."):
+        return "SD 3"
+    if width := text_width(shapes):
+        return family_of_width(width)
+    if _any(shapes, r"^text_encoder_2\.|^unet\..*\.transformer_blocks\.[1-9]"):
+        return "SDXL"
+    wanted = re.compile(rf"text_encoder\..*self_attn\.[qkv]_proj\.{re.escape(DOWN)}")
+    widths = {s[1] for name, s in shapes.items() if wanted.fullmatch(name) and len(s) > 1}
+    if len(widths) == 1:
+        return _WIDTHS.get(widths.pop())
+    return "SD 1 or SD 2" if _any(shapes, r"^unet\.(?:down|up)_blocks\.3\.") else None
+
+
+def _any(names: Iterable[str], pattern: str) -> bool:
+    return any(re.search(pattern, name) for name in names)
+
+
+def family_of_pipeline(pipe: Any) -> str:
+    """The family of a loaded pipeline."""
+    kind = type(pipe).__name__
+    if getattr(pipe, "transformer", None) is not None:
+        return "SD 3" if kind.startswith("StableDiffusion3") else kind
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        return "SDXL"
+    return family_of_width(pipe.unet.config.cross_attention_dim)
+
+
+def per_block(unet: Any) -> int:
+    """Layers a block of a UNet; 2, as in all released ones, when it is none or does not say."""
+    found = getattr(getattr(unet, "config", None), "layers_per_block", 2)
+    return found if isinstance(found, int) else 2

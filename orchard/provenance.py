@@ -1,0 +1,58 @@
+"""Where an adapter came from, as its file's header says."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchard.errors import UserError
+
+SCHEMA = 1
+HEADER = "orchard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What the header says: enough to make the adapter again and to see what it has seen."""
+
+    base: str
+    base_digest: str
+    family: str
+    resolution: int
+    classes: list[str]
+    """Classes it was trained on."""
+    all_classes: list[str]
+    """The whole class list of the real set."""
+    prompt: str
+    """Template with ``{label}`` in it."""
+    rank: int
+    alpha: float
+    steps: int
+    seed: int
+    losses: dict[str, float]
+    trained_on: list[str]
+    """SHA-256 of every real image it was trained on."""
+    data: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Everything else that the weights depend on."""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    schema: int = SCHEMA
+
+
+def of_header(path: Path, header: Mapping[str, str]) -> Provenance | None:
+    """The provenance in the header of the file at ``path``; None for a file of another tool.
+
+    Raises:
+        UserError: written by a newer version, or not to be read.
+    """
+    if HEADER not in header:
+        return None
+    try:
+        value = json.loads(header[HEADER])
+        if value["schema"] > SCHEMA:
+            raise UserError(f"--lora {path}: written by a newer version; update this toolkit")
+        return Provenance(**value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"--lora {path}: its `{HEADER}` header cannot be read ({error})") from None
