@@ -13,7 +13,7 @@ from rich.console import Console
 
 from finetune import lora
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import Family, family_of
 from finetune.training import train_steps
 from orchard import adapter, bases, cli, folders, images, prompts, run, sources, splits
 from orchard.errors import UserError
@@ -48,7 +48,7 @@ def train(config: TrainLora) -> None:
     run.writable(config.output)
     run.quiet_libraries()
     pipe = bases.load(base, dtype, accelerator.device)
-    family = StableDiffusion.of(pipe, base)
+    family = family_of(pipe, base)
     written = [_train_one(config, base, family, job, pixels[job.name], accelerator) for job in jobs]
     say(console, f"wrote {', '.join(str(path) for path in written)}")
     say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, written)])}")
@@ -149,7 +149,7 @@ def _named(path: Path) -> str:
 def _train_one(
     config: TrainLora,
     base: bases.Base,
-    family: StableDiffusion,
+    family: Family,
     job: Job,
     pixels: np.ndarray,
     accelerator: Accelerator,
@@ -158,7 +158,7 @@ def _train_one(
     texts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in photos]
     cache = family.encode(pixels, texts)
     alpha = config.alpha or config.rank
-    parameters = lora.inject(family.pipe.unet, config.rank, alpha, config.seed)
+    parameters = lora.inject(family.denoiser, config.rank, alpha, config.seed, family.targets)
     names = [photo.path for photo in photos]
     losses = []
     with bar(job.name, config.steps, unit="steps", show=accelerator.is_main_process) as advance:
@@ -170,8 +170,8 @@ def _train_one(
             raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
     path = config.output / f"{job.name}.safetensors"
     if accelerator.is_main_process:
-        adapter.save(path, family.pipe.unet, _provenance(config, base, job, losses, alpha))
-    lora.remove(family.pipe.unet)
+        adapter.save(path, family.denoiser, _provenance(config, base, job, losses, alpha))
+    lora.remove(family.denoiser)
     accelerator.wait_for_everyone()
     return path
 

@@ -12,7 +12,7 @@ class TrainLora(cli.Common):
     """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
 
     base: str = "mini"
-    """Base model: mini, sd15, sd21, a Hub id, or a diffusers folder."""
+    """Base model: mini, sd15, sd21, sdxl, sd35-medium, a Hub id, a diffusers folder, a .safetensors file."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all by default."""
     joint: bool = False
@@ -30,7 +30,7 @@ class TrainLora(cli.Common):
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
     snr_gamma: float = 5.0
-    """Min-SNR-gamma loss weighting; 0 turns it off."""
+    """Min-SNR-gamma loss weighting; 0 turns it off. SD 3 has none."""
     prompt: str = prompts.DEFAULT
     """Prompt template; {label} becomes the class name."""
     flip: bool = True

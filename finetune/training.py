@@ -9,7 +9,7 @@ import torch
 
 from finetune.batches import Cache, draw
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import Family
 
 WARM_UP = 0.05
 
@@ -31,7 +31,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def train_steps(
-    family: StableDiffusion,
+    family: Family,
     cache: Cache,
     parameters: Sequence[torch.nn.Parameter],
     names: Sequence[str],
@@ -44,7 +44,7 @@ def train_steps(
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
-    denoiser, optimizer = accelerator.prepare(family.pipe.unet, optimizer)
+    denoiser, optimizer = accelerator.prepare(family.denoiser, optimizer)
     denoiser.train()
     for index in range(config.steps):
         batch = draw(
@@ -52,7 +52,6 @@ def train_steps(
             index,
             batch_size=config.batch_size,
             seed=config.seed,
-            timesteps=family.timesteps,
             flip=config.flip,
             process=accelerator.process_index,
             processes=accelerator.num_processes,
