@@ -1,10 +1,11 @@
 """Cached latents and prompts, and batches that depend on (seed, step) alone.
 
-Nothing here has state: step k draws the same images, noise and timesteps whatever ran before it and
+Nothing here has state: step k draws the same images, noise and times whatever ran before it and
 however many processes share it, each of which takes its slice of the whole batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ class Cache:
     """What the frozen encoders say of the training images.
 
     ``mean`` and ``std``: (2, N, C, h, w), the posterior of each image and of its mirror image;
-    ``prompts``: (P, L, D) text states; ``prompt_of``: (N,) row of ``prompts`` of each image.
+    ``prompts``: the text states of P prompts by name, (P, ...) each; ``prompt_of``: (N,) their row of each
+    image.
     """
 
     mean: Tensor
     std: Tensor
-    prompts: Tensor
+    prompts: dict[str, Tensor]
     prompt_of: Tensor
 
     def __len__(self) -> int:
@@ -32,13 +34,26 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One process's slice of a step: (b, C, h, w) latents and noise, (b,) timesteps, (b, L, D) text."""
+    """One process's slice of a step.
+
+    ``latents`` and ``noise``: (b, C, h, w); ``times``: (b,) float64 on the CPU, uniform in [0, 1), which
+    the family turns into noise levels; ``text``: text states by name, (b, ...) each; ``rows``: the images.
+    """
 
     latents: Tensor
     noise: Tensor
-    timesteps: Tensor
-    text: Tensor
+    times: Tensor
+    text: dict[str, Tensor]
     rows: list[int]
+
+    def to(self, device: Any) -> "Batch":
+        """The same batch with latents, noise and text on ``device``; not every device has float64."""
+        return replace(
+            self,
+            latents=self.latents.to(device),
+            noise=self.noise.to(device),
+            text={name: state.to(device) for name, state in self.text.items()},
+        )
 
 
 def rows_of(step: int, count: int, batch_size: int, seed: int) -> list[int]:
@@ -59,7 +74,6 @@ def draw(
     *,
     batch_size: int,
     seed: int,
-    timesteps: int,
     flip: bool,
     process: int = 0,
     processes: int = 1,
@@ -70,7 +84,7 @@ def draw(
     shape = (batch_size, *cache.mean.shape[2:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
-    times = torch.randint(timesteps, (batch_size,), generator=generator)
+    times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
     mine = slice(process, None, processes)
     index = torch.tensor(rows)[mine]
@@ -78,7 +92,7 @@ def draw(
     return Batch(
         latents=latents,
         noise=noise[mine],
-        timesteps=times[mine],
-        text=cache.prompts[cache.prompt_of[index]],
+        times=times[mine],
+        text={name: states[cache.prompt_of[index]] for name, states in cache.prompts.items()},
         rows=index.tolist(),
     )

@@ -15,7 +15,7 @@ from rich.console import Console
 from finetune import card, optimizers, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import family_of
 from finetune.interrupt import Interrupt
 from finetune.job import Job, Setup, StopError, identity
 from finetune.job import train as train_job
@@ -50,7 +50,7 @@ def train(config: TrainLora) -> None:
     pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
     run.writable(config.output)
     run.quiet_libraries()
-    family = StableDiffusion.of(bases.load(base, dtype, accelerator.device), base)
+    family = family_of(bases.load(base, dtype, accelerator.device), base)
     written = []
     with Interrupt() as interrupt:
         setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)

@@ -15,7 +15,7 @@ class TrainLora(cli.Sharing):
     """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
 
     base: str = "mini"
-    """Base model: mini, sd15, sd21, a Hub id, or a diffusers folder."""
+    """Base model: mini, sd15, sd21, sdxl, sd35-medium, a Hub id, a diffusers folder, a .safetensors file."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all by default."""
     joint: bool = False
@@ -35,7 +35,7 @@ class TrainLora(cli.Sharing):
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
     snr_gamma: float = 5.0
-    """Min-SNR-gamma loss weighting; 0 turns it off."""
+    """Min-SNR-gamma loss weighting; 0 turns it off. SD 3 has none."""
     prompt: str = prompts.DEFAULT
     """Prompt template; {label} becomes the class name."""
     flip: bool = True
@@ -46,6 +46,8 @@ class TrainLora(cli.Sharing):
     """Newest checkpoints to keep of each adapter; 0 keeps all."""
     resume: str = ""
     """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
+    export: Literal["none", "kohya"] = "none"
+    """kohya also writes each adapter as WebUI and ComfyUI read it, into the folder kohya/ beside it."""
     skip_bad: bool = False
     """Leave out files that are not whole images instead of stopping at them."""
     output: Path = Path("adapters")

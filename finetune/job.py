@@ -10,16 +10,19 @@ import numpy as np
 from finetune import checkpoints, lora, optimizers
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import Family
 from finetune.interrupt import Interrupt
 from finetune.training import train_steps
 from orchard import adapter, prompts, run
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import ImageSet, sha256
+from orchard.provenance import Provenance
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
-OUTCOMES = frozenset(("dry_run", "output", "save_every", "keep", "resume", "push_to_hub", "private"))
+OUTCOMES = frozenset(
+    ("dry_run", "output", "save_every", "keep", "resume", "export", "push_to_hub", "private")
+)
 """Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
 
 
@@ -42,7 +45,7 @@ class Setup:
 
     config: TrainLora
     base: Base
-    family: StableDiffusion
+    family: Family
     accelerator: Any
     interrupt: Interrupt
 
@@ -92,8 +95,9 @@ def train(
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
-    config, unet = setup.config, setup.family.pipe.unet
-    parameters = lora.inject(unet, config.rank, config.alpha or config.rank, config.seed)
+    config, denoiser = setup.config, setup.family.denoiser
+    alpha, targets = config.alpha or config.rank, setup.family.targets
+    parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
     optimizer = setup.accelerator.prepare(
         optimizers.build(config.optimizer, config.learning_rate, parameters)
     )
@@ -111,8 +115,8 @@ def train(
         raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
     path = job.path(config.output)
     if setup.accelerator.is_main_process:
-        adapter.save(path, unet, _provenance(setup, job, losses, same))
-    lora.remove(unet)
+        _save(setup, path, _provenance(setup, job, losses, same))
+    lora.remove(denoiser)
     setup.accelerator.wait_for_everyone()
     return path
 
@@ -147,10 +151,19 @@ def _keep(
         raise StopError(path, code)
 
 
-def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> adapter.Provenance:
+def _save(setup: Setup, path: Path, origin: Provenance) -> None:
+    """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for."""
+    family = setup.family
+    adapter.save(path, family.denoiser, origin, prefix=family.prefix)
+    if setup.config.export == "kohya":
+        other = path.parent / "kohya" / path.name
+        adapter.save(other, family.denoiser, origin, prefix=family.prefix, dialect="kohya")
+
+
+def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> Provenance:
     config, base = setup.config, setup.base
     tenth = max(1, len(losses) // 10)
-    return adapter.Provenance(
+    return Provenance(
         base=base.name,
         base_digest=base.digest,
         family=base.family,

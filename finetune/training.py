@@ -9,7 +9,7 @@ import torch
 
 from finetune.batches import Cache, draw
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import Family
 from finetune.optimizers import KINDS, build, switch
 
 WARM_UP = 0.05
@@ -34,7 +34,7 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
 
 
 def train_steps(
-    family: StableDiffusion,
+    family: Family,
     cache: Cache,
     parameters: Sequence[torch.nn.Parameter],
     names: Sequence[str],
@@ -53,7 +53,7 @@ def train_steps(
     """
     if optimizer is None:
         optimizer = accelerator.prepare(build(config.optimizer, config.learning_rate, parameters))
-    denoiser = accelerator.prepare(family.pipe.unet)
+    denoiser = accelerator.prepare(family.denoiser)
     denoiser.train()
     switch(optimizer, training=True)
     falls = KINDS[config.optimizer].scheduled
@@ -63,7 +63,6 @@ def train_steps(
             index,
             batch_size=config.batch_size,
             seed=config.seed,
-            timesteps=family.timesteps,
             flip=config.flip,
             process=accelerator.process_index,
             processes=accelerator.num_processes,

@@ -27,7 +27,7 @@ class Generate(cli.Sharing):
     guidance: float = 2.0
     """Guidance scale; 1 turns classifier-free guidance off."""
     scheduler: Scheduler = "dpmsolver++"
-    """Sampler; `base` keeps the base model's own."""
+    """Sampler; `base` keeps the base model's own. SD 3 takes dpmsolver++, euler and base."""
     prompt: str = ""
     """Prompt template with {label}; by default the one the adapter was trained with."""
     batch_size: int = 16

@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 
 from generate.plan import Row, batches
+from orchard import text
+from orchard.bases import FLOW, Base
 from orchard.errors import UserError
 
 SCHEDULERS = {
@@ -16,6 +18,38 @@ SCHEDULERS = {
     "euler_a": "EulerAncestralDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
+# DPM-Solver rounds flow timesteps to integers; with many more steps than these the first two fall together.
+FLOW_SOLVER_STEPS = 200
+FLOW_SCHEDULERS = {"dpmsolver++": "DPMSolverMultistepScheduler", "euler": "FlowMatchEulerDiscreteScheduler"}
+
+
+def require_scheduler(name: str, steps: int, base: Base) -> None:
+    """Raise `UserError` when the scheduler cannot sample from the base in that many steps."""
+    if base.prediction_type != FLOW:
+        return
+    if name == "dpmsolver++" and steps > FLOW_SOLVER_STEPS:
+        raise UserError(
+            f"--steps {steps}: dpmsolver++ on --base {base.name} takes 1 to {FLOW_SOLVER_STEPS}; "
+            "give fewer or --scheduler euler"
+        )
+    if name not in (*FLOW_SCHEDULERS, "base"):
+        raise UserError(
+            f"--scheduler {name}: not for flow matching, which --base {base.name} needs; "
+            f"give {', '.join(FLOW_SCHEDULERS)} or base"
+        )
+
+
+def _scheduler(name: str, pipe: Any) -> Any:
+    """The scheduler ``name`` with the noise schedule that the pipeline's own has."""
+    import diffusers
+
+    config = pipe.scheduler.config
+    if not hasattr(pipe, "transformer"):
+        return getattr(diffusers, SCHEDULERS[name]).from_config(config)
+    changes: dict[str, Any] = {}
+    if name == "dpmsolver++":
+        changes = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": config.shift}
+    return getattr(diffusers, FLOW_SCHEDULERS[name]).from_config(config, **changes)
 
 
 class Sampler:
@@ -23,12 +57,9 @@ class Sampler:
 
     def __init__(self, pipe: Any, *, scheduler: str, steps: int, guidance: float, batch_size: int) -> None:
         self.pipe, self.steps, self.guidance, self.batch_size = pipe, steps, guidance, batch_size
-        self.states: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.states: dict[str, dict[str, torch.Tensor]] = {}
         if scheduler != "base":
-            import diffusers
-
-            kind = getattr(diffusers, SCHEDULERS[scheduler])
-            pipe.scheduler = kind.from_config(pipe.scheduler.config)
+            pipe.scheduler = _scheduler(scheduler, pipe)
 
     def sample(self, rows: Sequence[Row], prompt: str) -> Iterator[Image.Image]:
         """One image a row, in order."""
@@ -39,10 +70,13 @@ class Sampler:
     def _batch(self, rows: Sequence[Row], prompt: str) -> list[Image.Image]:
         # Short batches are filled up with their last row: equal shapes give equal pixels.
         filled = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
-        wanted, empty = self._encode(prompt)
+        if prompt not in self.states:
+            self.states[prompt] = text.encode(self.pipe, [prompt], negative=True)
         images = self.pipe(
-            prompt_embeds=wanted.expand(len(filled), -1, -1),
-            negative_prompt_embeds=empty.expand(len(filled), -1, -1),
+            **{
+                name: state.expand(len(filled), *state.shape[1:])
+                for name, state in self.states[prompt].items()
+            },
             generator=[torch.Generator().manual_seed(row.seed) for row in filled],
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
@@ -54,10 +88,3 @@ class Sampler:
                     "or another --scheduler"
                 )
         return images
-
-    def _encode(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        if prompt not in self.states:
-            self.states[prompt] = self.pipe.encode_prompt(
-                prompt, self.pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=True
-            )
-        return self.states[prompt]

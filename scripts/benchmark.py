@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from finetune import lora
+from finetune.batches import Batch
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
-from finetune.loss import diffusion_loss, snr, snr_weights, target
+from finetune.families import Family, family_of
 from finetune.training import train_steps
 from generate.plan import plan
 from generate.sampler import Sampler
@@ -58,9 +58,9 @@ def bench_train(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, 
     """Training steps against a loop that encodes image and prompt at every step; steps/s each."""
     photos = demo.render().photos[:16]
     pixels = images.pixels(photos, base.resolution)
-    family = StableDiffusion.of(bases.load(base, dtype, CPU), base)
+    family = family_of(bases.load(base, dtype, CPU), base)
     config = TrainLora(steps=20, batch_size=8)
-    parameters = lora.inject(family.pipe.unet, config.rank, config.rank, 0)
+    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
     cache = family.encode(pixels, [PROMPT] * len(photos))
     accelerator = Accelerator(mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
 
@@ -74,24 +74,22 @@ def bench_train(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, 
 
 
 def plain_loop(
-    family: StableDiffusion, pixels: np.ndarray, parameters: list, config: TrainLora, accelerator: Accelerator
+    family: Family, pixels: np.ndarray, parameters: list, config: TrainLora, accelerator: Accelerator
 ) -> None:
     """The textbook loop: decode, encode, embed, predict, step."""
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     for index in range(config.steps):
         rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
         encoded = family.encode(pixels[rows], [PROMPT] * len(rows))
-        latents, noise = encoded.mean[0], torch.randn_like(encoded.mean[0])
-        timesteps = torch.randint(family.timesteps, (len(rows),))
-        alphas = family.alphas_cumprod[timesteps]
-        spread = alphas.view(-1, 1, 1, 1)
-        noisy = spread.sqrt() * latents + (1 - spread).sqrt() * noise
-        dtype = family.pipe.vae.dtype
-        text = encoded.prompts[encoded.prompt_of].to(dtype)
+        batch = Batch(
+            latents=encoded.mean[0],
+            noise=torch.randn_like(encoded.mean[0]),
+            times=torch.rand(len(rows), dtype=torch.float64),
+            text={name: states[encoded.prompt_of] for name, states in encoded.prompts.items()},
+            rows=rows,
+        )
         with accelerator.autocast():
-            said = family.pipe.unet(noisy.to(dtype), timesteps, text, return_dict=False)[0]
-        weights = snr_weights(snr(family.alphas_cumprod, timesteps), config.snr_gamma, family.prediction_type)
-        loss = diffusion_loss(said, target(family.prediction_type, latents, noise, alphas), weights)
+            loss = family.loss(family.denoiser, batch, config.snr_gamma)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

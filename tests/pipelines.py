@@ -1,12 +1,33 @@
-"""A Stable Diffusion pipeline of the stock classes with small random weights."""
+"""Pipelines of the stock classes with small random weights, one a model family."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedModel,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -24,34 +45,43 @@ def tokenizer() -> CLIPTokenizer:
     )
 
 
-def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """Write a 32 px pipeline with text states of ``width`` into ``folder``."""
-    torch.manual_seed(seed)
-    words = tokenizer()
-    unet = UNet2DConditionModel(
+def unet(**options: Any) -> UNet2DConditionModel:
+    """A UNet on 16 px latents."""
+    return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(16, 32),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=width,
         attention_head_dim=2,
         norm_num_groups=4,
+        **options,
     )
-    vae = AutoencoderKL(
+
+
+def vae(**options: Any) -> AutoencoderKL:
+    """An autoencoder that halves 32 px images."""
+    return AutoencoderKL(
         sample_size=32,
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=4,
         mid_block_add_attention=False,
+        **options,
     )
-    text = CLIPTextModel(
+
+
+def text_encoder(kind: type[PreTrainedModel], width: int, layers: int = 1) -> PreTrainedModel:
+    """A CLIP text encoder of ``width``, which is also the width of its pooled states."""
+    words = tokenizer()
+    return kind(
         CLIPTextConfig(
             vocab_size=len(words),
             hidden_size=width,
+            projection_dim=width,
             intermediate_size=32,
-            num_hidden_layers=1,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             max_position_embeddings=32,
             bos_token_id=words.bos_token_id,
@@ -59,20 +89,86 @@ def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", see
             pad_token_id=words.pad_token_id,
         )
     )
+
+
+def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """Write a 32 px SD 1 pipeline with text states of ``width`` into ``folder``."""
+    torch.manual_seed(seed)
+    network, autoencoder = unet(cross_attention_dim=width), vae()
     StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=words,
-        unet=unet,
-        scheduler=DDIMScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.012,
-            clip_sample=False,
-            prediction_type=prediction_type,
-        ),
+        vae=autoencoder,
+        text_encoder=text_encoder(CLIPTextModel, width),
+        tokenizer=tokenizer(),
+        unet=network,
+        scheduler=DDIMScheduler(clip_sample=False, prediction_type=prediction_type, **NOISE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_sdxl(folder: Path, *, seed: int = 0) -> Path:
+    """Write a 32 px SDXL pipeline into ``folder``: text widths 16 and 24, pooled 24."""
+    torch.manual_seed(seed)
+    StableDiffusionXLPipeline(
+        vae=vae(force_upcast=True, scaling_factor=0.13),
+        # The states before the last layer are taken, so there must be two.
+        text_encoder=text_encoder(CLIPTextModel, 16, layers=2),
+        text_encoder_2=text_encoder(CLIPTextModelWithProjection, 24, layers=2),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet(
+            cross_attention_dim=16 + 24,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24 + 6 * 8,
+        ),
+        scheduler=EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def t5(width: int) -> tuple[T5EncoderModel, T5Tokenizer]:
+    """A T5 text encoder of ``width`` and its tokenizer, which spells words out."""
+    marks = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
+    words = T5Tokenizer(vocab=[*marks, *((chr(code), -2.0) for code in range(97, 123))], extra_ids=0)
+    sizes = {"d_model": width, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    return T5EncoderModel(T5Config(vocab_size=len(words), **sizes)), words
+
+
+def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0) -> Path:
+    """Write a 32 px SD 3 pipeline into ``folder``: text width 48, pooled 16 + 24.
+
+    As in SD 3.5 the first block has a second attention, and queries and keys are normalised.
+    """
+    torch.manual_seed(seed)
+    third, words = t5(48) if with_t5 else (None, None)
+    StableDiffusion3Pipeline(
+        vae=vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=text_encoder(CLIPTextModelWithProjection, 16, layers=2),
+        text_encoder_2=text_encoder(CLIPTextModelWithProjection, 24, layers=2),
+        text_encoder_3=third,
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        tokenizer_3=words,
+        transformer=SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            caption_projection_dim=16,
+            pooled_projection_dim=16 + 24,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     ).save_pretrained(folder)
     return folder

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from finetune import lora
 from finetune.batches import Cache, draw, rows_of
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
+from finetune.families import family_of
 from finetune.loss import diffusion_loss, snr, snr_weights, target
 from finetune.training import learning_rate, train_steps
 from orchard import adapter, bases
@@ -31,7 +31,7 @@ def cache(count: int = 6) -> Cache:
     return Cache(
         mean=torch.randn(2, count, 4, 16, 16, generator=generator),
         std=torch.full((2, count, 4, 16, 16), 0.1),
-        prompts=torch.randn(2, 5, 16, generator=generator),
+        prompts={"prompt_embeds": torch.randn(2, 5, 16, generator=generator)},
         prompt_of=torch.arange(count) % 2,
     )
 
@@ -68,13 +68,13 @@ def test_a_step_is_the_same_whatever_ran_before_it():
 
 
 def test_two_processes_share_the_batch_of_one():
-    options = {"batch_size": 4, "seed": 3, "timesteps": 1000, "flip": True}
+    options = {"batch_size": 4, "seed": 3, "flip": True}
     whole = draw(cache(), 5, **options)
     halves = [draw(cache(), 5, **options, process=p, processes=2) for p in (0, 1)]
-    for name in ("latents", "noise", "timesteps", "text"):
-        alone = getattr(whole, name)
-        for process, half in enumerate(halves):
-            assert torch.equal(alone[process::2], getattr(half, name)), name
+    for process, half in enumerate(halves):
+        for name in ("latents", "noise", "times"):
+            assert torch.equal(getattr(whole, name)[process::2], getattr(half, name)), name
+        assert torch.equal(whole.text["prompt_embeds"][process::2], half.text["prompt_embeds"])
     assert whole.rows[1::2] == halves[1].rows
 
 
@@ -86,9 +86,9 @@ def test_without_flips_no_mirror_image_is_drawn():
         prompts=plain.prompts,
         prompt_of=plain.prompt_of,
     )
-    batches = [draw(marked, k, batch_size=4, seed=0, timesteps=10, flip=False) for k in range(4)]
+    batches = [draw(marked, k, batch_size=4, seed=0, flip=False) for k in range(4)]
     assert all((batch.latents == 0).all() for batch in batches)
-    mixed = [draw(marked, k, batch_size=4, seed=0, timesteps=10, flip=True) for k in range(4)]
+    mixed = [draw(marked, k, batch_size=4, seed=0, flip=True) for k in range(4)]
     assert 0 < float(np.mean([batch.latents.mean() for batch in mixed])) < 1
 
 
@@ -134,12 +134,12 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
     base = bases.resolve(str(pipelines.tiny(tmp_path, prediction_type=kind)))
-    family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
+    family = family_of(bases.load(base, torch.float32, CPU), base)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     encoded = family.encode(images, ["a photo of apple"] * 2)
     parameters = lora.inject(family.pipe.unet, 4, 4, seed=0)
     config = TrainLora(steps=30, batch_size=4, learning_rate=1e-2)
-    batch = draw(encoded, 0, batch_size=64, seed=9, timesteps=1000, flip=True)
+    batch = draw(encoded, 0, batch_size=64, seed=9, flip=True)
 
     def held() -> float:
         with torch.no_grad():
@@ -153,7 +153,7 @@ def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
 
 def test_a_loss_that_is_not_finite_names_the_images(folder):
     base = bases.resolve(str(folder))
-    family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
+    family = family_of(bases.load(base, torch.float32, CPU), base)
     parameters = lora.inject(family.pipe.unet, 4, 4, seed=0)
     broken = cache(2)
     broken.mean.fill_(math.nan)
@@ -285,7 +285,7 @@ def test_an_adapter_trained_second_equals_the_same_one_trained_alone(folder):
     config = TrainLora(steps=3, batch_size=2)
 
     def train(pipe) -> list[torch.Tensor]:
-        family = StableDiffusion.of(pipe, base)
+        family = family_of(pipe, base)
         parameters = lora.inject(pipe.unet, 4, 4, seed=0)
         list(train_steps(family, cache(), parameters, ["x"] * 6, config, Accelerator()))
         found = [parameter.detach().clone() for parameter in parameters]

@@ -1,0 +1,315 @@
+"""SD 1, SD with v, SDXL and SD 3: trained, saved, loaded by the stock pipeline, sampled."""
+
+import math
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pipelines
+import pytest
+import single_files
+import torch
+from peft.utils import get_peft_model_state_dict
+
+from finetune import lora
+from finetune.batches import Batch, draw
+from finetune.command import train
+from finetune.config import TrainLora
+from finetune.families import StableDiffusion3, StableDiffusionXL, family_of
+from finetune.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
+from generate.command import generate
+from generate.config import Generate
+from generate.plan import plan
+from generate.sampler import Sampler
+from generate.sources import jobs
+from orchard import bases, images, shards
+
+CPU = torch.device("cpu")
+TINY = {
+    "sd": pipelines.tiny,
+    "sd-v": lambda folder: pipelines.tiny(folder, prediction_type="v_prediction"),
+    "sdxl": pipelines.tiny_sdxl,
+    "sd3": pipelines.tiny_sd3,
+    "sd3-t5": lambda folder: pipelines.tiny_sd3(folder, with_t5=True),
+}
+PROMPT = "a photo of apple"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    return {name: make(tmp_path_factory.mktemp("bases") / name) for name, make in TINY.items()}
+
+
+def load(folder: Path):
+    base = bases.resolve(str(folder))
+    return base, bases.load(base, torch.float32, CPU)
+
+
+def photos(count: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def image(pipe) -> np.ndarray:
+    generator = torch.Generator().manual_seed(5)
+    return pipe(PROMPT, generator=generator, num_inference_steps=3, output_type="np").images[0]
+
+
+def hand_made(family, times: list[float]) -> Batch:
+    """A batch of random latents at chosen times."""
+    generator = torch.Generator().manual_seed(0)
+    states = family._text([PROMPT])
+    latents, noise = torch.randn(2, len(times), 4, 16, 16, generator=generator)
+    return Batch(
+        latents=latents,
+        noise=noise,
+        times=torch.tensor(times, dtype=torch.float64),
+        text={name: state.expand(len(times), *state.shape[1:]) for name, state in states.items()},
+        rows=[0] * len(times),
+    )
+
+
+class Recorder:
+    """A denoiser that notes what it is asked and says what it is told to."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        self.answer = answer
+
+    def __call__(self, *arguments, **options):
+        self.arguments, self.options = arguments, options
+        return (self.answer,)
+
+
+def test_uniform_times_become_uniform_timesteps():
+    times = torch.tensor([0.0, 0.0009999, 0.001, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert timesteps_of(times, 1000).tolist() == [0, 0, 1, 500, 999]
+
+
+def test_noise_levels_are_logit_normal():
+    times = [0.0, 0.01, 0.3, 0.5, 0.975]
+    normal = statistics.NormalDist()
+    expected = [0.0, *(1 / (1 + math.exp(-normal.inv_cdf(u))) for u in times[1:])]
+    assert logit_normal(torch.tensor(times, dtype=torch.float64)).tolist() == pytest.approx(expected)
+
+
+def test_the_flow_target_is_the_speed_of_the_path():
+    latents, noise = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64).unbind()
+    sigmas = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    assert torch.equal(interpolate(latents, noise, torch.zeros(3)), latents)
+    assert torch.equal(interpolate(latents, noise, torch.ones(3)), noise)
+    ahead, behind = (interpolate(latents, noise, sigmas + step) for step in (1e-3, -1e-3))
+    assert torch.allclose((ahead - behind) / 2e-3, flow_target(latents, noise))
+
+
+def test_noise_is_added_as_the_stock_scheduler_adds_it():
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler(**pipelines.NOISE)
+    latents, noise = torch.randn(2, 3, 4, 8, 8).unbind()
+    timesteps = torch.tensor([0, 500, 999])
+    ours = diffuse(latents, noise, scheduler.alphas_cumprod[timesteps])
+    assert torch.allclose(ours, scheduler.add_noise(latents, noise, timesteps), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_step_lowers_the_loss_on_its_batch(folders, name):
+    base, pipe = load(folders[name])
+    family = family_of(pipe, base)
+    cache = family.encode(photos(), [PROMPT, "a photo of pear"])
+    parameters = lora.inject(family.denoiser, 4, 4, 0, family.targets)
+    batch = draw(cache, 0, batch_size=8, seed=0, flip=True)
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    before = family.loss(family.denoiser, batch, 0)
+    before.backward()
+    assert all(parameter.grad is not None for parameter in parameters)
+    optimizer.step()
+    after = family.loss(family.denoiser, batch, 0)
+    assert after.item() < before.item()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_stock_pipeline_gives_our_image_from_the_saved_lora(tmp_path, folders, name):
+    base, ours = load(folders[name])
+    family = family_of(ours, base)
+    plain = image(ours)
+    for parameter in lora.inject(family.denoiser, 4, 4, 0, family.targets):
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
+    mine = image(ours)
+    layers = get_peft_model_state_dict(family.denoiser)
+    type(ours).save_lora_weights(tmp_path, **{f"{family.prefix}_lora_layers": layers})
+
+    _, stock = load(folders[name])
+    stock.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+    assert np.abs(mine - plain).max() > 1e-2
+    assert np.abs(mine - image(stock)).max() < 1e-4
+
+
+def test_every_attention_layer_of_a_denoiser_gets_a_lora(folders):
+    for name in TINY:
+        base, pipe = load(folders[name])
+        family = family_of(pipe, base)
+        layers = [n for n, m in family.denoiser.named_modules() if isinstance(m, torch.nn.Linear)]
+        attention = {n for n in layers if ".attn" in n}
+        lora.inject(family.denoiser, 4, 4, 0, family.targets)
+        found = {n for n, m in family.denoiser.named_modules() if hasattr(m, "lora_A")}
+        assert found == attention, name
+
+
+def test_latents_are_what_the_pipeline_would_decode(folders):
+    for name in TINY:
+        base, pipe = load(folders[name])
+        cache = family_of(pipe, base).encode(photos(), [PROMPT] * 2)
+        stock = pipe.image_processor.preprocess((photos()[0] / 255).astype(np.float32))
+        posterior = pipe.vae.encode(torch.cat([stock, stock.flip(-1)])).latent_dist
+        # As the stock pipelines undo it before decoding.
+        undone = cache.mean[:, 0] / pipe.vae.config.scaling_factor + (pipe.vae.config.shift_factor or 0)
+        assert torch.allclose(undone, posterior.mean, atol=1e-5), name
+        spread = cache.std[:, 0] / pipe.vae.config.scaling_factor
+        assert torch.allclose(spread, posterior.std, atol=1e-5), name
+
+
+def test_each_image_keeps_its_own_prompt(folders):
+    for name in TINY:
+        base, pipe = load(folders[name])
+        cache = family_of(pipe, base).encode(photos(3), ["pear", "apple", "pear"])
+        assert cache.prompt_of.tolist() == [1, 0, 1]
+        extra = {"prompt_2": None, "prompt_3": None} if family_of(pipe, base).name == "sd3" else {}
+        states = pipe.encode_prompt(
+            "pear", device=CPU, num_images_per_prompt=1, do_classifier_free_guidance=False, **extra
+        )
+        assert torch.allclose(cache.prompts["prompt_embeds"][1], states[0][0], atol=1e-5)
+        if len(states) > 2:
+            assert torch.allclose(cache.prompts["pooled_prompt_embeds"][1], states[2][0], atol=1e-5)
+
+
+def test_a_half_precision_autoencoder_that_overflows_encodes_in_float32(folders):
+    base, pipe = load(folders["sdxl"])
+    pipe.vae.half()
+    rounded = family_of(pipe, base).encode(photos(), [PROMPT] * 2).mean
+    assert pipe.vae.dtype == torch.float16
+    pipe.vae.float()
+    assert torch.equal(family_of(pipe, base).encode(photos(), [PROMPT] * 2).mean, rounded)
+
+
+def test_sdxl_is_told_the_sizes_that_the_pipeline_tells_it(folders):
+    base, pipe = load(folders["sdxl"])
+    family = family_of(pipe, base)
+    assert isinstance(family, StableDiffusionXL)
+    batch = hand_made(family, [0.1, 0.9])
+    denoiser = Recorder(batch.noise)
+    assert family.loss(denoiser, batch, 0).item() == 0
+    added = denoiser.options["added_cond_kwargs"]
+    assert added["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 2
+    assert torch.equal(added["text_embeds"], batch.text["pooled_prompt_embeds"])
+    assert denoiser.arguments[1].tolist() == [100, 900]
+
+
+def test_sd3_is_asked_at_its_noise_level_and_should_say_noise_less_latents(folders):
+    base, pipe = load(folders["sd3"])
+    family = family_of(pipe, base)
+    assert isinstance(family, StableDiffusion3)
+    batch = hand_made(family, [0.5, 0.975])
+    denoiser = Recorder(batch.noise - batch.latents)
+    assert family.loss(denoiser, batch, 5).item() == 0
+    sigmas = [0.5, 1 / (1 + math.exp(-statistics.NormalDist().inv_cdf(0.975)))]
+    assert denoiser.options["timestep"].tolist() == pytest.approx([1000 * s for s in sigmas], rel=1e-5)
+    for k, sigma in enumerate(sigmas):
+        expected = batch.latents[k] * (1 - sigma) + batch.noise[k] * sigma
+        assert torch.allclose(denoiser.arguments[0][k], expected, atol=1e-5)
+
+
+def test_sd3_weighs_every_noise_level_alike(folders):
+    base, pipe = load(folders["sd3"])
+    family = family_of(pipe, base)
+    batch = hand_made(family, [0.2, 0.9])
+    off = torch.ones_like(batch.latents)
+    off[1] = 2
+    denoiser = Recorder(batch.noise - batch.latents + off)
+    assert family.loss(denoiser, batch, 5).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [
+        ("sd-v", "dpmsolver++"),
+        ("sdxl", "dpmsolver++"),
+        ("sdxl", "euler_a"),
+        ("sdxl", "base"),
+        ("sd3", "dpmsolver++"),
+        ("sd3", "euler"),
+        ("sd3", "base"),
+    ],
+)
+def test_an_image_is_the_same_at_every_batch_size(folders, name, scheduler):
+    rows = plan("apple", 3, 3, 4)[0].rows
+    found = [sampled(folders[name], rows, scheduler=scheduler, batch_size=size) for size in (1, 2)]
+    assert max(np.abs(a - b).max() for a, b in zip(*found, strict=True)) <= 1
+    assert np.abs(found[0][0] - found[0][1]).max() > 8
+
+
+def sampled(folder: Path, rows, *, scheduler="base", steps=3, guidance=2.0, batch_size=2) -> list[np.ndarray]:
+    _, pipe = load(folder)
+    sampler = Sampler(pipe, scheduler=scheduler, steps=steps, guidance=guidance, batch_size=batch_size)
+    return [np.asarray(picture, dtype=int) for picture in sampler.sample(rows, PROMPT)]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", TINY)
+def test_a_row_is_what_the_stock_call_gives(folders, name, guidance):
+    rows = plan("apple", 2, 0, 4)[0].rows
+    _, pipe = load(folders[name])
+    for row, ours in zip(rows, sampled(folders[name], rows, guidance=guidance), strict=True):
+        generator = torch.Generator().manual_seed(row.seed)
+        stock = pipe(PROMPT, generator=generator, num_inference_steps=3, guidance_scale=guidance).images[0]
+        assert np.abs(np.asarray(stock, dtype=int) - ours).max() <= 1
+
+
+def test_both_flow_solvers_reach_the_same_image(folders):
+    rows = plan("apple", 1, 0, 4)[0].rows
+    (euler,) = sampled(folders["sd3"], rows, scheduler="euler", steps=200, batch_size=1)
+    (solver,) = sampled(folders["sd3"], rows, scheduler="dpmsolver++", steps=50, batch_size=1)
+    assert np.abs(euler - solver).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scheduler": "ddim"}, ("--scheduler ddim", "dpmsolver++, euler or base")),
+        ({"scheduler": "unipc"}, ("--scheduler unipc",)),
+        ({"steps": 500}, ("--steps 500", "--scheduler euler")),
+    ],
+)
+def test_what_flow_matching_cannot_do_is_refused_before_loading(
+    folders, refused, monkeypatch, options, words
+):
+    monkeypatch.setattr(bases, "load", None)
+    with refused(*words):
+        jobs(Generate(base=str(folders["sd3"]), data="demo", **options), "fp32")
+    assert jobs(Generate(base=str(folders["sdxl"]), data="demo", **options), "fp32")
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "one file"])
+def test_the_commands_go_from_photos_to_shards(tmp_path, folders, kind):
+    if kind == "one file":
+        pipelines.tiny(tmp_path / "model")
+        _, pipe = load(tmp_path / "model")
+        base = single_files.write(pipe, tmp_path / "model.safetensors")
+    else:
+        base, pipe = folders[kind], load(folders[kind])[1]
+    small = {"data": "demo", "classes": ("apple",), "precision": "fp32"}
+    train(TrainLora(base=str(base), output=tmp_path, steps=3, batch_size=2, learning_rate=0.1, **small))
+    lora_file = tmp_path / "apple.safetensors"
+    generate(
+        Generate(lora=(str(lora_file),), output=tmp_path / "s", count=1, steps=3, scheduler="base", **small)
+    )
+    row = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0))[0]
+    plain = sampled_by_hand(pipe, row)
+    pipe.load_lora_weights(lora_file)
+    ours = np.asarray(images.decode(row["image"]["bytes"], "row"), dtype=int)
+    assert np.abs(sampled_by_hand(pipe, row) - ours).max() <= 1
+    assert np.abs(plain - ours).max() > 1
+
+
+def sampled_by_hand(pipe, row: dict) -> np.ndarray:
+    generator = torch.Generator().manual_seed(row["seed"])
+    found = pipe(row["prompt"], generator=generator, num_inference_steps=3, guidance_scale=2.0).images[0]
+    return np.asarray(found, dtype=int)
