@@ -88,6 +88,12 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
+def clear(folder: Path) -> None:
+    """Delete the checkpoints of an earlier run, which would be taken for this run's."""
+    for old in _numbered(folder):
+        shutil.rmtree(old)
+
+
 def _numbered(folder: Path) -> list[Path]:
     """Checkpoint folders by step number, whole or not."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]

@@ -81,7 +81,8 @@ def _train_one(
     setup: Setup, job: Job, pixels: np.ndarray, same: dict[str, Any], start: Checkpoint | None
 ) -> Path:
     main = setup.accelerator.is_main_process
-    with bar(job.name, setup.config.steps, unit="steps", show=main) as advance:
+    left = setup.config.steps - (start.step if start else 0)
+    with bar(job.name, left, unit="steps", show=main) as advance:
         try:
             return train_job(setup, job, pixels, same, start, advance)
         except StopError as stopped:

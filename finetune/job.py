@@ -105,7 +105,8 @@ def train(
     if start is not None:
         checkpoints.load(start, setup.accelerator, optimizer, parameters)
         losses += start.losses
-        advance(start.step, "resumed")
+    elif setup.accelerator.is_main_process:
+        checkpoints.clear(checkpoints.folder_of(config.output, job.name))
     try:
         for loss in _losses(setup, job, pixels, parameters, optimizer, start=len(losses)):
             losses.append(loss)

@@ -25,13 +25,14 @@ class Rest:
 
 
 def find(config: TrainLora, jobs: Sequence[Job], same: Mapping[str, dict[str, Any]]) -> Rest:
-    """Where each job goes on; nothing of it without ``--resume``.
+    """Where each job goes on.
 
     Raises:
-        UserError: nothing to resume, a named checkpoint is broken or of another adapter, or options
-            differ from the checkpoint's.
+        UserError: without ``--resume``, an unfinished run that would be lost; with it, nothing to go on
+            from, a named checkpoint that is broken or of another adapter, or options that differ.
     """
     if not config.resume:
+        _require_nothing_unfinished(config, jobs)
         return Rest(done=frozenset(), starts={}, broken=())
     done = frozenset(job.name for job in jobs if is_done(job.path(config.output), same[job.name]))
     starts, broken = {}, []
@@ -54,6 +55,17 @@ def find(config: TrainLora, jobs: Sequence[Job], same: Mapping[str, dict[str, An
             f"{passed_over} and no finished adapter of this run; start without --resume"
         )
     return Rest(done=done - starts.keys(), starts=starts, broken=broken)
+
+
+def _require_nothing_unfinished(config: TrainLora, jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        folder = checkpoints.folder_of(config.output, job.name)
+        found, _ = checkpoints.latest(folder)
+        if found is not None and not is_done(job.path(config.output), found.identity):
+            raise UserError(
+                f"{folder} holds an unfinished run ({found.step} steps); go on with --resume latest, or "
+                "delete that folder to start anew"
+            )
 
 
 def _named(config: TrainLora, jobs: Sequence[Job]) -> Checkpoint:

@@ -71,6 +71,8 @@ def test_a_terminated_run_saves_exits_and_goes_on(base, tmp_path):
     assert process.returncode == 143, said
     assert "go on with --resume latest" in said
     assert not (output / "apple.safetensors").exists()
+    line = refusal(tmp_path, *words(base, output, *steps))
+    assert "holds an unfinished run" in line and "--resume latest" in line
     command(tmp_path, *words(base, output, *steps, "--resume", "latest"))
     assert equal(weights(tmp_path / "straight"), weights(output))
     again = command(tmp_path, *words(base, output, *steps, "--resume", "latest"))
