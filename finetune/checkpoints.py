@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
+from finetune import states
 from orchard import run
 from orchard.errors import UserError
 
 FOLDER = "checkpoints"
-STATE, RANDOM, MANIFEST = "state.pt", "random-{process}.pt", "checkpoint.json"
+STATE, RANDOM, MANIFEST = "state.safetensors", "random-{process}.safetensors", "checkpoint.json"
 PREFIX = "step-"
 
 
@@ -57,12 +58,12 @@ def save(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    _write(aside / RANDOM.format(process=accelerator.process_index), _random_state())
+    states.save(aside / RANDOM.format(process=accelerator.process_index), _random_state())
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        weights = [parameter.detach().cpu() for parameter in parameters]
-        _write(aside / STATE, {"weights": weights, "optimizer": optimizer.state_dict(), "scaler": scaler})
+        state = {"weights": list(parameters), "optimizer": optimizer.state_dict(), "scaler": scaler}
+        states.save(aside / STATE, state)
         files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
         content = {"losses": list(losses), "identity": dict(identity), "files": files}
         run.write_json(aside / MANIFEST, content)
@@ -70,11 +71,6 @@ def save(
         aside.replace(final)
     accelerator.wait_for_everyone()
     return final
-
-
-def _write(path: Path, value: Any) -> None:
-    with run.whole_file(path) as aside:
-        torch.save(value, aside)
 
 
 def _random_state() -> dict[str, Any]:
@@ -156,13 +152,13 @@ def load(
             f"--resume: {checkpoint.folder} was made by {there} processes, this run has "
             f"{accelerator.num_processes}; start as many"
         )
-    state = torch.load(checkpoint.folder / STATE, map_location="cpu", weights_only=True)
+    state = states.load(checkpoint.folder / STATE)
     for parameter, saved in zip(parameters, state["weights"], strict=True):
         parameter.data.copy_(saved)
     optimizer.load_state_dict(state["optimizer"])
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
-    generators = torch.load(random, weights_only=True)
+    generators = states.load(random)
     torch.set_rng_state(generators["cpu"])
     if generators["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(generators["cuda"])

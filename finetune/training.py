@@ -33,6 +33,12 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
+    falls = KINDS[config.optimizer].scheduled
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config.steps, config.learning_rate, falls=falls)
+
+
 def train_steps(
     family: Family,
     cache: Cache,
@@ -56,7 +62,6 @@ def train_steps(
     denoiser = accelerator.prepare(family.denoiser)
     denoiser.train()
     switch(optimizer, training=True)
-    falls = KINDS[config.optimizer].scheduled
     for index in range(start, config.steps):
         batch = draw(
             cache,
@@ -67,8 +72,7 @@ def train_steps(
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(index, config.steps, config.learning_rate, falls=falls)
+        _set_rate(optimizer, config, index)
         with accelerator.autocast():
             loss = family.loss(denoiser, batch, config.snr_gamma)
         value = accelerator.reduce(loss.detach(), "mean").item()
@@ -80,6 +84,12 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad()
         yield Step(index=index, loss=value)
+    _finish(denoiser, optimizer, parameters, accelerator)
+
+
+def _finish(
+    denoiser: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter], accelerator: Any
+) -> None:
     switch(optimizer, training=False)
     if not all(parameter.isfinite().all() for parameter in parameters):
         raise FloatingPointError("the weights are not finite after the last step")

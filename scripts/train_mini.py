@@ -26,8 +26,9 @@ library_name: diffusers
 # mini
 
 A Stable Diffusion pipeline of {millions:.1f} M weights, trained from scratch on a CPU for 64x64 pictures of
-40 kinds of fruit. Prompts it knows: `a photo of banana`, and after it any of {phrases}. It
-knows nothing else: no other objects, no styles, no sentences.
+40 kinds of fruit. Prompts it knows: `a photo of banana`, and after it any of
+{phrases}. It knows nothing else: no other objects, no
+styles, no sentences.
 
 | | |
 |---|---|

@@ -1,6 +1,7 @@
 """Resume: N steps equal k, a stop and N - k, and a broken checkpoint is named and passed over."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, command, refusal
 
-from finetune import checkpoints
+from finetune import checkpoints, states
 from finetune.interrupt import Interrupt
 from orchard.errors import UserError
 
@@ -118,10 +119,10 @@ def halve(path: Path) -> None:
 
 DAMAGES = {
     "empty folder": lambda folder: [path.unlink() for path in folder.iterdir()],
-    "state cut in half": lambda folder: halve(folder / "state.pt"),
-    "state missing": lambda folder: (folder / "state.pt").unlink(),
-    "random state cut in half": lambda folder: halve(folder / "random-0.pt"),
-    "random state missing": lambda folder: (folder / "random-0.pt").unlink(),
+    "state cut in half": lambda folder: halve(folder / "state.safetensors"),
+    "state missing": lambda folder: (folder / "state.safetensors").unlink(),
+    "random state cut in half": lambda folder: halve(folder / "random-0.safetensors"),
+    "random state missing": lambda folder: (folder / "random-0.safetensors").unlink(),
     "manifest cut in half": lambda folder: halve(folder / "checkpoint.json"),
 }
 
@@ -159,12 +160,19 @@ def test_weights_optimizer_and_random_numbers_come_back(tmp_path):
     assert torch.equal(torch.rand(2), numbers)
 
 
+def test_nested_state_comes_back_as_it_was(tmp_path):
+    inner = {"betas": (0.9, 0.99), "rate": math.inf, "names": ["x"], "step": torch.tensor(3.0), "no": None}
+    value = {"state": {0: inner, 1: {}}, "flag": True}
+    states.save(tmp_path / "s.safetensors", value)
+    assert states.load(tmp_path / "s.safetensors") == value
+
+
 def test_another_number_of_processes_is_refused(tmp_path):
     fixture = Fixture(tmp_path)
     folder = fixture.save(1)
     manifest = json.loads((folder / "checkpoint.json").read_text())
-    shutil.copy(folder / "random-0.pt", folder / "random-1.pt")
-    manifest["files"]["random-1.pt"] = manifest["files"]["random-0.pt"]
+    shutil.copy(folder / "random-0.safetensors", folder / "random-1.safetensors")
+    manifest["files"]["random-1.safetensors"] = manifest["files"]["random-0.safetensors"]
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="by 2 processes, this run has 1"):
         checkpoints.load(

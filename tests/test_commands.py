@@ -114,7 +114,8 @@ def test_half_a_jpeg_stops_the_trainer_or_is_skipped_on_request(tmp_path, base):
 
 def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     names = ("apple", "banana", "orange")
-    assert {path.name for path in (flow / "adapters").iterdir()} == {f"{n}.safetensors" for n in names}
+    files = {path.name for path in (flow / "adapters").iterdir()}
+    assert files == {"README.md", *(f"{name}.safetensors" for name in names)}
     assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 75)
     lines = [json.loads(line) for line in (flow / "evaluation" / "records.jsonl").read_text().splitlines()]
     assert {(line["ratio"], line["seed"]) for line in lines} == {
@@ -164,7 +165,7 @@ def test_a_generator_that_saw_a_test_image_is_refused(flow, tmp_path):
 def test_too_few_synthetic_images_are_refused_before_training(flow, tmp_path):
     words = ("--ratios", "0", "--total", 1000, "--synthetic", flow / "shards")
     line = refusal(tmp_path, *EVALUATE, *words)
-    assert "70 images of apple" in line
+    assert "75 images of apple" in line
     assert "--count" in line
 
 

@@ -20,7 +20,8 @@ WHITE, WHITE_SHARE = 225, 0.65
 PIECE = 0.03
 SOLID = 0.92
 CLOSE, FAR = 0.5, 0.35
-KEPT = 0.6
+KEPT = 0.7
+PLAIN = 0.3
 DROPPED = 0.1
 
 
@@ -37,10 +38,12 @@ def table(names: tuple[str, ...]) -> list[str]:
 def draw(labels: np.ndarray, traits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(B,) labels and (B, 3) traits -> (B,) rows of `table`.
 
-    Each phrase is said in `KEPT` of the draws; `DROPPED` of the captions are empty, for classifier-free
-    guidance.
+    Each phrase is said in `KEPT` of the draws, and none in `PLAIN` of them whatever there would be to say:
+    else the plain caption would come to mean a scene, of which least can be told. `DROPPED` of the
+    captions are empty, for classifier-free guidance.
     """
     said = traits * (rng.random(traits.shape) < KEPT)
+    said[rng.random(len(traits)) < PLAIN] = 0
     rows = np.ravel_multi_index((labels, *said.T), (labels.max() + 1, *map(len, PHRASES)))
     return np.where(rng.random(len(labels)) < DROPPED, -1, rows)
 

@@ -1,0 +1,54 @@
+"""Nested state (of an optimiser, of a scaler) as one safetensors file, which runs no code when it is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from orchard.run import whole_file
+
+SHAPE = "shape"
+
+
+def save(path: Path, value: Any) -> None:
+    """Write tensors in any nesting of dicts, lists, tuples and plain values, whole or not at all."""
+    tensors: dict[str, torch.Tensor] = {}
+    shape = _packed(value, tensors)
+    with whole_file(path) as aside:
+        save_file(tensors, aside, metadata={SHAPE: json.dumps(shape)})
+
+
+def load(path: Path) -> Any:
+    """What `save` wrote, tensors on the CPU."""
+    with safe_open(path, framework="pt") as file:
+        return _unpacked(json.loads(file.metadata()[SHAPE]), file.get_tensor)
+
+
+def _packed(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """``value`` in JSON's types, each container and tensor as a pair of its kind and its contents."""
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return ["tensor", name]
+    if isinstance(value, dict):
+        # JSON's keys are strings, an optimiser's are numbers.
+        return ["dict", [[key, _packed(item, tensors)] for key, item in value.items()]]
+    if isinstance(value, list | tuple):
+        return [type(value).__name__, [_packed(item, tensors) for item in value]]
+    assert value is None or isinstance(value, bool | int | float | str), value
+    return ["plain", value]
+
+
+def _unpacked(packed: Any, tensor: Any) -> Any:
+    kind, content = packed
+    if kind == "tensor":
+        return tensor(content)
+    if kind == "dict":
+        return {key: _unpacked(item, tensor) for key, item in content}
+    if kind in ("list", "tuple"):
+        items = [_unpacked(item, tensor) for item in content]
+        return items if kind == "list" else tuple(items)
+    return content
