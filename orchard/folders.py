@@ -1,18 +1,15 @@
 """Image folders: which files count, and what their places and names say about label and split."""
 
-import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from orchard import splits
+from orchard import listings, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
+from orchard.listings import Listing
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"))
 SILENT_SUFFIXES = frozenset((".xml", ".txt", ".csv", ".json", ".jsonl", ".md", ".zip", ".npz"))
@@ -20,17 +17,6 @@ LEFTOVERS = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 # A number, and perhaps the one that a desktop gives to copies: apple_1, apple (2), apple_1 (2).
 NUMBERED = re.compile(r"^(?P<label>.*?[^\d\s_()-].*?)[ _-]*(?:\d+|\(\d+\))(?: ?\(\d+\))?$")
 MANY_CLASSES = "mixed"
-METADATA = ("metadata.csv", "metadata.jsonl")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """What metadata files say of the images, by file, and what a user should know of it."""
-
-    texts: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> ImageSet:
@@ -47,7 +33,7 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
             f"--data {root}: no images found; expected {root}/CLASS/*.jpg (or .png, .webp, …) "
             f"or files named CLASS_NUMBER.jpg {passed and f'({passed})'}"
         )
-    listing = _metadata(root, files)
+    listing = listings.read(root, files, list(_walk(root)))
     photos = _photos(root, files, listing, also)
     if not photos:
         raise UserError(f"--data {root}: no image of a single class found, only {MANY_CLASSES!r} ones")
@@ -177,55 +163,6 @@ def _empty_classes(files: Sequence[PurePosixPath], folders: Sequence[PurePosixPa
     expected = TRAIN if any(split for split, _ in places) else None
     inside = (_place(folder / "file") for folder in folders)
     return {names[0] for split, names in inside if len(names) == 1 and split == expected}
-
-
-def _metadata(root: Path, files: Sequence[PurePosixPath]) -> Listing:
-    rows: dict[str, dict[str, Any]] = {}
-    covered: set[str] = set()
-    for path in sorted(path for path in _walk(root) if path.name in METADATA):
-        folder = PurePosixPath(path.parent.relative_to(root).as_posix())
-        rows.update({str(folder / _file_name(path, row)): row for row in _rows(path)})
-        covered.update(str(file) for file in files if folder in file.parents)
-    notes = []
-    if silent := sorted(covered - rows.keys()):
-        notes.append(
-            f"metadata does not list {len(silent)} of {len(covered)} images "
-            f"({splits.listed(silent)}); they are kept, without a text"
-        )
-    if absent := sorted(rows.keys() - covered):
-        notes.append(f"metadata lists {len(absent)} images that are not there ({splits.listed(absent)})")
-    return Listing(
-        texts={file: row["text"] for file, row in rows.items() if row.get("text")},
-        labels={file: str(row["label"]) for file, row in rows.items() if row.get("label") not in (None, "")},
-        columns=tuple(dict.fromkeys(key for row in rows.values() for key in row if key)),
-        notes=tuple(notes),
-    )
-
-
-def _file_name(path: Path, row: Any) -> PurePosixPath:
-    """The image that a metadata row is about, checked with what the row says of it."""
-    if not isinstance(row, dict):
-        raise UserError(f'{path}: {row!r} is not an object; write one {{"file_name": …}} a line')
-    if not row.get("file_name"):
-        found = ", ".join(f"{key} {value}" for key, value in row.items())
-        raise UserError(f"{path}: a row has no file_name, found {found}; add it or remove the row")
-    file = PurePosixPath(str(row["file_name"]))
-    if file.is_absolute() or ".." in file.parts:
-        raise UserError(f"{path}: {file} leads out of its folder; list files below it")
-    if not isinstance(row.get("text"), str | None):
-        raise UserError(f"{path}: the text of {file} is {row['text']!r}; write a plain string")
-    return file
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                yield from csv.DictReader(file, restkey="")
-            else:
-                yield from (json.loads(line) for line in file if line.strip())
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
 
 
 def describe(images: ImageSet) -> str:

@@ -61,6 +61,37 @@ def test_caption_of_a_missing_image_is_noted(tmp_path):
     assert read(tmp_path).notes == ("metadata lists 1 images that are not there (apple/b.png)",)
 
 
+def test_a_text_file_beside_an_image_is_its_caption_and_the_folder_its_label(tmp_path):
+    write(tmp_path, ["apple/a.PNG", "pear/b.png", "pear/c.png"])
+    (tmp_path / "apple/a.txt").write_text("\ufeffa red\n apple ", encoding="utf-8")
+    (tmp_path / "pear/b.txt").write_text(" \n")
+    (tmp_path / "pear/notes.txt").write_text("not about an image")
+    found = read(tmp_path)
+    assert [(p.label, p.text) for p in found.photos] == [
+        ("apple", "a red apple"),
+        ("pear", None),
+        ("pear", None),
+    ]
+    assert found.notes == ()
+
+
+def test_two_captions_of_one_image_are_refused_when_they_differ(tmp_path, refused):
+    write(tmp_path, ["apple/a.png", "pear/b.png"])
+    (tmp_path / "metadata.csv").write_text("file_name,text\napple/a.png,red\npear/b.png,green\n")
+    (tmp_path / "apple/a.txt").write_text("red")
+    assert read(tmp_path).photos[0].text == "red"
+    (tmp_path / "apple/a.txt").write_text("ripe")
+    with refused("a.txt", "'ripe'", "'red'", "keep one"):
+        read(tmp_path)
+
+
+def test_a_caption_that_is_no_text_is_refused(tmp_path, refused):
+    write(tmp_path, ["apple/a.png"])
+    (tmp_path / "apple/a.txt").write_bytes(b"\xff\xfe\x00")
+    with refused("a.txt", "cannot be read"):
+        read(tmp_path)
+
+
 def test_metadata_without_labels_says_which_columns_it_has(tmp_path, refused):
     write(tmp_path, ["a.png", "b.png"])
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,red\nb.png,green\n")
