@@ -178,10 +178,18 @@ def _describe(
             f"resuming  {name} after step {start.step} ({start.folder})"
             for name, start in rest.starts.items()
         ),
+        *_prior_line(config),
         f"output    {config.output}",
         f"processes {processes}, precision {precision}",
     ):
         say(console, line)
+
+
+def _prior_line(config: TrainLora) -> list[str]:
+    if not config.prior_weight:
+        return []
+    pictures = f"{config.prior_count} of `{config.prior_prompt}` a class"
+    return [f"prior     {pictures}, weight {config.prior_weight:g}"]
 
 
 def _named(path: Path) -> str:

@@ -38,6 +38,12 @@ class TrainLora(cli.Sharing):
     """Min-SNR-gamma loss weighting; 0 turns it off. SD 3 has none."""
     prompt: str = prompts.DEFAULT
     """Prompt template; {label} becomes the class name."""
+    prior_weight: float = 0.0
+    """Weight of prior preservation, the loss on the base's own pictures of the class; 0 turns it off."""
+    prior_count: int = 100
+    """Pictures of each class that the base samples for it, once."""
+    prior_prompt: str = prompts.DEFAULT
+    """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
     save_every: int = 500
@@ -67,4 +73,8 @@ class TrainLora(cli.Sharing):
         cli.check(self.save_every >= 0, f"--save_every {self.save_every}: give 0 or more")
         cli.check(self.keep >= 0, f"--keep {self.keep}: give 0 or more")
         cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")
+        weight = self.prior_weight
+        cli.check(0 <= weight < math.inf, f"--prior_weight {weight}: give 0 or more")
+        cli.check(self.prior_count >= 1, f"--prior_count {self.prior_count}: give 1 or more")
         prompts.require_place(self.prompt)
+        prompts.require_place(self.prior_prompt)

@@ -61,7 +61,7 @@ class Family(ABC):
         return Cache(
             mean=torch.stack([mean for mean, _ in halves]),
             std=torch.stack([std for _, std in halves]),
-            prompts=self._text(unique),
+            prompts=self.text(unique),
             prompt_of=torch.tensor([unique.index(prompt) for prompt in prompts]),
         )
 
@@ -84,7 +84,7 @@ class Family(ABC):
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
         return (torch.cat(means) - shift) * scale, torch.cat(stds) * scale
 
-    def _text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """P prompts -> named text states, (P, ...) each."""
         blocks = [
             text.encode(self.pipe, prompts[start : start + ENCODE_BATCH], negative=False)

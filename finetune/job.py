@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora, optimizers
+from finetune import checkpoints, lora, optimizers, prior
+from finetune.batches import Cache
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import Family
@@ -96,6 +97,7 @@ def train(
         StopError: a signal came; a checkpoint was written.
     """
     config, denoiser = setup.config, setup.family.denoiser
+    caches = _caches(setup, job, pixels, same["precision"])
     alpha, targets = config.alpha or config.rank, setup.family.targets
     parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
     optimizer = setup.accelerator.prepare(
@@ -108,7 +110,7 @@ def train(
     elif setup.accelerator.is_main_process:
         checkpoints.clear(checkpoints.folder_of(config.output, job.name))
     try:
-        for loss in _losses(setup, job, pixels, parameters, optimizer, start=len(losses)):
+        for loss in _losses(setup, job, caches, parameters, optimizer, start=len(losses)):
             losses.append(loss)
             advance(1, f"loss {np.mean(losses[-50:]):.4f}")
             _keep(setup, job, optimizer, parameters, losses, same)
@@ -122,16 +124,28 @@ def train(
     return path
 
 
+def _caches(setup: Setup, job: Job, pixels: np.ndarray, precision: str) -> tuple[Cache, Cache | None]:
+    """What the photos become, and where asked for the base's own pictures; before any LoRA is in the base."""
+    config = setup.config
+    texts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in job.photos.photos]
+    photos = setup.family.encode(pixels, texts)
+    if not config.prior_weight:
+        return photos, None
+    return photos, prior.cache(config, setup.base, setup.family, job.classes, precision, setup.accelerator)
+
+
 def _losses(
-    setup: Setup, job: Job, pixels: np.ndarray, parameters: Any, optimizer: Any, start: int
+    setup: Setup,
+    job: Job,
+    caches: tuple[Cache, Cache | None],
+    parameters: Any,
+    optimizer: Any,
+    start: int,
 ) -> Iterator[float]:
-    photos = job.photos.photos
-    cache = setup.family.encode(
-        pixels, [photo.text or prompts.fill(setup.config.prompt, photo.label) for photo in photos]
-    )
-    names = [photo.path for photo in photos]
-    context = (cache, parameters, names, setup.config, setup.accelerator)
-    for step in train_steps(setup.family, *context, optimizer=optimizer, start=start):
+    photos, kept = caches
+    names = [photo.path for photo in job.photos.photos]
+    context = (photos, parameters, names, setup.config, setup.accelerator)
+    for step in train_steps(setup.family, *context, prior=kept, optimizer=optimizer, start=start):
         yield step.loss
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from finetune.batches import Cache, draw
+from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
 from finetune.families import Family
 from finetune.optimizers import KINDS, build, switch
+from orchard.splits import stable_hash
 
 WARM_UP = 0.05
 
@@ -33,6 +34,19 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def _draw(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Any) -> Batch:
+    """This process's slice of a step."""
+    return draw(
+        cache,
+        step,
+        batch_size=config.batch_size,
+        seed=seed,
+        flip=config.flip,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+
+
 def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
     falls = KINDS[config.optimizer].scheduled
     for group in optimizer.param_groups:
@@ -47,11 +61,13 @@ def train_steps(
     config: TrainLora,
     accelerator: Any,
     *,
+    prior: Cache | None = None,
     optimizer: Any = None,
     start: int = 0,
 ) -> Iterator[Step]:
     """Optimise ``parameters`` and yield after every step from ``start`` on.
 
+    An epoch is one of ``cache``; ``prior`` gives as many images to each step (DreamBooth's second term).
     ``optimizer`` is a prepared one whose state the caller keeps, by default a fresh one of the config's kind.
 
     Raises:
@@ -63,18 +79,13 @@ def train_steps(
     denoiser.train()
     switch(optimizer, training=True)
     for index in range(start, config.steps):
-        batch = draw(
-            cache,
-            index,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            flip=config.flip,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
+        batch = _draw(cache, index, config.seed, config, accelerator)
         _set_rate(optimizer, config, index)
         with accelerator.autocast():
             loss = family.loss(denoiser, batch, config.snr_gamma)
+            if prior is not None:
+                kept = _draw(prior, index, stable_hash("prior", config.seed), config, accelerator)
+                loss = loss + config.prior_weight * family.loss(denoiser, kept, config.snr_gamma)
         value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(value):
             files = ", ".join(names[row] for row in batch.rows)

@@ -1,0 +1,92 @@
+"""Prior preservation: the base's own pictures, sampled once, as a second term of the loss."""
+
+from pathlib import Path
+
+import numpy as np
+import pipelines
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from shell import TRAIN, command
+
+from finetune import lora, prior
+from finetune.batches import draw
+from finetune.config import TrainLora
+from finetune.families import StableDiffusion
+from finetune.training import train_steps
+from orchard import bases
+from orchard.splits import stable_hash
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def setting(folder: Path, output: Path, **options):
+    base = bases.resolve(str(folder))
+    family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
+    config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, batch_size=2, **options)
+    return config, base, family
+
+
+def test_pictures_are_sampled_once_and_kept_by_what_they_depend_on(tmp_path, folder, monkeypatch):
+    config, base, family = setting(folder, tmp_path)
+    found = prior.cache(config, base, family, ["apple", "pear"], "fp32", Accelerator())
+    assert len(found) == 6 and found.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.equal(found.mean[0], found.mean[1]) and not found.std.any()
+    assert not torch.equal(found.mean[0, 0], found.mean[0, 1])
+    monkeypatch.setattr(prior, "_sample", None)
+    again = prior.cache(config, base, family, ["pear", "apple"], "fp32", Accelerator())
+    assert torch.equal(again.mean[0, :3], found.mean[0, 3:])
+    other, _, _ = setting(folder, tmp_path, seed=1)
+    with pytest.raises(TypeError):
+        prior.cache(other, base, family, ["apple"], "fp32", Accelerator())
+
+
+def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
+    config, base, family = setting(folder, tmp_path)
+    latents = prior.cache(config, base, family, ["apple"], "fp32", Accelerator()).mean[0, :1]
+    seed = stable_hash("prior", config.seed, "a photo of apple", 0)
+    expected = family.pipe(
+        "a photo of apple",
+        generator=torch.Generator().manual_seed(seed),
+        num_inference_steps=prior.STEPS,
+        guidance_scale=prior.GUIDANCE,
+        output_type="pt",
+    ).images
+    vae = family.pipe.vae
+    with torch.no_grad():
+        decoded = vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
+    assert torch.allclose(decoded.clamp(0, 1), expected, atol=1e-4)
+
+
+def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_path, folder):
+    config, base, family = setting(folder, tmp_path)
+    kept = prior.cache(config, base, family, ["apple"], "fp32", Accelerator())
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    photos = family.encode(pixels, ["a photo of sks apple"] * 4)
+    parameters = lora.inject(family.denoiser, 2, 2, seed=0)
+    options = {"batch_size": 2, "flip": True}
+    with torch.no_grad():
+        first = family.loss(family.denoiser, draw(photos, 0, seed=0, **options), config.snr_gamma)
+        seed = stable_hash("prior", 0)
+        second = family.loss(family.denoiser, draw(kept, 0, seed=seed, **options), config.snr_gamma)
+    names = ["a", "b", "c", "d"]
+    step = next(train_steps(family, photos, parameters, names, config, Accelerator(), prior=kept))
+    assert step.loss == pytest.approx((first + 0.5 * second).item(), rel=1e-5)
+
+
+def test_the_command_keeps_the_pictures_and_trains_another_adapter(tmp_path, folder):
+    small = ("--base", folder, "--classes", "apple", "--shots", 4, "--steps", 3, "--batch_size", 2)
+    more = ("--prompt", "a photo of sks {label}", "--learning_rate", 0.1)
+    command(tmp_path, *TRAIN, *small, *more, "--output", "plain")
+    prior_options = ("--prior_weight", 1, "--prior_count", 4)
+    said = command(tmp_path, *TRAIN, *small, *more, "--output", "kept", *prior_options)
+    assert "4 of `a photo of {label}` a class, weight 1" in said
+    assert len(list((tmp_path / "kept" / "prior").iterdir())) == 1
+    files = [load_file(tmp_path / name / "apple.safetensors") for name in ("plain", "kept")]
+    assert any(not torch.equal(files[0][key], files[1][key]) for key in files[0])
