@@ -12,14 +12,15 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import card, optimizers, resume
+from finetune import card, logs, optimizers, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import family_of
 from finetune.interrupt import Interrupt
-from finetune.job import Job, Setup, StopError, identity
+from finetune.job import StopError, identity
 from finetune.job import train as train_job
 from finetune.resume import Rest
+from finetune.setup import Job, Setup
 from orchard import adapter, bases, cli, folders, hub, images, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
@@ -32,6 +33,7 @@ def train(config: TrainLora) -> None:
     """Run the command."""
     config.require_valid()
     optimizers.find(config.optimizer, config.learning_rate)
+    logs.require_tracker(config.log_with)
     accelerator, dtype = _accelerator(config)
     with accelerator.main_process_first():  # it downloads what the others find
         real = _real_set(config)
@@ -51,6 +53,7 @@ def train(config: TrainLora) -> None:
     run.writable(config.output)
     run.quiet_libraries()
     family = family_of(bases.load(base, dtype, accelerator.device), base)
+    logs.start(config, accelerator)
     written = []
     with Interrupt() as interrupt:
         setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)
@@ -111,7 +114,7 @@ def _real_set(config: TrainLora) -> ImageSet:
     train_split = train_split.keep(kept)
     for name in chosen:
         count = train_split.counts()[name]
-        least = max(1, config.shots)
+        least = max(2 if config.validate_every else 1, config.shots)
         cli.check(
             count >= least,
             f"class {name} has {count} training images, needs at least {least}; "
@@ -142,7 +145,12 @@ def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
 def _accelerator(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
-    accelerator = Accelerator(mixed_precision=MIXED[dtype], cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=MIXED[dtype],
+        cpu=device.type == "cpu",
+        log_with=None if config.log_with == "none" else config.log_with,
+        project_dir=config.output / logs.FOLDER,
+    )
     cli.check(
         config.batch_size % accelerator.num_processes == 0,
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "

@@ -46,6 +46,10 @@ class TrainLora(cli.Sharing):
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
+    validate_every: int = 0
+    """Steps between two losses on held-out photos, a tenth of each class, not trained on; 0 for none."""
+    log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Tracker, from its own package; losses also stand in logs/CLASS.jsonl of the output."""
     save_every: int = 500
     """Steps between two checkpoints; 0 saves only when a signal stops the run."""
     keep: int = 2
@@ -70,6 +74,8 @@ class TrainLora(cli.Sharing):
         cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
         cli.check(0 <= self.alpha < math.inf, f"--alpha {self.alpha}: give 0 or more")
         cli.check(0 <= self.snr_gamma < math.inf, f"--snr_gamma {self.snr_gamma}: give 0 or more")
+        every = self.validate_every
+        cli.check(every >= 0, f"--validate_every {every}: give 0 or more")
         cli.check(self.save_every >= 0, f"--save_every {self.save_every}: give 0 or more")
         cli.check(self.keep >= 0, f"--keep {self.keep}: give 0 or more")
         cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")

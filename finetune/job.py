@@ -1,54 +1,30 @@
 """One adapter: train it from the start or from a checkpoint, save it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora, optimizers, prior
-from finetune.batches import Cache
+from finetune import checkpoints, lora, optimizers, validation
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.families import Family
-from finetune.interrupt import Interrupt
-from finetune.training import train_steps
-from orchard import adapter, prompts, run
+from finetune.logs import Log
+from finetune.material import Material, prepare
+from finetune.setup import Job, Setup
+from finetune.training import Step, train_steps
+from orchard import adapter, run
 from orchard.bases import Base
 from orchard.errors import UserError
-from orchard.images import ImageSet, sha256
+from orchard.images import sha256
 from orchard.provenance import Provenance
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
 OUTCOMES = frozenset(
-    ("dry_run", "output", "save_every", "keep", "resume", "export", "push_to_hub", "private")
+    ("dry_run", "output", "save_every", "keep", "resume", "export", "log_with", "push_to_hub", "private")
 )
 """Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One adapter to train: its name, its classes and their photos."""
-
-    name: str
-    classes: tuple[str, ...]
-    photos: ImageSet
-
-    def path(self, output: Path) -> Path:
-        """Where its adapter goes."""
-        return output / f"{self.name}.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What all jobs of a run share."""
-
-    config: TrainLora
-    base: Base
-    family: Family
-    accelerator: Any
-    interrupt: Interrupt
 
 
 class StopError(Exception):
@@ -97,21 +73,22 @@ def train(
         StopError: a signal came; a checkpoint was written.
     """
     config, denoiser = setup.config, setup.family.denoiser
-    caches = _caches(setup, job, pixels, same["precision"])
+    material = prepare(setup, job, pixels, same["precision"])
     alpha, targets = config.alpha or config.rank, setup.family.targets
     parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
-    optimizer = setup.accelerator.prepare(
-        optimizers.build(config.optimizer, config.learning_rate, parameters)
-    )
+    optimizer = optimizers.build(config.optimizer, config.learning_rate, parameters)
+    optimizer = setup.accelerator.prepare(optimizer)
     losses: list[float] = []
     if start is not None:
         checkpoints.load(start, setup.accelerator, optimizer, parameters)
         losses += start.losses
     elif setup.accelerator.is_main_process:
         checkpoints.clear(checkpoints.folder_of(config.output, job.name))
+    log = Log(config, job.name, setup.accelerator, done=len(losses))
     try:
-        for loss in _losses(setup, job, caches, parameters, optimizer, start=len(losses)):
-            losses.append(loss)
+        for step in _steps(setup, material, parameters, optimizer, start=len(losses)):
+            losses.append(step.loss)
+            log.step(len(losses), _values(setup, material, step))
             advance(1, f"loss {np.mean(losses[-50:]):.4f}")
             _keep(setup, job, optimizer, parameters, losses, same)
     except FloatingPointError as error:
@@ -124,29 +101,19 @@ def train(
     return path
 
 
-def _caches(setup: Setup, job: Job, pixels: np.ndarray, precision: str) -> tuple[Cache, Cache | None]:
-    """What the photos become, and where asked for the base's own pictures; before any LoRA is in the base."""
-    config = setup.config
-    texts = [photo.text or prompts.fill(config.prompt, photo.label) for photo in job.photos.photos]
-    photos = setup.family.encode(pixels, texts)
-    if not config.prior_weight:
-        return photos, None
-    return photos, prior.cache(config, setup.base, setup.family, job.classes, precision, setup.accelerator)
+def _steps(setup: Setup, material: Material, parameters: Any, optimizer: Any, start: int) -> Iterator[Step]:
+    context = (material.photos, parameters, material.names, setup.config, setup.accelerator)
+    return train_steps(setup.family, *context, prior=material.prior, optimizer=optimizer, start=start)
 
 
-def _losses(
-    setup: Setup,
-    job: Job,
-    caches: tuple[Cache, Cache | None],
-    parameters: Any,
-    optimizer: Any,
-    start: int,
-) -> Iterator[float]:
-    photos, kept = caches
-    names = [photo.path for photo in job.photos.photos]
-    context = (photos, parameters, names, setup.config, setup.accelerator)
-    for step in train_steps(setup.family, *context, prior=kept, optimizer=optimizer, start=start):
-        yield step.loss
+def _values(setup: Setup, material: Material, step: Step) -> dict[str, float]:
+    """What the log says of a step; the loss on held-out photos where one is due."""
+    values = {"loss": step.loss, "learning_rate": step.learning_rate}
+    every = setup.config.validate_every
+    if material.held_out is not None and step.index % every == every - 1:
+        with setup.accelerator.autocast():
+            values["validation_loss"] = validation.loss(setup.family, material.held_out, setup.config.seed)
+    return values
 
 
 def _keep(

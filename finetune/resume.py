@@ -8,7 +8,8 @@ from typing import Any
 from finetune import checkpoints
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.job import Job, is_done
+from finetune.job import is_done
+from finetune.setup import Job
 from orchard.errors import UserError
 
 LATEST = "latest"

@@ -18,10 +18,11 @@ WARM_UP = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One optimiser step: its number from 0 and the loss over all processes."""
+    """One optimiser step: its number from 0, the loss over all processes, the learning rate it took."""
 
     index: int
     loss: float
+    learning_rate: float
 
 
 def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> float:
@@ -94,7 +95,7 @@ def train_steps(
         accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        yield Step(index=index, loss=value)
+        yield Step(index=index, loss=value, learning_rate=optimizer.param_groups[0]["lr"])
     _finish(denoiser, optimizer, parameters, accelerator)
 
 

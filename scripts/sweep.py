@@ -46,11 +46,13 @@ def main() -> None:
     args.output = args.output.resolve()
     photos, adapters = args.output / "photos", args.output / "adapters"
     train = sources.load(args.data).of(TRAIN)
-    hold_out(train, photos)
+    counts = hold_out(train, photos)
+    # Classes keep their shares, and none needs more than there is of it.
+    total = args.count * sum(counts.values()) // max(counts.values())
     if len(stages.adapters(adapters)) < len(train.classes):
         options = ("--base", args.base, "--steps", args.train_steps, "--output", adapters)
         stages.finetune("--data", photos, *options)
-    rows = [row(args, *pair) for pair in product(args.guidance, args.steps)]
+    rows = [row(args, total, *pair) for pair in product(args.guidance, args.steps)]
     with (args.output / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     table = Table(*COLUMNS)
@@ -59,16 +61,20 @@ def main() -> None:
     Console().print(table)
 
 
-def hold_out(train: ImageSet, folder: Path) -> None:
-    """Lay the training split out as ``train/CLASS`` and ``test/CLASS``, a fifth of each class in test."""
+def hold_out(train: ImageSet, folder: Path) -> dict[str, int]:
+    """Lay the training split out as ``train/CLASS`` and ``test/CLASS``, a fifth of each class in test.
+
+    Photos left to train on, by class.
+    """
     held_out = splits.hold_out(train, SHARE, "sweep")
     for photo in train.photos:
         part = folder / ("test" if photo.sha256 in held_out else "train") / photo.label
         part.mkdir(parents=True, exist_ok=True)
         (part / f"{photo.sha256[:16]}{Path(photo.path).suffix}").write_bytes(photo.read())
+    return train.keep(photo for photo in train.photos if photo.sha256 not in held_out).counts()
 
 
-def row(args: argparse.Namespace, guidance: float, steps: int) -> tuple[float, ...]:
+def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tuple[float, ...]:
     """Sample and score one pair of settings; values in the order of `COLUMNS`."""
     name = f"guidance{guidance:g}-steps{steps}"
     shards, scores = args.output / f"shards-{name}", args.output / f"scores-{name}"
@@ -80,7 +86,6 @@ def row(args: argparse.Namespace, guidance: float, steps: int) -> tuple[float, .
         speed.write_text(json.dumps(len(lora[1:]) * args.count / seconds))
     sets = ["--data", args.output / "photos", "--synthetic", shards, "--output", scores]
     size = ["--steps", args.classify_steps, "--seeds", args.seeds]
-    total = len(stages.adapters(args.output / "adapters")) * args.count
     stages.evaluate("--ratios", "0", "--total", total, *sets, *size)
     records = [json.loads(line) for line in (scores / "records.jsonl").read_text().splitlines()]
     accuracy = [record["accuracy"] for record in records]

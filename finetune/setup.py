@@ -1,0 +1,35 @@
+"""What a run consists of: its jobs, and what they share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.config import TrainLora
+from finetune.families import Family
+from finetune.interrupt import Interrupt
+from orchard.bases import Base
+from orchard.images import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One adapter to train: its name, its classes and their photos."""
+
+    name: str
+    classes: tuple[str, ...]
+    photos: ImageSet
+
+    def path(self, output: Path) -> Path:
+        """Where its adapter goes."""
+        return output / f"{self.name}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all jobs of a run share."""
+
+    config: TrainLora
+    base: Base
+    family: Family
+    accelerator: Any
+    interrupt: Interrupt

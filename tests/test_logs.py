@@ -1,0 +1,84 @@
+"""The log of a run, its trackers, and the loss on held-out photos."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pipelines
+import pytest
+import torch
+from shell import TRAIN, command, refusal
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from finetune import logs, validation
+from finetune.batches import Cache
+from finetune.families import StableDiffusion
+from orchard import bases, sources
+from orchard.images import TRAIN as TRAINING
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def words(base: Path, *more: object) -> tuple[object, ...]:
+    size = ("--shots", 5, "--steps", 6, "--batch_size", 2, "--rank", 2)
+    return (*TRAIN, "--base", base, "--classes", "apple", *size, *more)
+
+
+def read(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "adapters/logs/apple.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_every_step_is_a_line_and_a_resumed_run_has_each_once(base, tmp_path):
+    options = ("--validate_every", 3, "--log_with", "tensorboard", "--save_every", 4, "--keep", 0)
+    command(tmp_path, *words(base, *options))
+    lines = read(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [3, 6]
+    assert all(line["loss"] > 0 and line["images_per_second"] > 0 for line in lines)
+    events = EventAccumulator(str(tmp_path / "adapters" / "logs" / "orchard"))
+    events.Reload()
+    tracked = [event.value for event in events.Scalars("apple/loss")]
+    assert tracked == pytest.approx([line["loss"] for line in lines])
+
+    (tmp_path / "adapters" / "apple.safetensors").unlink()
+    command(tmp_path, *words(base, *options, "--resume", "latest"))
+    again = read(tmp_path)
+    for key in ("step", "loss", "learning_rate", "validation_loss"):
+        assert [line.get(key) for line in again] == [line.get(key) for line in lines], key
+    shutil.rmtree(tmp_path / "adapters")
+
+
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, refused):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refused("--log_with wandb", "pip install wandb"):
+        logs.require_tracker("wandb")
+    logs.require_tracker("none")
+
+
+def test_a_tenth_of_each_class_is_held_out_of_training(fruit):
+    photos = sources.load(str(fruit)).of(TRAINING)
+    kept, apart = validation.hold_out(photos)
+    assert apart.counts() == {"apple": 8, "banana": 7, "orange": 7}
+    assert not kept.hashes() & apart.hashes()
+    assert len(kept) + len(apart) == len(photos)
+
+
+def test_the_held_out_loss_never_changes_by_itself(base):
+    found = bases.resolve(str(base))
+    family = StableDiffusion.of(bases.load(found, torch.float32, torch.device("cpu")), found)
+    mean = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    texts = family.text(["a photo of apple"])
+    cache = Cache(mean=mean, std=mean.abs() * 0.1, prompts=texts, prompt_of=torch.zeros(3, dtype=torch.long))
+    first = validation.loss(family, cache, seed=0)
+    torch.rand(10)
+    assert validation.loss(family, cache, seed=0) == first
+    assert validation.loss(family, cache, seed=1) != first
+
+
+def test_a_class_of_one_photo_cannot_be_validated(base, tmp_path):
+    line = refusal(tmp_path, *words(base, "--validate_every", 2, "--data", "demo", "--shots", 10**6))
+    assert "needs at least" in line
