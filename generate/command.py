@@ -82,9 +82,9 @@ def _describe(
         say(
             console,
             f"class     {job.label}: {config.count} images, {new} to sample; base {job.base.name}, "
-            f"LoRA {name}, prompt {job.prompt!r}",
+            f"LoRA {name}, prompt {job.prompt!r}, {job.origin.arguments['steps']} steps",
         )
-    say(console, f"sampler   {config.scheduler}, {config.steps} steps, guidance {config.guidance}")
+    say(console, f"sampler   {config.scheduler}, guidance {config.guidance}")
     say(console, f"output    {config.output}, {config.shard_size} images a shard")
     say(console, f"processes {processes}, each takes whole shards; precision {precision}")
 
@@ -108,7 +108,7 @@ def _sample_group(
     sampler = Sampler(
         pipe,
         scheduler=config.scheduler,
-        steps=config.steps,
+        steps=job.origin.arguments["steps"],
         guidance=config.guidance,
         batch_size=config.batch_size,
     )

@@ -13,6 +13,8 @@ from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.shards import Origin
 
+STEPS, USUAL_STEPS = 20, {"mini": 10}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -82,14 +84,15 @@ def _job(
     precision: str,
 ) -> Job:
     run.require_distinct_files(names)
-    require_scheduler(config.scheduler, config.steps, base)
+    steps = config.steps or USUAL_STEPS.get(base.name, STEPS)
+    require_scheduler(config.scheduler, steps, base)
     arguments: dict[str, Any] = {
         "base": base.name,
         "base_digest": base.digest,
         "lora": one.digest if one else "",
         "lora_scale": one.scale if one else None,
         "prompt": prompts.fill(prompt, label),
-        "steps": config.steps,
+        "steps": steps,
         "guidance": config.guidance,
         "scheduler": config.scheduler,
         "seed": config.seed,
