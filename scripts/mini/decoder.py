@@ -37,6 +37,52 @@ class Adversary(nn.Module):
         return self.network(images)
 
 
+class Sharpener:
+    """Decoder and adversary, an optimiser each, and the step that trains both."""
+
+    def __init__(self, vae: AutoencoderKL, features: Features) -> None:
+        self.vae, self.features = vae, features
+        self.adversary = Adversary().to(memory_format=torch.channels_last)
+        self.learned = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+        for parameter in self.learned:
+            parameter.requires_grad_(True)
+        self.judging = list(self.adversary.parameters())
+        self.optimizers = [torch.optim.AdamW(p, PEAK, BETAS) for p in (self.learned, self.judging)]
+        self.decode = torch.compile(lambda codes: vae.decoder(vae.post_quant_conv(codes)), dynamic=False)
+
+    def state(self) -> dict:
+        """For a checkpoint."""
+        return {
+            "vae": self.vae.state_dict(),
+            "adversary": self.adversary.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def restore(self, state: dict) -> None:
+        """Take what `state` gave."""
+        self.vae.load_state_dict(state["vae"])
+        self.adversary.load_state_dict(state["adversary"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def step(self, codes: Tensor, images: Tensor, rate: float, weight: float) -> dict[str, float]:
+        """One update of the decoder, ``weight`` on fooling the adversary, then one of the adversary."""
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = self.decode(codes).float()
+            pixel = (decoded - images).abs().mean()
+            perceptual = distance(self.features, decoded, images).float()
+            fooled = -self.adversary(decoded).float().mean()
+        _update(self.optimizers[0], pixel + PERCEPTUAL * perceptual + weight * fooled, self.learned)
+        with torch.autocast("cpu", torch.bfloat16):
+            real, fake = self.adversary(images).float(), self.adversary(decoded.detach()).float()
+        hinge = (F.relu(1 - real) + F.relu(1 + fake)).mean()
+        _update(self.optimizers[1], hinge, self.judging)
+        parts = {"l1": pixel, "perceptual": perceptual, "fooled": fooled, "hinge": hinge}
+        return {name: value.item() for name, value in parts.items()}
+
+
 def train(
     vae: AutoencoderKL,
     photos: Photos,
@@ -50,46 +96,21 @@ def train(
 
     ``latents`` are `autoencoder.encode_all`'s; they stay valid, since the encoder is not touched.
     """
-    learned = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    for parameter in learned:
-        parameter.requires_grad_(True)
-    adversary = Adversary().to(memory_format=torch.channels_last)
-    optimizers = [torch.optim.AdamW(p, PEAK, BETAS) for p in (learned, list(adversary.parameters()))]
+    sharpener = Sharpener(vae, features)
     clock = loop.Clock(name="decoder", budget=seconds, batch_size=BATCH)
     path = work / "decoder.pt"
     state = loop.restore(path, clock)
     if state:
-        vae.load_state_dict(state["vae"])
-        adversary.load_state_dict(state["adversary"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        sharpener.restore(state)
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 4, clock.step])
-    decode = torch.compile(lambda codes: vae.decoder(vae.post_quant_conv(codes)), dynamic=False)
-
-    def keep() -> None:
-        states = [optimizer.state_dict() for optimizer in optimizers]
-        loop.save(path, clock, vae=vae.state_dict(), adversary=adversary.state_dict(), optimizers=states)
-
     for due in loop.ticks(clock, work / "log.jsonl"):
         if due:
-            keep()
+            loop.save(path, clock, **sharpener.state())
         codes, images = _batch(photos, latents, rng)
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = loop.learning_rate(clock.done, PEAK)
-        with torch.autocast("cpu", torch.bfloat16):
-            decoded = decode(codes).float()
-            pixel, perceptual = (decoded - images).abs().mean(), distance(features, decoded, images)
-            fooled = -adversary(decoded).float().mean()
         weight = ADVERSARIAL if clock.done > HEAD_START else 0.0
-        _step(optimizers[0], pixel + PERCEPTUAL * perceptual.float() + weight * fooled, learned)
-        with torch.autocast("cpu", torch.bfloat16):
-            real, fake = adversary(images).float(), adversary(decoded.detach()).float()
-        hinge = (F.relu(1 - real) + F.relu(1 + fake)).mean()
-        _step(optimizers[1], hinge, list(adversary.parameters()))
-        parts = {"l1": pixel, "perceptual": perceptual, "fooled": fooled, "hinge": hinge}
-        clock.losses = {name: value.item() for name, value in parts.items()}
-    keep()
+        clock.losses = sharpener.step(codes, images, loop.learning_rate(clock.done, PEAK), weight)
+    loop.save(path, clock, **sharpener.state())
     return vae.eval().requires_grad_(False)
 
 
@@ -104,7 +125,7 @@ def _batch(photos: Photos, latents: Tensor, rng: np.random.Generator) -> tuple[T
     return codes, images.contiguous(memory_format=torch.channels_last)
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:
     optimizer.zero_grad()
     loss.backward(inputs=parameters)
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
