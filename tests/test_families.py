@@ -57,7 +57,7 @@ def image(pipe) -> np.ndarray:
 def hand_made(family, times: list[float]) -> Batch:
     """A batch of random latents at chosen times."""
     generator = torch.Generator().manual_seed(0)
-    states = family._text([PROMPT])
+    states = family.text([PROMPT])
     latents, noise = torch.randn(2, len(times), 4, 16, 16, generator=generator)
     return Batch(
         latents=latents,
