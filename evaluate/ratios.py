@@ -73,12 +73,12 @@ def mix(design: str, ratio: float, real: Mapping[str, int], total: int = 0) -> M
 
 def require_enough(mixtures: Sequence[Mixture], there: Mapping[str, int], folder: object) -> None:
     """Raise `UserError` when a mixture needs more synthetic images of a class than there are."""
-    for name in there:
-        needed = max(mixture.synthetic[name] for mixture in mixtures)
-        if there[name] < needed:
-            how = f"--count {needed} or more" if there[name] else f"the adapter of {name}"
+    needed = {name: max(mixture.synthetic[name] for mixture in mixtures) for name in there}
+    for name, count in needed.items():
+        if there[name] < count:
+            how = f"--count {max(needed.values())} or more" if there[name] else f"the adapter of {name}"
             raise UserError(
-                f"--synthetic {folder}: {there[name]} images of {name}, the mixtures need {needed}; "
+                f"--synthetic {folder}: {there[name]} images of {name}, the mixtures need {count}; "
                 f"run python -m generate with {how}"
             )
 

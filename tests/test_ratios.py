@@ -56,3 +56,9 @@ def test_a_smaller_draw_lies_in_a_larger_one():
     assert {p.path for p in small} < {p.path for p in large}
     other = draw(photos, {"apple": 5, "pear": 5}, "real", 1)
     assert {p.path for p in small} != {p.path for p in other}
+
+
+def test_too_few_synthetic_images_name_a_count_that_is_enough_for_every_class(refused):
+    wanted = mix("substitute", 0.0, {"apple": 5, "pear": 8})
+    with refused("4 images of apple, the mixtures need 5", "--count 8 or more"):
+        require_enough([wanted], {"apple": 4, "pear": 4}, "shards")
