@@ -1,7 +1,7 @@
 """Cached latents and prompts, and batches that depend on (seed, step) alone.
 
 Nothing here has state: step k draws the same images, noise and times whatever ran before it and
-however many processes share it, each of which takes its slice of the whole batch.
+however many processes share it, each of which takes its slices of the whole.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.loss import offset_noise
 from orchard.splits import stable_hash
 
 
@@ -34,7 +35,7 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One process's slice of a step.
+    """A slice of a step.
 
     ``latents`` and ``noise``: (b, C, h, w); ``times``: (b,) float64 on the CPU, uniform in [0, 1), which
     the family turns into noise levels; ``text``: text states by name, (b, ...) each; ``rows``: the images.
@@ -75,10 +76,11 @@ def draw(
     batch_size: int,
     seed: int,
     flip: bool,
-    process: int = 0,
-    processes: int = 1,
+    noise_offset: float = 0.0,
+    part: int = 0,
+    parts: int = 1,
 ) -> Batch:
-    """The slice of step ``step`` that ``process`` of ``processes`` works on."""
+    """Slice ``part`` of ``parts`` of a step, which processes work on at once or one after another."""
     rows = rows_of(step, len(cache), batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
     shape = (batch_size, *cache.mean.shape[2:])
@@ -86,12 +88,13 @@ def draw(
     noise = torch.randn(shape, generator=generator)
     times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
-    mine = slice(process, None, processes)
+    shifts = torch.randn(shape[:2], generator=generator)
+    mine = slice(part, None, parts)
     index = torch.tensor(rows)[mine]
     latents = cache.mean[mirrored[mine], index] + cache.std[mirrored[mine], index] * posterior[mine]
     return Batch(
         latents=latents,
-        noise=noise[mine],
+        noise=offset_noise(noise[mine], shifts[mine], noise_offset),
         times=times[mine],
         text={name: states[cache.prompt_of[index]] for name, states in cache.prompts.items()},
         rows=index.tolist(),

@@ -1,7 +1,8 @@
 """Exact resume: everything a stopped run needs to go on as if it had never stopped.
 
-Batches depend on (seed, step) alone and the learning rate on the step, so a checkpoint holds the weights, the
-optimiser, the loss scaler and the random generators, which dropout inside a base may use.
+Batches depend on (seed, step) alone and the learning rate on the step, so a checkpoint holds the weights,
+their moving average, the optimiser, the loss scaler and the random generators, which dropout inside a base
+may use.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from finetune import states
+from finetune.learner import Learner
 from orchard import run
 from orchard.errors import UserError
 
@@ -43,8 +45,7 @@ def folder_of(output: Path, job: str) -> Path:
 def save(
     folder: Path,
     accelerator: Any,
-    optimizer: Any,
-    parameters: Sequence[torch.nn.Parameter],
+    learner: Learner,
     losses: Sequence[float],
     identity: Mapping[str, Any],
 ) -> Path:
@@ -59,11 +60,11 @@ def save(
         aside.mkdir(parents=True)
     accelerator.wait_for_everyone()
     states.save(aside / RANDOM.format(process=accelerator.process_index), _random_state())
+    state = learner.state()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        state = {"weights": list(parameters), "optimizer": optimizer.state_dict(), "scaler": scaler}
-        states.save(aside / STATE, state)
+        states.save(aside / STATE, {**state, "scaler": scaler})
         files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
         content = {"losses": list(losses), "identity": dict(identity), "files": files}
         run.write_json(aside / MANIFEST, content)
@@ -137,10 +138,8 @@ def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
         )
 
 
-def load(
-    checkpoint: Checkpoint, accelerator: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter]
-) -> None:
-    """Put weights, optimiser, scaler and random generators back as they were.
+def load(checkpoint: Checkpoint, accelerator: Any, learner: Learner) -> None:
+    """Put weights, their average, optimiser, scaler and random generators back as they were.
 
     Raises:
         UserError: the checkpoint was made by another number of processes.
@@ -153,9 +152,7 @@ def load(
             f"{accelerator.num_processes}; start as many"
         )
     state = states.load(checkpoint.folder / STATE)
-    for parameter, saved in zip(parameters, state["weights"], strict=True):
-        parameter.data.copy_(saved)
-    optimizer.load_state_dict(state["optimizer"])
+    learner.restore(state)
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     generators = states.load(random)

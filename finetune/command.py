@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import card, logs, optimizers, resume
+from finetune import card, logs, objective, optimizers, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
+from finetune.devices import accelerator_for, require_jobs
 from finetune.families import family_of
 from finetune.interrupt import Interrupt
 from finetune.job import StopError, identity
@@ -26,21 +25,21 @@ from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 from orchard.terminal import bar, say
 
-MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
 
 def train(config: TrainLora) -> None:
     """Run the command."""
     config.require_valid()
     optimizers.find(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
-    accelerator, dtype = _accelerator(config)
+    accelerator, dtype = accelerator_for(config)
     with accelerator.main_process_first():  # it downloads what the others find
         real = _real_set(config)
         base = bases.resolve(config.base)
+    objective.require_fit(config, base)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
+    require_jobs(config, accelerator, len(jobs))
     precision = run.dtype_name(dtype)
     same = {job.name: identity(config, base, job, precision) for job in jobs}
     rest = resume.find(config, jobs, same)
@@ -142,23 +141,6 @@ def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
     ]
 
 
-def _accelerator(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
-    device = run.processes().device
-    dtype = run.torch_dtype(config.precision, device)
-    accelerator = Accelerator(
-        mixed_precision=MIXED[dtype],
-        cpu=device.type == "cpu",
-        log_with=None if config.log_with == "none" else config.log_with,
-        project_dir=config.output / logs.FOLDER,
-    )
-    cli.check(
-        config.batch_size % accelerator.num_processes == 0,
-        f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
-        "give a multiple",
-    )
-    return accelerator, dtype
-
-
 def _describe(
     console: Console,
     config: TrainLora,
@@ -179,7 +161,7 @@ def _describe(
         ),
         f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
         f"adapters  {', '.join(job.name for job in jobs)}: rank {config.rank}, "
-        f"{config.steps} steps of {config.batch_size} images",
+        f"{config.steps} steps of {_images_a_step(config)} images",
         *(f"finished  {name}" for name in sorted(rest.done)),
         *(f"passed by {line}" for line in rest.broken),
         *(
@@ -191,6 +173,12 @@ def _describe(
         f"processes {processes}, precision {precision}",
     ):
         say(console, line)
+
+
+def _images_a_step(config: TrainLora) -> str:
+    if config.accumulation == 1:
+        return str(config.batch_size)
+    return f"{config.accumulation} x {config.batch_size}"
 
 
 def _prior_line(config: TrainLora) -> list[str]:

@@ -8,6 +8,18 @@ from typing import Literal
 from orchard import cli, prompts
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
+LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
+TimestepSampling = Literal["logit_normal", "uniform", "mode", "cosmap"]
+LEAST = {
+    "rank": 1,
+    "steps": 1,
+    "batch_size": 1,
+    "accumulation": 1,
+    "prior_count": 1,
+    **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
+    **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
+}
+"""Options that only have a lower limit, or this one among others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +37,11 @@ class TrainLora(cli.Sharing):
     steps: int = 400
     """Optimiser steps an adapter."""
     batch_size: int = 16
-    """Images a step, over all processes together."""
+    """Images worked on at once, divided among all processes."""
+    accumulation: int = 1
+    """Batches whose gradients are summed into one step: a step sees batch_size times as many images."""
+    gradient_checkpointing: bool = False
+    """Compute activations again instead of keeping them: less memory, slower, the same adapter."""
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 1e-3
@@ -34,8 +50,22 @@ class TrainLora(cli.Sharing):
     """LoRA rank, 1 to 128."""
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    ema_decay: float = 0.0
+    """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
+    loss_weighting: LossWeighting = "auto"
+    """How much each noise level weighs; auto is min_snr, and none for SD 3 or with --snr_gamma 0."""
     snr_gamma: float = 5.0
-    """Min-SNR-gamma loss weighting; 0 turns it off. SD 3 has none."""
+    """Gamma of min_snr; 0 turns it off."""
+    noise_offset: float = 0.0
+    """Scale of noise that is equal over a channel, e.g. 0.05, for darker and brighter images; 0 for none."""
+    timestep_sampling: TimestepSampling = "logit_normal"
+    """How often SD 3 is trained at each noise level."""
+    logit_mean: float = 0.0
+    """Mean of logit_normal; above 0 draws more noise."""
+    logit_std: float = 1.0
+    """Standard deviation of logit_normal, above 0."""
+    mode_scale: float = 1.29
+    """Scale of mode, -1 to 1.75; above 0 draws the middle more often."""
     prompt: str = prompts.DEFAULT
     """Prompt template; {label} becomes the class name."""
     prior_weight: float = 0.0
@@ -48,6 +78,10 @@ class TrainLora(cli.Sharing):
     """Mirror half of the images; turn off where a mirror image is another class."""
     validate_every: int = 0
     """Steps between two losses on held-out photos, a tenth of each class, not trained on; 0 for none."""
+    preview_every: int = 0
+    """Steps between two sheets of samples with fixed seeds, previews/CLASS-STEP.png; 0 for none."""
+    sheets: bool = True
+    """Also write CLASS-loss.png and CLASS-samples.png: the curve, and samples before and after training."""
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Tracker, from its own package; losses also stand in logs/CLASS.jsonl of the output."""
     save_every: int = 500
@@ -67,20 +101,35 @@ class TrainLora(cli.Sharing):
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
         cli.require_distinct("--classes", self.classes)
-        cli.check(1 <= self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
-        cli.check(self.steps >= 1, f"--steps {self.steps}: give 1 or more")
-        cli.check(self.batch_size >= 1, f"--batch_size {self.batch_size}: give 1 or more")
-        rate = self.learning_rate
-        cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
-        cli.check(0 <= self.alpha < math.inf, f"--alpha {self.alpha}: give 0 or more")
-        cli.check(0 <= self.snr_gamma < math.inf, f"--snr_gamma {self.snr_gamma}: give 0 or more")
-        every = self.validate_every
-        cli.check(every >= 0, f"--validate_every {every}: give 0 or more")
-        cli.check(self.save_every >= 0, f"--save_every {self.save_every}: give 0 or more")
-        cli.check(self.keep >= 0, f"--keep {self.keep}: give 0 or more")
-        cli.check(self.shots >= 0, f"--shots {self.shots}: give 0 or more")
-        weight = self.prior_weight
-        cli.check(0 <= weight < math.inf, f"--prior_weight {weight}: give 0 or more")
-        cli.check(self.prior_count >= 1, f"--prior_count {self.prior_count}: give 1 or more")
+        self._require_ranges()
+        self._require_consistent()
         prompts.require_place(self.prompt)
         prompts.require_place(self.prior_prompt)
+
+    def _require_ranges(self) -> None:
+        """Limits of single options."""
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            cli.check(least <= value < math.inf, f"--{name} {value}: give {least} or more")
+        rate, decay = self.learning_rate, self.ema_decay
+        cli.check(self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
+        cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
+        cli.check(decay < 1, f"--ema_decay {decay}: give 0 (off) or more, less than 1")
+        cli.check(math.isfinite(self.logit_mean), f"--logit_mean {self.logit_mean}: give a number")
+        cli.check(0 < self.logit_std < math.inf, f"--logit_std {self.logit_std}: give more than 0")
+        cli.check(-1 <= self.mode_scale <= 1.75, f"--mode_scale {self.mode_scale}: give -1 to 1.75")
+
+    def _require_consistent(self) -> None:
+        """Options that contradict each other."""
+        weighting, gamma = self.loss_weighting, self.snr_gamma
+        if weighting == "min_snr":
+            cli.check(gamma > 0, "--loss_weighting min_snr: with --snr_gamma 0 it weighs nothing; give more")
+        if weighting in ("debiased", "none"):
+            cli.check(
+                gamma == TrainLora.snr_gamma,
+                f"--snr_gamma {gamma:g}: belongs to min_snr, not to --loss_weighting {weighting}; give one",
+            )
+        cli.check(
+            not (self.ema_decay and self.optimizer == "schedulefree"),
+            f"--ema_decay {self.ema_decay:g}: --optimizer schedulefree averages the weights itself; give one",
+        )

@@ -11,17 +11,8 @@ from torch import Tensor
 
 from finetune import lora
 from finetune.batches import Batch, Cache
-from finetune.loss import (
-    diffuse,
-    diffusion_loss,
-    flow_target,
-    interpolate,
-    logit_normal,
-    snr,
-    snr_weights,
-    target,
-    timesteps_of,
-)
+from finetune.loss import diffuse, diffusion_loss, flow_target, interpolate, snr, target, timesteps_of
+from finetune.objective import Objective
 from orchard import text
 from orchard.bases import FAMILIES, Base
 
@@ -93,10 +84,10 @@ class Family(ABC):
         return {name: torch.cat([block[name].float().cpu() for block in blocks]) for name in blocks[0]}
 
     @abstractmethod
-    def loss(self, denoiser: Any, batch: Batch, gamma: float) -> Tensor:
+    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32.
 
-        ``denoiser`` is `denoiser` as the caller has wrapped it; ``gamma`` is Min-SNR-gamma, 0 for none.
+        ``denoiser`` is `denoiser` as the caller has wrapped it.
         """
 
 
@@ -118,7 +109,7 @@ class StableDiffusion(Family):
         schedule = DDPMScheduler.from_config(pipe.scheduler.config)
         return cls(pipe=pipe, prediction_type=base.prediction_type, alphas_cumprod=schedule.alphas_cumprod)
 
-    def loss(self, denoiser: Any, batch: Batch, gamma: float) -> Tensor:
+    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32."""
         batch = batch.to(self.pipe.device)
         # On the CPU, where the times have full precision on every machine.
@@ -128,7 +119,7 @@ class StableDiffusion(Family):
         dtype = self.pipe.vae.dtype
         states = {name: state.to(dtype) for name, state in batch.text.items()}
         said = self._predict(denoiser, noisy.to(dtype), timesteps, states)
-        weights = snr_weights(snr(self.alphas_cumprod, timesteps), gamma, self.prediction_type)
+        weights = objective.weights(snr(self.alphas_cumprod, timesteps), self.prediction_type)
         return diffusion_loss(said, target(self.prediction_type, batch.latents, batch.noise, alphas), weights)
 
     def _predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: dict[str, Tensor]) -> Tensor:
@@ -174,10 +165,10 @@ class StableDiffusion3(Family):
         "to_add_out",
     )
 
-    def loss(self, denoiser: Any, batch: Batch, gamma: float) -> Tensor:
-        """The training loss of one batch: () float32. Every noise level weighs 1, whatever ``gamma``."""
+    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
+        """The training loss of one batch: () float32. Every noise level weighs 1."""
         batch = batch.to(self.pipe.device)
-        sigmas = logit_normal(batch.times).float().to(self.pipe.device)
+        sigmas = objective.sigmas(batch.times).float().to(self.pipe.device)
         dtype = self.pipe.vae.dtype
         states = {name: state.to(dtype) for name, state in batch.text.items()}
         said = denoiser(

@@ -1,19 +1,21 @@
 """One adapter: train it from the start or from a checkpoint, save it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora, optimizers, validation
+from finetune import checkpoints, lora, sharded
+from finetune import learner as learners
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.logs import Log
-from finetune.material import Material, prepare
+from finetune.learner import Learner
+from finetune.material import prepare
 from finetune.setup import Job, Setup
-from finetune.training import Step, train_steps
+from finetune.training import train_steps
+from finetune.watch import Watch
 from orchard import adapter, run
 from orchard.bases import Base
 from orchard.errors import UserError
@@ -22,7 +24,10 @@ from orchard.provenance import Provenance
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
 OUTCOMES = frozenset(
-    ("dry_run", "output", "save_every", "keep", "resume", "export", "log_with", "push_to_hub", "private")
+    (
+        *("dry_run", "output", "save_every", "keep", "resume", "export", "push_to_hub", "private"),
+        *("log_with", "preview_every", "sheets", "gradient_checkpointing"),
+    )
 )
 """Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
 
@@ -72,53 +77,37 @@ def train(
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
-    config, denoiser = setup.config, setup.family.denoiser
+    config, family = setup.config, setup.family
     material = prepare(setup, job, pixels, same["precision"])
-    alpha, targets = config.alpha or config.rank, setup.family.targets
-    parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
-    optimizer = optimizers.build(config.optimizer, config.learning_rate, parameters)
-    optimizer = setup.accelerator.prepare(optimizer)
-    losses: list[float] = []
+    losses = list(start.losses) if start else []
+    watch = Watch(setup, job, material, done=len(losses))
+    alpha = config.alpha or config.rank
+    parameters = lora.inject(family.denoiser, config.rank, alpha, config.seed, family.targets)
+    learner = learners.prepare(family.denoiser, parameters, config, setup.accelerator)
     if start is not None:
-        checkpoints.load(start, setup.accelerator, optimizer, parameters)
-        losses += start.losses
+        checkpoints.load(start, setup.accelerator, learner)
     elif setup.accelerator.is_main_process:
         checkpoints.clear(checkpoints.folder_of(config.output, job.name))
-    log = Log(config, job.name, setup.accelerator, done=len(losses))
+    context = (material.photos, learner, material.names, config, setup.accelerator)
     try:
-        for step in _steps(setup, material, parameters, optimizer, start=len(losses)):
+        for step in train_steps(family, *context, prior=material.prior, start=len(losses)):
             losses.append(step.loss)
-            log.step(len(losses), _values(setup, material, step))
+            watch.step(learner, step)
             advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-            _keep(setup, job, optimizer, parameters, losses, same)
+            _keep(setup, job, learner, losses, same)
     except FloatingPointError as error:
         raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
+    watch.finish()
     path = job.path(config.output)
+    sharded.make_whole(family.denoiser)
     if setup.accelerator.is_main_process:
         _save(setup, path, _provenance(setup, job, losses, same))
-    lora.remove(denoiser)
+    lora.remove(family.denoiser)
     setup.accelerator.wait_for_everyone()
     return path
 
 
-def _steps(setup: Setup, material: Material, parameters: Any, optimizer: Any, start: int) -> Iterator[Step]:
-    context = (material.photos, parameters, material.names, setup.config, setup.accelerator)
-    return train_steps(setup.family, *context, prior=material.prior, optimizer=optimizer, start=start)
-
-
-def _values(setup: Setup, material: Material, step: Step) -> dict[str, float]:
-    """What the log says of a step; the loss on held-out photos where one is due."""
-    values = {"loss": step.loss, "learning_rate": step.learning_rate}
-    every = setup.config.validate_every
-    if material.held_out is not None and step.index % every == every - 1:
-        with setup.accelerator.autocast():
-            values["validation_loss"] = validation.loss(setup.family, material.held_out, setup.config.seed)
-    return values
-
-
-def _keep(
-    setup: Setup, job: Job, optimizer: Any, parameters: Any, losses: list[float], same: dict[str, Any]
-) -> None:
+def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: dict[str, Any]) -> None:
     """Save a checkpoint where one is due or a signal came; after a signal raise `StopError`."""
     config, accelerator = setup.config, setup.accelerator
     code = setup.interrupt.agreed(accelerator)
@@ -126,7 +115,7 @@ def _keep(
     if len(losses) == config.steps or not (code or due):
         return
     folder = checkpoints.folder_of(config.output, job.name)
-    path = checkpoints.save(folder, accelerator, optimizer, parameters, losses, same)
+    path = checkpoints.save(folder, accelerator, learner, losses, same)
     if accelerator.is_main_process:
         checkpoints.prune(folder, config.keep)
     if code:

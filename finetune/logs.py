@@ -6,6 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from finetune.config import TrainLora
 from orchard import cli
 from orchard.errors import UserError
@@ -32,7 +35,8 @@ class Log:
 
     def __init__(self, config: TrainLora, name: str, accelerator: Any, done: int) -> None:
         """``done`` steps of an earlier run stay in the file, later ones that it had written go."""
-        self.name, self.accelerator, self.batch_size = name, accelerator, config.batch_size
+        self.name, self.accelerator = name, accelerator
+        self.images = config.batch_size * config.accumulation
         self.path = config.output / FOLDER / f"{name}.jsonl"
         self.before = time.monotonic()
         if accelerator.is_main_process:
@@ -43,9 +47,21 @@ class Log:
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """One step, counted from 1."""
         now = time.monotonic()
-        found = dict(values) | {"images_per_second": round(self.batch_size / (now - self.before), 3)}
+        found = dict(values) | {"images_per_second": round(self.images / (now - self.before), 3)}
         self.before = now
         self.accelerator.log({f"{self.name}/{key}": value for key, value in found.items()}, step=number)
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": number, **found}) + "\n")
+
+    def picture(self, number: int, name: str, image: Image.Image) -> None:
+        """Show an RGB image in the tracker, where there is one."""
+        for tracker in self.accelerator.trackers:
+            pixels = np.asarray(image)
+            if tracker.name == "tensorboard":
+                tracker.log_images({name: pixels[None]}, step=number, dataformats="NHWC")
+            elif tracker.name == "wandb":
+                tracker.log_images({name: [pixels]}, step=number)
+            else:
+                trackio = importlib.import_module(tracker.name)
+                tracker.log({name: trackio.Image(pixels)}, step=number)

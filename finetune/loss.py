@@ -1,5 +1,7 @@
 """Pure maths of the training objectives: diffusion (SD 1/2, SDXL) and flow matching (SD 3)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -42,24 +44,58 @@ def target(prediction_type: str, latents: Tensor, noise: Tensor, alphas: Tensor)
 def snr_weights(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     """(B,) signal-to-noise -> (B,) loss weights min(snr, gamma) / d. Hang et al. 2023, section 3.4.
 
-    d is snr for epsilon, snr + 1 for v and 1 for the sample. ``gamma`` 0 gives ones. A step of pure
-    noise (snr 0) has epsilon weight 1, the limit.
+    d is snr for epsilon, snr + 1 for v and 1 for the sample. A step of pure noise (snr 0) has epsilon weight
+    1, the limit.
     """
-    if gamma == 0:
-        return torch.ones_like(snr)
     clipped = snr.clamp(max=gamma)
     if prediction_type == "epsilon":
         return torch.where(snr > 0, clipped / snr.clamp(min=1e-12), torch.ones_like(snr))
     return clipped / (snr + 1) if prediction_type == "v_prediction" else clipped
 
 
-def logit_normal(times: Tensor) -> Tensor:
+def debiased_weights(snr: Tensor, prediction_type: str) -> Tensor:
+    """(B,) signal-to-noise -> (B,) loss weights sqrt(snr) / d. Yu et al. 2024, section 3.3.
+
+    The paper weighs epsilon by 1 / sqrt(snr); with d as in `snr_weights` the latents' error weighs the same
+    whatever is predicted. A step of pure noise (snr 0) says nothing of the latents and weighs 0.
+    """
+    root = snr.sqrt()
+    if prediction_type == "epsilon":
+        return torch.where(snr > 0, 1 / root.clamp(min=1e-6), torch.zeros_like(snr))
+    return root / (snr + 1) if prediction_type == "v_prediction" else root
+
+
+def offset_noise(noise: Tensor, shifts: Tensor, scale: float) -> Tensor:
+    """(B, C, H, W) noise plus ``scale`` times one normal number a channel, ``shifts`` (B, C).
+
+    Guttenberg 2023, "Diffusion with offset noise": else a schedule that does not end in pure noise leaks the
+    mean of each channel, and only images of middling brightness are learned.
+    """
+    return noise + scale * shifts[:, :, None, None]
+
+
+def logit_normal(times: Tensor, mean: float = 0.0, deviation: float = 1.0) -> Tensor:
     """(B,) uniform in [0, 1) -> (B,) noise levels sigma in [0, 1), same dtype.
 
-    The logit of sigma is standard normal: the sampler of Esser et al. 2024, section 3.1, with location 0
-    and scale 1, drawn by inversion.
+    The logit of sigma is normal: Esser et al. 2024, equation 19, drawn by inversion.
     """
-    return torch.special.ndtri(times).sigmoid()
+    return (mean + deviation * torch.special.ndtri(times)).sigmoid()
+
+
+def mode(times: Tensor, scale: float) -> Tensor:
+    """(B,) uniform in [0, 1) -> (B,) sigmas in (0, 1], denser in the middle for a ``scale`` above 0.
+
+    Esser et al. 2024, equation 20; one to one for scales from -1 to 2 / (pi - 2).
+    """
+    return 1 - times - scale * ((math.pi / 2 * times).cos().square() - 1 + times)
+
+
+def cosmap(times: Tensor) -> Tensor:
+    """(B,) uniform in [0, 1) -> (B,) sigmas in [0, 1), spread as by the cosine schedule.
+
+    Esser et al. 2024, equation 21.
+    """
+    return 1 - 1 / ((math.pi / 2 * times).tan() + 1)
 
 
 def interpolate(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:

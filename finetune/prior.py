@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from finetune.batches import Cache
 from finetune.config import TrainLora
 from finetune.families import Family
+from finetune.sampling import GUIDANCE, STEPS, sample
 from orchard import prompts
 from orchard.bases import Base
 from orchard.images import sha256
@@ -22,7 +23,7 @@ from orchard.splits import stable_hash
 from orchard.terminal import bar
 
 FOLDER = "prior"
-STEPS, GUIDANCE, BATCH = 20, 3.0, 8
+BATCH = 8
 
 
 def cache(
@@ -54,7 +55,6 @@ def _file(config: TrainLora, base: Base, prompt: str, precision: str) -> Path:
     return config.output / FOLDER / f"{sha256(repr(origin).encode())[:16]}.safetensors"
 
 
-@torch.no_grad()
 def _sample(config: TrainLora, family: Family, prompt: str) -> torch.Tensor:
     """(prior_count, C, h, w) float32 latents in the denoiser's own scale."""
     blocks = []
@@ -62,14 +62,8 @@ def _sample(config: TrainLora, family: Family, prompt: str) -> torch.Tensor:
         for start in range(0, config.prior_count, BATCH):
             numbers = range(start, min(start + BATCH, config.prior_count))
             seeds = [stable_hash("prior", config.seed, prompt, number) for number in numbers]
-            found = family.pipe(
-                [prompt] * len(seeds),
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                output_type="latent",
-            ).images
-            blocks.append(found.float().cpu())
+            latents = torch.as_tensor(sample(family.pipe, prompt, seeds, "latent"))
+            blocks.append(latents.float().cpu())
             advance(len(seeds))
     return torch.cat(blocks)
 

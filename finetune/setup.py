@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import TrainLora
+from finetune.devices import is_sharded
 from finetune.families import Family
 from finetune.interrupt import Interrupt
 from orchard.bases import Base
@@ -33,3 +34,8 @@ class Setup:
     family: Family
     accelerator: Any
     interrupt: Interrupt
+
+    @property
+    def sharded(self) -> bool:
+        """Whether all processes must take part when the network is called."""
+        return is_sharded(self.accelerator)

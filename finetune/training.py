@@ -1,5 +1,6 @@
 """The training loop: one adapter, one generator of steps."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import torch
 from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
 from finetune.families import Family
-from finetune.optimizers import KINDS, build, switch
+from finetune.learner import Learner
+from finetune.objective import Objective
+from finetune.optimizers import KINDS
 from orchard.splits import stable_hash
 
 WARM_UP = 0.05
@@ -35,17 +38,20 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _draw(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Any) -> Batch:
-    """This process's slice of a step."""
-    return draw(
-        cache,
-        step,
-        batch_size=config.batch_size,
-        seed=seed,
-        flip=config.flip,
-        process=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+def _slices(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Any) -> Iterator[Batch]:
+    """This process's share of a step, a batch at a time."""
+    process, processes = accelerator.process_index, accelerator.num_processes
+    for turn in range(config.accumulation):
+        yield draw(
+            cache,
+            step,
+            batch_size=config.batch_size * config.accumulation,
+            seed=seed,
+            flip=config.flip,
+            noise_offset=config.noise_offset,
+            part=turn * processes + process,
+            parts=config.accumulation * processes,
+        )
 
 
 def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
@@ -57,54 +63,57 @@ def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
 def train_steps(
     family: Family,
     cache: Cache,
-    parameters: Sequence[torch.nn.Parameter],
+    learner: Learner,
     names: Sequence[str],
     config: TrainLora,
     accelerator: Any,
     *,
     prior: Cache | None = None,
-    optimizer: Any = None,
     start: int = 0,
 ) -> Iterator[Step]:
-    """Optimise ``parameters`` and yield after every step from ``start`` on.
+    """Train ``learner`` and yield after every step from ``start`` on; the last one leaves the final weights.
 
     An epoch is one of ``cache``; ``prior`` gives as many images to each step (DreamBooth's second term).
-    ``optimizer`` is a prepared one whose state the caller keeps, by default a fresh one of the config's kind.
 
     Raises:
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
-    if optimizer is None:
-        optimizer = accelerator.prepare(build(config.optimizer, config.learning_rate, parameters))
-    denoiser = accelerator.prepare(family.denoiser)
-    denoiser.train()
-    switch(optimizer, training=True)
+    assert accelerator.gradient_accumulation_steps == config.accumulation, accelerator.gradient_state
+    objective = Objective.of(config)
+    learner.start()
     for index in range(start, config.steps):
-        batch = _draw(cache, index, config.seed, config, accelerator)
-        _set_rate(optimizer, config, index)
-        with accelerator.autocast():
-            loss = family.loss(denoiser, batch, config.snr_gamma)
-            if prior is not None:
-                kept = _draw(prior, index, stable_hash("prior", config.seed), config, accelerator)
-                loss = loss + config.prior_weight * family.loss(denoiser, kept, config.snr_gamma)
-        value = accelerator.reduce(loss.detach(), "mean").item()
-        if not math.isfinite(value):
-            files = ", ".join(names[row] for row in batch.rows)
-            raise FloatingPointError(f"loss is not finite at step {index}; the batch held {files}")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        yield Step(index=index, loss=value, learning_rate=optimizer.param_groups[0]["lr"])
-    _finish(denoiser, optimizer, parameters, accelerator)
+        _set_rate(learner.optimizer, config, index)
+        losses = []
+        for batch, kept in zip(*_sources(cache, prior, index, config, accelerator), strict=False):
+            with accelerator.accumulate(learner.denoiser):
+                with accelerator.autocast():
+                    loss = family.loss(learner.denoiser, batch, objective)
+                    if kept is not None:
+                        loss = loss + config.prior_weight * family.loss(learner.denoiser, kept, objective)
+                losses.append(_finite(loss, accelerator, index, [names[row] for row in batch.rows]))
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(learner.parameters, 1.0)
+                learner.step()
+        learner.update_average()
+        rate = learner.optimizer.param_groups[0]["lr"]
+        yield Step(index=index, loss=sum(losses) / len(losses), learning_rate=rate)
+    learner.finish(accelerator)
 
 
-def _finish(
-    denoiser: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter], accelerator: Any
-) -> None:
-    switch(optimizer, training=False)
-    if not all(parameter.isfinite().all() for parameter in parameters):
-        raise FloatingPointError("the weights are not finite after the last step")
-    # Else each adapter of a run would wrap the same network once more.
-    accelerator.unwrap_model(denoiser, keep_fp32_wrapper=False).eval()
-    accelerator.free_memory()
+def _sources(
+    cache: Cache, prior: Cache | None, index: int, config: TrainLora, accelerator: Any
+) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
+    """Batches of the photos, and as many of the base's own pictures, or None."""
+    photos = _slices(cache, index, config.seed, config, accelerator)
+    if prior is None:
+        return photos, itertools.repeat(None)
+    return photos, _slices(prior, index, stable_hash("prior", config.seed), config, accelerator)
+
+
+def _finite(loss: torch.Tensor, accelerator: Any, index: int, files: Sequence[str]) -> float:
+    """The mean loss over all processes."""
+    value = accelerator.reduce(loss.detach(), "mean").item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"loss is not finite at step {index}; the batch held {', '.join(files)}")
+    return value

@@ -4,6 +4,7 @@ import torch
 
 from finetune.batches import Cache, draw
 from finetune.families import Family
+from finetune.objective import PLAIN
 from orchard import splits
 from orchard.images import ImageSet
 from orchard.splits import stable_hash
@@ -23,11 +24,12 @@ def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 @torch.no_grad()
 def loss(family: Family, cache: Cache, seed: int) -> float:
-    """Mean loss of the held-out photos over `DRAWS` fixed draws of `BATCH`, noise levels weighing alike."""
+    """Mean loss of the held-out photos over `DRAWS` fixed draws of `BATCH`, noise levels weighing alike.
+
+    The network is taken as it stands: see `finetune.learner.Learner.in_use`.
+    """
     denoiser = family.denoiser
     fixed = stable_hash("validation", seed)
     draws = (draw(cache, k, batch_size=BATCH, seed=fixed, flip=False) for k in range(DRAWS))
-    denoiser.eval()
-    found = [family.loss(denoiser, batch, 0).item() for batch in draws]
-    denoiser.train()
+    found = [family.loss(denoiser, batch, PLAIN).item() for batch in draws]
     return sum(found) / len(found)
