@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune import usage
+from finetune.watch import sheet_paths
 from orchard import bases, cards, prompts
 from orchard.images import sha256
 from orchard.provenance import Provenance
@@ -28,7 +30,7 @@ def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]]) -> Path:
 
 
 def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
-    """Card text: YAML head, a table of the adapters, and how to load one."""
+    """Card text: YAML head, a table of the adapters, how to use one, and what was seen in training."""
     first = adapters[0][1]
     base = bases.HUB.get(first.base, first.base)
     wanted = [prompts.fill(one.prompt, label) for _, one in adapters for label in one.classes]
@@ -41,7 +43,6 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
     }
     if base.count("/") == 1:
         head["base_model"] = base
-    name = adapters[0][0].name
     return "\n".join(
         [
             cards.head(head),
@@ -55,18 +56,23 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
             "*Ledger*: digest of the SHA-256 hashes of every real image trained on; the hashes themselves "
             "are in each file's header, so that a classifier's test images can be checked against them.",
             "",
-            "```python",
-            "from diffusers import DiffusionPipeline",
-            "",
-            f'pipe = DiffusionPipeline.from_pretrained("{base}")',
-            f'pipe.load_lora_weights("{name}")',
-            f'pipe("{wanted[0]}").images[0]',
-            "```",
-            "",
-            f"As a labelled dataset: `python -m generate --lora {name}`.",
-            "",
+            usage.markdown(*adapters[0]),
+            *(line for path, one in adapters for line in _pictures(path, one)),
         ]
     )
+
+
+def _pictures(path: Path, one: Provenance) -> list[str]:
+    """Samples and loss curve of an adapter, where they were written."""
+    curve, samples = sheet_paths(path)
+    lines = []
+    if samples.is_file():
+        label = ", ".join(one.classes)
+        lines += [f"## {label}", "", "The same seeds without and with the adapter:", ""]
+        lines += [f"![Samples of {label} by the base alone and with the adapter]({samples.name})", ""]
+    if curve.is_file():
+        lines += [f"![Loss of {path.stem} over the steps]({curve.name})", ""]
+    return lines
 
 
 def _row(path: Path, one: Provenance) -> list[object]:

@@ -1,6 +1,5 @@
 """`finetune/train_lora.py`: check everything that can be checked, load the base, train, save."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +19,8 @@ from finetune.job import StopError, identity
 from finetune.job import train as train_job
 from finetune.resume import Rest
 from finetune.setup import Job, Setup
+from finetune.usage import generate_command
+from finetune.watch import sheet_paths
 from orchard import adapter, bases, cli, folders, hub, images, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
@@ -64,7 +65,8 @@ def train(config: TrainLora) -> None:
     files = [job.path(config.output) for job in _jobs(config, real)]
     if accelerator.is_main_process:
         _share(console, config, files)
-    say(console, f"next: {shlex.join(['python', '-m', 'generate', '--lora', *map(_named, files)])}")
+    say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
+    say(console, f"next: {generate_command(files)}")
     accelerator.end_training()
 
 
@@ -74,7 +76,8 @@ def _share(console: Console, config: TrainLora, files: Sequence[Path]) -> None:
     readme = card.write(config.output, [(path, origin) for path, origin in origins if origin])
     if config.push_to_hub:
         repo = hub.check(config.push_to_hub, "model")
-        contents = {path.name: path for path in (*files, readme)}
+        pictures = [path for file in files for path in sheet_paths(file) if path.is_file()]
+        contents = {path.name: path for path in (*files, readme, *pictures)}
         address = hub.upload(repo, "model", contents, private=config.private, message="Add LoRA adapters")
         say(console, f"uploaded to {address}")
 
@@ -186,8 +189,3 @@ def _prior_line(config: TrainLora) -> list[str]:
         return []
     pictures = f"{config.prior_count} of `{config.prior_prompt}` a class"
     return [f"prior     {pictures}, weight {config.prior_weight:g}"]
-
-
-def _named(path: Path) -> str:
-    """How generate finds the file: by bare name in the usual folder, else by path."""
-    return path.name if path.parent == Path("adapters") else str(path)

@@ -15,6 +15,7 @@ from finetune.learner import Learner
 from finetune.material import prepare
 from finetune.setup import Job, Setup
 from finetune.training import train_steps
+from finetune.usage import KOHYA
 from finetune.watch import Watch
 from orchard import adapter, run
 from orchard.bases import Base
@@ -127,7 +128,7 @@ def _save(setup: Setup, path: Path, origin: Provenance) -> None:
     family = setup.family
     adapter.save(path, family.denoiser, origin, prefix=family.prefix)
     if setup.config.export == "kohya":
-        other = path.parent / "kohya" / path.name
+        other = path.parent / KOHYA / path.name
         adapter.save(other, family.denoiser, origin, prefix=family.prefix, dialect="kohya")
 
 

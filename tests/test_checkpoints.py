@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, command, refusal
 
-from finetune import checkpoints, states
+from finetune import checkpoints, learner, states
+from finetune.config import TrainLora
 from finetune.interrupt import Interrupt
 from orchard.errors import UserError
 
@@ -40,8 +41,9 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_ten_steps_equal_four_a_stop_and_six(base, tmp_path):
-    command(tmp_path, *words(base, "straight", "--steps", 10))
-    steps = ("--steps", 10, "--save_every", 4)
+    average = ("--ema_decay", 0.9, "--accumulation", 2, "--noise_offset", 0.1)
+    command(tmp_path, *words(base, "straight", "--steps", 10, *average, "--no_sheets"))
+    steps = ("--steps", 10, "--save_every", 4, *average, "--preview_every", 3, "--gradient_checkpointing")
     command(tmp_path, *words(base, "off", *steps, "--keep", 0))
     folder = tmp_path / "off" / "checkpoints" / "apple"
     assert sorted(path.name for path in folder.iterdir()) == ["step-000004", "step-000008"]
@@ -97,20 +99,22 @@ class Fixture:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.accelerator = Accelerator(cpu=True)
-        self.parameter = torch.nn.Parameter(torch.ones(3))
-        self.optimizer = torch.optim.AdamW([self.parameter])
+        network = torch.nn.Linear(3, 1, bias=False)
+        self.learner = learner.prepare(
+            network, list(network.parameters()), TrainLora(ema_decay=0.5), self.accelerator
+        )
+        self.optimizer = self.learner.optimizer
+        self.parameter = self.learner.parameters[0]
 
     def save(self, step: int) -> Path:
         self.parameter.sum().backward()
-        self.optimizer.step()
-        losses = [0.5] * step
-        return checkpoints.save(
-            self.folder, self.accelerator, self.optimizer, [self.parameter], losses, {"seed": 0}
-        )
+        self.learner.step()
+        self.learner.update_average()
+        return checkpoints.save(self.folder, self.accelerator, self.learner, [0.5] * step, {"seed": 0})
 
     def load(self, folder: Path) -> None:
         start = checkpoints.read(folder)
-        checkpoints.load(start, self.accelerator, self.optimizer, [self.parameter])
+        checkpoints.load(start, self.accelerator, self.learner)
 
 
 def halve(path: Path) -> None:
@@ -148,15 +152,18 @@ def test_checkpoints_are_ordered_by_number_and_pruned(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_weights_optimizer_and_random_numbers_come_back(tmp_path):
+def test_weights_average_optimizer_and_random_numbers_come_back(tmp_path):
     fixture = Fixture(tmp_path)
     fixture.save(1)
     expected, numbers = fixture.parameter.detach().clone(), torch.rand(2)
     moment = fixture.optimizer.state[fixture.parameter]["exp_avg"].clone()
+    average = fixture.learner.average.shadow_params[0].clone()
     fixture.save(2)
     fixture.load(tmp_path / "step-000001")
     assert torch.equal(fixture.parameter, expected)
     assert torch.equal(fixture.optimizer.state[fixture.parameter]["exp_avg"], moment)
+    assert torch.equal(fixture.learner.average.shadow_params[0], average)
+    assert fixture.learner.average.optimization_step == 1
     assert torch.equal(torch.rand(2), numbers)
 
 
@@ -175,9 +182,7 @@ def test_another_number_of_processes_is_refused(tmp_path):
     manifest["files"]["random-1.safetensors"] = manifest["files"]["random-0.safetensors"]
     (folder / "checkpoint.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="by 2 processes, this run has 1"):
-        checkpoints.load(
-            checkpoints.read(folder), fixture.accelerator, fixture.optimizer, [fixture.parameter]
-        )
+        checkpoints.load(checkpoints.read(folder), fixture.accelerator, fixture.learner)
 
 
 def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once():

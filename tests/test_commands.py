@@ -115,7 +115,8 @@ def test_half_a_jpeg_stops_the_trainer_or_is_skipped_on_request(tmp_path, base):
 def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     names = ("apple", "banana", "orange")
     files = {path.name for path in (flow / "adapters").iterdir()}
-    assert files == {"README.md", "logs", *(f"{name}.safetensors" for name in names)}
+    kinds = (".safetensors", "-loss.png", "-samples.png")
+    assert files == {"README.md", "logs", *(f"{name}{kind}" for name in names for kind in kinds)}
     assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 75)
     lines = [json.loads(line) for line in (flow / "evaluation" / "records.jsonl").read_text().splitlines()]
     assert {(line["ratio"], line["seed"]) for line in lines} == {

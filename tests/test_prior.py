@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from shell import TRAIN, command
 
-from finetune import lora, prior
+from finetune import learner, lora, prior
 from finetune.batches import draw
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
+from finetune.objective import Objective
 from finetune.training import train_steps
 from orchard import bases
 from orchard.splits import stable_hash
@@ -71,12 +72,15 @@ def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_pa
     photos = family.encode(pixels, ["a photo of sks apple"] * 4)
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)
     options = {"batch_size": 2, "flip": True}
+    objective = Objective.of(config)
     with torch.no_grad():
-        first = family.loss(family.denoiser, draw(photos, 0, seed=0, **options), config.snr_gamma)
+        first = family.loss(family.denoiser, draw(photos, 0, seed=0, **options), objective)
         seed = stable_hash("prior", 0)
-        second = family.loss(family.denoiser, draw(kept, 0, seed=seed, **options), config.snr_gamma)
+        second = family.loss(family.denoiser, draw(kept, 0, seed=seed, **options), objective)
     names = ["a", "b", "c", "d"]
-    step = next(train_steps(family, photos, parameters, names, config, Accelerator(), prior=kept))
+    accelerator = Accelerator()
+    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    step = next(train_steps(family, photos, trained, names, config, accelerator, prior=kept))
     assert step.loss == pytest.approx((first + 0.5 * second).item(), rel=1e-5)
 
 
