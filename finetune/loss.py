@@ -54,10 +54,11 @@ def snr_weights(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
 
 
 def debiased_weights(snr: Tensor, prediction_type: str) -> Tensor:
-    """(B,) signal-to-noise -> (B,) loss weights sqrt(snr) / d. Yu et al. 2024, section 3.3.
+    """(B,) signal-to-noise -> (B,) loss weights sqrt(snr) / d, with d as in `snr_weights`.
 
-    The paper weighs epsilon by 1 / sqrt(snr); with d as in `snr_weights` the latents' error weighs the same
-    whatever is predicted. A step of pure noise (snr 0) says nothing of the latents and weighs 0.
+    Yu et al. 2024, "Unmasking bias in diffusion model training", weigh epsilon by 1 / sqrt(snr); divided by d
+    an error of the latents weighs the same whatever is predicted. A step of pure noise (snr 0) says nothing
+    of the latents and weighs 0.
     """
     root = snr.sqrt()
     if prediction_type == "epsilon":

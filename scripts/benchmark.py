@@ -1,8 +1,11 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
-    python scripts/benchmark.py [generate] [train] [--base mini]
+    python scripts/benchmark.py [generate] [train] [shards] [--base mini]
+    python scripts/benchmark.py train --base sd15-shape --pixels 256 --batch_size 1
+    python scripts/benchmark.py memory
 
-Absolute times depend on the machine and on what else it runs; the ratios are what to compare.
+Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `sd15-shape` is a
+network of Stable Diffusion 1.5's sizes with random weights; `memory` says what training needs on a device.
 """
 
 import argparse
@@ -12,17 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 
-from finetune import lora
-from finetune.batches import Batch
-from finetune.config import TrainLora
-from finetune.families import Family, family_of
-from finetune.training import train_steps
+from bench import memory, training
 from generate.plan import plan
 from generate.sampler import Sampler
 from orchard import bases, demo, images, run, shards
@@ -54,47 +51,6 @@ def bench_generate(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, floa
     return [("generate, images/s", stock, ours)]
 
 
-def bench_train(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
-    """Training steps against a loop that encodes image and prompt at every step; steps/s each."""
-    photos = demo.render().photos[:16]
-    pixels = images.pixels(photos, base.resolution)
-    family = family_of(bases.load(base, dtype, CPU), base)
-    config = TrainLora(steps=20, batch_size=8)
-    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
-    cache = family.encode(pixels, [PROMPT] * len(photos))
-    accelerator = Accelerator(mixed_precision="bf16" if dtype == torch.bfloat16 else "no")
-
-    def ours() -> None:
-        for _ in train_steps(family, cache, parameters, [p.path for p in photos], config, accelerator):
-            pass
-
-    fast = config.steps / seconds(ours)
-    slow = config.steps / seconds(lambda: plain_loop(family, pixels, parameters, config, accelerator))
-    return [("train, steps/s", slow, fast)]
-
-
-def plain_loop(
-    family: Family, pixels: np.ndarray, parameters: list, config: TrainLora, accelerator: Accelerator
-) -> None:
-    """The textbook loop: decode, encode, embed, predict, step."""
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    for index in range(config.steps):
-        rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
-        encoded = family.encode(pixels[rows], [PROMPT] * len(rows))
-        batch = Batch(
-            latents=encoded.mean[0],
-            noise=torch.randn_like(encoded.mean[0]),
-            times=torch.rand(len(rows), dtype=torch.float64),
-            text={name: states[encoded.prompt_of] for name, states in encoded.prompts.items()},
-            rows=rows,
-        )
-        with accelerator.autocast():
-            loss = family.loss(family.denoiser, batch, config.snr_gamma)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
 def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
     """Reading a shard against decoding its images: what provenance costs a reader."""
     origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
@@ -112,28 +68,53 @@ def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
     return [("shards, images/s: decode, read", decode, read)]
 
 
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    choices = ("generate", "train", "shards", "memory")
+    parser.add_argument("what", nargs="*", default=["generate", "train", "shards"], metavar="|".join(choices))
+    parser.add_argument("--base", default="mini", help="a base, or sd15-shape (train)")
+    parser.add_argument(
+        "--pixels", type=int, default=0, help="side of the training images; 0: the base's own"
+    )
+    parser.add_argument("--batch_size", type=int, default=8, help="training images a step")
+    parser.add_argument("--steps", type=int, default=20, help="timed training steps")
+    parser.add_argument("--precision", default="auto", help="of the networks: auto, fp32 or bf16")
+    found = parser.parse_args()
+    if unknown := set(found.what) - set(choices):
+        parser.error(f"{', '.join(sorted(unknown))}: give some of {', '.join(choices)}")
+    return found
+
+
 def main() -> None:
-    """Run what was asked for and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", default=["generate", "train", "shards"])
-    parser.add_argument("--base", default="mini")
-    args = parser.parse_args()
+    """Run what was asked for and print one table each."""
+    args = arguments()
     run.quiet_libraries()
-    base, dtype = bases.resolve(args.base), run.torch_dtype("auto", CPU)
-    results = []
-    if "generate" in args.what:
-        results += bench_generate(base, dtype)
+    dtype = run.torch_dtype(args.precision, CPU)
+    console, results = Console(), []
     if "train" in args.what:
-        results += bench_train(base, dtype)
+        shape = training.Shape(
+            base=args.base,
+            pixels=args.pixels,
+            batch_size=args.batch_size,
+            steps=args.steps,
+            precision=run.dtype_name(dtype),
+        )
+        console.print(training.compare(shape))
+    if "memory" in args.what:
+        for table in memory.tables(run.dtype_name(dtype)):
+            console.print(table)
+    if "generate" in args.what:
+        results += bench_generate(bases.resolve(args.base), dtype)
     if "shards" in args.what:
         with tempfile.TemporaryDirectory() as folder:
             results += bench_shards(Path(folder))
-    table = Table("what", "plain", "ours", "ratio")
-    for name, plain, ours in results:
-        table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {dtype}, {base.name}, torch {torch.__version__}")
+    if results:
+        table = Table("what", "plain", "ours", "ratio")
+        for name, plain, ours in results:
+            table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
+        console.print(table)
+    console.print(f"{torch.get_num_threads()} threads, {dtype}, {args.base}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

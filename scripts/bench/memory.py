@@ -1,0 +1,73 @@
+"""What training a LoRA needs on a device: weights and optimiser computed, activations measured."""
+
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from bench import released
+from bench.training import GIB, Shape, measure
+from finetune.families import StableDiffusion, StableDiffusion3, StableDiffusionXL
+from orchard import bases
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+TRAINED_BYTES = 16
+"""A trained weight in float32: itself, its gradient, AdamW's two moments."""
+FAMILIES = {
+    "sd15": StableDiffusion,
+    "sd21": StableDiffusion,
+    "sdxl": StableDiffusionXL,
+    "sd35-medium": StableDiffusion3,
+}
+RANK = 16
+
+
+def tables(precision: str) -> tuple[Table, Table]:
+    """The computed table of all families, and the measured one of Stable Diffusion 1.5."""
+    return computed(precision), measured(precision)
+
+
+def computed(precision: str) -> Table:
+    """Weights and optimiser by family, GiB."""
+    title = f"computed from the released sizes: {precision} weights, rank {RANK}, AdamW; GiB"
+    table = Table("base", "denoiser", "encoders", "LoRA and optimiser", "sum", title=title)
+    for name, family in FAMILIES.items():
+        parts = released.skeleton(name)
+        denoiser = parts.pop(bases.FAMILIES[family.name].denoiser)
+        sizes = [
+            parameters(denoiser) * BYTES[precision],
+            sum(parameters(part) for part in parts.values()) * BYTES[precision],
+            lora_parameters(denoiser, family.targets) * TRAINED_BYTES,
+        ]
+        table.add_row(name, *(f"{size / GIB:.2f}" for size in (*sizes, sum(sizes))))
+    return table
+
+
+def parameters(model: Any) -> int:
+    """Weights of a model, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def lora_parameters(denoiser: Any, targets: tuple[str, ...]) -> int:
+    """Weights of a LoRA of `RANK` on the linear layers whose names end in one of ``targets``."""
+    return sum(
+        RANK * (layer.in_features + layer.out_features)
+        for name, layer in denoiser.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name.endswith(targets)
+    )
+
+
+def measured(precision: str) -> Table:
+    """Peak memory of two training steps at batch 1 on the CPU, without what the libraries take themselves."""
+    title = f"measured on the CPU: sd15's sizes, {precision}, batch 1, rank {RANK}; GiB"
+    table = Table("pixels", "kept activations", "--gradient_checkpointing", title=title)
+    for pixels in (256, 512):
+        needs = []
+        for saving in (False, True):
+            shape = Shape(
+                base=SHAPE, pixels=pixels, steps=1, precision=precision, gradient_checkpointing=saving
+            )
+            found = measure("ours", shape)
+            needs.append(f"{(found.peak - found.before) / GIB:.2f}")
+        table.add_row(str(pixels), *needs)
+    return table

@@ -1,0 +1,102 @@
+"""The learner: moving average, accumulation, gradient checkpointing, and looks that change nothing."""
+
+from pathlib import Path
+
+import pipelines
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+from test_finetune import cache
+
+from finetune import learner, lora
+from finetune.config import TrainLora
+from finetune.families import family_of
+from finetune.training import train_steps
+from orchard import bases
+
+CPU = torch.device("cpu")
+NAMES = list("abcdef")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def run(folder: Path, look=None, **options) -> tuple[list[torch.Tensor], list[float]]:
+    """Final weights and losses of a short run; ``look(learner, family)`` is called after every step."""
+    base = bases.resolve(str(folder))
+    family = family_of(bases.load(base, torch.float32, CPU), base)
+    config = TrainLora(**{"steps": 5, "batch_size": 4, "learning_rate": 1e-2, **options})
+    accelerator = Accelerator(
+        cpu=True, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation)
+    )
+    parameters = lora.inject(family.denoiser, 2, 2, seed=0)
+    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    losses = []
+    for step in train_steps(family, cache(), trained, NAMES, config, accelerator):
+        losses.append(step.loss)
+        if look is not None:
+            look(trained, family)
+    return [parameter.detach().clone() for parameter in trained.parameters], losses
+
+
+def test_batch_two_times_accumulation_four_is_batch_eight(folder):
+    whole, expected = run(folder, batch_size=8)
+    parts, losses = run(folder, batch_size=2, accumulation=4)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(whole, parts, strict=True))
+    other, _ = run(folder, batch_size=2)
+    assert not all(torch.allclose(a, b, atol=1e-3) for a, b in zip(whole, other, strict=True))
+
+
+def test_gradient_checkpointing_gives_the_same_adapter_to_the_bit(folder):
+    plain, _ = run(folder)
+    saved, _ = run(folder, gradient_checkpointing=True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, saved, strict=True))
+
+
+def test_the_moving_average_is_what_remains(folder):
+    seen: list[list[torch.Tensor]] = []
+
+    def note(trained, family) -> None:
+        seen.append([parameter.detach().clone() for parameter in trained.parameters])
+
+    final, _ = run(folder, look=note, ema_decay=0.3)
+    # The decay rises to its limit as (1 + k) / (10 + k), from 0 at the first step.
+    expected = seen[0]
+    for count, weights in enumerate(seen[1:], start=1):
+        decay = min(0.3, (1 + count) / (10 + count))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(final, expected, strict=True))
+    assert not all(torch.allclose(a, b) for a, b in zip(final, seen[-1], strict=True))
+
+
+@pytest.mark.parametrize("options", [{"ema_decay": 0.5}, {"optimizer": "schedulefree"}, {}], ids=str)
+def test_a_look_at_the_weights_in_use_changes_no_bit_of_training(folder, options):
+    def look(trained, family) -> None:
+        with trained.in_use():
+            assert not family.denoiser.training and not torch.is_grad_enabled()
+            torch.rand(3)
+        assert family.denoiser.training
+
+    torch.manual_seed(3)
+    plain, losses = run(folder, **options)
+    number = torch.rand(1)
+    torch.manual_seed(3)
+    watched, same = run(folder, look=look, **options)
+    assert torch.equal(torch.rand(1), number)
+    assert losses == same
+    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+
+
+def test_inside_a_look_the_average_is_in_the_network(folder):
+    def look(trained, family) -> None:
+        before = [parameter.detach().clone() for parameter in trained.parameters]
+        with trained.in_use():
+            pairs = zip(trained.parameters, trained.average.shadow_params, strict=True)
+            assert all(torch.equal(parameter, average) for parameter, average in pairs)
+        assert all(torch.equal(a, b) for a, b in zip(before, trained.parameters, strict=True))
+
+    run(folder, look=look, ema_decay=0.9)
