@@ -1,11 +1,10 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
-    python scripts/benchmark.py [generate] [train] [shards] [--base mini]
-    python scripts/benchmark.py train --base sd15-shape --pixels 256 --batch_size 1
-    python scripts/benchmark.py memory
+    python scripts/benchmark.py [generate] [train] [shards] [memory]
 
-Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `sd15-shape` is a
-network of Stable Diffusion 1.5's sizes with random weights; `memory` says what training needs on a device.
+Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `train` takes a
+network of Stable Diffusion 1.5's sizes with random weights at 256 px, or --base; `memory` says what training
+needs on a device.
 """
 
 import argparse
@@ -73,12 +72,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     choices = ("generate", "train", "shards", "memory")
     parser.add_argument("what", nargs="*", default=["generate", "train", "shards"], metavar="|".join(choices))
-    parser.add_argument("--base", default="mini", help="a base, or sd15-shape (train)")
-    parser.add_argument(
-        "--pixels", type=int, default=0, help="side of the training images; 0: the base's own"
-    )
-    parser.add_argument("--batch_size", type=int, default=8, help="training images a step")
-    parser.add_argument("--steps", type=int, default=20, help="timed training steps")
+    parser.add_argument("--base", default="", help=f"default: {training.SHAPE} to train, mini to generate")
+    parser.add_argument("--pixels", type=int, default=256, help="side of the training images")
+    parser.add_argument("--batch_size", type=int, default=1, help="training images a step")
+    parser.add_argument("--steps", type=int, default=10, help="timed training steps")
     parser.add_argument("--precision", default="auto", help="of the networks: auto, fp32 or bf16")
     found = parser.parse_args()
     if unknown := set(found.what) - set(choices):
@@ -94,7 +91,7 @@ def main() -> None:
     console, results = Console(), []
     if "train" in args.what:
         shape = training.Shape(
-            base=args.base,
+            base=args.base or training.SHAPE,
             pixels=args.pixels,
             batch_size=args.batch_size,
             steps=args.steps,
@@ -105,7 +102,7 @@ def main() -> None:
         for table in memory.tables(run.dtype_name(dtype)):
             console.print(table)
     if "generate" in args.what:
-        results += bench_generate(bases.resolve(args.base), dtype)
+        results += bench_generate(bases.resolve(args.base or "mini"), dtype)
     if "shards" in args.what:
         with tempfile.TemporaryDirectory() as folder:
             results += bench_shards(Path(folder))
@@ -114,7 +111,7 @@ def main() -> None:
         for name, plain, ours in results:
             table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
         console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {dtype}, {args.base}, torch {torch.__version__}")
+    console.print(f"{torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

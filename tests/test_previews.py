@@ -12,7 +12,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune import curve, previews
 
-SMALL = ("--data", "demo", "--classes", "apple", "--shots", 5, "--steps", 4, "--batch_size", 2, "--rank", 2)
+SMALL = (
+    "--data",
+    "demo",
+    "--classes",
+    "apple",
+    "--shots",
+    5,
+    "--steps",
+    4,
+    "--batch_size",
+    2,
+    "--precision",
+    "fp32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +33,7 @@ def outputs(tmp_path_factory) -> Path:
     """A folder with one run that shows everything, and one that shows nothing."""
     folder = tmp_path_factory.mktemp("sheets")
     base = pipelines.tiny(folder / "base")
-    words = (
-        *TRAIN,
-        *SMALL,
-        "--base",
-        base,
-        "--learning_rate",
-        0.1,
-        "--ema_decay",
-        0.5,
-        "--precision",
-        "fp32",
-    )
+    words = (*TRAIN, *SMALL, "--base", base, "--learning_rate", 0.1, "--ema_decay", 0.5)
     shown = ("--preview_every", 2, "--log_with", "tensorboard", "--validate_every", 2)
     command(folder, *words, *shown, "--output", "shown", "--export", "kohya")
     command(folder, *words, "--validate_every", 2, "--no_sheets", "--output", "bare")

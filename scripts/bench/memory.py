@@ -64,9 +64,7 @@ def measured(precision: str) -> Table:
     for pixels in (256, 512):
         needs = []
         for saving in (False, True):
-            shape = Shape(
-                base=SHAPE, pixels=pixels, steps=1, precision=precision, gradient_checkpointing=saving
-            )
+            shape = Shape(pixels=pixels, steps=1, precision=precision, gradient_checkpointing=saving)
             found = measure("ours", shape)
             needs.append(f"{(found.peak - found.before) / GIB:.2f}")
         table.add_row(str(pixels), *needs)

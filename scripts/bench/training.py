@@ -35,10 +35,10 @@ GIB = 2**30
 class Shape:
     """What is trained, and how long."""
 
-    base: str = "mini"
+    base: str = SHAPE
     """A base, or `SHAPE`."""
-    pixels: int = 0
-    """Side of the images; 0 takes the base's own."""
+    pixels: int = 256
+    """Side of the images."""
     batch_size: int = 1
     steps: int = 20
     """Timed ones, after one that is not."""
@@ -114,15 +114,15 @@ class Stopwatch:
         self.total, self.latest = self.total + now - self.latest, now
 
 
-def _family(shape: Shape) -> tuple[Family, int]:
-    """The base's family on its loaded pipeline, and the side of its images."""
+def _family(shape: Shape) -> Family:
+    """The base's family on its loaded pipeline."""
     dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
     if shape.base == SHAPE:
         pipe, base = released.sd15(dtype)
     else:
         base = bases.resolve(shape.base)
         pipe = bases.load(base, dtype, torch.device("cpu"))
-    return family_of(pipe, base), shape.pixels or base.resolution
+    return family_of(pipe, base)
 
 
 def _ours(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[Any]:
@@ -164,7 +164,7 @@ def main() -> None:
     loop, shape = sys.argv[1], Shape(**json.loads(sys.argv[2]))
     run.quiet_libraries()
     before = peak_memory()
-    family, side = _family(shape)
+    family, side = _family(shape), shape.pixels
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), np.uint8)
     config = TrainLora(
         steps=shape.steps + 1,

@@ -1,0 +1,72 @@
+"""The benchmark's models have the released sizes, and its stopwatch stops at the right moments."""
+
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench import memory, released, training
+
+MILLIONS = {
+    "sd15": {"unet": 859.5, "text_encoder": 123.1, "vae": 83.7},
+    "sd21": {"unet": 865.9, "text_encoder": 340.4, "vae": 83.7},
+    "sdxl": {"unet": 2567.5, "text_encoder": 123.1, "text_encoder_2": 694.7, "vae": 83.7},
+    "sd35-medium": {
+        "transformer": 2243.2,
+        "text_encoder": 123.7,
+        "text_encoder_2": 694.7,
+        "text_encoder_3": 4762.3,
+        "vae": 83.8,
+    },
+}
+"""As the released files hold them."""
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd35-medium"])
+def test_the_networks_have_the_released_sizes(name):
+    found = {part: memory.parameters(model) / 1e6 for part, model in released.skeleton(name).items()}
+    assert found == pytest.approx(MILLIONS[name], abs=0.1)
+
+
+def test_a_lora_is_counted_as_it_is_made():
+    unet = torch.nn.ModuleDict({"to_q": torch.nn.Linear(10, 20), "other": torch.nn.Linear(5, 5)})
+    assert memory.lora_parameters(unet, ("to_q",)) == memory.RANK * 30
+
+
+class Slow(torch.autograd.Function):
+    """The identity, whose gradient takes a while."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(0.05)
+        return gradient
+
+
+class Sleeper(torch.nn.Module):
+    """A network that sleeps for 0.03 s forward and 0.05 s backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        time.sleep(0.03)
+        return (Slow.apply(self.weight * x),)
+
+
+def test_the_stopwatch_counts_forward_and_backward_and_nothing_else():
+    network = Sleeper()
+    watch = training.Stopwatch(network, list(network.parameters()))
+    for _ in range(2):
+        time.sleep(0.1)
+        (network(torch.ones(1))[0] * 2).sum().backward()
+        time.sleep(0.1)
+    assert 2 * 0.08 <= watch.total < 2 * 0.08 + 0.1
