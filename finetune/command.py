@@ -12,7 +12,7 @@ from rich.console import Console
 from finetune import card, logs, objective, optimizers, resume
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.devices import accelerator_for, require_jobs
+from finetune.devices import accelerator_for, processes_of, require_jobs
 from finetune.families import family_of
 from finetune.interrupt import Interrupt
 from finetune.job import StopError, identity
@@ -40,12 +40,12 @@ def train(config: TrainLora) -> None:
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
-    require_jobs(config, accelerator, len(jobs))
+    require_jobs(accelerator, len(jobs))
     precision = run.dtype_name(dtype)
     same = {job.name: identity(config, base, job, precision) for job in jobs}
     rest = resume.find(config, jobs, same)
     console = Console(quiet=not accelerator.is_main_process)
-    _describe(console, config, base, real, jobs, rest, accelerator.num_processes, precision)
+    _describe(console, config, base, real, jobs, rest, processes_of(accelerator), precision)
     if config.dry_run:
         return
     jobs = [job for job in jobs if job.name not in rest.done]
@@ -151,7 +151,7 @@ def _describe(
     real: ImageSet,
     jobs: Sequence[Job],
     rest: Rest,
-    processes: int,
+    processes: str,
     precision: str,
 ) -> None:
     for line in (

@@ -12,6 +12,9 @@ from orchard import cli, run
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
+WHOLE_RUN = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Plugins that keep hold of a network until the process ends."""
+
 
 def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     """The accelerator of a run and the precision of its networks.
@@ -36,7 +39,7 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         "give a multiple",
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        _fit_deepspeed(config, accelerator)
+        fit_deepspeed(config, accelerator)
     return accelerator, dtype
 
 
@@ -45,17 +48,24 @@ def is_sharded(accelerator: Any) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def require_jobs(config: TrainLora, accelerator: Any, jobs: int) -> None:
+def processes_of(accelerator: Any) -> str:
+    """How many processes there are, and which plugin divides the work among them."""
+    plugin = accelerator.distributed_type
+    named = f" ({plugin.value})" if plugin in WHOLE_RUN else ""
+    return f"{accelerator.num_processes}{named}"
+
+
+def require_jobs(accelerator: Any, jobs: int) -> None:
     """Raise `UserError` when the launcher's plugin cannot train so many adapters in one run."""
     plugin = accelerator.distributed_type
     cli.check(
-        jobs <= 1 or plugin not in (DistributedType.FSDP, DistributedType.DEEPSPEED),
+        jobs <= 1 or plugin not in WHOLE_RUN,
         f"--classes: {plugin.value} keeps hold of the base and trains one adapter a run, not {jobs}; "
         "name one class, or give --joint",
     )
 
 
-def _fit_deepspeed(config: TrainLora, accelerator: Any) -> None:
+def fit_deepspeed(config: TrainLora, accelerator: Any) -> None:
     """Tell DeepSpeed the sizes that it takes from data loaders elsewhere; ours are drawn by number."""
     cli.check(
         config.save_every == 0 and not config.resume,

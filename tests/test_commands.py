@@ -180,7 +180,7 @@ def test_a_dry_run_writes_nothing(tmp_path, words):
 
 def test_two_processes_give_the_adapters_and_rows_of_one(tmp_path, base):
     small = ("--base", base, "--data", "demo", "--classes", "apple", "banana", "--batch_size", 4)
-    train = ("--steps", 6, "--precision", "fp32", *small)
+    train = ("--steps", 6, "--precision", "fp32", "--accumulation", 2, "--ema_decay", 0.5, *small)
     alone = command(tmp_path, *TRAIN, *train, "--output", "one")
     both = command(tmp_path, *TWO, TRAIN[1], *train, "--output", "two")
     assert "processes 1" in alone
