@@ -10,6 +10,7 @@ import numpy as np
 from finetune import checkpoints, lora, optimizers, validation
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
+from finetune.encoding import Encoder
 from finetune.logs import Log
 from finetune.material import Material, prepare
 from finetune.setup import Job, Setup
@@ -22,7 +23,18 @@ from orchard.provenance import Provenance
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
 OUTCOMES = frozenset(
-    ("dry_run", "output", "save_every", "keep", "resume", "export", "log_with", "push_to_hub", "private")
+    (
+        "dry_run",
+        "output",
+        "cache",
+        "save_every",
+        "keep",
+        "resume",
+        "export",
+        "log_with",
+        "push_to_hub",
+        "private",
+    )
 )
 """Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
 
@@ -61,19 +73,19 @@ def is_done(path: Path, same: dict[str, Any]) -> bool:
 def train(
     setup: Setup,
     job: Job,
-    pixels: np.ndarray,
+    encoder: Encoder,
     same: dict[str, Any],
     start: Checkpoint | None,
     advance: Callable[[float, str], None],
 ) -> Path:
-    """Train ``job`` on ``pixels`` (N, S, S, 3), from ``start`` where there is one, and write its adapter.
+    """Train ``job`` on its photos, from ``start`` where there is one, and write its adapter.
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
     config, denoiser = setup.config, setup.family.denoiser
-    material = prepare(setup, job, pixels, same["precision"])
+    material = prepare(setup, job, encoder)
     alpha, targets = config.alpha or config.rank, setup.family.targets
     parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
     optimizer = optimizers.build(config.optimizer, config.learning_rate, parameters)

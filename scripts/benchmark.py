@@ -25,7 +25,7 @@ from finetune.families import Family, family_of
 from finetune.training import train_steps
 from generate.plan import plan
 from generate.sampler import Sampler
-from orchard import bases, demo, images, run, shards
+from orchard import bases, demo, images, run, shards, text
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
@@ -80,12 +80,13 @@ def plain_loop(
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     for index in range(config.steps):
         rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
-        encoded = family.encode(pixels[rows], [PROMPT] * len(rows))
+        mean, std = family.moments(pixels[rows])
+        states = text.encode(family.pipe, [PROMPT], negative=False)
         batch = Batch(
-            latents=encoded.mean[0],
-            noise=torch.randn_like(encoded.mean[0]),
+            latents=mean + std * torch.randn_like(std),
+            noise=torch.randn_like(mean),
             times=torch.rand(len(rows), dtype=torch.float64),
-            text={name: states[encoded.prompt_of] for name, states in encoded.prompts.items()},
+            text={name: state.expand(len(rows), *state.shape[1:]) for name, state in states.items()},
             rows=rows,
         )
         with accelerator.autocast():
