@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import card, logs, optimizers, photographs, preflight, resume
+from finetune import card, logs, optimizers, preflight, resume, training_set
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
@@ -35,7 +35,7 @@ def train(config: TrainLora) -> None:
     logs.require_tracker(config.log_with)
     accelerator, dtype = _accelerator(config)
     with accelerator.main_process_first():  # it downloads what the others find
-        real, sizes = photographs.gather(config)
+        real, sizes = training_set.load(config)
         base = bases.resolve(config.base)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")

@@ -146,8 +146,9 @@ class StableDiffusionXL(StableDiffusion):
 def time_ids(size: tuple[int, ...]) -> list[int]:
     """(height, width) in pixels -> SDXL's six size conditions: original size, crop corner, target size.
 
-    Podell et al. 2023, section 2.2. Training images are whole pictures at the base's resolution, and that
-    is what the pipeline says of the images it samples: original and target are the same, nothing is cut.
+    Podell et al. 2023, section 2.2. Training images count as whole pictures of the size that they are
+    encoded at, and that is what the pipeline says of the images it samples: original and target are the same,
+    nothing is cut.
     """
     return [*size, 0, 0, *size]
 

@@ -13,7 +13,7 @@ from orchard.images import Photo
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""
 SCHEMA = 1
-"""Goes up when `finetune.families` or `orchard.images` come to compute other values."""
+"""Goes up when `Family.latents`, `Family.text` or the pixels of `orchard.images` come to be others."""
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 """Libraries whose versions may change the values."""
 TRANSFORM = "upright, over white, centre crop, Lanczos; and its mirror image"

@@ -14,9 +14,9 @@ from finetune.config import TrainLora
 from finetune.entries import Key
 from finetune.keys import PHOTOS, Keys, keys_of
 from finetune.material import prompt_of
-from finetune.photographs import Sizes
 from finetune.setup import Job
 from finetune.space import Need
+from finetune.training_set import Sizes
 from orchard import cli, prompts, run
 from orchard.bases import Base
 

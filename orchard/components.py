@@ -54,7 +54,7 @@ def empty(base: "Base", part: str) -> Any:
     from accelerate import init_empty_weights
 
     config = _config(base, part)
-    with init_empty_weights():
+    with init_empty_weights(include_buffers=True):  # else each weight is made and thrown away
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
 

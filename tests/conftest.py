@@ -26,7 +26,7 @@ def signs() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Encoded photos and prompts of all tests, apart from the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:

@@ -201,7 +201,7 @@ def test_a_file_that_changes_under_way_is_refused(folders, refused):
 @pytest.mark.slow
 def test_two_processes_fill_the_cache_that_one_then_reads(tmp_path, folders):
     small = ("--base", folders["sd"], "--data", "demo", "--classes", "apple", "--shots", 5, "--batch_size", 2)
-    words = (*small, "--steps", 3, "--rank", 2, "--precision", "fp32", "--learning_rate", 0.1)
+    words = (*small, "--steps", 3, "--rank", 2, "--precision", "fp32")
     command(tmp_path, *TWO, TRAIN[1], *words, "--output", "both", "--cache", "kept")
     found = files(tmp_path / "kept")
     assert sorted(path.parent.name for path in found) == [*["photos"] * 5, "prompts"]
@@ -215,4 +215,4 @@ def test_two_processes_fill_the_cache_that_one_then_reads(tmp_path, folders):
         load_file(tmp_path / name / "apple.safetensors") for name in ("warm", "without", "both")
     )
     assert all(torch.equal(warm[key], without[key]) for key in warm.keys() | without.keys())
-    assert all(torch.allclose(warm[key], both[key], atol=1e-5) for key in warm)
+    assert all(torch.allclose(warm[key], both[key], atol=2e-5) for key in warm)

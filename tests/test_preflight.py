@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune import command, entries, lora, photographs, preflight, space
+from finetune import command, entries, lora, preflight, space, training_set
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
 from finetune.families import family_of
@@ -36,7 +36,7 @@ def photos(tmp_path) -> Path:
 
 def check(folder: Path, photos: Path, **options) -> preflight.Preflight:
     config = TrainLora(data=str(photos), output=photos / "out", **options)
-    real, sizes = photographs.gather(config)
+    real, sizes = training_set.load(config)
     jobs = [Job(name="apple", classes=("apple",), photos=real)]
     return preflight.check(config, bases.resolve(str(folder)), jobs, sizes, "fp32", CPU)
 
@@ -115,9 +115,9 @@ def test_a_broken_photo_is_named_or_left_out_and_told(tmp_path, refused, skip):
     config = TrainLora(data=str(pictures.write(tmp_path, whole | broken)), skip_bad=skip)
     if not skip:
         with refused("apple/cut.jpg", "--skip_bad"):
-            photographs.gather(config)
+            training_set.load(config)
         return
-    kept, sizes = photographs.gather(config)
+    kept, sizes = training_set.load(config)
     assert sizes.keys() == kept.hashes()
     assert any("apple/cut.jpg" in note for note in kept.notes)
     assert any("apple/empty.png" in note and "the file is empty" in note for note in kept.notes)

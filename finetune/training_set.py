@@ -12,7 +12,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of a photo, upright, by its file's hash."""
 
 
-def gather(config: TrainLora) -> tuple[ImageSet, Sizes]:
+def load(config: TrainLora) -> tuple[ImageSet, Sizes]:
     """The photos to train on, and their sizes.
 
     Raises:
