@@ -18,10 +18,11 @@ from finetune.families import family_of
 from finetune.interrupt import Interrupt
 from finetune.job import StopError, identity
 from finetune.job import train as train_job
+from finetune.material import prepare
 from finetune.preflight import Preflight
 from finetune.resume import Rest
 from finetune.setup import Job, Setup
-from orchard import adapter, bases, cli, folders, hub, run
+from orchard import adapter, bases, cli, folders, hub, run, sources
 from orchard.images import ImageSet
 from orchard.terminal import bar, say
 
@@ -35,8 +36,9 @@ def train(config: TrainLora) -> None:
     logs.require_tracker(config.log_with)
     accelerator, dtype = _accelerator(config)
     with accelerator.main_process_first():  # it downloads what the others find
-        real, sizes = training_set.load(config)
+        everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
+    real, sizes = training_set.of(everything, config)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
@@ -82,10 +84,11 @@ def _train_one(
     setup: Setup, job: Job, encoder: Encoder, same: dict[str, Any], start: Checkpoint | None
 ) -> Path:
     main = setup.accelerator.is_main_process
+    material = prepare(setup, job, encoder)
     left = setup.config.steps - (start.step if start else 0)
     with bar(job.name, left, unit="steps", show=main) as advance:
         try:
-            return train_job(setup, job, encoder, same, start, advance)
+            return train_job(setup, job, material, same, start, advance)
         except StopError as stopped:
             if main:
                 print(f"stopped; saved {stopped.checkpoint}; go on with --resume latest", file=sys.stderr)

@@ -83,4 +83,4 @@ def _report(damaged: Sequence[str], accelerator: Any) -> None:
     if total:
         example = f" ({damaged[0]})" if damaged else ""
         console = Console(quiet=not accelerator.is_main_process)
-        say(console, f"cache     {total} damaged entries were made anew{example}")
+        say(console, f"cache     damaged entries made anew: {total}{example}")

@@ -10,9 +10,8 @@ import numpy as np
 from finetune import checkpoints, lora, optimizers, validation
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
-from finetune.encoding import Encoder
 from finetune.logs import Log
-from finetune.material import Material, prepare
+from finetune.material import Material
 from finetune.setup import Job, Setup
 from finetune.training import Step, train_steps
 from orchard import adapter, run
@@ -73,19 +72,18 @@ def is_done(path: Path, same: dict[str, Any]) -> bool:
 def train(
     setup: Setup,
     job: Job,
-    encoder: Encoder,
+    material: Material,
     same: dict[str, Any],
     start: Checkpoint | None,
     advance: Callable[[float, str], None],
 ) -> Path:
-    """Train ``job`` on its photos, from ``start`` where there is one, and write its adapter.
+    """Train ``job`` on its ``material``, from ``start`` where there is one, and write its adapter.
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
     config, denoiser = setup.config, setup.family.denoiser
-    material = prepare(setup, job, encoder)
     alpha, targets = config.alpha or config.rank, setup.family.targets
     parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
     optimizer = optimizers.build(config.optimizer, config.learning_rate, parameters)

@@ -13,6 +13,7 @@ from finetune.config import TrainLora
 from finetune.entries import Key
 from finetune.families import kind_of
 from finetune.keys import PHOTOS
+from finetune.optimizers import KINDS
 from orchard import components
 from orchard.bases import FAMILIES, Base
 from orchard.errors import UserError
@@ -21,8 +22,6 @@ FLOAT = 4
 """Bytes of a float32, which is what is kept of latents, states, weights and optimisers."""
 TOKENS = {"sd": 77, "sdxl": 77, "sd3": 77 + 256}
 """Rows of a prompt's states, by family; those of T5 come after CLIP's."""
-STATES = {"adamw": 2, "adamw8bit": 1, "prodigy": 4, "schedulefree": 2}
-"""Numbers that an optimiser keeps for each weight, rounded up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def adapters(config: TrainLora, base: Base, jobs: int) -> int:
     due = (config.steps - 1) // config.save_every if config.save_every else 0
     kept = min(due, config.keep) if config.keep else due
     files = 2 if config.export == "kohya" else 1
-    checkpoints = (kept * jobs + 1) * (1 + STATES[config.optimizer])
+    checkpoints = (kept * jobs + 1) * (1 + KINDS[config.optimizer].kept)
     return weights * (files * jobs + checkpoints)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from finetune.config import TrainLora
-from orchard import cli, images, sources, splits
+from orchard import cli, images, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 
@@ -12,13 +12,13 @@ Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of a photo, upright, by its file's hash."""
 
 
-def load(config: TrainLora) -> tuple[ImageSet, Sizes]:
-    """The photos to train on, and their sizes.
+def of(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
+    """The photos of a real set to train on, and their sizes.
 
     Raises:
         UserError: a class has too few photos, or a photo is not whole and ``--skip_bad`` is not given.
     """
-    train_split = sources.load(config.data, config.classes).of(TRAIN)
+    train_split = everything.of(TRAIN)
     chosen = config.classes or train_split.classes
     photos = train_split.keep(photo for photo in train_split.photos if photo.label in chosen)
     sizes: Sizes = {}

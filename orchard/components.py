@@ -31,14 +31,14 @@ def _hash_of(path: Path, size: int, changed: int) -> str:
 
 def digest(base: "Base", parts: Sequence[str]) -> str:
     """Hash of everything that the named components are loaded from: weights, configs, tokenizer files."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     if base.file:
-        digest.update(f"{weights_hash(base.file)}\n".encode())
+        found.update(f"{weights_hash(base.file)}\n".encode())
     for part in parts:
         for path in sorted((base.folder / part).glob("*")):
             if path.suffix in FILES:
-                digest.update(f"{part}/{path.name}:{weights_hash(path)}\n".encode())
-    return digest.hexdigest()
+                found.update(f"{part}/{path.name}:{weights_hash(path)}\n".encode())
+    return found.hexdigest()
 
 
 def latent_shape(base: "Base", size: Sequence[int]) -> tuple[int, int, int]:

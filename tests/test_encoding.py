@@ -133,7 +133,7 @@ def test_a_damaged_entry_is_found_counted_and_made_anew(tmp_path, folders, capsy
     assert equal(counted.cache(), whole)
     assert counted.made == (1, 1)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all("1 damaged entries were made anew" in line for line in lines)
+    assert len(lines) == 2 and all("damaged entries made anew: 1 (" in line for line in lines)
     assert all(reason in line for line in lines)
     assert equal(counted.cache(), whole)
     assert counted.made == (0, 0)
@@ -209,7 +209,7 @@ def test_two_processes_fill_the_cache_that_one_then_reads(tmp_path, folders):
     halve(found[2])
     said = command(tmp_path, *TRAIN, *words, "--output", "warm", "--cache", "kept")
     assert "has 5 of 5 photos and 1 of 1 prompts" in said
-    assert "1 damaged entries were made anew" in said
+    assert "damaged entries made anew: 1 (" in said
     assert "cache     none" in command(tmp_path, *TRAIN, *words, "--output", "without", "--cache", "none")
     warm, without, both = (
         load_file(tmp_path / name / "apple.safetensors") for name in ("warm", "without", "both")

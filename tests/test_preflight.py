@@ -15,7 +15,7 @@ from finetune.encoding import Encoder
 from finetune.families import family_of
 from finetune.keys import keys_of
 from finetune.setup import Job
-from orchard import bases
+from orchard import bases, sources
 
 CPU = torch.device("cpu")
 BASES = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}
@@ -36,7 +36,7 @@ def photos(tmp_path) -> Path:
 
 def check(folder: Path, photos: Path, **options) -> preflight.Preflight:
     config = TrainLora(data=str(photos), output=photos / "out", **options)
-    real, sizes = training_set.load(config)
+    real, sizes = training_set.of(sources.load(config.data), config)
     jobs = [Job(name="apple", classes=("apple",), photos=real)]
     return preflight.check(config, bases.resolve(str(folder)), jobs, sizes, "fp32", CPU)
 
@@ -115,9 +115,9 @@ def test_a_broken_photo_is_named_or_left_out_and_told(tmp_path, refused, skip):
     config = TrainLora(data=str(pictures.write(tmp_path, whole | broken)), skip_bad=skip)
     if not skip:
         with refused("apple/cut.jpg", "--skip_bad"):
-            training_set.load(config)
+            training_set.of(sources.load(config.data), config)
         return
-    kept, sizes = training_set.load(config)
+    kept, sizes = training_set.of(sources.load(config.data), config)
     assert sizes.keys() == kept.hashes()
     assert any("apple/cut.jpg" in note for note in kept.notes)
     assert any("apple/empty.png" in note and "the file is empty" in note for note in kept.notes)
