@@ -86,5 +86,6 @@ class TrainLora(cli.Sharing):
         weight = self.prior_weight
         cli.check(0 <= weight < math.inf, f"--prior_weight {weight}: give 0 or more")
         cli.check(self.prior_count >= 1, f"--prior_count {self.prior_count}: give 1 or more")
+        cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompts.require_place(self.prompt)
         prompts.require_place(self.prior_prompt)

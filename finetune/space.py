@@ -14,7 +14,7 @@ from finetune.entries import Key
 from finetune.families import kind_of
 from finetune.keys import PHOTOS
 from finetune.optimizers import KINDS
-from orchard import components
+from orchard import components, layers
 from orchard.bases import FAMILIES, Base
 from orchard.errors import UserError
 
@@ -67,7 +67,7 @@ def adapters(config: TrainLora, base: Base, jobs: int) -> int:
 def _parameters(config: TrainLora, base: Base) -> int:
     """Weights of one adapter."""
     kind = kind_of(base)
-    denoiser = components.empty(base, FAMILIES[kind.name].denoiser)
+    denoiser = getattr(layers.skeleton(base.folder), FAMILIES[kind.name].denoiser)
     found = lora.inject(denoiser, config.rank, config.rank, config.seed, kind.targets)
     return sum(parameter.numel() for parameter in found)
 

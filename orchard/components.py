@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchard.run import file_hash
 
@@ -43,20 +43,6 @@ def digest(base: "Base", parts: Sequence[str]) -> str:
 
 def latent_shape(base: "Base", size: Sequence[int]) -> tuple[int, int, int]:
     """(height, width) of an image in pixels -> (channels, height, width) of its latents."""
-    config = _config(base, "vae")
+    config = json.loads((base.folder / "vae" / "config.json").read_text(encoding="utf-8"))
     factor = 2 ** (len(config["block_out_channels"]) - 1)
     return config.get("latent_channels", 4), size[0] // factor, size[1] // factor
-
-
-def empty(base: "Base", part: str) -> Any:
-    """A diffusers component with all its layers and no memory behind their weights."""
-    import diffusers
-    from accelerate import init_empty_weights
-
-    config = _config(base, part)
-    with init_empty_weights(include_buffers=True):  # else each weight is made and thrown away
-        return getattr(diffusers, config["_class_name"]).from_config(config)
-
-
-def _config(base: "Base", part: str) -> dict[str, Any]:
-    return json.loads((base.folder / part / "config.json").read_text(encoding="utf-8"))

@@ -124,7 +124,9 @@ def test_a_broken_photo_is_named_or_left_out_and_told(tmp_path, refused, skip):
     assert "skipped 2 files that are not whole images" in kept.notes
 
 
-def test_the_cache_lies_where_it_is_asked_for(monkeypatch):
+def test_the_cache_lies_where_it_is_asked_for(monkeypatch, refused):
+    with refused("--cache is empty"):
+        TrainLora(cache="").require_valid()
     assert preflight.cache_folder("none") is None
     assert preflight.cache_folder("~/kept") == Path.home() / "kept"
     monkeypatch.setenv("ORCHARD_CACHE", "/named")
