@@ -4,6 +4,8 @@ Nothing here has state: step k draws the same images, noise and times whatever r
 however many processes share it, each of which takes its slices of the whole.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.buckets import turn
 from finetune.loss import offset_noise
 from orchard.splits import stable_hash
 
@@ -19,18 +22,40 @@ from orchard.splits import stable_hash
 class Cache:
     """What the frozen encoders say of the training images.
 
-    ``mean`` and ``std``: (2, N, C, h, w), the posterior of each image and of its mirror image;
+    ``mean`` and ``std``: (2, C, h, w) for each of N images, the posterior of it and of its mirror image;
     ``prompts``: the text states of P prompts by name, (P, ...) each; ``prompt_of``: (N,) their row of each
     image.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Sequence[Tensor]
+    std: Sequence[Tensor]
     prompts: dict[str, Tensor]
     prompt_of: Tensor
 
     def __len__(self) -> int:
-        return self.mean.shape[1]
+        return len(self.mean)
+
+    @functools.cached_property
+    def buckets(self) -> list[list[int]]:
+        """The images by the shape of their latents, which a batch shares."""
+        shapes = [mean.shape for mean in self.mean]
+        return [[row for row, shape in enumerate(shapes) if shape == one] for one in sorted(set(shapes))]
+
+
+def assemble(
+    latents: Sequence[tuple[Tensor, Tensor]],
+    prompts: Sequence[str],
+    encode: Callable[[Sequence[str]], dict[str, Tensor]],
+) -> Cache:
+    """The cache of N images: their (mean, deviation), their prompts, and what gives the prompts' states."""
+    unique = sorted(set(prompts))
+    place = {prompt: row for row, prompt in enumerate(unique)}
+    return Cache(
+        mean=[mean for mean, _ in latents],
+        std=[std for _, std in latents],
+        prompts=encode(unique),
+        prompt_of=torch.tensor([place[prompt] for prompt in prompts]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +82,12 @@ class Batch:
         )
 
 
-def rows_of(step: int, count: int, batch_size: int, seed: int) -> list[int]:
-    """Image numbers of a step: every epoch is a fresh permutation, batches run across its end."""
-    first = step * batch_size
+def rows_of(nth: int, count: int, batch_size: int, seed: int) -> list[int]:
+    """Which of a bucket's ``count`` images batch number ``nth`` holds.
+
+    Every epoch is a fresh permutation, batches run across its end.
+    """
+    first = nth * batch_size
     wanted = range(first, first + batch_size)
     orders = {epoch: _order(epoch, count, seed) for epoch in {i // count for i in wanted}}
     return [int(orders[i // count][i % count]) for i in wanted]
@@ -81,21 +109,25 @@ def draw(
     parts: int = 1,
 ) -> Batch:
     """Slice ``part`` of ``parts`` of a step, which processes work on at once or one after another."""
-    rows = rows_of(step, len(cache), batch_size, seed)
+    bucket, nth = turn(step, [len(images) for images in cache.buckets], seed)
+    images = cache.buckets[bucket]
+    rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
-    shape = (batch_size, *cache.mean.shape[2:])
+    shape = (batch_size, *cache.mean[rows[0]].shape[1:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
     times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
     shifts = torch.randn(shape[:2], generator=generator)
     mine = slice(part, None, parts)
-    index = torch.tensor(rows)[mine]
-    latents = cache.mean[mirrored[mine], index] + cache.std[mirrored[mine], index] * posterior[mine]
+    drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
+    mean = torch.stack([cache.mean[row][side] for row, side in drawn])
+    std = torch.stack([cache.std[row][side] for row, side in drawn])
+    prompts = cache.prompt_of[rows[mine]]
     return Batch(
-        latents=latents,
+        latents=mean + std * posterior[mine],
         noise=offset_noise(noise[mine], shifts[mine], noise_offset),
         times=times[mine],
-        text={name: states[cache.prompt_of[index]] for name, states in cache.prompts.items()},
-        rows=index.tolist(),
+        text={name: states[prompts] for name, states in cache.prompts.items()},
+        rows=rows[mine],
     )

@@ -2,28 +2,28 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from finetune import card, logs, objective, optimizers, resume
+from finetune import card, logs, objective, optimizers, preflight, resume, training_set
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.devices import accelerator_for, processes_of, require_jobs
+from finetune.encoding import Encoder
 from finetune.families import family_of
 from finetune.interrupt import Interrupt
 from finetune.job import StopError, identity
 from finetune.job import train as train_job
+from finetune.material import prepare
+from finetune.preflight import Preflight
 from finetune.resume import Rest
 from finetune.setup import Job, Setup
 from finetune.usage import generate_command
 from finetune.watch import sheet_paths
-from orchard import adapter, bases, cli, folders, hub, images, run, sources, splits
-from orchard.errors import UserError
-from orchard.images import TRAIN, ImageSet
+from orchard import adapter, bases, folders, hub, run, sources
+from orchard.images import ImageSet
 from orchard.terminal import bar, say
 
 
@@ -34,9 +34,10 @@ def train(config: TrainLora) -> None:
     logs.require_tracker(config.log_with)
     accelerator, dtype = accelerator_for(config)
     with accelerator.main_process_first():  # it downloads what the others find
-        real = _real_set(config)
+        everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
     objective.require_fit(config, base)
+    real, sizes = training_set.of(everything, config)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
@@ -44,25 +45,24 @@ def train(config: TrainLora) -> None:
     precision = run.dtype_name(dtype)
     same = {job.name: identity(config, base, job, precision) for job in jobs}
     rest = resume.find(config, jobs, same)
+    jobs_left = [job for job in jobs if job.name not in rest.done]
+    checked = preflight.check(config, base, jobs_left, sizes, precision, accelerator.device)
     console = Console(quiet=not accelerator.is_main_process)
-    _describe(console, config, base, real, jobs, rest, processes_of(accelerator), precision)
+    _describe(console, config, base, real, jobs, rest, checked, processes_of(accelerator))
     if config.dry_run:
         return
-    jobs = [job for job in jobs if job.name not in rest.done]
-    pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
-    run.writable(config.output)
+    checked.make_folders()
     run.quiet_libraries()
     family = family_of(bases.load(base, dtype, accelerator.device), base)
+    encoder = Encoder(family=family, keys=checked.keys, folder=checked.cache, accelerator=accelerator)
     logs.start(config, accelerator)
     written = []
     with Interrupt() as interrupt:
         setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)
-        for job in jobs:
-            written.append(
-                _train_one(setup, job, pixels[job.name], same[job.name], rest.starts.get(job.name))
-            )
+        for job in jobs_left:
+            written.append(_train_one(setup, job, encoder, same[job.name], rest.starts.get(job.name)))
     say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
-    files = [job.path(config.output) for job in _jobs(config, real)]
+    files = [job.path(config.output) for job in jobs]
     if accelerator.is_main_process:
         _share(console, config, files)
     say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
@@ -83,50 +83,18 @@ def _share(console: Console, config: TrainLora, files: Sequence[Path]) -> None:
 
 
 def _train_one(
-    setup: Setup, job: Job, pixels: np.ndarray, same: dict[str, Any], start: Checkpoint | None
+    setup: Setup, job: Job, encoder: Encoder, same: dict[str, Any], start: Checkpoint | None
 ) -> Path:
     main = setup.accelerator.is_main_process
+    material = prepare(setup, job, encoder)
     left = setup.config.steps - (start.step if start else 0)
     with bar(job.name, left, unit="steps", show=main) as advance:
         try:
-            return train_job(setup, job, pixels, same, start, advance)
+            return train_job(setup, job, material, same, start, advance)
         except StopError as stopped:
             if main:
                 print(f"stopped; saved {stopped.checkpoint}; go on with --resume latest", file=sys.stderr)
             raise SystemExit(stopped.code) from None
-
-
-def _pixels(photos: ImageSet, resolution: int) -> np.ndarray:
-    try:
-        return images.pixels(photos.photos, resolution)
-    except UserError as error:
-        raise UserError(f"{error}, or pass --skip_bad") from None
-
-
-def _real_set(config: TrainLora) -> ImageSet:
-    """The training photos this run may see."""
-    real = sources.load(config.data, config.classes)
-    train_split = real.of(TRAIN)
-    if config.skip_bad:
-        train_split, problems = images.sound(train_split)
-        note = f"skipped {len(problems)} files that are not whole images"
-        train_split = replace(train_split, notes=(*train_split.notes, *problems, note))
-    chosen = config.classes or real.classes
-    kept = [photo for photo in train_split.photos if photo.label in chosen]
-    train_split = train_split.keep(kept)
-    for name in chosen:
-        count = train_split.counts()[name]
-        least = max(2 if config.validate_every else 1, config.shots)
-        cli.check(
-            count >= least,
-            f"class {name} has {count} training images, needs at least {least}; "
-            "add some or choose others with --classes",
-        )
-    if not config.shots:
-        return train_split
-    by_class = ([p for p in kept if p.label == name] for name in chosen)
-    drawn = (splits.subset(photos, config.shots, "shots", config.seed) for photos in by_class)
-    return train_split.keep(photo for photos in drawn for photo in photos)
 
 
 def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
@@ -151,8 +119,8 @@ def _describe(
     real: ImageSet,
     jobs: Sequence[Job],
     rest: Rest,
+    checked: Preflight,
     processes: str,
-    precision: str,
 ) -> None:
     for line in (
         f"real set  {folders.describe(real)}",
@@ -173,7 +141,8 @@ def _describe(
         ),
         *_prior_line(config),
         f"output    {config.output}",
-        f"processes {processes}, precision {precision}",
+        *checked.lines,
+        f"processes {processes}, precision {checked.precision}",
     ):
         say(console, line)
 

@@ -74,6 +74,8 @@ class TrainLora(cli.Sharing):
     """Pictures of each class that the base samples for it, once."""
     prior_prompt: str = prompts.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
+    buckets: bool = False
+    """Crop photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
     validate_every: int = 0
@@ -92,6 +94,8 @@ class TrainLora(cli.Sharing):
     """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
     export: Literal["none", "kohya"] = "none"
     """kohya also writes each adapter as WebUI and ComfyUI read it, into the folder kohya/ beside it."""
+    cache: str = "auto"
+    """Folder for encoded photos and prompts: a path, `none`, or `auto` (~/.cache/orchard)."""
     skip_bad: bool = False
     """Leave out files that are not whole images instead of stopping at them."""
     output: Path = Path("adapters")
@@ -103,6 +107,7 @@ class TrainLora(cli.Sharing):
         cli.require_distinct("--classes", self.classes)
         self._require_ranges()
         self._require_consistent()
+        cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompts.require_place(self.prompt)
         prompts.require_place(self.prior_prompt)
 

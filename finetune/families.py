@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from finetune import lora
-from finetune.batches import Batch, Cache
+from finetune.batches import Batch, Cache, assemble
 from finetune.loss import diffuse, diffusion_loss, flow_target, interpolate, snr, target, timesteps_of
 from finetune.objective import Objective
 from orchard import text
 from orchard.bases import FAMILIES, Base
-
-ENCODE_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,43 +43,36 @@ class Family(ABC):
         """The network that is trained."""
         return getattr(self.pipe, self.prefix)
 
-    def encode(self, pixels: np.ndarray, prompts: Sequence[str]) -> Cache:
-        """(N, S, S, 3) uint8 and N prompts -> `Cache` in float32 on the CPU."""
-        halves = [self._moments(pixels), self._moments(pixels[:, :, ::-1])]
-        unique = sorted(set(prompts))
-        return Cache(
-            mean=torch.stack([mean for mean, _ in halves]),
-            std=torch.stack([std for _, std in halves]),
-            prompts=self.text(unique),
-            prompt_of=torch.tensor([unique.index(prompt) for prompt in prompts]),
-        )
+    def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> Cache:
+        """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU."""
+        return assemble([self.latents(image) for image in pixels], prompts, self.text)
+
+    def latents(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(H, W, 3) uint8 -> mean and deviation of `moments`, (2, C, h, w) each: image and mirror image.
+
+        By itself, so that what else is encoded does not change its last bits.
+        """
+        return self.moments(np.stack([pixels, pixels[:, ::-1]]))
 
     @torch.no_grad()
-    def _moments(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(N, S, S, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each."""
+    def moments(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(N, H, W, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each."""
         vae, dtype = self.pipe.vae, self.pipe.vae.dtype
         overflows = dtype == torch.float16 and vae.config.force_upcast
         if overflows:
             vae.to(torch.float32)
-        means, stds = [], []
-        for start in range(0, len(pixels), ENCODE_BATCH):
-            block = np.ascontiguousarray(pixels[start : start + ENCODE_BATCH])
-            images = torch.from_numpy(block).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
-            posterior = vae.encode(images).latent_dist
-            means.append(posterior.mean.float().cpu())
-            stds.append(posterior.std.float().cpu())
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+        posterior = vae.encode(images).latent_dist
+        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
         if overflows:
             vae.to(dtype)
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        return (torch.cat(means) - shift) * scale, torch.cat(stds) * scale
+        return (mean - shift) * scale, std * scale
 
     def text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """P prompts -> named text states, (P, ...) each."""
-        blocks = [
-            text.encode(self.pipe, prompts[start : start + ENCODE_BATCH], negative=False)
-            for start in range(0, len(prompts), ENCODE_BATCH)
-        ]
-        return {name: torch.cat([block[name].float().cpu() for block in blocks]) for name in blocks[0]}
+        """P prompts -> named text states, (P, ...) each; every prompt by itself, as in `latents`."""
+        found = [text.encode(self.pipe, [prompt], negative=False) for prompt in prompts]
+        return {name: torch.cat([states[name].float().cpu() for states in found]) for name in found[0]}
 
     @abstractmethod
     def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
@@ -146,8 +137,9 @@ class StableDiffusionXL(StableDiffusion):
 def time_ids(size: tuple[int, ...]) -> list[int]:
     """(height, width) in pixels -> SDXL's six size conditions: original size, crop corner, target size.
 
-    Podell et al. 2023, section 2.2. Training images are whole pictures at the base's resolution, and that
-    is what the pipeline says of the images it samples: original and target are the same, nothing is cut.
+    Podell et al. 2023, section 2.2. Training images count as whole pictures of the size that they are
+    encoded at, and that is what the pipeline says of the images it samples: original and target are the same,
+    nothing is cut.
     """
     return [*size, 0, 0, *size]
 
@@ -181,7 +173,12 @@ class StableDiffusion3(Family):
         return diffusion_loss(said, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
 
 
+def kind_of(base: Base) -> type[Family]:
+    """The class of the family of ``base``."""
+    kinds = (StableDiffusion, StableDiffusionXL, StableDiffusion3)
+    return next(kind for kind in kinds if kind.name == base.family)
+
+
 def family_of(pipe: Any, base: Base) -> Family:
     """The family of ``base`` on its loaded pipeline."""
-    kinds = {kind.name: kind for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3)}
-    return kinds[base.family].of(pipe, base)
+    return kind_of(base).of(pipe, base)

@@ -12,7 +12,7 @@ from finetune import learner as learners
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.learner import Learner
-from finetune.material import prepare
+from finetune.material import Material
 from finetune.setup import Job, Setup
 from finetune.training import train_steps
 from finetune.usage import KOHYA
@@ -26,7 +26,7 @@ from orchard.provenance import Provenance
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
 OUTCOMES = frozenset(
     (
-        *("dry_run", "output", "save_every", "keep", "resume", "export", "push_to_hub", "private"),
+        *("dry_run", "output", "cache", "save_every", "keep", "resume", "export", "push_to_hub", "private"),
         *("log_with", "preview_every", "sheets", "gradient_checkpointing"),
     )
 )
@@ -67,19 +67,18 @@ def is_done(path: Path, same: dict[str, Any]) -> bool:
 def train(
     setup: Setup,
     job: Job,
-    pixels: np.ndarray,
+    material: Material,
     same: dict[str, Any],
     start: Checkpoint | None,
     advance: Callable[[float, str], None],
 ) -> Path:
-    """Train ``job`` on ``pixels`` (N, S, S, 3), from ``start`` where there is one, and write its adapter.
+    """Train ``job`` on its ``material``, from ``start`` where there is one, and write its adapter.
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
     config, family = setup.config, setup.family
-    material = prepare(setup, job, pixels, same["precision"])
     losses = list(start.losses) if start else []
     watch = Watch(setup, job, material, done=len(losses))
     alpha = config.alpha or config.rank

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from finetune import prior, validation
 from finetune.batches import Cache
+from finetune.encoding import Encoder
 from finetune.setup import Job, Setup
 from orchard import prompts
-from orchard.images import ImageSet
+from orchard.images import ImageSet, Photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,26 +22,26 @@ class Material:
     held_out: Cache | None
 
 
-def prepare(setup: Setup, job: Job, pixels: np.ndarray, precision: str) -> Material:
-    """Encode the photos of ``job`` (``pixels`` (N, S, S, 3)) and what else the options ask for."""
+def prepare(setup: Setup, job: Job, encoder: Encoder) -> Material:
+    """Encode the photos of ``job`` and what else the options ask for."""
     config, kept, held_out, pictures = setup.config, job.photos, None, None
     if config.validate_every:
         kept, apart = validation.hold_out(job.photos)
-        held_out = _encode(setup, job.photos, apart, pixels)
+        held_out = _encode(encoder, apart, config.prompt)
     if config.prior_weight:
-        context = (config, setup.base, setup.family)
-        pictures = prior.cache(*context, job.classes, precision, setup.accelerator)
+        pictures = prior.cache(config, setup.base, encoder, job.classes)
     return Material(
-        photos=_encode(setup, job.photos, kept, pixels),
+        photos=_encode(encoder, kept, config.prompt),
         names=[photo.path for photo in kept.photos],
         prior=pictures,
         held_out=held_out,
     )
 
 
-def _encode(setup: Setup, everything: ImageSet, part: ImageSet, pixels: np.ndarray) -> Cache:
-    """``part`` of the photos that ``pixels`` shows."""
-    chosen = {id(photo) for photo in part.photos}
-    rows = [row for row, photo in enumerate(everything.photos) if id(photo) in chosen]
-    texts = [photo.text or prompts.fill(setup.config.prompt, photo.label) for photo in part.photos]
-    return setup.family.encode(pixels[rows], texts)
+def _encode(encoder: Encoder, images: ImageSet, template: str) -> Cache:
+    return encoder.cache(images.photos, [prompt_of(photo, template) for photo in images.photos])
+
+
+def prompt_of(photo: Photo, template: str) -> str:
+    """The photo's own caption, else the template with its class."""
+    return photo.text or prompts.fill(template, photo.label)

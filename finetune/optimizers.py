@@ -25,18 +25,23 @@ class Kind:
     """Whether the learning rate falls along our cosine; schedule-free ones keep it after the warm-up."""
     finds_scale: bool = False
     """Whether it estimates the step size itself, so that the learning rate is a factor near 1."""
+    kept: int = 2
+    """Float32 numbers that it keeps for each weight, rounded up."""
 
 
 DECAY = {"weight_decay": 1e-2}
 KINDS = {
     "adamw": Kind(module="torch.optim", name="AdamW", options=DECAY),
-    "adamw8bit": Kind(module="bitsandbytes.optim", name="AdamW8bit", package="bitsandbytes", options=DECAY),
+    "adamw8bit": Kind(
+        module="bitsandbytes.optim", name="AdamW8bit", package="bitsandbytes", options=DECAY, kept=1
+    ),
     "prodigy": Kind(
         module="prodigyopt",
         name="Prodigy",
         package="prodigyopt",
         options={**DECAY, "use_bias_correction": True, "safeguard_warmup": True},
         finds_scale=True,
+        kept=4,
     ),
     "schedulefree": Kind(
         module="schedulefree",

@@ -4,61 +4,62 @@ Ruiz et al. 2023 (DreamBooth), section 3.2. The pictures are kept as latents, sa
 by what they depend on.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from finetune.batches import Cache
+from finetune.batches import Cache, assemble
 from finetune.config import TrainLora
+from finetune.encoding import Encoder
+from finetune.entries import Key, Tensors
 from finetune.families import Family
+from finetune.gathering import gather
 from finetune.sampling import GUIDANCE, STEPS, sample
 from orchard import prompts
 from orchard.bases import Base
-from orchard.images import sha256
-from orchard.run import whole_file
 from orchard.splits import stable_hash
 from orchard.terminal import bar
 
-FOLDER = "prior"
 BATCH = 8
 
 
-def cache(
-    config: TrainLora, base: Base, family: Family, classes: Sequence[str], precision: str, accelerator: Any
-) -> Cache:
+def cache(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str]) -> Cache:
     """``config.prior_count`` sampled pictures of each class as training latents, without mirror images.
 
-    The main process samples what is not there yet, before any LoRA is in the base.
+    Sampled where they are not there yet, before any LoRA is in the base.
     """
     wanted = [prompts.fill(config.prior_prompt, label) for label in classes]
-    files = [_file(config, base, prompt, precision) for prompt in wanted]
-    if accelerator.is_main_process:
-        for prompt, file in zip(wanted, files, strict=True):
-            if not file.is_file():
-                _write(file, _sample(config, family, prompt))
-    accelerator.wait_for_everyone()
-    latents = torch.cat([load_file(file)["latents"] for file in files])
-    mean = torch.stack([latents, latents])
-    return Cache(
-        mean=mean,
-        std=torch.zeros_like(mean),
-        prompts=family.text(wanted),
-        prompt_of=torch.arange(len(wanted)).repeat_interleave(config.prior_count),
-    )
+    accelerator = encoder.accelerator
+
+    def make(row: int) -> Tensors:
+        show = accelerator.is_main_process
+        return {"latents": _sample(config, encoder.family, wanted[row], show)}
+
+    keys = [_key(config, base, prompt, encoder.keys.setting) for prompt in wanted]
+    pictures = [found["latents"] for found in gather(config.output, keys, make, accelerator)]
+    means = [torch.stack([latents, latents]) for one in pictures for latents in one]
+    texts = [prompt for prompt in wanted for _ in range(config.prior_count)]
+    return assemble([(mean, torch.zeros_like(mean)) for mean in means], texts, encoder.text)
 
 
-def _file(config: TrainLora, base: Base, prompt: str, precision: str) -> Path:
-    origin = (base.digest, prompt, config.prior_count, config.seed, precision, STEPS, GUIDANCE, BATCH)
-    return config.output / FOLDER / f"{sha256(repr(origin).encode())[:16]}.safetensors"
+def _key(config: TrainLora, base: Base, prompt: str, setting: Mapping[str, Any]) -> Key:
+    """What the pictures of one prompt depend on; they lie in the folder ``prior`` of the output."""
+    return {
+        "kind": "prior",
+        "base": base.digest,
+        "prompt": prompt,
+        "count": config.prior_count,
+        "seed": config.seed,
+        "sampling": [STEPS, GUIDANCE, BATCH],
+        **setting,
+    }
 
 
-def _sample(config: TrainLora, family: Family, prompt: str) -> torch.Tensor:
+def _sample(config: TrainLora, family: Family, prompt: str, show: bool) -> torch.Tensor:
     """(prior_count, C, h, w) float32 latents in the denoiser's own scale."""
     blocks = []
-    with bar(f"prior: {prompt}", config.prior_count, unit="images") as advance:
+    with bar(f"prior: {prompt}", config.prior_count, unit="images", show=show) as advance:
         for start in range(0, config.prior_count, BATCH):
             numbers = range(start, min(start + BATCH, config.prior_count))
             seeds = [stable_hash("prior", config.seed, prompt, number) for number in numbers]
@@ -66,8 +67,3 @@ def _sample(config: TrainLora, family: Family, prompt: str) -> torch.Tensor:
             blocks.append(latents.float().cpu())
             advance(len(seeds))
     return torch.cat(blocks)
-
-
-def _write(file: Path, latents: torch.Tensor) -> None:
-    with whole_file(file) as aside:
-        save_file({"latents": latents.contiguous()}, aside)

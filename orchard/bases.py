@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard import single_file
+from orchard.components import weights_hash
 from orchard.errors import UserError
 from orchard.run import file_hash
 
@@ -211,15 +212,8 @@ def _digest(folder: Path, name: str, components: Iterable[str]) -> str:
         if not files:
             raise UserError(f"--base {name}: no safetensors weights in {part}/")
         for path in files:
-            digest.update(f"{part}:{_weights_hash(path)}\n".encode())
+            digest.update(f"{part}:{weights_hash(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _weights_hash(path: Path) -> str:
-    """The file's hash; the Hub's cache names large files by it, which saves reading them."""
-    blob = path.resolve().name
-    is_hash = len(blob) == 64 and all(c in "0123456789abcdef" for c in blob)
-    return blob if is_hash else file_hash(path)
 
 
 def _has_t5(base: Base) -> bool:

@@ -158,7 +158,13 @@ def square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     """
     if fit == "pad":
         return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=BACKGROUND)
-    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return crop(image, (size, size))
+
+
+def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at (height, width) pixels, Lanczos: as much of its centre as has those proportions."""
+    height, width = size
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
 def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: Fit = "crop") -> np.ndarray:
@@ -178,20 +184,18 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: 
     return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
 
 
-def sound(images: ImageSet) -> tuple[ImageSet, list[str]]:
-    """The photos that decode whole, and one line for each that does not."""
+def measure(photos: Sequence[Photo]) -> list[tuple[int, int] | UserError]:
+    """(height, width) of every photo, upright, or the error of one that does not decode whole."""
 
-    def problem(photo: Photo) -> str | None:
+    def one(photo: Photo) -> tuple[int, int] | UserError:
         try:
-            decode(photo.read(), photo.path)
+            width, height = decode(photo.read(), photo.path).size
         except UserError as error:
-            return str(error)
-        return None
+            return error
+        return height, width
 
     with ThreadPoolExecutor() as pool:
-        problems = list(pool.map(problem, images.photos))
-    pairs = list(zip(images.photos, problems, strict=True))
-    return images.keep(p for p, bad in pairs if bad is None), [bad for _, bad in pairs if bad]
+        return list(pool.map(one, photos))
 
 
 def require_labelled(images: ImageSet, least: int, why: str) -> None:

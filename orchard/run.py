@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -58,9 +59,12 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to beside ``path``; it becomes ``path`` only once it is on disk."""
-    aside = path.with_name(f"{path.name}.part")
+def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A name to write to beside ``path``; it becomes ``path`` only once it is on disk.
+
+    ``shared``: other processes may be writing the same file, so each gets a name of its own.
+    """
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -111,8 +115,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     )
 
 
-def writable(folder: Path) -> None:
-    """Make ``folder``; raise `UserError` when nothing can be written there."""
+def writable(folder: Path, option: str = "--output") -> None:
+    """Make ``folder``; raise `UserError` naming ``option`` when nothing can be written there."""
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,7 @@ def writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"--output {folder}: cannot be written ({error.strerror}); choose another folder"
+            f"{option} {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
 
 
@@ -153,17 +157,24 @@ def torch_dtype(precision: str, device: Any) -> Any:
     Raises:
         UserError: the device cannot compute in that precision.
     """
+    able = precisions(device)
+    if precision == "auto":
+        precision = "bf16" if "bf16" in able else "fp32"
+    if precision == "bf16" and precision not in able:
+        raise UserError(f"--precision bf16: {device.type} has no bfloat16; use fp32")
+    if precision == "fp16" and precision not in able:
+        raise UserError("--precision fp16: only on a GPU; use bf16 or fp32 on a CPU")
+    return _dtypes()[precision]
+
+
+def precisions(device: Any) -> tuple[str, ...]:
+    """What ``--precision`` may be on ``device`` (a `torch.device`)."""
     import torch
 
     cuda = device.type == "cuda"
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_bf16()
-    if precision == "auto":
-        return torch.bfloat16 if bf16 else torch.float32
-    if precision == "bf16" and not bf16:
-        raise UserError(f"--precision bf16: {device.type} has no bfloat16; use fp32")
-    if precision == "fp16" and device.type == "cpu":
-        raise UserError("--precision fp16: only on a GPU; use bf16 or fp32 on a CPU")
-    return _dtypes()[precision]
+    offered = {"fp32": True, "bf16": bf16, "fp16": device.type != "cpu"}
+    return tuple(name for name, able in offered.items() if able)
 
 
 def _dtypes() -> dict[str, Any]:

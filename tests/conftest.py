@@ -25,6 +25,15 @@ def signs() -> Path:
     return DATA / "gtsrb5"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Encoded photos and prompts of all tests, apart from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCHARD_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def refused() -> Callable[..., AbstractContextManager[None]]:
     """``with refused("apple", "add one"):`` expects a one-line `UserError` with those words."""

@@ -30,8 +30,8 @@ def folder(tmp_path_factory) -> Path:
 def cache(count: int = 6) -> Cache:
     generator = torch.Generator().manual_seed(0)
     return Cache(
-        mean=torch.randn(2, count, 4, 16, 16, generator=generator),
-        std=torch.full((2, count, 4, 16, 16), 0.1),
+        mean=torch.randn(count, 2, 4, 16, 16, generator=generator).unbind(),
+        std=torch.full((count, 2, 4, 16, 16), 0.1).unbind(),
         prompts={"prompt_embeds": torch.randn(2, 5, 16, generator=generator)},
         prompt_of=torch.arange(count) % 2,
     )
@@ -82,8 +82,8 @@ def test_two_processes_share_the_batch_of_one():
 def test_without_flips_no_mirror_image_is_drawn():
     plain = cache()
     marked = Cache(
-        mean=torch.stack([torch.zeros_like(plain.mean[0]), torch.ones_like(plain.mean[1])]),
-        std=plain.std * 0,
+        mean=[torch.stack([torch.zeros_like(both[0]), torch.ones_like(both[1])]) for both in plain.mean],
+        std=[torch.zeros_like(both) for both in plain.std],
         prompts=plain.prompts,
         prompt_of=plain.prompt_of,
     )
@@ -155,7 +155,8 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
     family = family_of(bases.load(base, torch.float32, CPU), base)
     parameters = lora.inject(family.pipe.unet, 4, 4, seed=0)
     broken = cache(2)
-    broken.mean.fill_(math.nan)
+    for mean in broken.mean:
+        mean.fill_(math.nan)
     config, accelerator = TrainLora(steps=1), Accelerator()
     trained = learner.prepare(family.denoiser, parameters, config, accelerator)
     steps = train_steps(family, broken, trained, ["x.jpg", "y.jpg"], config, accelerator)

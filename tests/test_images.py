@@ -8,7 +8,8 @@ from pictures import BLUE, RED, encoded, half_a_jpeg, halves, image_set, noise, 
 from PIL import Image
 
 from orchard import images
-from orchard.images import decode, pixels, require_labelled, sound, square
+from orchard.errors import UserError
+from orchard.images import decode, measure, pixels, require_labelled, square
 
 WHITE = (255, 255, 255)
 
@@ -129,11 +130,14 @@ def test_reading_pixels_stops_at_a_broken_file(refused):
         pixels(with_one_broken().photos, 8)
 
 
-def test_sound_keeps_the_whole_files_and_names_the_rest():
-    kept, problems = sound(with_one_broken())
-    assert [p.path for p in kept.photos] == ["apple/0.jpg", "apple/1.jpg", "apple/2.jpg"]
-    assert len(problems) == 1
-    assert problems[0].startswith("apple/half.jpg: ")
+def test_whole_files_are_measured_upright_and_the_rest_named():
+    photos = [*with_one_broken().photos, photo("turned.jpg", "apple", data=halves(6))]
+    found = {p.path: size for p, size in zip(photos, measure(photos), strict=True)}
+    broken = found.pop("apple/half.jpg")
+    assert isinstance(broken, UserError) and str(broken).startswith("apple/half.jpg: ")
+    assert list(found) == ["apple/0.jpg", "apple/1.jpg", "apple/2.jpg", "turned.jpg"]
+    assert found["turned.jpg"] == (8, 6)
+    assert all(isinstance(size, tuple) for size in found.values())
 
 
 def test_pixels_are_the_upright_centre_square():
@@ -205,5 +209,6 @@ def test_kaggle_photos_all_decode(fruit):
     from orchard import folders
 
     everything = folders.read(fruit, also=("mixed",))
-    kept, problems = sound(everything)
-    assert (len(kept), problems) == (300, [])
+    found = measure(everything.photos)
+    assert len(found) == 300
+    assert not [problem for problem in found if isinstance(problem, UserError)]

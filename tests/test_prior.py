@@ -13,7 +13,9 @@ from shell import TRAIN, command
 from finetune import learner, lora, prior
 from finetune.batches import draw
 from finetune.config import TrainLora
+from finetune.encoding import Encoder
 from finetune.families import StableDiffusion
+from finetune.keys import keys_of
 from finetune.objective import Objective
 from finetune.training import train_steps
 from orchard import bases
@@ -31,43 +33,46 @@ def setting(folder: Path, output: Path, **options):
     base = bases.resolve(str(folder))
     family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
     config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, batch_size=2, **options)
-    return config, base, family
+    keys = keys_of(base, "fp32", "cpu", {})
+    return config, base, Encoder(family=family, keys=keys, folder=None, accelerator=Accelerator())
 
 
 def test_pictures_are_sampled_once_and_kept_by_what_they_depend_on(tmp_path, folder, monkeypatch):
-    config, base, family = setting(folder, tmp_path)
-    found = prior.cache(config, base, family, ["apple", "pear"], "fp32", Accelerator())
+    config, base, encoder = setting(folder, tmp_path)
+    found = prior.cache(config, base, encoder, ["apple", "pear"])
     assert len(found) == 6 and found.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
-    assert torch.equal(found.mean[0], found.mean[1]) and not found.std.any()
-    assert not torch.equal(found.mean[0, 0], found.mean[0, 1])
+    assert all(torch.equal(image, mirrored) for image, mirrored in found.mean)
+    assert not any(std.any() for std in found.std)
+    assert not torch.equal(found.mean[0], found.mean[1])
     monkeypatch.setattr(prior, "_sample", None)
-    again = prior.cache(config, base, family, ["pear", "apple"], "fp32", Accelerator())
-    assert torch.equal(again.mean[0, :3], found.mean[0, 3:])
+    again = prior.cache(config, base, encoder, ["pear", "apple"])
+    assert all(torch.equal(again.mean[k], found.mean[3 + k]) for k in range(3))
     other, _, _ = setting(folder, tmp_path, seed=1)
     with pytest.raises(TypeError):
-        prior.cache(other, base, family, ["apple"], "fp32", Accelerator())
+        prior.cache(other, base, encoder, ["apple"])
 
 
 def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
-    config, base, family = setting(folder, tmp_path)
-    latents = prior.cache(config, base, family, ["apple"], "fp32", Accelerator()).mean[0, :1]
+    config, base, encoder = setting(folder, tmp_path)
+    latents = prior.cache(config, base, encoder, ["apple"]).mean[0][:1]
     seed = stable_hash("prior", config.seed, "a photo of apple", 0)
-    expected = family.pipe(
+    expected = encoder.family.pipe(
         "a photo of apple",
         generator=torch.Generator().manual_seed(seed),
         num_inference_steps=prior.STEPS,
         guidance_scale=prior.GUIDANCE,
         output_type="pt",
     ).images
-    vae = family.pipe.vae
+    vae = encoder.family.pipe.vae
     with torch.no_grad():
         decoded = vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
     assert torch.allclose(decoded.clamp(0, 1), expected, atol=1e-4)
 
 
 def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_path, folder):
-    config, base, family = setting(folder, tmp_path)
-    kept = prior.cache(config, base, family, ["apple"], "fp32", Accelerator())
+    config, base, encoder = setting(folder, tmp_path)
+    kept = prior.cache(config, base, encoder, ["apple"])
+    family = encoder.family
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = family.encode(pixels, ["a photo of sks apple"] * 4)
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)

@@ -1,0 +1,218 @@
+"""Encoded photos and prompts on disk: kept, found again, remade where they are not what they should be."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pictures
+import pipelines
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from shell import TRAIN, TWO, command
+
+from finetune import entries
+from finetune.batches import Cache
+from finetune.encoding import Encoder
+from finetune.families import family_of
+from finetune.keys import keys_of
+from orchard import bases
+
+CPU = torch.device("cpu")
+PHOTOS = [
+    pictures.photo(f"{k}.png", "apple", data=pictures.encoded(pictures.noise(k, (40, 32)))) for k in range(3)
+]
+TEXTS = ["a photo of apple", "a red apple", "a photo of apple"]
+BASES = {
+    "sd": pipelines.tiny,
+    "sdxl": pipelines.tiny_sdxl,
+    "sd3-t5": lambda folder: pipelines.tiny_sd3(folder, with_t5=True),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    return {name: make(tmp_path_factory.mktemp("bases") / name) for name, make in BASES.items()}
+
+
+class Counted:
+    """An encoder that counts what it really encodes."""
+
+    def __init__(self, base_folder: Path, cache: Path | None, photos=PHOTOS) -> None:
+        base = bases.resolve(str(base_folder))
+        family = family_of(bases.load(base, torch.float32, CPU), base)
+        keys = keys_of(base, "fp32", "cpu", {photo.sha256: (32, 32) for photo in photos})
+        self.encoder = Encoder(family=family, keys=keys, folder=cache, accelerator=Accelerator(cpu=True))
+        self.images = self.prompts = 0
+        vae, encode_prompt = family.pipe.vae.encode, family.pipe.encode_prompt
+
+        def image(*arguments, **options):
+            self.images += 1
+            return vae(*arguments, **options)
+
+        def prompt(*arguments, **options):
+            self.prompts += 1
+            return encode_prompt(*arguments, **options)
+
+        family.pipe.vae.encode, family.pipe.encode_prompt = image, prompt
+
+    def cache(self, photos=PHOTOS) -> Cache:
+        self.images = self.prompts = 0
+        return self.encoder.cache(photos, TEXTS)
+
+    @property
+    def made(self) -> tuple[int, int]:
+        return self.images, self.prompts
+
+
+def equal(one: Cache, other: Cache) -> bool:
+    pairs = [*zip(one.mean, other.mean, strict=True), *zip(one.std, other.std, strict=True)]
+    pairs += [(one.prompts[name], other.prompts[name]) for name in one.prompts.keys() | other.prompts.keys()]
+    return torch.equal(one.prompt_of, other.prompt_of) and all(torch.equal(a, b) for a, b in pairs)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_full_an_empty_and_no_cache_give_the_same_bits(tmp_path, folders, name):
+    kept = Counted(folders[name], tmp_path)
+    cold = kept.cache()
+    assert kept.made == (3, 2)
+    warm = kept.cache()
+    assert kept.made == (0, 0)
+    without = Counted(folders[name], None)
+    assert equal(cold, warm) and equal(cold, without.cache())
+    assert without.made == (3, 2)
+    assert len(files(tmp_path)) == len(list(tmp_path.rglob("*.*"))) == 5
+
+
+def test_an_edited_photo_is_encoded_again_and_no_other(tmp_path, folders):
+    before = Counted(folders["sd"], tmp_path).cache()
+    edited = pictures.photo("1.png", "apple", data=pictures.encoded(pictures.noise(9, (40, 32))))
+    photos = [PHOTOS[0], edited, PHOTOS[2]]
+    counted = Counted(folders["sd"], tmp_path, photos)
+    after = counted.cache(photos)
+    assert counted.made == (1, 0)
+    same = [torch.equal(a, b) for a, b in zip(before.mean, after.mean, strict=True)]
+    assert same == [True, False, True]
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def swap(path: Path) -> None:
+    shutil.copy(next(other for other in files(path.parent) if other != path), path)
+
+
+DAMAGES = {
+    "cut in half": (halve, "cannot be read"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "a text": (lambda path: path.write_bytes(b"hello" * 99), "cannot be read"),
+    "one bit": (flip_a_bit, "another checksum"),
+    "another entry": (swap, "made from something else"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_entry_is_found_counted_and_made_anew(tmp_path, folders, capsys, damage, reason):
+    counted = Counted(folders["sd"], tmp_path)
+    whole = counted.cache()
+    damage(files(tmp_path / "photos")[1])
+    damage(files(tmp_path / "prompts")[0])
+    assert equal(counted.cache(), whole)
+    assert counted.made == (1, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all("damaged entries made anew: 1 (" in line for line in lines)
+    assert all(reason in line for line in lines)
+    assert equal(counted.cache(), whole)
+    assert counted.made == (0, 0)
+
+
+def test_entries_of_other_weights_sizes_and_precisions_are_not_taken(tmp_path, folders):
+    base = bases.resolve(str(folders["sd"]))
+    sizes = {photo.sha256: (32, 32) for photo in PHOTOS}
+    usual = keys_of(base, "fp32", "cpu", sizes)
+    other_base = bases.resolve(str(pipelines.tiny(tmp_path / "other", seed=1)))
+    others = [
+        keys_of(other_base, "fp32", "cpu", sizes),
+        keys_of(base, "bf16", "cpu", sizes),
+        keys_of(base, "fp32", "cuda", sizes),
+    ]
+    photos = [
+        keys.photo(PHOTOS[0])
+        for keys in (usual, *others, replace(usual, sizes=dict.fromkeys(sizes, (32, 64))))
+    ]
+    texts = [keys.prompt(TEXTS[0]) for keys in (usual, *others)] + [usual.prompt(TEXTS[1])]
+    for found in (photos, texts):
+        paths = {entries.path_of(tmp_path, key) for key in found}
+        assert len(paths) == len(found)
+    entries.write(entries.path_of(tmp_path, photos[0]), photos[0], {"mean": torch.ones(2)})
+    shutil.copy(entries.path_of(tmp_path, photos[0]), entries.path_of(tmp_path, photos[1]))
+    with pytest.raises(entries.DamagedError, match="made from something else"):
+        entries.read(entries.path_of(tmp_path, photos[1]), photos[1])
+
+
+def test_weights_and_config_of_the_encoders_are_in_the_keys_and_the_denoiser_is_not(tmp_path):
+    def keys():
+        bases.resolve.cache_clear()
+        return keys_of(bases.resolve(str(folder)), "fp32", "cpu", {})
+
+    folder = pipelines.tiny(tmp_path)
+    before = keys()
+    flip_a_bit(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert keys() == before
+    flip_a_bit(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    after = keys()
+    assert after.autoencoder != before.autoencoder and after.text_encoders == before.text_encoders
+    config = folder / "vae" / "config.json"
+    config.write_text(config.read_text().replace("0.18215", "0.2"))
+    assert keys().autoencoder not in (before.autoencoder, after.autoencoder)
+    words = next((folder / "tokenizer").glob("*.json"))
+    words.write_text(words.read_text() + "\n")
+    assert keys().text_encoders != before.text_encoders
+
+
+def test_many_may_write_one_entry_at_once(tmp_path):
+    key = {"kind": "photos", "file": "0"}
+    path, tensors = entries.path_of(tmp_path, key), {"mean": torch.arange(50_000.0)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: entries.write(path, key, tensors), range(40)))
+    assert torch.equal(entries.read(path, key)["mean"], tensors["mean"])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_changes_under_way_is_refused(folders, refused):
+    swapped = replace(PHOTOS[0], read=PHOTOS[1].read)
+    with refused("0.png: changed while the run was under way"):
+        Counted(folders["sd"], None).cache([swapped, *PHOTOS[1:]])
+
+
+@pytest.mark.slow
+def test_two_processes_fill_the_cache_that_one_then_reads(tmp_path, folders):
+    small = ("--base", folders["sd"], "--data", "demo", "--classes", "apple", "--shots", 5, "--batch_size", 2)
+    words = (*small, "--steps", 3, "--rank", 2, "--precision", "fp32")
+    command(tmp_path, *TWO, TRAIN[1], *words, "--output", "both", "--cache", "kept")
+    found = files(tmp_path / "kept")
+    assert sorted(path.parent.name for path in found) == [*["photos"] * 5, "prompts"]
+    assert len(list((tmp_path / "kept").rglob("*.*"))) == 6
+    halve(found[2])
+    said = command(tmp_path, *TRAIN, *words, "--output", "warm", "--cache", "kept")
+    assert "has 5 of 5 photos and 1 of 1 prompts" in said
+    assert "damaged entries made anew: 1 (" in said
+    assert "cache     none" in command(tmp_path, *TRAIN, *words, "--output", "without", "--cache", "none")
+    warm, without, both = (
+        load_file(tmp_path / name / "apple.safetensors") for name in ("warm", "without", "both")
+    )
+    assert all(torch.equal(warm[key], without[key]) for key in warm.keys() | without.keys())
+    assert all(torch.allclose(warm[key], both[key], atol=2e-5) for key in warm)
