@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from finetune import card, logs, optimizers, resume
+from finetune import card, logs, optimizers, resume, targets
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.families import family_of
@@ -21,7 +21,7 @@ from finetune.job import StopError, identity
 from finetune.job import train as train_job
 from finetune.resume import Rest
 from finetune.setup import Job, Setup
-from orchard import adapter, bases, cli, folders, hub, images, run, sources, splits
+from orchard import adapter, bases, cli, folders, hub, images, layers, run, sources, splits
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet
 from orchard.terminal import bar, say
@@ -38,6 +38,8 @@ def train(config: TrainLora) -> None:
     with accelerator.main_process_first():  # it downloads what the others find
         real = _real_set(config)
         base = bases.resolve(config.base)
+    skeleton = layers.skeleton(base.folder)
+    chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
     jobs = _jobs(config, real)
@@ -52,11 +54,19 @@ def train(config: TrainLora) -> None:
     pixels = {job.name: _pixels(job.photos, base.resolution) for job in jobs}
     run.writable(config.output)
     run.quiet_libraries()
-    family = family_of(bases.load(base, dtype, accelerator.device), base)
+    pipe = bases.load(base, dtype, accelerator.device)
+    family = family_of(pipe, base, trains_text=config.train_text_encoder)
     logs.start(config, accelerator)
     written = []
     with Interrupt() as interrupt:
-        setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)
+        setup = Setup(
+            config=config,
+            base=base,
+            family=family,
+            targets=chosen,
+            accelerator=accelerator,
+            interrupt=interrupt,
+        )
         for job in jobs:
             written.append(
                 _train_one(setup, job, pixels[job.name], same[job.name], rest.starts.get(job.name))
@@ -178,7 +188,8 @@ def _describe(
             if len(job.photos) == 1
         ),
         f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
-        f"adapters  {', '.join(job.name for job in jobs)}: rank {config.rank}, "
+        f"adapters  {', '.join(job.name for job in jobs)}: {config.method} of rank {config.rank} on "
+        f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
         f"{config.steps} steps of {config.batch_size} images",
         *(f"finished  {name}" for name in sorted(rest.done)),
         *(f"passed by {line}" for line in rest.broken),

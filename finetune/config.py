@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchard import cli, prompts
+from orchard.roles import Method
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 
@@ -34,6 +35,14 @@ class TrainLora(cli.Sharing):
     """LoRA rank, 1 to 128."""
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    method: Method = "lora"
+    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone."""
+    targets: tuple[str, ...] = ("attention",)
+    """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
+    train_text_encoder: bool = False
+    """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
+    text_encoder_learning_rate: float = 0.0
+    """Their own peak; 0 takes --learning_rate."""
     snr_gamma: float = 5.0
     """Min-SNR-gamma loss weighting; 0 turns it off. SD 3 has none."""
     prompt: str = prompts.DEFAULT
@@ -73,6 +82,7 @@ class TrainLora(cli.Sharing):
         rate = self.learning_rate
         cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
         cli.check(0 <= self.alpha < math.inf, f"--alpha {self.alpha}: give 0 or more")
+        self._require_method()
         cli.check(0 <= self.snr_gamma < math.inf, f"--snr_gamma {self.snr_gamma}: give 0 or more")
         every = self.validate_every
         cli.check(every >= 0, f"--validate_every {every}: give 0 or more")
@@ -84,3 +94,20 @@ class TrainLora(cli.Sharing):
         cli.check(self.prior_count >= 1, f"--prior_count {self.prior_count}: give 1 or more")
         prompts.require_place(self.prompt)
         prompts.require_place(self.prior_prompt)
+
+    def _require_method(self) -> None:
+        """Options of the adapter that make no sense together."""
+        cli.check(bool(self.targets), "--targets: give at least one, such as attention")
+        cli.require_distinct("--targets", self.targets)
+        rate = self.text_encoder_learning_rate
+        option = f"--text_encoder_learning_rate {rate:g}"
+        cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")
+        cli.check(not rate or self.train_text_encoder, f"{option}: goes with --train_text_encoder")
+        cli.check(
+            not rate or self.optimizer != "prodigy",
+            f"{option}: --optimizer prodigy finds one step size for everything; leave it out",
+        )
+        cli.check(
+            self.export == "none" or self.method in ("lora", "dora"),
+            f"--export {self.export}: --method {self.method} always has those names; leave it out",
+        )

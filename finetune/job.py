@@ -37,7 +37,8 @@ class StopError(Exception):
 
 def identity(config: TrainLora, base: Base, job: Job, precision: str) -> dict[str, Any]:
     """What an adapter depends on; equal ones give equal adapters on one machine."""
-    options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SOURCES | OUTCOMES}
+    values = ((f.name, getattr(config, f.name)) for f in fields(config) if f.name not in SOURCES | OUTCOMES)
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
         "precision": precision,
@@ -72,11 +73,12 @@ def train(
         UserError: the loss is not finite, or something cannot be written.
         StopError: a signal came; a checkpoint was written.
     """
-    config, denoiser = setup.config, setup.family.denoiser
+    config, family = setup.config, setup.family
     material = prepare(setup, job, pixels, same["precision"])
-    alpha, targets = config.alpha or config.rank, setup.family.targets
-    parameters = lora.inject(denoiser, config.rank, alpha, config.seed, targets)
-    optimizer = optimizers.build(config.optimizer, config.learning_rate, parameters)
+    tuned = lora.inject_all(family, setup.targets, config)
+    parameters = [parameter for own in tuned.values() for parameter in own]
+    groups = lora.groups(tuned, family, config)
+    optimizer = optimizers.build(config.optimizer, config.learning_rate, groups)
     optimizer = setup.accelerator.prepare(optimizer)
     losses: list[float] = []
     if start is not None:
@@ -96,7 +98,8 @@ def train(
     path = job.path(config.output)
     if setup.accelerator.is_main_process:
         _save(setup, path, _provenance(setup, job, losses, same))
-    lora.remove(denoiser)
+    for model in family.models.values():
+        lora.remove(model)
     setup.accelerator.wait_for_everyone()
     return path
 
@@ -136,10 +139,17 @@ def _keep(
 def _save(setup: Setup, path: Path, origin: Provenance) -> None:
     """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for."""
     family = setup.family
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix)
+    encoders = family.text_encoders
+    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders)
     if setup.config.export == "kohya":
-        other = path.parent / "kohya" / path.name
-        adapter.save(other, family.denoiser, origin, prefix=family.prefix, dialect="kohya")
+        adapter.save(
+            path.parent / "kohya" / path.name,
+            family.denoiser,
+            origin,
+            prefix=family.prefix,
+            text_encoders=encoders,
+            dialect="kohya",
+        )
 
 
 def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> Provenance:
@@ -155,6 +165,9 @@ def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any
         prompt=config.prompt,
         rank=config.rank,
         alpha=config.alpha or config.rank,
+        method=config.method,
+        targets=list(config.targets),
+        text_encoders=list(setup.family.text_encoders),
         steps=config.steps,
         seed=config.seed,
         losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},

@@ -1,5 +1,6 @@
 """What a run consists of: its jobs, and what they share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,5 +32,7 @@ class Setup:
     config: TrainLora
     base: Base
     family: Family
+    targets: Mapping[str, tuple[str, ...]]
+    """Layers that get an adapter, as endings of their names, by place in the pipeline."""
     accelerator: Any
     interrupt: Interrupt

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from finetune import optimizers
 from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
 from finetune.families import Family
@@ -50,8 +51,9 @@ def _draw(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: An
 
 def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
     falls = KINDS[config.optimizer].scheduled
+    rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config.steps, config.learning_rate, falls=falls)
+        group["lr"] = rate * group.get(optimizers.RELATIVE, 1.0)
 
 
 def train_steps(
@@ -76,17 +78,17 @@ def train_steps(
     """
     if optimizer is None:
         optimizer = accelerator.prepare(build(config.optimizer, config.learning_rate, parameters))
-    denoiser = accelerator.prepare(family.denoiser)
-    denoiser.train()
+    network = accelerator.prepare(family.network)
+    network.train()
     switch(optimizer, training=True)
     for index in range(start, config.steps):
         batch = _draw(cache, index, config.seed, config, accelerator)
         _set_rate(optimizer, config, index)
         with accelerator.autocast():
-            loss = family.loss(denoiser, batch, config.snr_gamma)
+            loss = family.loss(network, batch, config.snr_gamma)
             if prior is not None:
                 kept = _draw(prior, index, stable_hash("prior", config.seed), config, accelerator)
-                loss = loss + config.prior_weight * family.loss(denoiser, kept, config.snr_gamma)
+                loss = loss + config.prior_weight * family.loss(network, kept, config.snr_gamma)
         value = accelerator.reduce(loss.detach(), "mean").item()
         if not math.isfinite(value):
             files = ", ".join(names[row] for row in batch.rows)
@@ -96,15 +98,13 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad()
         yield Step(index=index, loss=value, learning_rate=optimizer.param_groups[0]["lr"])
-    _finish(denoiser, optimizer, parameters, accelerator)
+    _finish(network, optimizer, parameters, accelerator)
 
 
-def _finish(
-    denoiser: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter], accelerator: Any
-) -> None:
+def _finish(network: Any, optimizer: Any, parameters: Sequence[torch.nn.Parameter], accelerator: Any) -> None:
     switch(optimizer, training=False)
     if not all(parameter.isfinite().all() for parameter in parameters):
         raise FloatingPointError("the weights are not finite after the last step")
     # Else each adapter of a run would wrap the same network once more.
-    accelerator.unwrap_model(denoiser, keep_fp32_wrapper=False).eval()
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False).eval()
     accelerator.free_memory()

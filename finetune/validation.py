@@ -24,10 +24,10 @@ def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
 @torch.no_grad()
 def loss(family: Family, cache: Cache, seed: int) -> float:
     """Mean loss of the held-out photos over `DRAWS` fixed draws of `BATCH`, noise levels weighing alike."""
-    denoiser = family.denoiser
+    network = family.network
     fixed = stable_hash("validation", seed)
     draws = (draw(cache, k, batch_size=BATCH, seed=fixed, flip=False) for k in range(DRAWS))
-    denoiser.eval()
-    found = [family.loss(denoiser, batch, 0).item() for batch in draws]
-    denoiser.train()
+    network.eval()
+    found = [family.loss(network, batch, 0).item() for batch in draws]
+    network.train()
     return sum(found) / len(found)

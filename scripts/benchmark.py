@@ -89,7 +89,7 @@ def plain_loop(
             rows=rows,
         )
         with accelerator.autocast():
-            loss = family.loss(family.denoiser, batch, config.snr_gamma)
+            loss = family.loss(family.network, batch, config.snr_gamma)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -143,7 +143,7 @@ def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
 
     def held() -> float:
         with torch.no_grad():
-            return family.loss(family.pipe.unet, batch, 0).item()
+            return family.loss(family.network, batch, 0).item()
 
     before = held()
     losses = [s.loss for s in train_steps(family, encoded, parameters, ["a", "b"], config, Accelerator())]

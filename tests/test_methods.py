@@ -1,4 +1,4 @@
-"""LoHa, LoKr and DoRA files: what they add is what their definitions say, and what does not fit is refused."""
+"""LoHa, LoKr and DoRA files add what their definitions say, and what does not fit is refused."""
 
 import json
 
@@ -78,12 +78,16 @@ CASES = {
         KERNEL,
         None,
         torch.stack(
-            [torch.kron(KERNEL["lokr_w1"], KERNEL["lokr_w2"][:, :, i, j]) for i in range(3) for j in range(3)],
+            [
+                torch.kron(KERNEL["lokr_w1"], KERNEL["lokr_w2"][:, :, i, j])
+                for i in range(3)
+                for j in range(3)
+            ],
             dim=-1,
         ).view(WIDTH, WIDTH, 3, 3),
     ),
 }
-"""Module, tensors, alpha / rank at an alpha of 2 (None where it counts for nothing), what they add at scale 1."""
+"""Module, tensors, alpha / rank at an alpha of 2 (None where it is not read), what they add at scale 1."""
 
 
 @pytest.mark.parametrize("name", CASES)

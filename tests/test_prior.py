@@ -72,9 +72,9 @@ def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_pa
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)
     options = {"batch_size": 2, "flip": True}
     with torch.no_grad():
-        first = family.loss(family.denoiser, draw(photos, 0, seed=0, **options), config.snr_gamma)
+        first = family.loss(family.network, draw(photos, 0, seed=0, **options), config.snr_gamma)
         seed = stable_hash("prior", 0)
-        second = family.loss(family.denoiser, draw(kept, 0, seed=seed, **options), config.snr_gamma)
+        second = family.loss(family.network, draw(kept, 0, seed=seed, **options), config.snr_gamma)
     names = ["a", "b", "c", "d"]
     step = next(train_steps(family, photos, parameters, names, config, Accelerator(), prior=kept))
     assert step.loss == pytest.approx((first + 0.5 * second).item(), rel=1e-5)
