@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchard import bases, cards, prompts
+from orchard import bases, cards, lycoris, prompts
 from orchard.images import sha256
 from orchard.provenance import Provenance
 from orchard.run import whole_file
@@ -16,7 +16,10 @@ LICENCES = {
 }
 """Licences of the named bases, as their own cards give them; an adapter is bound by its base's."""
 NAME = "README.md"
-COLUMNS = ("file", "classes", "real images", "ledger", "rank", "alpha", "steps", "loss, first to last tenth")
+COLUMNS = (
+    *("file", "classes", "real images", "ledger", "method", "trained layers"),
+    *("rank", "alpha", "steps", "loss, first to last tenth"),
+)
 
 
 def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]]) -> Path:
@@ -55,18 +58,27 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
             "*Ledger*: digest of the SHA-256 hashes of every real image trained on; the hashes themselves "
             "are in each file's header, so that a classifier's test images can be checked against them.",
             "",
-            "```python",
-            "from diffusers import DiffusionPipeline",
-            "",
-            f'pipe = DiffusionPipeline.from_pretrained("{base}")',
-            f'pipe.load_lora_weights("{name}")',
-            f'pipe("{wanted[0]}").images[0]',
-            "```",
+            *_usage(first, base, name, wanted[0]),
             "",
             f"As a labelled dataset: `python -m generate --lora {name}`.",
             "",
         ]
     )
+
+
+def _usage(one: Provenance, base: str, name: str, prompt: str) -> list[str]:
+    """How to load the file ``name`` into the ``base`` elsewhere."""
+    if one.method in lycoris.METHODS:
+        return [f"{one.method} with the names of LyCORIS, for WebUI and ComfyUI; diffusers does not load it."]
+    return [
+        "```python",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f'pipe = DiffusionPipeline.from_pretrained("{base}")',
+        f'pipe.load_lora_weights("{name}")',
+        f'pipe("{prompt}").images[0]',
+        "```",
+    ]
 
 
 def _row(path: Path, one: Provenance) -> list[object]:
@@ -77,6 +89,8 @@ def _row(path: Path, one: Provenance) -> list[object]:
         ", ".join(one.classes),
         len(one.trained_on),
         f"`{ledger}`",
+        one.method,
+        ", ".join([*one.targets, *(place.replace("_", " ") for place in one.text_encoders)]),
         one.rank,
         f"{one.alpha:g}",
         one.steps,
