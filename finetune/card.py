@@ -18,7 +18,10 @@ LICENCES = {
 }
 """Licences of the named bases, as their own cards give them; an adapter is bound by its base's."""
 NAME = "README.md"
-COLUMNS = ("file", "classes", "real images", "ledger", "rank", "alpha", "steps", "loss, first to last tenth")
+COLUMNS = (
+    *("file", "classes", "real images", "ledger", "method", "trained layers"),
+    *("rank", "alpha", "steps", "loss, first to last tenth"),
+)
 
 
 def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]]) -> Path:
@@ -83,6 +86,8 @@ def _row(path: Path, one: Provenance) -> list[object]:
         ", ".join(one.classes),
         len(one.trained_on),
         f"`{ledger}`",
+        one.method,
+        ", ".join([*one.targets, *(place.replace("_", " ") for place in one.text_encoders)]),
         one.rank,
         f"{one.alpha:g}",
         one.steps,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from finetune import card, logs, objective, optimizers, preflight, resume, training_set
+from finetune import card, logs, objective, optimizers, preflight, resume, targets, training_set
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
 from finetune.devices import accelerator_for, processes_of, require_jobs
@@ -22,7 +22,7 @@ from finetune.resume import Rest
 from finetune.setup import Job, Setup
 from finetune.usage import generate_command
 from finetune.watch import sheet_paths
-from orchard import adapter, bases, folders, hub, run, sources
+from orchard import adapter, bases, folders, hub, layers, run, sources
 from orchard.images import ImageSet
 from orchard.terminal import bar, say
 
@@ -37,6 +37,8 @@ def train(config: TrainLora) -> None:
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
     objective.require_fit(config, base)
+    skeleton = layers.skeleton(base.folder)
+    chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     real, sizes = training_set.of(everything, config)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
@@ -46,19 +48,27 @@ def train(config: TrainLora) -> None:
     same = {job.name: identity(config, base, job, precision) for job in jobs}
     rest = resume.find(config, jobs, same)
     jobs_left = [job for job in jobs if job.name not in rest.done]
-    checked = preflight.check(config, base, jobs_left, sizes, precision, accelerator.device)
+    checked = preflight.check(config, base, chosen, jobs_left, sizes, precision, accelerator.device)
     console = Console(quiet=not accelerator.is_main_process)
     _describe(console, config, base, real, jobs, rest, checked, processes_of(accelerator))
     if config.dry_run:
         return
     checked.make_folders()
     run.quiet_libraries()
-    family = family_of(bases.load(base, dtype, accelerator.device), base)
+    pipe = bases.load(base, dtype, accelerator.device)
+    family = family_of(pipe, base, trains_text=config.train_text_encoder)
     encoder = Encoder(family=family, keys=checked.keys, folder=checked.cache, accelerator=accelerator)
     logs.start(config, accelerator)
     written = []
     with Interrupt() as interrupt:
-        setup = Setup(config=config, base=base, family=family, accelerator=accelerator, interrupt=interrupt)
+        setup = Setup(
+            config=config,
+            base=base,
+            family=family,
+            targets=chosen,
+            accelerator=accelerator,
+            interrupt=interrupt,
+        )
         for job in jobs_left:
             written.append(_train_one(setup, job, encoder, same[job.name], rest.starts.get(job.name)))
     say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
@@ -131,7 +141,8 @@ def _describe(
             if len(job.photos) == 1
         ),
         f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
-        f"adapters  {', '.join(job.name for job in jobs)}: rank {config.rank}, "
+        f"adapters  {', '.join(job.name for job in jobs)}: {config.method} of rank {config.rank} on "
+        f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
         f"{config.steps} steps of {_images_a_step(config)} images",
         *(f"finished  {name}" for name in sorted(rest.done)),
         *(f"passed by {line}" for line in rest.broken),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchard import cli, prompts
+from orchard.roles import Method
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
@@ -50,6 +51,14 @@ class TrainLora(cli.Sharing):
     """LoRA rank, 1 to 128."""
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    method: Method = "lora"
+    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone."""
+    targets: tuple[str, ...] = ("attention",)
+    """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
+    train_text_encoder: bool = False
+    """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
+    text_encoder_learning_rate: float = 0.0
+    """Their own peak; 0 takes --learning_rate."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
     loss_weighting: LossWeighting = "auto"
@@ -107,6 +116,7 @@ class TrainLora(cli.Sharing):
         cli.require_distinct("--classes", self.classes)
         self._require_ranges()
         self._require_consistent()
+        self._require_method()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompts.require_place(self.prompt)
         prompts.require_place(self.prior_prompt)
@@ -137,4 +147,21 @@ class TrainLora(cli.Sharing):
         cli.check(
             not (self.ema_decay and self.optimizer == "schedulefree"),
             f"--ema_decay {self.ema_decay:g}: --optimizer schedulefree averages the weights itself; give one",
+        )
+
+    def _require_method(self) -> None:
+        """Options of the adapter that make no sense together."""
+        cli.check(bool(self.targets), "--targets: give at least one, such as attention")
+        cli.require_distinct("--targets", self.targets)
+        rate = self.text_encoder_learning_rate
+        option = f"--text_encoder_learning_rate {rate:g}"
+        cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")
+        cli.check(not rate or self.train_text_encoder, f"{option}: goes with --train_text_encoder")
+        cli.check(
+            not rate or self.optimizer != "prodigy",
+            f"{option}: --optimizer prodigy finds one step size for everything; leave it out",
+        )
+        cli.check(
+            self.export == "none" or self.method in ("lora", "dora"),
+            f"--export {self.export}: --method {self.method} always has those names; leave it out",
         )

@@ -34,14 +34,15 @@ class Encoder:
         return assemble(self._latents(photos), prompts, self.text)
 
     def text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """P prompts -> named text states, (P, ...) each."""
+        """What a `Cache` keeps of P prompts, (P, ...) each, as of `Family.text`."""
 
         def make(row: int) -> Tensors:
-            return {name: states[0] for name, states in self.family.text([prompts[row]]).items()}
+            return {name: states[0] for name, states in self.family.frozen_states([prompts[row]]).items()}
 
         keys = [self.keys.prompt(prompt) for prompt in prompts]
         found = gather(self.folder, keys, make, self.accelerator, "prompts")
-        return {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
+        states = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
+        return states | self.family.tokens(prompts)
 
     def _latents(self, photos: Sequence[Photo]) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation of each photo's posterior, as of `Family.latents`."""

@@ -9,12 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune import lora
+from finetune import encoders, lora
 from finetune.batches import Batch, Cache, assemble
+from finetune.encoders import Text
 from finetune.loss import diffuse, diffusion_loss, flow_target, interpolate, snr, target, timesteps_of
+from finetune.network import Network
 from finetune.objective import Objective
+from finetune.targets import places
 from orchard import text
 from orchard.bases import FAMILIES, Base
+
+CLIP = "clip_embeds"
+"""SD 3's text states without T5's part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +28,18 @@ class Family(ABC):
     """A loaded stock pipeline, seen as something to train."""
 
     pipe: Any
+    trains_text: bool = False
+    """Whether the text encoders learn too, all but T5."""
 
     name: ClassVar[str]
     """Its name in `orchard.bases.FAMILIES`."""
     targets: ClassVar[tuple[str, ...]] = lora.TARGETS
-    """Linear layers of the denoiser that get a LoRA, by the end of their names."""
+    """Attention layers of the denoiser, by the end of their names."""
 
     @classmethod
-    def of(cls, pipe: Any, base: Base) -> Self:
+    def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
         """The family's view of the pipeline of ``base``."""
-        return cls(pipe=pipe)
+        return cls(pipe=pipe, trains_text=trains_text)
 
     @property
     def prefix(self) -> str:
@@ -40,8 +48,23 @@ class Family(ABC):
 
     @property
     def denoiser(self) -> Any:
-        """The network that is trained."""
+        """The network that predicts the noise."""
         return getattr(self.pipe, self.prefix)
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """Everything that gets an adapter, by its place in the pipeline; the denoiser first."""
+        return {place: getattr(self.pipe, place) for place in places(self.name, trains_text=self.trains_text)}
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The text encoders among them."""
+        return {place: model for place, model in self.models.items() if place != self.prefix}
+
+    @property
+    def network(self) -> Network:
+        """The same as one module, for the loss."""
+        return Network(self)
 
     def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> Cache:
         """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU."""
@@ -69,16 +92,43 @@ class Family(ABC):
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
         return (mean - shift) * scale, std * scale
 
-    def text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+    def text(self, prompts: Sequence[str]) -> Text:
+        """What a `Cache` keeps of P prompts, (P, ...) each: their frozen states, and `tokens`."""
+        return self.frozen_states(prompts) | self.tokens(prompts)
+
+    def frozen_states(self, prompts: Sequence[str]) -> Text:
         """P prompts -> named text states, (P, ...) each; every prompt by itself, as in `latents`."""
         found = [text.encode(self.pipe, [prompt], negative=False) for prompt in prompts]
         return {name: torch.cat([states[name].float().cpu() for states in found]) for name in found[0]}
 
+    def tokens(self, prompts: Sequence[str]) -> Text:
+        """P prompts -> (P, L) token ids for each text encoder that is trained."""
+        return encoders.tokens(self.pipe, list(self.text_encoders), prompts)
+
+    def states(self, text: Text) -> Text:
+        """Text of a `Batch` -> text states for the denoiser, (B, ...) each.
+
+        Those that trained text encoders have a part in are computed from the token ids, inside the graph.
+        """
+        states = {name: value for name, value in text.items() if not name.endswith(encoders.TOKENS)}
+        if self.trains_text:
+            ids, whose = encoders.each_once(text)
+            states |= {name: value[whose] for name, value in self.encode_ids(ids).items()}
+        return {name: state.to(self.pipe.vae.dtype) for name, state in states.items()}
+
     @abstractmethod
-    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
+    def encode_ids(self, ids: Text) -> Text:
+        """Token ids of P prompts for each trained text encoder -> the states they give, (P, ...) each."""
+
+    @abstractmethod
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+        """What the denoiser says of (B, C, h, w) noisy latents at (B,) timesteps: (B, C, h, w)."""
+
+    @abstractmethod
+    def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32.
 
-        ``denoiser`` is `denoiser` as the caller has wrapped it.
+        ``network`` is `network` as the caller has wrapped it.
         """
 
 
@@ -93,27 +143,35 @@ class StableDiffusion(Family):
     """(T,) of the noise schedule."""
 
     @classmethod
-    def of(cls, pipe: Any, base: Base) -> Self:
+    def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
         """The family's view of the pipeline of ``base``; the noise schedule is the pipeline's own."""
         from diffusers import DDPMScheduler
 
         schedule = DDPMScheduler.from_config(pipe.scheduler.config)
-        return cls(pipe=pipe, prediction_type=base.prediction_type, alphas_cumprod=schedule.alphas_cumprod)
+        return cls(
+            pipe=pipe,
+            trains_text=trains_text,
+            prediction_type=base.prediction_type,
+            alphas_cumprod=schedule.alphas_cumprod,
+        )
 
-    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
+    def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32."""
         batch = batch.to(self.pipe.device)
         # On the CPU, where the times have full precision on every machine.
         timesteps = timesteps_of(batch.times, len(self.alphas_cumprod)).to(self.pipe.device)
         alphas = self.alphas_cumprod.to(self.pipe.device)[timesteps].float()
         noisy = diffuse(batch.latents, batch.noise, alphas)
-        dtype = self.pipe.vae.dtype
-        states = {name: state.to(dtype) for name, state in batch.text.items()}
-        said = self._predict(denoiser, noisy.to(dtype), timesteps, states)
+        said = network(noisy.to(self.pipe.vae.dtype), timesteps, batch.text)
         weights = objective.weights(snr(self.alphas_cumprod, timesteps), self.prediction_type)
         return diffusion_loss(said, target(self.prediction_type, batch.latents, batch.noise, alphas), weights)
 
-    def _predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: dict[str, Tensor]) -> Tensor:
+    def encode_ids(self, ids: Text) -> Text:
+        """The states of P prompts, (P, L, D)."""
+        return {"prompt_embeds": encoders.last(self.pipe, ids)}
+
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+        """Epsilon, v or the sample, as the base predicts it."""
         return denoiser(noisy, timesteps, states["prompt_embeds"], return_dict=False)[0]
 
 
@@ -123,7 +181,13 @@ class StableDiffusionXL(StableDiffusion):
 
     name: ClassVar[str] = "sdxl"
 
-    def _predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: dict[str, Tensor]) -> Tensor:
+    def encode_ids(self, ids: Text) -> Text:
+        """The states of P prompts, (P, L, D), and the pooled ones of the second encoder."""
+        joint, ends = encoders.penultimate(self.pipe, ids)
+        return {"prompt_embeds": joint, "pooled_prompt_embeds": ends[1]}
+
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+        """Epsilon, v or the sample; SDXL is also told the pooled states and the sizes."""
         size = tuple(side * self.pipe.vae_scale_factor for side in noisy.shape[-2:])
         added = {
             "text_embeds": states["pooled_prompt_embeds"],
@@ -157,20 +221,36 @@ class StableDiffusion3(Family):
         "to_add_out",
     )
 
-    def loss(self, denoiser: Any, batch: Batch, objective: Objective) -> Tensor:
+    def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32. Every noise level weighs 1."""
         batch = batch.to(self.pipe.device)
         sigmas = objective.sigmas(batch.times).float().to(self.pipe.device)
-        dtype = self.pipe.vae.dtype
-        states = {name: state.to(dtype) for name, state in batch.text.items()}
-        said = denoiser(
-            interpolate(batch.latents, batch.noise, sigmas).to(dtype),
-            timestep=sigmas * self.pipe.scheduler.config.num_train_timesteps,
+        noisy = interpolate(batch.latents, batch.noise, sigmas).to(self.pipe.vae.dtype)
+        said = network(noisy, sigmas * self.pipe.scheduler.config.num_train_timesteps, batch.text)
+        return diffusion_loss(said, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
+
+    def states(self, text: Text) -> Text:
+        """As `Family.states`; T5 is never trained, so its part of the states stays."""
+        states = super().states(text)
+        clip = states.pop(CLIP, None)
+        if clip is not None:
+            states["prompt_embeds"] = encoders.before_t5(clip, states["prompt_embeds"])
+        return states
+
+    def encode_ids(self, ids: Text) -> Text:
+        """CLIP's part of the states of P prompts, (P, L, D), and the pooled ones of both encoders."""
+        joint, ends = encoders.penultimate(self.pipe, ids)
+        return {CLIP: joint, "pooled_prompt_embeds": torch.cat(ends, dim=-1)}
+
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+        """The velocity of `interpolate`."""
+        return denoiser(
+            noisy,
+            timestep=timesteps,
             encoder_hidden_states=states["prompt_embeds"],
             pooled_projections=states["pooled_prompt_embeds"],
             return_dict=False,
         )[0]
-        return diffusion_loss(said, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
 
 
 def kind_of(base: Base) -> type[Family]:
@@ -179,6 +259,6 @@ def kind_of(base: Base) -> type[Family]:
     return next(kind for kind in kinds if kind.name == base.family)
 
 
-def family_of(pipe: Any, base: Base) -> Family:
-    """The family of ``base`` on its loaded pipeline."""
-    return kind_of(base).of(pipe, base)
+def family_of(pipe: Any, base: Base, *, trains_text: bool = False) -> Family:
+    """The family of ``base`` on its loaded pipeline; ``trains_text`` for its text encoders too."""
+    return kind_of(base).of(pipe, base, trains_text=trains_text)

@@ -43,7 +43,8 @@ class StopError(Exception):
 
 def identity(config: TrainLora, base: Base, job: Job, precision: str) -> dict[str, Any]:
     """What an adapter depends on; equal ones give equal adapters on one machine."""
-    options = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in SOURCES | OUTCOMES}
+    values = ((f.name, getattr(config, f.name)) for f in fields(config) if f.name not in SOURCES | OUTCOMES)
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
         "precision": precision,
@@ -79,11 +80,11 @@ def train(
         StopError: a signal came; a checkpoint was written.
     """
     config, family = setup.config, setup.family
+    config, family = setup.config, setup.family
     losses = list(start.losses) if start else []
     watch = Watch(setup, job, material, done=len(losses))
-    alpha = config.alpha or config.rank
-    parameters = lora.inject(family.denoiser, config.rank, alpha, config.seed, family.targets)
-    learner = learners.prepare(family.denoiser, parameters, config, setup.accelerator)
+    groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
+    learner = learners.prepare(family, groups, config, setup.accelerator)
     if start is not None:
         checkpoints.load(start, setup.accelerator, learner)
     elif setup.accelerator.is_main_process:
@@ -99,10 +100,12 @@ def train(
         raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
     watch.finish()
     path = job.path(config.output)
-    sharded.make_whole(family.denoiser)
+    for model in family.models.values():
+        sharded.make_whole(model)
     if setup.accelerator.is_main_process:
         _save(setup, path, _provenance(setup, job, losses, same))
-    lora.remove(family.denoiser)
+    for model in family.models.values():
+        lora.remove(model)
     setup.accelerator.wait_for_everyone()
     return path
 
@@ -125,10 +128,17 @@ def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: d
 def _save(setup: Setup, path: Path, origin: Provenance) -> None:
     """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for."""
     family = setup.family
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix)
+    encoders = family.text_encoders
+    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders)
     if setup.config.export == "kohya":
-        other = path.parent / KOHYA / path.name
-        adapter.save(other, family.denoiser, origin, prefix=family.prefix, dialect="kohya")
+        adapter.save(
+            path.parent / KOHYA / path.name,
+            family.denoiser,
+            origin,
+            prefix=family.prefix,
+            text_encoders=encoders,
+            dialect="kohya",
+        )
 
 
 def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> Provenance:
@@ -144,6 +154,9 @@ def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any
         prompt=config.prompt,
         rank=config.rank,
         alpha=config.alpha or config.rank,
+        method=config.method,
+        targets=list(config.targets),
+        text_encoders=list(setup.family.text_encoders),
         steps=config.steps,
         seed=config.seed,
         losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},

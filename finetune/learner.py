@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -12,13 +12,16 @@ from finetune import sharded
 from finetune.config import TrainLora
 from finetune.optimizers import build, switch
 
+if TYPE_CHECKING:
+    from finetune.families import Family
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
     """A LoRA in training, spread over the processes of a run."""
 
-    denoiser: Any
-    """The network as accelerate has wrapped it."""
+    network: Any
+    """The family's network as accelerate has wrapped it."""
     parameters: Sequence[torch.nn.Parameter]
     optimizer: Any
     average: EMAModel | None
@@ -26,7 +29,7 @@ class Learner:
 
     def start(self) -> None:
         """Put network and weights into the form for training."""
-        self.denoiser.train()
+        self.network.train()
         switch(self.optimizer, training=True)
 
     def step(self) -> None:
@@ -56,7 +59,7 @@ class Learner:
 
     def _finalise(self) -> None:
         switch(self.optimizer, training=False)
-        self.denoiser.eval()
+        self.network.eval()
         if self.average is not None:
             self.average.copy_to(self.parameters)
 
@@ -70,7 +73,7 @@ class Learner:
         if not all(sharded.gathered(parameter).isfinite().all() for parameter in self.parameters):
             raise FloatingPointError("the weights are not finite after the last step")
         # Else each adapter of a run would wrap the same network once more.
-        accelerator.unwrap_model(self.denoiser, keep_fp32_wrapper=False)
+        accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
         accelerator.free_memory()
 
     def state(self) -> dict[str, Any]:
@@ -97,13 +100,22 @@ class Learner:
             self.average.shadow_params = [sharded.scattered(saved, like) for saved, like in pairs]
 
 
-def prepare(denoiser: Any, parameters: Sequence[Any], config: TrainLora, accelerator: Any) -> Learner:
-    """A learner over the trainable ``parameters`` of ``denoiser``, with a fresh optimiser."""
+def prepare(family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Any) -> Learner:
+    """A learner over the trainable ``parameters``, or groups of them, of a family, with a fresh optimiser."""
     if config.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
+        for model in family.models.values():
+            _checkpoint_gradients(model)
     optimizer = build(config.optimizer, config.learning_rate, parameters)
-    denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
+    network, optimizer = accelerator.prepare(family.network, optimizer)
     # FSDP puts shards in the place of the parameters.
-    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
-    return Learner(denoiser=denoiser, parameters=trained, optimizer=optimizer, average=average)
+    return Learner(network=network, parameters=trained, optimizer=optimizer, average=average)
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    """Switch it on, by the name that diffusers or transformers has for it."""
+    if hasattr(model, "enable_gradient_checkpointing"):
+        model.enable_gradient_checkpointing()
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

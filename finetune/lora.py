@@ -1,38 +1,89 @@
-"""LoRA on a denoiser through peft: inject, take out."""
+"""Adapters of every method on a model through peft: inject, take out."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import LoraConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+
+from finetune.config import TrainLora
+from finetune.optimizers import RELATIVE
+from orchard.roles import Method
+from orchard.splits import stable_hash
+
+if TYPE_CHECKING:
+    from finetune.families import Family
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention layers of a UNet, and those of any denoiser for its image tokens."""
 
 
 def inject(
-    denoiser: Any, rank: int, alpha: float, seed: int, targets: Sequence[str] = TARGETS
+    model: Any,
+    rank: int,
+    alpha: float,
+    seed: int,
+    targets: Sequence[str] = TARGETS,
+    method: Method = "lora",
 ) -> list[torch.nn.Parameter]:
-    """Add a fresh LoRA to the ``targets``; returns its float32 parameters, the only trainable ones."""
-    denoiser.requires_grad_(False)
+    """Add a fresh adapter to the ``targets``; returns its float32 parameters, the only trainable ones."""
+    model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # peft's annotation says int, but it only divides alpha by the rank.
-        denoiser.add_adapter(
-            LoraConfig(
-                r=rank,
-                lora_alpha=cast(int, alpha),
-                init_lora_weights="gaussian",
-                target_modules=list(targets),
-            )
-        )
-    parameters = [p for p in denoiser.parameters() if p.requires_grad]
+        inject_adapter_in_model(_config(method, rank, alpha, list(targets)), model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
     for parameter in parameters:
         # Updates of bf16 weights would be rounded away.
         parameter.data = parameter.data.float()
     return parameters
 
 
-def remove(denoiser: Any) -> None:
+def inject_all(
+    family: "Family", targets: Mapping[str, Sequence[str]], config: TrainLora
+) -> dict[str, list[torch.nn.Parameter]]:
+    """`inject` into every model of a family as ``config`` says; parameters by place in the pipeline."""
+    alpha = config.alpha or config.rank
+    return {
+        place: inject(model, config.rank, alpha, _seed(family, place, config), targets[place], config.method)
+        for place, model in family.models.items()
+    }
+
+
+def _seed(family: "Family", place: str, config: TrainLora) -> int:
+    return config.seed if place == family.prefix else stable_hash(place, config.seed)
+
+
+def groups(
+    tuned: Mapping[str, Sequence[torch.nn.Parameter]], family: "Family", config: TrainLora
+) -> list[dict[str, Any]]:
+    """Parameter groups for the optimiser: a second one where text encoders learn at a rate of their own."""
+    own = config.text_encoder_learning_rate
+    denoiser, *others = (list(tuned[place]) for place in family.models)
+    text = [parameter for parameters in others for parameter in parameters]
+    if not own:
+        return [{"params": denoiser + text}]
+    return [{"params": denoiser}, {"params": text, RELATIVE: own / config.learning_rate}]
+
+
+def _config(method: Method, rank: int, alpha: float, targets: list[str]) -> PeftConfig:
+    # peft's annotation says int, but it only divides alpha by the rank.
+    whole = cast(int, alpha)
+    if method == "loha":
+        return LoHaConfig(r=rank, alpha=whole, target_modules=targets)
+    if method == "lokr":
+        return LoKrConfig(r=rank, alpha=whole, target_modules=targets)
+    return LoraConfig(
+        r=rank,
+        lora_alpha=whole,
+        init_lora_weights="gaussian",
+        target_modules=targets,
+        use_dora=method == "dora",
+    )
+
+
+def remove(model: Any) -> None:
     """Take the adapter out again, leaving the base as it was."""
-    denoiser.delete_adapters("default")
+    from diffusers.utils import recurse_remove_peft_layers
+
+    recurse_remove_peft_layers(model)
+    del model.peft_config

@@ -52,6 +52,8 @@ KINDS = {
     ),
 }
 SMALLEST_FACTOR = 0.1
+RELATIVE = "relative"
+"""Key of a parameter group: its learning rate as a multiple of the run's."""
 
 
 def find(name: str, learning_rate: float) -> Any:
@@ -72,8 +74,10 @@ def find(name: str, learning_rate: float) -> Any:
         raise UserError(f"--optimizer {name}: needs `pip install {kind.package}` ({error})") from None
 
 
-def build(name: str, learning_rate: float, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a run over ``parameters``; errors as `find`."""
+def build(
+    name: str, learning_rate: float, parameters: Sequence[torch.nn.Parameter] | Sequence[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """The optimiser of a run over ``parameters``, or groups of them; errors as `find`."""
     with contextlib.redirect_stdout(io.StringIO()):  # prodigyopt prints its settings
         return find(name, learning_rate)(parameters, lr=learning_rate, **KINDS[name].options)
 

@@ -16,6 +16,7 @@ from finetune.keys import PHOTOS, Keys, keys_of
 from finetune.material import prompt_of
 from finetune.setup import Job
 from finetune.space import Need
+from finetune.targets import Targets
 from finetune.training_set import Sizes
 from orchard import cli, prompts, run
 from orchard.bases import Base
@@ -44,7 +45,13 @@ class Preflight:
 
 
 def check(
-    config: TrainLora, base: Base, jobs: Sequence[Job], sizes: Sizes, precision: str, device: Any
+    config: TrainLora,
+    base: Base,
+    targets: Targets,
+    jobs: Sequence[Job],
+    sizes: Sizes,
+    precision: str,
+    device: Any,
 ) -> Preflight:
     """Look at everything ``jobs`` need; ``sizes`` are those of their photos as they are on disk.
 
@@ -56,7 +63,9 @@ def check(
     cache = cache_folder(config.cache)
     wanted = _wanted(config, keys, jobs)
     missing = [key for key in wanted if cache and not entries.path_of(cache, key).is_file()]
-    needs = _needs(config, base, jobs, cache, missing)
+    classes = sum(len(job.classes) for job in jobs)
+    size = space.adapters(config, base, targets, len(jobs)) + space.prior_pictures(config, base, classes)
+    needs = _needs(config, base, size, cache, missing)
     space.require(needs)
     return Preflight(
         output=config.output,
@@ -116,10 +125,8 @@ def _cache_line(cache: Path | None, wanted: Sequence[Key], missing: Sequence[Key
 
 
 def _needs(
-    config: TrainLora, base: Base, jobs: Sequence[Job], cache: Path | None, missing: Sequence[Key]
+    config: TrainLora, base: Base, size: int, cache: Path | None, missing: Sequence[Key]
 ) -> list[Need]:
-    classes = sum(len(job.classes) for job in jobs)
-    size = space.adapters(config, base, len(jobs)) + space.prior_pictures(config, base, classes)
     needs = [Need(what="adapters and checkpoints", option="--output", folder=config.output, size=size)]
     if cache is not None:
         size = sum(space.entry(base, key) for key in missing)

@@ -8,6 +8,7 @@ from finetune.config import TrainLora
 from finetune.devices import is_sharded
 from finetune.families import Family
 from finetune.interrupt import Interrupt
+from finetune.targets import Targets
 from orchard.bases import Base
 from orchard.images import ImageSet
 
@@ -32,6 +33,8 @@ class Setup:
     config: TrainLora
     base: Base
     family: Family
+    targets: Targets
+    """Layers that get an adapter, as endings of their names, by place in the pipeline."""
     accelerator: Any
     interrupt: Interrupt
 

@@ -11,11 +11,11 @@ from rich.filesize import decimal
 from finetune import lora
 from finetune.config import TrainLora
 from finetune.entries import Key
-from finetune.families import kind_of
 from finetune.keys import PHOTOS
 from finetune.optimizers import KINDS
+from finetune.targets import Targets
 from orchard import components, layers
-from orchard.bases import FAMILIES, Base
+from orchard.bases import Base
 from orchard.errors import UserError
 
 FLOAT = 4
@@ -54,9 +54,9 @@ def prior_pictures(config: TrainLora, base: Base, classes: int) -> int:
     return classes * config.prior_count * _latents(base, (base.resolution, base.resolution))
 
 
-def adapters(config: TrainLora, base: Base, jobs: int) -> int:
+def adapters(config: TrainLora, base: Base, targets: Targets, jobs: int) -> int:
     """Bytes of ``jobs`` adapters and their checkpoints, one more than is kept while it is written."""
-    weights = FLOAT * _parameters(config, base)
+    weights = FLOAT * _parameters(config, base, targets)
     due = (config.steps - 1) // config.save_every if config.save_every else 0
     kept = min(due, config.keep) if config.keep else due
     files = 2 if config.export == "kohya" else 1
@@ -65,12 +65,12 @@ def adapters(config: TrainLora, base: Base, jobs: int) -> int:
     return weights * (files * jobs + checkpoints)
 
 
-def _parameters(config: TrainLora, base: Base) -> int:
+def _parameters(config: TrainLora, base: Base, targets: Targets) -> int:
     """Weights of one adapter."""
-    kind = kind_of(base)
-    denoiser = getattr(layers.skeleton(base.folder), FAMILIES[kind.name].denoiser)
-    found = lora.inject(denoiser, config.rank, config.rank, config.seed, kind.targets)
-    return sum(parameter.numel() for parameter in found)
+    pipe = layers.skeleton(base.folder)
+    shape = (config.rank, config.rank, config.seed)
+    found = [lora.inject(getattr(pipe, place), *shape, own, config.method) for place, own in targets.items()]
+    return sum(parameter.numel() for parameters in found for parameter in parameters)
 
 
 def require(needs: Sequence[Need]) -> None:

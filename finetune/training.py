@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from finetune import optimizers
 from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
 from finetune.families import Family
@@ -56,8 +57,9 @@ def _slices(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: 
 
 def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
     falls = KINDS[config.optimizer].scheduled
+    rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config.steps, config.learning_rate, falls=falls)
+        group["lr"] = rate * group.get(optimizers.RELATIVE, 1.0)
 
 
 def train_steps(
@@ -85,11 +87,11 @@ def train_steps(
         _set_rate(learner.optimizer, config, index)
         losses = []
         for batch, kept in zip(*_sources(cache, prior, index, config, accelerator), strict=False):
-            with accelerator.accumulate(learner.denoiser):
+            with accelerator.accumulate(learner.network):
                 with accelerator.autocast():
-                    loss = family.loss(learner.denoiser, batch, objective)
+                    loss = family.loss(learner.network, batch, objective)
                     if kept is not None:
-                        loss = loss + config.prior_weight * family.loss(learner.denoiser, kept, objective)
+                        loss = loss + config.prior_weight * family.loss(learner.network, kept, objective)
                 losses.append(_finite(loss, accelerator, index, [names[row] for row in batch.rows]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:

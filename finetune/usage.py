@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchard import bases, prompts
+from orchard import bases, lycoris, prompts
 from orchard.provenance import Provenance
 
 KOHYA = "kohya"
@@ -19,7 +19,6 @@ def generate_command(files: Sequence[Path]) -> str:
 
 def markdown(adapter: Path, origin: Provenance) -> str:
     """The section of a model card on the use of ``adapter``."""
-    base = bases.HUB.get(origin.base, origin.base)
     prompt = prompts.fill(origin.prompt, origin.classes[0])
     return "\n".join(
         [
@@ -29,25 +28,32 @@ def markdown(adapter: Path, origin: Provenance) -> str:
             "",
             f"    python -m generate --lora {shlex.quote(adapter.name)}",
             "",
-            "In diffusers:",
+            *_diffusers(adapter, origin, prompt),
             "",
-            "```python",
-            "from diffusers import DiffusionPipeline",
-            "",
-            f'pipe = DiffusionPipeline.from_pretrained("{base}")',
-            f'pipe.load_lora_weights("{adapter.name}")',
-            f'pipe("{prompt}").images[0]',
-            "```",
-            "",
-            *_interfaces(adapter, prompt),
+            *_interfaces(adapter, origin, prompt),
         ]
     )
 
 
-def _interfaces(adapter: Path, prompt: str) -> list[str]:
-    exported = adapter.parent / KOHYA / adapter.name
-    name = f"`{KOHYA}/{adapter.name}`"
-    source = name if exported.is_file() else f"{name} (written when trained with `--export kohya`)"
+def _diffusers(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
+    if origin.method in lycoris.METHODS:
+        return [f"The file has the names of LyCORIS; diffusers does not load {origin.method}."]
+    base = bases.HUB.get(origin.base, origin.base)
+    return [
+        "In diffusers:",
+        "",
+        "```python",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f'pipe = DiffusionPipeline.from_pretrained("{base}")',
+        f'pipe.load_lora_weights("{adapter.name}")',
+        f'pipe("{prompt}").images[0]',
+        "```",
+    ]
+
+
+def _interfaces(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
+    source = _file_for_interfaces(adapter, origin)
     return [
         f"In WebUI: copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
         f"`{prompt} <lora:{adapter.stem}:1>`.",
@@ -56,3 +62,12 @@ def _interfaces(adapter: Path, prompt: str) -> list[str]:
         "behind the checkpoint loader.",
         "",
     ]
+
+
+def _file_for_interfaces(adapter: Path, origin: Provenance) -> str:
+    """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its twin."""
+    if origin.method in lycoris.METHODS:
+        return f"`{adapter.name}`"
+    twin = adapter.parent / KOHYA / adapter.name
+    name = f"`{KOHYA}/{adapter.name}`"
+    return name if twin.is_file() else f"{name} (written when trained with `--export kohya`)"

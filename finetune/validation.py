@@ -26,10 +26,10 @@ def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
 def loss(family: Family, cache: Cache, seed: int) -> float:
     """Mean loss of the held-out photos over `DRAWS` fixed draws of `BATCH`, noise levels weighing alike.
 
-    The network is taken as it stands: see `finetune.learner.Learner.in_use`.
+    The weights are taken as they stand: see `finetune.learner.Learner.in_use`.
     """
-    denoiser = family.denoiser
+    network = family.network
     fixed = stable_hash("validation", seed)
     draws = (draw(cache, k, batch_size=BATCH, seed=fixed, flip=False) for k in range(DRAWS))
-    found = [family.loss(denoiser, batch, PLAIN).item() for batch in draws]
+    found = [family.loss(network, batch, PLAIN).item() for batch in draws]
     return sum(found) / len(found)

@@ -1,20 +1,21 @@
-"""The LoRA file: what stock diffusers reads, plus a record of where it came from."""
+"""The adapter's file: what stock diffusers reads, plus a record of where it came from."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchard import dialects, injected, layers
+from orchard import dialects, injected, layers, lycoris, scaling
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.provenance import HEADER, Provenance, of_header
+from orchard.roles import Method, methods_of
 from orchard.run import file_hash, whole_file
-from orchard.scaling import Scaling, scalings_of
+from orchard.scaling import Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,8 @@ class Adapter:
     """The family it seems made for, by names and widths; None when nothing tells it."""
     tensors: int
     """Tensors in the file; alphas are not counted."""
+    methods: tuple[Method, ...]
+    """What its layers are, usually one."""
     scale: float | None
     """Alpha / rank, what the product of its matrices is multiplied by; None when layers differ in it."""
     scalings: dict[str, Scaling]
@@ -50,11 +53,12 @@ def save(
     text_encoders: Mapping[str, Any] = {},
     dialect: Literal["diffusers", "kohya"] = "diffusers",
 ) -> None:
-    """Write the LoRA of peft-injected models under ``path``, whole or not at all.
+    """Write the adapter of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
     such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
-    DoRA, and text encoders whose ``out_proj`` has no LoRA.
+    DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
+    written in kohya's.
     """
     from safetensors.torch import save_file
 
@@ -62,8 +66,8 @@ def save(
     tensors = injected.tensors(models)
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
     metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
-    if dialect == "kohya":
-        tensors = _as_kohya(tensors, models)
+    if dialect == "kohya" or set(methods_of(tensors)) & set(lycoris.METHODS):
+        tensors = dialects.to_kohya(tensors, injected.scales(models), spelling(models))
     else:
         # Stock diffusers refuses a file with both alphas and this header.
         metadata[DIFFUSERS_HEADER] = json.dumps(injected.configs(models), sort_keys=True)
@@ -72,12 +76,11 @@ def save(
         save_file(tensors, aside, metadata=metadata)
 
 
-def _as_kohya(tensors: Mapping[str, Tensor], models: Mapping[str, Any]) -> dict[str, Tensor]:
+def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
+    """How kohya's tools spell the modules of these models, by their places in a pipeline."""
     unet = models.get("unet")
     sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
-    return dialects.to_kohya(
-        tensors,
-        injected.alphas(models),
+    return dialects.Kohya(
         two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
         original_layers=layers.per_block(unet) if sdxl else None,
     )
@@ -114,12 +117,12 @@ def read(path: Path) -> Adapter:
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except (SafetensorError, OSError) as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
-    if not any("lora" in key.lower() for key in shapes):
+    if not any(part in key.lower() for key in shapes for part in ("lora", "hada_", "lokr_")):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
     try:
         named = dialects.rename(shapes)
-        scalings = _scalings(path, header, keys)
-        scales = set(dialects.scales(named, dialects.rename(alphas), scalings).values())
+        scalings = scaling.of_file(path, header.get(DIFFUSERS_HEADER), keys)
+        scales = set(scaling.scales(named, dialects.rename(alphas), scalings).values())
     except ValueError as error:
         raise UserError(f"--lora {path}: {error}") from None
     return Adapter(
@@ -129,21 +132,10 @@ def read(path: Path) -> Adapter:
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
         tensors=len(shapes) - len(alphas),
+        methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,
         scalings=scalings,
     )
-
-
-def _scalings(path: Path, header: Mapping[str, str], keys: Sequence[str]) -> dict[str, Scaling]:
-    """The scale as peft configs have it: in the header, else beside a file that peft itself has saved."""
-    if DIFFUSERS_HEADER in header:
-        return scalings_of(header[DIFFUSERS_HEADER])
-    config = path.with_name("adapter_config.json")
-    # With another file of peft's own name there, the config is that one's.
-    whose = path.with_name("adapter_model.safetensors")
-    if dialects.saved_by_peft(keys) and config.is_file() and (whose == path or not whose.exists()):
-        return scalings_of(config.read_text(encoding="utf-8"))
-    return {}
 
 
 def require_fit(adapter: Adapter, base: Base) -> None:
@@ -193,6 +185,14 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     """
     fitting = _placed(pipe, adapter)
     pipe.unload_lora_weights()
+    if adapter.methods[0] in lycoris.METHODS:
+        lycoris.attach(pipe, fitting, adapter.methods[0])
+    else:
+        _attach_stock(pipe, adapter, fitting)
+
+
+def _attach_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor]) -> None:
+    """Let the stock pipeline load the tensors."""
     try:
         pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name="default")
         loaded = _attached(pipe)
@@ -211,12 +211,16 @@ def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
 
     blocks = layers.per_block(getattr(pipe, "unet", None))
     try:
-        plain = dialects.normalise(load_file(adapter.path), adapter.scalings, blocks)
+        plain = scaling.normalise(load_file(adapter.path), adapter.scalings, blocks)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: {error}") from None
     fitting, unmatched = layers.place(plain, pipe)
     if unmatched:
         raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
+        raise UserError(
+            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
+        )
     return fitting
 
 

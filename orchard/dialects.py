@@ -1,7 +1,7 @@
-"""The names that LoRA tensors go by in files of different tools, and the scale each layer is applied at.
+"""The names that an adapter's tensors go by in files of different tools.
 
 The toolkit's own name of a tensor is ``component.module.role``: ``unet``, ``transformer`` or a text encoder,
-the module's path as diffusers and transformers spell it, and one of the roles below. Everything here works
+the module's path as diffusers and transformers spell it, and a role of `orchard.roles`. Everything here works
 on names and tensors alone; whether a model has such a module is asked in `orchard.layers`.
 """
 
@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from orchard.names import module_of, original_of, split_words
-from orchard.scaling import Scaling
+from orchard.roles import (
+    ALPHA,
+    BIAS,
+    DORA_SCALE,
+    DOWN,
+    LOHA,
+    LOKR,
+    MAGNITUDE,
+    UP,
+    by_module,
+    rank,
+    split_name,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DOWN, UP, BIAS = "lora_A.weight", "lora_B.weight", "lora_B.bias"
-MAGNITUDE, DORA_SCALE, ALPHA = "lora_magnitude_vector", "dora_scale", "alpha"
-ROLES = (DOWN, UP, BIAS, MAGNITUDE, DORA_SCALE, ALPHA)
 
 _ENDINGS = tuple(
     (re.compile(pattern + "$"), role)
@@ -33,6 +42,7 @@ _ENDINGS = tuple(
         (r"\.lora_magnitude_vector(?:\.\w+)*", MAGNITUDE),
         (r"\.dora_scale", DORA_SCALE),
         (r"(?:[._]lora)?\.alpha", ALPHA),
+        *((rf"\.{role}(?:\.\w+)?", role) for role in (*LOHA, *LOKR)),
     )
 )
 _KOHYA = re.compile(r"lora_(unet|transformer|te[123]?)_([^.]+)")
@@ -45,6 +55,12 @@ _COMPONENTS = {
     "te3": "text_encoder_3",
 }
 _TO_KOHYA = {"text_encoder": "te1", "text_encoder_2": "te2", "text_encoder_3": "te3"}
+_KOHYA_ROLES = {
+    DOWN: "lora_down.weight",
+    UP: "lora_up.weight",
+    MAGNITUDE: DORA_SCALE,
+    **{role: role for role in (*LOHA, *LOKR)},
+}
 _BASE_OF_PEFT = "base_model.model."
 
 T = TypeVar("T")
@@ -102,20 +118,15 @@ def rename(tensors: Mapping[str, T], layers: int = 2) -> dict[str, T]:
     return named
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """``component.module`` and role of a name; no role when it is not one of the toolkit's."""
-    return next(
-        ((name.removesuffix(f".{role}"), role) for role in ROLES if name.endswith(f".{role}")), (name, "")
-    )
-
-
 def saved_by_peft(keys: Iterable[str]) -> bool:
     """Whether some key is as peft itself writes it: no component of a pipeline before the module."""
-    named = (*_COMPONENTS.values(), "diffusion_model")
-    return any(
-        key.startswith(_BASE_OF_PEFT) or (".lora_A." in key and key.partition(".")[0] not in named)
-        for key in keys
-    )
+    return any(key.startswith(_BASE_OF_PEFT) or _is_bare(key) for key in keys)
+
+
+def _is_bare(key: str) -> bool:
+    known = (*_COMPONENTS.values(), "diffusion_model")
+    spelled = any(part in key for part in (".lora_A.", ".hada_", ".lokr_"))
+    return spelled and key.partition(".")[0] not in known and not _KOHYA.match(key)
 
 
 def is_alpha(name: str) -> bool:
@@ -123,73 +134,17 @@ def is_alpha(name: str) -> bool:
     return name.endswith(f".{ALPHA}")
 
 
-def scales(
-    shapes: Mapping[str, tuple[int, ...]], alphas: Mapping[str, Tensor], configs: Mapping[str, Scaling]
-) -> dict[str, float]:
-    """``component.module`` -> alpha / rank. Without alpha and config the alpha is the rank.
-
-    Raises:
-        ValueError: an alpha is not one number.
-    """
-    found = {}
-    for name, shape in shapes.items():
-        module, role = split_name(name)
-        if role != DOWN or len(shape) < 2 or not shape[0]:
-            continue
-        component, _, path = module.partition(".")
-        alpha, config = alphas.get(f"{module}.{ALPHA}"), configs.get(component) or configs.get("")
-        if alpha is None:
-            found[module] = config.of(path, shape[0]) if config else 1.0
-        elif alpha.numel() == 1:
-            found[module] = alpha.float().item() / shape[0]
-        else:
-            raise ValueError(f"{module}.{ALPHA} is not one number")
-    return found
-
-
-def normalise(
-    tensors: Mapping[str, Tensor], configs: Mapping[str, Scaling] | None = None, layers: int = 2
-) -> dict[str, Tensor]:
-    """LoRA of any dialect -> the toolkit's names, float32, with every layer's scale put into its up matrix.
-
-    Down is (rank, in[, h, w]), up (out, rank[, 1, 1]); what they add to a weight is then up x down, with
-    no alpha left to be read in one way or another. Keys that are no LoRA's stay as they are.
-
-    Raises:
-        ValueError: two keys name one tensor, or an alpha is not one number.
-    """
-    named = rename(tensors, layers)
-    shapes = {name: tuple(value.shape) for name, value in named.items()}
-    factors = scales(shapes, {n: t for n, t in named.items() if is_alpha(n)}, configs or {})
-    plain = {}
-    for name, value in named.items():
-        module, role = split_name(name)
-        if role in (UP, BIAS):
-            plain[name] = value.float() * factors.get(module, 1.0)
-        elif role == DORA_SCALE:
-            role, magnitude = _magnitude(value.float(), named.get(f"{module}.{UP}"))
-            plain[f"{module}.{role}"] = magnitude
-        elif role != ALPHA:
-            plain[name] = value.float()
-    return plain
-
-
-def _magnitude(scale: Tensor, up: Tensor | None) -> tuple[str, Tensor]:
-    """kohya's (out, 1[, 1, 1]) norms as peft's (out,) or (1, out, 1, 1).
-
-    Norms over the other axis, (1, in), are left: peft has no such layer, so they find no place.
-    """
-    if up is None or scale.shape[:1] != up.shape[:1] or scale.numel() != up.shape[0]:
-        return DORA_SCALE, scale
-    return MAGNITUDE, scale.reshape(1, -1, 1, 1) if up.ndim == 4 else scale.flatten()
-
-
 def for_stock(named: Mapping[str, T]) -> dict[str, T]:
     """The toolkit's names as stock diffusers reads them.
 
-    Its loader of text encoders knows ``lora_A`` on attention layers alone, ``lora_linear_layer`` on all.
+    Its loader of text encoders knows ``lora_A`` on attention layers alone, ``lora_linear_layer`` on all, and
+    wants an ending after the name of DoRA's norms.
     """
-    spelled = {DOWN: "lora_linear_layer.down.weight", UP: "lora_linear_layer.up.weight"}
+    spelled = {
+        DOWN: "lora_linear_layer.down.weight",
+        UP: "lora_linear_layer.up.weight",
+        MAGNITUDE: f"{MAGNITUDE}.weight",
+    }
     renamed = {}
     for name, value in named.items():
         module, role = split_name(name)
@@ -198,38 +153,60 @@ def for_stock(named: Mapping[str, T]) -> dict[str, T]:
     return renamed
 
 
-def to_kohya(
-    tensors: Mapping[str, Tensor],
-    alphas: Mapping[str, float],
-    *,
-    two_encoders: bool = False,
-    original_layers: int | None = None,
-) -> dict[str, Tensor]:
-    """LoRA under any names -> kohya's names, each layer with its alpha.
+@dataclass(frozen=True, kw_only=True)
+class Kohya:
+    """How kohya's tools spell the modules of a pipeline."""
 
-    ``alphas`` is ``component.module`` -> alpha, the rank if absent. With ``two_encoders`` the first is
-    ``te1``, as in SDXL. ``original_layers`` is for SDXL too: the layers a block of a UNet whose modules are
-    to be named as in the original, as kohya has it there; of SD 1 and 2 it keeps the names of diffusers.
+    two_encoders: bool = False
+    """The first text encoder is ``te1``, as in SDXL, not ``te``."""
+    original_layers: int | None = None
+    """For SDXL: layers a block of a UNet whose modules are named as in the original; else as in diffusers."""
+
+    def stem(self, module: str) -> str:
+        """``component.module`` -> what a tensor's name starts with.
+
+        Raises:
+            ValueError: the module has no name that could be read back.
+        """
+        component, _, path = module.partition(".")
+        if component == "unet" and self.original_layers:
+            path = original_of(path, self.original_layers)
+        short = _TO_KOHYA if self.two_encoders else _TO_KOHYA | {"text_encoder": "te"}
+        stem = f"lora_{short.get(component, component)}_{path.replace('.', '_')}"
+        if canonical(f"{stem}.{ALPHA}", self.original_layers or 2) != f"{module}.{ALPHA}":
+            raise ValueError(f"{module} has no name in kohya's dialect")
+        return stem
+
+
+def to_kohya(
+    tensors: Mapping[str, Tensor], scales: Mapping[str, float], spelling: Kohya | None = None
+) -> dict[str, Tensor]:
+    """An adapter under any names -> kohya's names, LyCORIS's for LoHa and LoKr, each layer with its alpha.
+
+    ``scales`` is ``component.module`` -> alpha / rank, 1 if absent. A LoKr of two whole matrices has no rank:
+    its scale goes into the first.
 
     Raises:
         ValueError: a tensor that has no name in this dialect.
     """
     from torch import tensor
 
-    spelled = {DOWN: "lora_down.weight", UP: "lora_up.weight", MAGNITUDE: DORA_SCALE}
-    short = _TO_KOHYA if two_encoders else _TO_KOHYA | {"text_encoder": "te"}
+    spelling = spelling or Kohya()
     written = {}
-    for name, value in rename(tensors).items():
-        module, role = split_name(name)
-        component, _, path = module.partition(".")
-        if component == "unet" and original_layers:
-            path = original_of(path, original_layers)
-        stem = f"lora_{short.get(component, component)}_{path.replace('.', '_')}"
-        if role not in spelled or canonical(f"{stem}.{ALPHA}", original_layers or 2) != f"{module}.{ALPHA}":
-            raise ValueError(f"{name} has no name in kohya's dialect")
-        # peft's norms of a convolution are (1, out, 1, 1), those of a linear layer (out,).
-        column = value.reshape(-1, *[1] * max(value.ndim - 1, 1)) if role == MAGNITUDE else value
-        written[f"{stem}.{spelled[role]}"] = column
-        if role == DOWN:
-            written[f"{stem}.{ALPHA}"] = tensor(float(alphas.get(module, value.shape[0])))
+    for module, parts in by_module(rename(tensors)).items():
+        stem, scale = spelling.stem(module), scales.get(module, 1.0)
+        own = rank({role: tuple(value.shape) for role, value in parts.items()})
+        for role, value in parts.items():
+            if role not in _KOHYA_ROLES:
+                raise ValueError(f"{module}.{role} has no name in kohya's dialect")
+            written[f"{stem}.{_KOHYA_ROLES[role]}"] = _as_column(value) if role == MAGNITUDE else value
+        if own is None:
+            written[f"{stem}.lokr_w1"] = parts["lokr_w1"] * scale
+        else:
+            written[f"{stem}.{ALPHA}"] = tensor(float(scale * own))
     return written
+
+
+def _as_column(magnitude: Tensor) -> Tensor:
+    """peft's norms, (1, out, 1, 1) of a convolution and (out,) of a linear layer, as (out, 1[, 1, 1])."""
+    return magnitude.reshape(-1, *[1] * max(magnitude.ndim - 1, 1))

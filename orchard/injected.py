@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchard import dialects
+from orchard.roles import ALPHA, split_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def tensors(models: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Their LoRA under the toolkit's names, float32 on the CPU."""
+    """Their adapter under the toolkit's names, float32 on the CPU."""
     from peft.utils import get_peft_model_state_dict
 
     found = {}
@@ -23,17 +24,17 @@ def tensors(models: Mapping[str, Any]) -> dict[str, Tensor]:
     return dialects.rename(found)
 
 
-def alphas(models: Mapping[str, Any]) -> dict[str, float]:
-    """``component.module`` -> alpha, such that alpha / rank is what the layer is scaled by."""
-    from peft.tuners.lora import LoraLayer
+def scales(models: Mapping[str, Any]) -> dict[str, float]:
+    """``component.module`` -> what the layer's update is multiplied by."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     found = {
-        f"{place}.{name}.{dialects.ALPHA}": layer.scaling["default"] * layer.r["default"]
+        f"{place}.{name}.{ALPHA}": layer.scaling["default"]  # type: ignore[attr-defined]
         for place, model in models.items()
         for name, layer in model.named_modules()
-        if isinstance(layer, LoraLayer)
+        if isinstance(layer, BaseTunerLayer)
     }
-    return {dialects.split_name(name)[0]: alpha for name, alpha in dialects.rename(found).items()}
+    return {split_name(name)[0]: scale for name, scale in dialects.rename(found).items()}
 
 
 def configs(models: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from orchard.dialects import BIAS, DOWN, MAGNITUDE, UP, split_name
+from orchard.roles import BIAS, DOWN, MAGNITUDE, UP, Shape, added, by_module, fits, method_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Shape = tuple[int, ...]
 _TUNED = ("unet", "transformer", "text_encoder", "text_encoder_2")
 _WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
 
@@ -50,11 +49,7 @@ def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], 
     """
     fitting: dict[str, Tensor] = {}
     unmatched: list[str] = []
-    modules: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        module, role = split_name(name)
-        modules.setdefault(module, {})[role] = value
-    for module, parts in modules.items():
+    for module, parts in by_module(tensors).items():
         layer = _layer(pipe, module)
         shaped = _shaped(parts, layer) if layer is not None else None
         if shaped is None:
@@ -70,32 +65,37 @@ def _layer(pipe: Any, module: str) -> Any:
     model: Any = getattr(pipe, component, None)
     if not path or not hasattr(model, "get_submodule"):
         return None
-    if not hasattr(model, "text_model"):
-        path = path.removeprefix("text_model.")
     try:
-        layer = model.get_submodule(path)
+        layer = model.get_submodule(path_in(model, path))
     except AttributeError:
         return None
     return getattr(layer, "base_layer", layer)
+
+
+def path_in(model: Any, path: str) -> str:
+    """A module's path as ``model`` has it: newer transformers leave out a level that files keep."""
+    return path if hasattr(model, "text_model") else path.removeprefix("text_model.")
 
 
 def _shaped(parts: Mapping[str, Tensor], layer: Any) -> dict[str, Tensor] | None:
     """The tensors of one module in the dimensions of its layer; None when they do not fit it."""
     from torch import nn
 
-    if not isinstance(layer, nn.Linear | nn.Conv2d) or not {DOWN, UP} <= parts.keys():
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
         return None
     size = tuple(layer.weight.shape)
     shaped = {role: _as(value, len(size)) if role in (DOWN, UP) else value for role, value in parts.items()}
-    rank, ones = len(shaped[DOWN]) if shaped[DOWN].ndim else 0, (1,) * (len(size) - 2)
+    shapes = {role: tuple(value.shape) for role, value in shaped.items()}
+    if method_of(shapes) in ("loha", "lokr"):
+        return shaped if fits(shapes, size) else None
+    ones = (1,) * (len(size) - 2)
     wanted = {
-        DOWN: (rank, *size[1:]),
-        UP: (size[0], rank, *ones),
+        DOWN: (*shapes.get(DOWN, ())[:1], *size[1:]),
+        UP: (size[0], *shapes.get(DOWN, ())[:1], *ones),
         BIAS: (size[0],),
         MAGNITUDE: (1, size[0], 1, 1) if ones else (size[0],),
     }
-    fits = all(tuple(value.shape) == wanted.get(role) for role, value in shaped.items())
-    return shaped if fits and rank > 0 else None
+    return shaped if fits(shapes, size) and all(s == wanted.get(role) for role, s in shapes.items()) else None
 
 
 def _as(value: Tensor, dimensions: int) -> Tensor:
@@ -107,8 +107,20 @@ def _as(value: Tensor, dimensions: int) -> Tensor:
 
 def text_width(shapes: Mapping[str, Shape]) -> int | None:
     """Width of the text states, from a cross-attention key or value projection of a UNet."""
-    wanted = re.compile(rf"unet\..*attn2\.to_[kv]\.{re.escape(DOWN)}")
-    return next((s[1] for name, s in shapes.items() if wanted.fullmatch(name) and len(s) > 1), None)
+    return next(iter(_inputs(shapes, r"unet\..*attn2\.to_[kv]")), None)
+
+
+def _inputs(shapes: Mapping[str, Shape], pattern: str) -> list[int]:
+    """Input widths of the modules of this name."""
+    wanted = re.compile(pattern)
+    modules = (parts for module, parts in by_module(shapes).items() if wanted.fullmatch(module))
+    return [found[1] for parts in modules if (found := _size(parts))]
+
+
+def _size(parts: Mapping[str, Shape]) -> Shape | None:
+    """The size of a layer's weight, by what adds to it; a down matrix alone tells the input."""
+    down = parts.get(DOWN, ())
+    return (0, *down[1:]) if len(down) > 1 else added(parts)
 
 
 def family_of_width(width: int) -> str:
@@ -127,8 +139,7 @@ def family(shapes: Mapping[str, Shape]) -> str | None:
         return family_of_width(width)
     if _any(shapes, r"^text_encoder_2\.|^unet\..*\.transformer_blocks\.[1-9]"):
         return "SDXL"
-    wanted = re.compile(rf"text_encoder\..*self_attn\.[qkv]_proj\.{re.escape(DOWN)}")
-    widths = {s[1] for name, s in shapes.items() if wanted.fullmatch(name) and len(s) > 1}
+    widths = set(_inputs(shapes, r"text_encoder\..*self_attn\.[qkv]_proj"))
     if len(widths) == 1:
         return _WIDTHS.get(widths.pop())
     return "SD 1 or SD 2" if _any(shapes, r"^unet\.(?:down|up)_blocks\.3\.") else None

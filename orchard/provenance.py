@@ -8,7 +8,7 @@ from typing import Any
 
 from orchard.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 HEADER = "orchard"
 
 
@@ -34,6 +34,12 @@ class Provenance:
     trained_on: list[str]
     """SHA-256 of every real image it was trained on."""
     data: str
+    method: str = "lora"
+    """One of `orchard.roles.Method`."""
+    targets: list[str] = field(default_factory=lambda: ["attention"])
+    """Layers with an adapter, as the options named them."""
+    text_encoders: list[str] = field(default_factory=list)
+    """Text encoders trained too, by their places in the pipeline."""
     options: dict[str, Any] = field(default_factory=dict)
     """Everything else that the weights depend on."""
     versions: dict[str, str] = field(default_factory=dict)

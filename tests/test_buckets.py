@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
-from finetune import buckets, lora
+from finetune import buckets, learner, lora
 from finetune.batches import Cache, draw, rows_of
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
@@ -101,7 +101,7 @@ def test_a_step_is_the_same_whatever_the_number_of_processes_and_what_ran_before
     options = {"batch_size": 4, "seed": 3, "flip": True}
     for step in (11, 2, 7):
         whole = draw(mixed([5, 3]), step, **options)
-        parts = [draw(mixed([5, 3]), step, **options, process=p, processes=2) for p in (0, 1)]
+        parts = [draw(mixed([5, 3]), step, **options, part=p, parts=2) for p in (0, 1)]
         assert [part.rows for part in parts] == [whole.rows[0::2], whole.rows[1::2]]
         for name in ("latents", "noise", "times"):
             both = torch.stack([getattr(part, name) for part in parts], 1).flatten(0, 1)
@@ -146,7 +146,8 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
     )
     parameters = lora.inject(family.denoiser, 2, 2, 0, family.targets)
     config = TrainLora(steps=4, batch_size=2)
-    losses = [s.loss for s in train_steps(family, cache, parameters, list("abcd"), config, accelerator)]
+    trained = learner.prepare(family, parameters, config, accelerator)
+    losses = [s.loss for s in train_steps(family, cache, trained, list("abcd"), config, accelerator)]
     assert len(losses) == 4
     expected = {(h, w, 0, 0, h, w) for h, w in shapes}
     assert {tuple(row) for ids in told for row in ids.int().tolist()} == expected

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pipelines
 import pytest
@@ -100,9 +101,9 @@ class Fixture:
         self.folder = folder
         self.accelerator = Accelerator(cpu=True)
         network = torch.nn.Linear(3, 1, bias=False)
-        self.learner = learner.prepare(
-            network, list(network.parameters()), TrainLora(ema_decay=0.5), self.accelerator
-        )
+        family = SimpleNamespace(network=network, models={})
+        parameters = list(network.parameters())
+        self.learner = learner.prepare(family, parameters, TrainLora(ema_decay=0.5), self.accelerator)
         self.optimizer = self.learner.optimizer
         self.parameter = self.learner.parameters[0]
 

@@ -91,7 +91,7 @@ def test_a_tensor_without_a_name_in_kohyas_dialect_is_an_error():
 
 def test_two_text_encoders_are_numbered():
     keys = [f"text_encoder{n}.text_model.encoder.layers.0.mlp.fc1.lora_A.weight" for n in ("", "_2")]
-    there = dialects.to_kohya({key: torch.ones(2, 4) for key in keys}, {}, two_encoders=True)
+    there = dialects.to_kohya({key: torch.ones(2, 4) for key in keys}, {}, dialects.Kohya(two_encoders=True))
     stem = "text_model_encoder_layers_0_mlp_fc1"
     assert {key.partition(".")[0] for key in there} == {f"lora_te1_{stem}", f"lora_te2_{stem}"}
     assert {float(value) for key, value in there.items() if key.endswith("alpha")} == {2}

@@ -17,6 +17,7 @@ from finetune.command import train
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion3, StableDiffusionXL, family_of
 from finetune.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
+from finetune.network import Network
 from finetune.objective import PLAIN
 from generate.command import generate
 from generate.config import Generate
@@ -119,11 +120,11 @@ def test_a_step_lowers_the_loss_on_its_batch(folders, name):
     parameters = lora.inject(family.denoiser, 4, 4, 0, family.targets)
     batch = draw(cache, 0, batch_size=8, seed=0, flip=True)
     optimizer = torch.optim.SGD(parameters, lr=0.05)
-    before = family.loss(family.denoiser, batch, PLAIN)
+    before = family.loss(family.network, batch, PLAIN)
     before.backward()
     assert all(parameter.grad is not None for parameter in parameters)
     optimizer.step()
-    after = family.loss(family.denoiser, batch, PLAIN)
+    after = family.loss(family.network, batch, PLAIN)
     assert after.item() < before.item()
 
 
@@ -198,7 +199,7 @@ def test_sdxl_is_told_the_sizes_that_the_pipeline_tells_it(folders):
     assert isinstance(family, StableDiffusionXL)
     batch = hand_made(family, [0.1, 0.9])
     denoiser = Recorder(batch.noise)
-    assert family.loss(denoiser, batch, PLAIN).item() == 0
+    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == 0
     added = denoiser.options["added_cond_kwargs"]
     assert added["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 2
     assert torch.equal(added["text_embeds"], batch.text["pooled_prompt_embeds"])
@@ -211,7 +212,7 @@ def test_sd3_is_asked_at_its_noise_level_and_should_say_noise_less_latents(folde
     assert isinstance(family, StableDiffusion3)
     batch = hand_made(family, [0.5, 0.975])
     denoiser = Recorder(batch.noise - batch.latents)
-    assert family.loss(denoiser, batch, PLAIN).item() == 0
+    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == 0
     sigmas = [0.5, 1 / (1 + math.exp(-statistics.NormalDist().inv_cdf(0.975)))]
     assert denoiser.options["timestep"].tolist() == pytest.approx([1000 * s for s in sigmas], rel=1e-5)
     for k, sigma in enumerate(sigmas):
@@ -226,7 +227,7 @@ def test_sd3_weighs_every_noise_level_alike(folders):
     off = torch.ones_like(batch.latents)
     off[1] = 2
     denoiser = Recorder(batch.noise - batch.latents + off)
-    assert family.loss(denoiser, batch, PLAIN).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
+    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize(

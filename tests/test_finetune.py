@@ -140,11 +140,11 @@ def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
 
     def held() -> float:
         with torch.no_grad():
-            return family.loss(family.pipe.unet, batch, PLAIN).item()
+            return family.loss(family.network, batch, PLAIN).item()
 
     before = held()
     accelerator = Accelerator()
-    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    trained = learner.prepare(family, parameters, config, accelerator)
     losses = [s.loss for s in train_steps(family, encoded, trained, ["a", "b"], config, accelerator)]
     assert len(losses) == 30
     assert held() < before
@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
     for mean in broken.mean:
         mean.fill_(math.nan)
     config, accelerator = TrainLora(steps=1), Accelerator()
-    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    trained = learner.prepare(family, parameters, config, accelerator)
     steps = train_steps(family, broken, trained, ["x.jpg", "y.jpg"], config, accelerator)
     with pytest.raises(FloatingPointError, match=r"step 0.*x\.jpg|y\.jpg"):
         next(steps)
@@ -290,7 +290,7 @@ def test_an_adapter_trained_second_equals_the_same_one_trained_alone(folder):
         family = family_of(pipe, base)
         parameters = lora.inject(pipe.unet, 4, 4, seed=0)
         accelerator = Accelerator()
-        trained = learner.prepare(pipe.unet, parameters, config, accelerator)
+        trained = learner.prepare(family, parameters, config, accelerator)
         list(train_steps(family, cache(), trained, ["x"] * 6, config, accelerator))
         found = [parameter.detach().clone() for parameter in parameters]
         lora.remove(pipe.unet)

@@ -33,7 +33,7 @@ def run(folder: Path, look=None, **options) -> tuple[list[torch.Tensor], list[fl
         cpu=True, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation)
     )
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)
-    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    trained = learner.prepare(family, parameters, config, accelerator)
     losses = []
     for step in train_steps(family, cache(), trained, NAMES, config, accelerator):
         losses.append(step.loss)

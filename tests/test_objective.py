@@ -157,15 +157,15 @@ def test_a_base_whose_schedule_ends_in_pure_noise_is_trained_on_it(tmp_path, kin
     latents, noise = torch.randn(2, 1, 4, 16, 16).unbind()
     assert torch.equal(target("v_prediction", latents, noise, torch.zeros(1)), -latents)
     cache = Cache(
-        mean=latents.expand(2, 1, 4, 16, 16),
-        std=torch.zeros(2, 1, 4, 16, 16),
+        mean=[latents.expand(2, 4, 16, 16)],
+        std=[torch.zeros(2, 4, 16, 16)],
         prompts=family.text(["a photo of apple"]),
         prompt_of=torch.zeros(1, dtype=torch.long),
     )
     batch = draw(cache, 0, batch_size=2, seed=0, flip=False)
     batch.times.fill_(0.99999)
     with torch.no_grad():
-        assert family.loss(family.denoiser, batch, Objective(weighting=weighting)).isfinite()
+        assert family.loss(family.network, batch, Objective(weighting=weighting)).isfinite()
 
 
 def test_a_schedule_that_is_not_rescaled_keeps_some_signal():

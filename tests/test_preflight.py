@@ -9,13 +9,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune import command, entries, lora, preflight, space, training_set
+from finetune import command, entries, lora, preflight, space, targets, training_set
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
 from finetune.families import family_of
 from finetune.keys import keys_of
 from finetune.setup import Job
-from orchard import bases, sources
+from orchard import bases, layers, sources
 
 CPU = torch.device("cpu")
 BASES = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}
@@ -38,7 +38,12 @@ def check(folder: Path, photos: Path, **options) -> preflight.Preflight:
     config = TrainLora(data=str(photos), output=photos / "out", **options)
     real, sizes = training_set.of(sources.load(config.data), config)
     jobs = [Job(name="apple", classes=("apple",), photos=real)]
-    return preflight.check(config, bases.resolve(str(folder)), jobs, sizes, "fp32", CPU)
+    base = bases.resolve(str(folder))
+    return preflight.check(config, base, attention(base), jobs, sizes, "fp32", CPU)
+
+
+def attention(base: bases.Base) -> targets.Targets:
+    return targets.resolve(["attention"], layers.skeleton(base.folder), base.family, trains_text=False)
 
 
 def test_a_full_disk_is_refused_with_both_numbers_before_any_weight_is_loaded(
@@ -74,10 +79,11 @@ def test_what_entries_and_adapters_will_take_is_what_they_take(tmp_path, folders
 
     parameters = lora.inject(family.denoiser, 3, 3, 0, family.targets)
     weights = 4 * sum(parameter.numel() for parameter in parameters)
-    assert space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, 1) == weights * (1 + 3)
+    trained = attention(base)
+    assert space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (1 + 3)
     # Two adapters, two checkpoints of each, one more under way; AdamW keeps two numbers a weight.
     kept = TrainLora(rank=3, steps=10, save_every=2, keep=2)
-    assert space.adapters(kept, base, 2) == weights * (2 + 5 * 3)
+    assert space.adapters(kept, base, trained, 2) == weights * (2 + 5 * 3)
 
 
 def test_the_plan_tells_shapes_cache_disk_and_device(folders, photos, tmp_path):

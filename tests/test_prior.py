@@ -79,12 +79,12 @@ def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_pa
     options = {"batch_size": 2, "flip": True}
     objective = Objective.of(config)
     with torch.no_grad():
-        first = family.loss(family.denoiser, draw(photos, 0, seed=0, **options), objective)
+        first = family.loss(family.network, draw(photos, 0, seed=0, **options), objective)
         seed = stable_hash("prior", 0)
-        second = family.loss(family.denoiser, draw(kept, 0, seed=seed, **options), objective)
+        second = family.loss(family.network, draw(kept, 0, seed=seed, **options), objective)
     names = ["a", "b", "c", "d"]
     accelerator = Accelerator()
-    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    trained = learner.prepare(family, parameters, config, accelerator)
     step = next(train_steps(family, photos, trained, names, config, accelerator, prior=kept))
     assert step.loss == pytest.approx((first + 0.5 * second).item(), rel=1e-5)
 

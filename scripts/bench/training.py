@@ -128,7 +128,7 @@ def _family(shape: Shape) -> Family:
 def _ours(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[Any]:
     cache = family.encode(pixels, [PROMPT] * len(pixels))
     parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
-    trained = learner.prepare(family.denoiser, parameters, config, accelerator)
+    trained = learner.prepare(family, parameters, config, accelerator)
     return train_steps(family, cache, trained, [PROMPT] * len(pixels), config, accelerator)
 
 
@@ -136,7 +136,7 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
     """The textbook loop: encode the image, encode the prompt, predict, step."""
     parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    family.denoiser.train()
+    network = family.network.train()
     for index in range(config.steps):
         rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
         images = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2) / 127.5 - 1
@@ -151,7 +151,7 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
             rows=rows,
         )
         with accelerator.autocast():
-            loss = family.loss(family.denoiser, batch, Objective.of(config))
+            loss = family.loss(network, batch, Objective.of(config))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
