@@ -97,7 +97,7 @@ def _near(target: str, names: Iterable[str]) -> str:
 def _endings(chosen: set[str], names: Sequence[str]) -> tuple[str, ...]:
     """Short endings that all ``chosen`` of the ``names`` have and no others."""
     found: set[str] = set()
-    for name in chosen:
+    for name in sorted(chosen):
         if any(_ends(name, ending) for ending in found):
             continue
         words = name.split(".")

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from finetune import optimizers
 from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
 from finetune.families import Family
 from finetune.learner import Learner
 from finetune.objective import Objective
-from finetune.optimizers import KINDS
+from finetune.optimizers import KINDS, RELATIVE
 from orchard.splits import stable_hash
 
 WARM_UP = 0.05
@@ -59,7 +58,7 @@ def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
     falls = KINDS[config.optimizer].scheduled
     rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(optimizers.RELATIVE, 1.0)
+        group["lr"] = rate * group.get(RELATIVE, 1.0)
 
 
 def train_steps(

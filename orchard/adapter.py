@@ -117,7 +117,8 @@ def read(path: Path) -> Adapter:
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except (SafetensorError, OSError) as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
-    if not any(part in key.lower() for key in shapes for part in ("lora", "hada_", "lokr_")):
+    learned = [key.lower() for key in shapes if key not in alphas]
+    if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
     try:
         named = dialects.rename(shapes)
@@ -185,7 +186,7 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     """
     fitting = _placed(pipe, adapter)
     pipe.unload_lora_weights()
-    if adapter.methods[0] in lycoris.METHODS:
+    if set(adapter.methods) & set(lycoris.METHODS):
         lycoris.attach(pipe, fitting, adapter.methods[0])
     else:
         _attach_stock(pipe, adapter, fitting)

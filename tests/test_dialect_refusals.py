@@ -99,6 +99,7 @@ def test_attaching_replaces_what_was_attached(tmp_path, base):
     ("tensors", "words"),
     [
         ({}, "none of its 0 tensors"),
+        ({f"lora_unet_{QUERY.replace('.', '_')}.alpha": torch.ones(1)}, "none of its 1 tensors"),
         ({"unet.conv_in.weight": torch.ones(2, 2)}, "none of its 1 tensors"),
         ({**kohya(matrices(QUERY), None), f"unet.{QUERY}.alpha": torch.ones(2)}, "is not one number"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import torch
 from loras import load
 from safetensors.torch import load_file
-from shell import GENERATE, TRAIN, TWO, command, refusal
+from shell import TRAIN, TWO, command, refusal
 
 from finetune.command import train
 from finetune.config import TrainLora
@@ -125,13 +125,13 @@ def test_a_file_from_before_methods_were_recorded_still_loads(base, tmp_path):
     assert (found.method, found.targets, found.text_encoders) == ("lora", ["attention"], [])
 
 
-def test_generate_refuses_a_damaged_or_foreign_lycoris_file(base, tmp_path):
+def test_a_lycoris_file_for_another_width_is_refused_and_changes_nothing(base, tmp_path, refused):
     one = trained(base, tmp_path / "a", method="loha")
     wide = bases.resolve(str(pipelines.tiny(tmp_path / "wide", width=24)))
-    line = refusal(tmp_path, *GENERATE, "--lora", one.path, "--base", wide.folder)
-    assert "made for" in line and "text width 24" in line
+    with refused("made for", "text width 24"):
+        generate(Generate(lora=(str(one.path),), base=wide.name, output=tmp_path / "s"))
     pipe = load(wide)
     plain = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
-    with pytest.raises(Exception, match="tensors matched"):
+    with refused("tensors matched"):
         adapter.attach(pipe, one)
     assert all(torch.equal(value, plain[name]) for name, value in pipe.unet.state_dict().items())
