@@ -80,15 +80,9 @@ def train(
         StopError: a signal came; a checkpoint was written.
     """
     config, family = setup.config, setup.family
-    config, family = setup.config, setup.family
     losses = list(start.losses) if start else []
     watch = Watch(setup, job, material, done=len(losses))
-    groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
-    learner = learners.prepare(family, groups, config, setup.accelerator)
-    if start is not None:
-        checkpoints.load(start, setup.accelerator, learner)
-    elif setup.accelerator.is_main_process:
-        checkpoints.clear(checkpoints.folder_of(config.output, job.name))
+    learner = _learner(setup, job, start)
     context = (material.photos, learner, material.names, config, setup.accelerator)
     try:
         for step in train_steps(family, *context, prior=material.prior, start=len(losses)):
@@ -108,6 +102,18 @@ def train(
         lora.remove(model)
     setup.accelerator.wait_for_everyone()
     return path
+
+
+def _learner(setup: Setup, job: Job, start: Checkpoint | None) -> Learner:
+    """A fresh adapter in the base, or that of a checkpoint."""
+    config, family = setup.config, setup.family
+    groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
+    learner = learners.prepare(family, groups, config, setup.accelerator)
+    if start is not None:
+        checkpoints.load(start, setup.accelerator, learner)
+    elif setup.accelerator.is_main_process:
+        checkpoints.clear(checkpoints.folder_of(config.output, job.name))
+    return learner
 
 
 def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: dict[str, Any]) -> None:

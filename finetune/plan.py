@@ -1,0 +1,128 @@
+"""What a run is going to do: everything that can be found out and refused before a weight is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune import logs, objective, optimizers, preflight, resume, targets, training_set
+from finetune.config import TrainLora
+from finetune.devices import processes_of, require_jobs
+from finetune.job import identity
+from finetune.preflight import Preflight
+from finetune.resume import Rest
+from finetune.setup import Job
+from finetune.targets import Targets
+from orchard import bases, folders, layers, run, sources
+from orchard.bases import Base
+from orchard.images import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that nothing stands against."""
+
+    base: Base
+    real: ImageSet
+    """The photos it may see."""
+    targets: Targets
+    jobs: Sequence[Job]
+    """All of them, the finished ones too."""
+    identities: Mapping[str, dict[str, Any]]
+    """What each job's adapter depends on, by its name."""
+    rest: Rest
+    checked: Preflight
+
+    @property
+    def left(self) -> list[Job]:
+        """The jobs that are not finished."""
+        return [job for job in self.jobs if job.name not in self.rest.done]
+
+
+def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
+    """Read the set and the files of the base, and check all that can be checked without its weights.
+
+    Raises:
+        UserError: whatever would stop the run later on.
+    """
+    optimizers.find(config.optimizer, config.learning_rate)
+    logs.require_tracker(config.log_with)
+    with accelerator.main_process_first():  # it downloads what the others find
+        everything = sources.load(config.data, config.classes)
+        base = bases.resolve(config.base)
+    objective.require_fit(config, base)
+    skeleton = layers.skeleton(base.folder)
+    chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
+    real, sizes = training_set.of(everything, config)
+    jobs = _jobs(config, real)
+    require_jobs(accelerator, len(jobs))
+    precision = run.dtype_name(dtype)
+    identities = {job.name: identity(config, base, job, precision) for job in jobs}
+    rest = resume.find(config, jobs, identities)
+    left = [job for job in jobs if job.name not in rest.done]
+    return Plan(
+        base=base,
+        real=real,
+        targets=chosen,
+        jobs=jobs,
+        identities=identities,
+        rest=rest,
+        checked=preflight.check(config, base, chosen, left, sizes, precision, accelerator.device),
+    )
+
+
+def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
+    classes = config.classes or real.classes
+    run.require_distinct_files(real.classes)
+    if config.joint:
+        return [Job(name="joint", classes=tuple(sorted(classes)), photos=real)]
+    return [
+        Job(
+            name=run.file_name(name),
+            classes=(name,),
+            photos=real.keep(p for p in real.photos if p.label == name),
+        )
+        for name in classes
+    ]
+
+
+def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
+    """The plan in words, a line a fact."""
+    base, rest = plan.base, plan.rest
+    return [
+        f"real set  {folders.describe(plan.real)}",
+        *(f"note      {note}" for note in plan.real.notes),
+        *(
+            f"warning   {job.name} has one image: the adapter can only repeat it"
+            for job in plan.jobs
+            if len(job.photos) == 1
+        ),
+        f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
+        f"adapters  {', '.join(job.name for job in plan.jobs)}: {config.method} of rank {config.rank} on "
+        f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
+        f"{config.steps} steps of {_images_a_step(config)} images",
+        *(f"finished  {name}" for name in sorted(rest.done)),
+        *(f"passed by {line}" for line in rest.broken),
+        *(
+            f"resuming  {name} after step {start.step} ({start.folder})"
+            for name, start in rest.starts.items()
+        ),
+        *_prior_line(config),
+        f"output    {config.output}",
+        *plan.checked.lines,
+        f"processes {processes_of(accelerator)}, precision {plan.checked.precision}",
+    ]
+
+
+def _images_a_step(config: TrainLora) -> str:
+    if config.accumulation == 1:
+        return str(config.batch_size)
+    return f"{config.accumulation} x {config.batch_size}"
+
+
+def _prior_line(config: TrainLora) -> list[str]:
+    if not config.prior_weight:
+        return []
+    pictures = f"{config.prior_count} of `{config.prior_prompt}` a class"
+    return [f"prior     {pictures}, weight {config.prior_weight:g}"]
