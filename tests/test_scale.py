@@ -86,6 +86,10 @@ def test_deepspeed_is_told_our_batch_sizes_and_refuses_checkpoints(refused):
     assert plugin.deepspeed_config == {"gradient_accumulation_steps": 4, "train_micro_batch_size_per_gpu": 4}
     with refused("--save_every 500", "DeepSpeed", "--save_every 0"):
         devices.fit_deepspeed(TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
+    with refused("--ema_decay 0.9", "DeepSpeed"):
+        devices.fit_deepspeed(
+            TrainLora(save_every=0, ema_decay=0.9), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin)
+        )
 
 
 def test_a_plugin_that_keeps_the_base_trains_one_adapter_a_run(refused):
