@@ -72,6 +72,11 @@ def fit_deepspeed(config: TrainLora, accelerator: Any) -> None:
         f"--save_every {config.save_every}: DeepSpeed divides the optimiser's state among the processes and "
         "cannot be resumed exactly; give --save_every 0 without --resume",
     )
+    cli.check(
+        config.ema_decay == 0,
+        f"--ema_decay {config.ema_decay:g}: DeepSpeed keeps the float32 weights to itself and shows rounded "
+        "ones, whose average would stand still; give 0",
+    )
     accelerator.state.deepspeed_plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": config.batch_size // accelerator.num_processes,
         "gradient_accumulation_steps": config.accumulation,
