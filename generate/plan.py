@@ -1,46 +1,72 @@
 """classes x count x seed -> shards of rows: pure, so every process and every restart agrees."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from generate.guides import Guides
+from orchard.images import Photo
 from orchard.splits import stable_hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image to be: row ``index`` of its class, with a seed that depends on nothing else."""
+    """One image to be."""
 
     label: str
     index: int
     seed: int
+    prompt: str
+    guide: Photo | None = None
+    """The real training image it is started from."""
+    attempt: int = 0
+    """How many seeds were given up before this one."""
+
+    def again(self) -> "Row":
+        """The same row with its next seed, which depends on run seed, class, index and attempt alone."""
+        attempt = self.attempt + 1
+        return replace(self, attempt=attempt, seed=stable_hash(self.seed, attempt))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPlan:
+    """All that decides the rows of one class; rows are made when they are asked for."""
+
+    label: str
+    seed: int
+    count: int
+    prompts: Sequence[str]
+    """Row ``index`` takes number ``index`` of them, beginning again after the last."""
+    guides: Guides | None = None
+
+    def row(self, index: int) -> Row:
+        """Row ``index``, whether or not it lies within the count."""
+        return Row(
+            label=self.label,
+            index=index,
+            seed=stable_hash(self.seed, self.label, index),
+            prompt=self.prompts[index % len(self.prompts)],
+            guide=self.guides.of(index) if self.guides else None,
+        )
+
+    def shards(self, size: int) -> "Iterator[PlannedShard]":
+        """The shards of the class; a larger count has the smaller one's rows at its start."""
+        for first in range(0, self.count, size):
+            indices = range(first, min(first + size, self.count))
+            yield PlannedShard(plan=self, number=first // size, indices=indices)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """Shard ``number`` of a class and its rows."""
+    """Shard ``number`` of a class."""
 
-    label: str
+    plan: ClassPlan
     number: int
-    rows: tuple[Row, ...]
+    indices: range
 
+    def batches(self, size: int, kept: int = 0) -> Iterator[list[Row]]:
+        """Rows in sampling batches, from the batch that holds the first row after ``kept`` rows.
 
-def row(label: str, index: int, seed: int) -> Row:
-    """Row ``index`` of class ``label`` in a run with ``seed``."""
-    return Row(label=label, index=index, seed=stable_hash(seed, label, index))
-
-
-def plan(label: str, count: int, seed: int, shard_size: int) -> list[PlannedShard]:
-    """The shards of one class; a larger ``count`` has the smaller one's rows at its start."""
-    return [
-        PlannedShard(
-            label=label,
-            number=start // shard_size,
-            rows=tuple(row(label, k, seed) for k in range(start, min(start + shard_size, count))),
-        )
-        for start in range(0, count, shard_size)
-    ]
-
-
-def batches(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
-    """Rows in sampling batches; batch borders are counted from the shard's first row."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+        Batch borders are counted from the shard's first row, so a row keeps its place in its batch.
+        """
+        for start in range(kept // size * size, len(self.indices), size):
+            yield [self.plan.row(index) for index in self.indices[start : start + size]]

@@ -184,7 +184,7 @@ def require_place(adapter: Adapter, base: Base) -> None:
 
 
 def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline, instead of one that is there.
+    """Load the adapter into a stock pipeline, instead of those that are there.
 
     Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
 
@@ -193,9 +193,23 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     """
     fitting = _placed(pipe, adapter)
     pipe.unload_lora_weights()
+    _load(pipe, adapter, fitting, "default")
+
+
+def add(pipe: Any, adapter: Adapter, name: str) -> None:
+    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
+
+    Raises:
+        UserError: as for `attach`.
+    """
+    _load(pipe, adapter, _placed(pipe, adapter), name)
+
+
+def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Load the tensors as LoRA ``name``; after an error the pipeline is without any."""
     try:
-        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name="default")
-        loaded = _attached(pipe)
+        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
+        loaded = _attached(pipe, name)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         pipe.unload_lora_weights()
         reason = str(error).strip().splitlines()[-1].strip()[:160]
@@ -220,11 +234,11 @@ def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
     return fitting
 
 
-def _attached(pipe: Any) -> int:
-    """LoRA tensors in the pipeline's models."""
+def _attached(pipe: Any, name: str) -> int:
+    """Tensors of the LoRA ``name`` in the pipeline's models."""
     models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
-    names = (name for model in models for name, _ in model.named_parameters())
-    return sum(".lora_" in name and ".default" in name for name in names)
+    keys = (key for model in models for key, _ in model.named_parameters())
+    return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
 
 
 def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:

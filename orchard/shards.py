@@ -62,6 +62,8 @@ def features(classes: Sequence[str]) -> Any:
         prompt=Value("string"),
         seed=Value("int64"),
         index=Value("int32"),
+        attempt=Value("int32"),
+        guide=Value("string"),
         steps=Value("int32"),
         guidance=Value("float32"),
         scheduler=Value("string"),
@@ -91,6 +93,16 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     return pq.read_table(path).to_pylist()
+
+
+def given_up(shard: Shard) -> int:
+    """How many images were sampled for its rows and not taken."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if "attempt" not in pq.read_schema(shard.path).names:
+        return 0  # written before there were several attempts
+    return pc.sum(pq.read_table(shard.path, columns=["attempt"])["attempt"]).as_py() or 0
 
 
 def existing(folder: Path) -> list[Shard]:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pipelines
+import plans
 import pytest
 import torch
 
 from finetune import lora
 from generate.command import generate
 from generate.config import Generate
-from generate.plan import batches, plan, row
-from generate.sampler import Sampler
 from orchard import adapter, bases, shards
 
 CPU = torch.device("cpu")
@@ -75,29 +74,39 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_a_row_depends_on_seed_class_and_index_alone():
-    assert row("apple", 3, 0) == plan("apple", 10, 0, 4)[0].rows[3] == plan("apple", 4, 0, 256)[0].rows[3]
-    others = {row("apple", 3, 1).seed, row("pear", 3, 0).seed, row("apple", 2, 0).seed}
-    assert row("apple", 3, 0).seed not in others
+    wanted = plans.class_plan("apple", count=4).row(3)
+    assert wanted == plans.class_plan("apple", count=10).row(3)
+    assert wanted == next(next(plans.class_plan("apple", count=9).shards(256)).batches(4))[3]
+    others = (plans.class_plan("apple", seed=1).row(3), plans.class_plan("pear").row(3))
+    seeds = {row.seed for row in (*others, plans.class_plan("apple").row(2))}
+    assert len(seeds) == 3
+    assert wanted.seed not in seeds
 
 
 def test_a_larger_count_begins_with_the_smaller_one():
-    small, large = ([r for s in plan("apple", n, 0, 4) for r in s.rows] for n in (6, 11))
+    small, large = (plans.rows(plans.class_plan(count=n)) for n in (6, 11))
     assert large[:6] == small
-    assert [len(s.rows) for s in plan("apple", 11, 0, 4)] == [4, 4, 3]
+    assert [len(s.indices) for s in plans.class_plan(count=11).shards(4)] == [4, 4, 3]
 
 
 def test_batches_do_not_cross_a_shard():
-    assert [len(b) for b in batches(plan("apple", 5, 0, 5)[0].rows, 2)] == [2, 2, 1]
+    first, second = plans.class_plan(count=7).shards(5)
+    assert [[row.index for row in block] for block in first.batches(2)] == [[0, 1], [2, 3], [4]]
+    assert [[row.index for row in block] for block in second.batches(2)] == [[5, 6]]
+
+
+def test_a_shard_goes_on_at_the_batch_that_holds_its_first_missing_row():
+    (shard,) = plans.class_plan(count=7).shards(7)
+    assert [[row.index for row in block] for block in shard.batches(3, kept=4)] == [[3, 4, 5], [6]]
 
 
 @pytest.mark.parametrize("scheduler", ["dpmsolver++", "euler_a"])
 def test_an_image_is_the_same_at_every_batch_size(folder, scheduler):
-    rows = plan("apple", 4, 3, 4)[0].rows
     found = []
     for batch_size in (1, 2, 3):
         pipe = bases.load(bases.resolve(str(folder)), torch.float32, CPU)
-        sampler = Sampler(pipe, scheduler=scheduler, steps=3, guidance=2.0, batch_size=batch_size)
-        found.append([np.asarray(image, dtype=int) for image in sampler.sample(rows, "a photo of apple")])
+        plan = plans.class_plan(count=4, seed=3)
+        found.append(plans.sampled(pipe, plan, scheduler=scheduler, batch_size=batch_size))
     assert [len(images) for images in found] == [4, 4, 4]
     for other in found[1:]:
         assert max(np.abs(a - b).max() for a, b in zip(found[0], other, strict=True)) <= 1
@@ -242,7 +251,7 @@ def test_a_stopped_class_keeps_another_from_being_called_complete(tmp_path, lora
 
 
 def test_braces_in_a_prompt_stay_as_they_are(tmp_path, loras):
-    run(loras, tmp_path / "s", "apple", count=1, prompt="{label} {x} {")
+    run(loras, tmp_path / "s", "apple", count=1, prompt=("{label} {x} {",))
     assert shards.read(tmp_path / "s").photos[0].text == "apple {x} {"
 
 
