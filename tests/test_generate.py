@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 
+import loras as random_loras
 import numpy as np
 import pipelines
 import plans
 import pytest
 import torch
 
-from finetune import lora
 from generate.command import generate
 from generate.config import Generate
-from orchard import adapter, bases, shards
+from orchard import bases, shards
 
 CPU = torch.device("cpu")
 CLASSES = ["apple", "pear"]
@@ -25,34 +25,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def loras(tmp_path_factory, folder) -> dict[str, str]:
-    """An adapter with visible weights for each of two classes."""
-    base = bases.resolve(str(folder))
-    out = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(CLASSES):
-        pipe = bases.load(base, torch.float32, CPU)
-        for parameter in lora.inject(pipe.unet, 4, 4, seed):
-            torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(seed))
-        adapter.save(
-            out / f"{name}.safetensors",
-            pipe.unet,
-            adapter.Provenance(
-                base=str(folder),
-                base_digest=base.digest,
-                family="sd",
-                resolution=32,
-                classes=[name],
-                all_classes=CLASSES,
-                prompt="a photo of {label}",
-                rank=4,
-                alpha=4.0,
-                steps=1,
-                seed=seed,
-                losses={},
-                trained_on=[f"{seed:064x}"],
-                data="test",
-            ),
-        )
-    return {name: str(out / f"{name}.safetensors") for name in CLASSES}
+    """An adapter for each of two classes."""
+    return random_loras.trained(tmp_path_factory.mktemp("adapters"), folder, CLASSES)
 
 
 def run(loras: dict[str, str], output: Path, *names: str, **options) -> dict[tuple[str, int], bytes]:
