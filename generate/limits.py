@@ -1,5 +1,6 @@
 """Prompts that are longer than a text encoder reads, found with the tokenizers alone."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,7 +32,11 @@ def _tokenizers(base: Base) -> Iterator[tuple[Any, int]]:
 
 
 def _unread(prompt: str, tokenizer: Any, most: int) -> str:
-    """The end of the prompt that the tokens left out stand for."""
+    """The words from the first one of which a token is left out."""
     spans = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
     room = most - tokenizer.num_special_tokens_to_add()
-    return prompt[spans[room][0] :] if len(spans) > room else ""
+    if len(spans) <= room:
+        return ""
+    end = spans[room - 1][1]
+    lost = (prompt[word.start() :] for word in re.finditer(r"\S+", prompt) if word.end() > end)
+    return next(lost, "")

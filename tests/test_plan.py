@@ -1,5 +1,6 @@
 """How many rows each class gets, which real image guides which, and what a large plan costs."""
 
+import itertools
 import time
 import tracemalloc
 from collections import Counter
@@ -36,7 +37,7 @@ def test_a_total_is_shared_out_and_grows_class_by_class():
     for total, share in enumerate(shares, 1):
         assert sum(share.values()) == total
         assert max(share.values()) - min(share.values()) <= 1
-    for smaller, larger in zip(shares, shares[1:], strict=False):
+    for smaller, larger in itertools.pairwise(shares):
         assert all(smaller[label] <= larger[label] for label in LABELS)
 
 
