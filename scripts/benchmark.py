@@ -1,6 +1,7 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
     python scripts/benchmark.py [generate] [train] [--base mini]
+    python scripts/benchmark.py generate --base sd15-random --pixels 256 --rows 16
 
 Absolute times depend on the machine and on what else it runs; the ratios are what to compare.
 """
@@ -18,13 +19,12 @@ from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 
+from bench import generation, random_models
 from finetune import lora
 from finetune.batches import Batch
 from finetune.config import TrainLora
 from finetune.families import Family, family_of
 from finetune.training import train_steps
-from generate.plan import plan
-from generate.sampler import Sampler
 from orchard import bases, demo, images, run, shards
 
 CPU = torch.device("cpu")
@@ -36,22 +36,6 @@ def seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def bench_generate(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
-    """Rows through our sampler against one stock call an image, same steps; images/s each."""
-    rows = plan(PROMPT, 32, 0, 64)[0].rows
-    plain = bases.load(base, dtype, CPU)
-    pipe = bases.load(base, dtype, CPU)
-    sampler = Sampler(pipe, scheduler="dpmsolver++", steps=20, guidance=2.0, batch_size=16)
-
-    def one_by_one() -> None:
-        for row in rows[:8]:
-            plain(PROMPT, generator=torch.Generator().manual_seed(row.seed), num_inference_steps=20)
-
-    stock = 8 / seconds(one_by_one)
-    ours = len(rows) / seconds(lambda: list(sampler.sample(rows, PROMPT)))
-    return [("generate, images/s", stock, ours)]
 
 
 def bench_train(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
@@ -100,9 +84,9 @@ def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
     origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
     data = demo.render().photos[0].read()
     shared = {"label": 0, "prompt": PROMPT, "steps": 1, "guidance": 1.0, "scheduler": "", "lora": ""}
+    shared |= {"base": "", "attempt": 0, "guide": ""}
     rows = [
-        {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, "base": "", **shared}
-        for k in range(256)
+        {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, **shared} for k in range(256)
     ]
     shards.write(shards.path_of(folder, "a", 0), rows, origin)
     shards.write_manifest(folder, shards.manifest_of(folder))
@@ -116,24 +100,29 @@ def main() -> None:
     """Run what was asked for and print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", default=["generate", "train", "shards"])
-    parser.add_argument("--base", default="mini")
+    parser.add_argument("--base", default="mini", help=f"a base, or {random_models.NAME} (generate alone)")
+    parser.add_argument("--rows", type=int, default=80, help="images to sample")
+    parser.add_argument("--sampling_steps", type=int, default=0, help="0 takes the base's usual number")
+    parser.add_argument("--pixels", type=int, default=512, help=f"side of the images of {random_models.NAME}")
+    parser.add_argument("--compile", action="store_true", help="measure the compiled denoiser too")
     args = parser.parse_args()
     run.quiet_libraries()
-    base, dtype = bases.resolve(args.base), run.torch_dtype("auto", CPU)
-    results = []
+    dtype, console = run.torch_dtype("auto", CPU), Console()
+    results: list[tuple[str, float, float]] = []
     if "generate" in args.what:
-        results += bench_generate(base, dtype)
+        sizes = {"base": args.base, "pixels": args.pixels, "rows": args.rows, "steps": args.sampling_steps}
+        console.print(generation.bench(generation.Setup(**sizes, compile=args.compile, dtype=dtype)))
     if "train" in args.what:
-        results += bench_train(base, dtype)
+        results += bench_train(bases.resolve(args.base), dtype)
     if "shards" in args.what:
         with tempfile.TemporaryDirectory() as folder:
             results += bench_shards(Path(folder))
-    table = Table("what", "plain", "ours", "ratio")
-    for name, plain, ours in results:
-        table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {dtype}, {base.name}, torch {torch.__version__}")
+    if results:
+        table = Table("what", "plain", "ours", "ratio")
+        for name, plain, ours in results:
+            table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
+        console.print(table)
+    console.print(f"{torch.get_num_threads()} threads, {dtype}, {args.base}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":
