@@ -87,6 +87,13 @@ def test_an_image_is_the_same_at_every_batch_size(folder, scheduler):
     assert np.abs(found[0][0] - found[0][1]).max() > 8
 
 
+def test_denoising_ahead_of_the_decoder_changes_no_image(folder):
+    pipe = bases.load(bases.resolve(str(folder)), torch.float32, CPU)
+    plan = plans.class_plan(count=5)
+    alone, ahead = (plans.sampled(pipe, plan, depth=depth) for depth in (0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, ahead, strict=True))
+
+
 def test_a_row_is_what_stock_diffusers_gives(tmp_path, folder, loras):
     run(loras, tmp_path / "s", "apple", count=2)
     first = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0))[0]
