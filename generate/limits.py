@@ -1,7 +1,8 @@
 """Prompts that are longer than a text encoder reads, found with the tokenizers alone."""
 
+import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from orchard import bases
@@ -13,22 +14,25 @@ T5_TOKENS = 256
 
 def cut(base: Base, prompts: Iterable[str]) -> dict[str, str]:
     """Prompt -> the words at its end that no text encoder of the base would see; only such prompts."""
-    readers = list(_tokenizers(base))
-    found = {prompt: min((_unread(prompt, *reader) for reader in readers), key=len) for prompt in prompts}
+    found = {
+        prompt: min((_unread(prompt, *reader) for reader in _readers(base)), key=len) for prompt in prompts
+    }
     return {prompt: words for prompt, words in found.items() if words}
 
 
-def _tokenizers(base: Base) -> Iterator[tuple[Any, int]]:
+@functools.cache
+def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
     """Each tokenizer and the tokens that its encoder reads, marks of start and end included."""
     import transformers
 
-    index = bases.index(base)
+    found, index = [], bases.index(base)
     for encoder in bases.FAMILIES[base.family].text_encoders:
         part = encoder.replace("text_encoder", "tokenizer")
         kind = (index.get(part) or [None, None])[1]
         if kind is not None:
             tokenizer = getattr(transformers, kind).from_pretrained(base.folder / part, local_files_only=True)
-            yield tokenizer, T5_TOKENS if encoder == T5 else tokenizer.model_max_length
+            found.append((tokenizer, T5_TOKENS if encoder == T5 else tokenizer.model_max_length))
+    return tuple(found)
 
 
 def _unread(prompt: str, tokenizer: Any, most: int) -> str:

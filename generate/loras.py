@@ -108,9 +108,12 @@ def attach(pipe: Any, blend: Blend) -> None:
 
 
 def _read(flag: str, spec: str, scale: float = 1.0) -> Weighted:
-    name, weight = weighted(spec)
-    found = adapter.read(_find(flag, name))
-    adapter.require_finite(found)
+    try:
+        name, weight = weighted(spec)
+        found = adapter.read(_find(name))
+        adapter.require_finite(found)
+    except UserError as error:
+        raise UserError(str(error).replace("--lora", flag, 1)) from None
     return Weighted(adapter=found, weight=weight * scale)
 
 
@@ -128,14 +131,14 @@ def weighted(spec: str) -> tuple[str, float]:
     return name, weight
 
 
-def _find(flag: str, name: str) -> Path:
+def _find(name: str) -> Path:
     """The file, on this machine or fetched from the Hub."""
     on_hub = HUB_ID.fullmatch(name)
     local = Path(name).expanduser()
     is_path = local.exists() or local.parent.is_dir() or (name.endswith(SUFFIX) and ":" not in name)
     if on_hub is None or is_path:
         return adapter.find(name)
-    return hub.weights(flag, on_hub["repo"], on_hub["file"])
+    return hub.weights(on_hub["repo"], on_hub["file"])
 
 
 def labels_of(blend: Blend) -> Sequence[str]:

@@ -19,6 +19,7 @@ class Loader:
         self.config, self.dtype, self.device = config, dtype, device
         self.base: Base | None = None
         self.pipe: Any = None
+        self.scheduler: Any = None
 
     def __call__(self, base: Base, blend: Blend) -> Any:
         """The pipeline, ready to sample."""
@@ -26,6 +27,8 @@ class Loader:
         if base != self.base or self.config.compile:
             self.pipe = None  # gone before the next one comes, or both would need room
             self.pipe, self.base = _load(self.config, base, self.dtype, self.device), base
+            self.scheduler = self.pipe.scheduler
+        self.pipe.scheduler = self.scheduler
         loras.attach(self.pipe, blend)
         if self.config.compile:
             _compile(self.pipe, blend)

@@ -137,7 +137,7 @@ def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Setting
         "shard_size": config.shard_size,
     }
     if config.vary:
-        found["vary"] = {name: list(words) for name, words in prompts.vocabularies(config.vary).items()}
+        found["vary"] = list(config.vary)
     if plan.guides:
         found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength}
     return found

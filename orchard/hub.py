@@ -72,8 +72,8 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def weights(flag: str, repo: str, file: str | None) -> Path:
-    """A safetensors file of a model repository, from the cache or fetched; without a name its only one.
+def weights(repo: str, file: str | None) -> Path:
+    """The LoRA file of a model repository, from the cache or fetched; without a name its only one.
 
     Raises:
         UserError: no such repository or file, no connection, or several files to choose from.
@@ -83,22 +83,22 @@ def weights(flag: str, repo: str, file: str | None) -> Path:
     try:
         if file is None:
             names = [name for name in HfApi().list_repo_files(repo) if name.endswith(".safetensors")]
-            file = _only(flag, repo, names)
+            file = _only(repo, names)
         return Path(hf_hub_download(repo, file))
     except UserError:
         raise
     except Exception as error:  # the client raises whatever its transport raises
         raise UserError(
-            f"{flag} {repo}{f':{file}' if file else ''}: no such file here, nor could the Hub be asked "
+            f"--lora {repo}{f':{file}' if file else ''}: no such file here, nor could the Hub be asked "
             f"({_line(error)}); check the name and the network"
         ) from None
 
 
-def _only(flag: str, repo: str, names: Sequence[str]) -> str:
+def _only(repo: str, names: Sequence[str]) -> str:
     """The one to take: the name that diffusers' own scripts give, else the only one."""
     if USUAL_WEIGHTS in names:
         return USUAL_WEIGHTS
     if len(names) != 1:
         there = f"has {', '.join(names)}" if names else "has no safetensors file"
-        raise UserError(f"{flag} {repo}: {there}; name one as {repo}:FILE")
+        raise UserError(f"--lora {repo}: {there}; name one as {repo}:FILE")
     return names[0]
