@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from orchard.layers import family_of_pipeline
+
 FLAGGED, FLAT = "flagged by the safety checker", "of one colour"
 REMEDIES = {
     FLAGGED: "try another --prompt, or --no_safety_checker if it is wrong",
@@ -25,6 +27,8 @@ class Decoded:
 def decode(pipe: Any, latents: torch.Tensor) -> list[Decoded]:
     """(B, C, h, w) latents -> B images, as the stock pipeline makes them from its last latents."""
     config = pipe.vae.config
+    if _overflows(pipe):
+        pipe.vae.float()
     shift = getattr(config, "shift_factor", None) or 0.0
     pixels = pipe.vae.decode(latents.to(pipe.vae.dtype) / config.scaling_factor + shift, return_dict=False)[0]
     flags = [False] * len(pixels)
@@ -34,6 +38,12 @@ def decode(pipe: Any, latents: torch.Tensor) -> list[Decoded]:
     return [
         Decoded(image=image, fault=_fault(image, flag)) for image, flag in zip(images, flags, strict=True)
     ]
+
+
+def _overflows(pipe: Any) -> bool:
+    """Whether the autoencoder would in half precision, to which image guidance sets it back: SDXL's own."""
+    half = pipe.vae.dtype == torch.float16 and pipe.vae.config.force_upcast
+    return half and family_of_pipeline(pipe) == "SDXL"
 
 
 def _fault(image: Image.Image, flagged: bool) -> str | None:

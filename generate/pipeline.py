@@ -57,8 +57,6 @@ def _load(config: Generate, base: Base, dtype: Any, device: torch.device) -> Any
     pipe = bases.load(base, dtype, device if config.offload == "none" else torch.device("cpu"))
     if config.safety_checker:
         checker.add(pipe, base)
-    if pipe.vae.dtype == torch.float16 and pipe.vae.config.force_upcast:
-        pipe.vae.float()  # overflows in half precision; the stock pipeline does this at each decoding
     if config.image_guidance:
         from diffusers import AutoPipelineForImage2Image
 

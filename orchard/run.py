@@ -198,6 +198,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._dynamo")
     warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters, on purpose
     for library in (transformers_logging, diffusers_logging):
         library.set_verbosity_error()

@@ -144,6 +144,14 @@ def test_latents_that_are_not_numbers_never_become_images(folder, refused):
         list(sampler.sample(next(plans.class_plan().shards(4)).batches(2)))
 
 
+@pytest.mark.parametrize(("make", "wanted"), [(pipelines.tiny, "float16"), (pipelines.tiny_sdxl, "float32")])
+def test_the_autoencoder_that_overflows_in_half_precision_decodes_in_single(tmp_path, make, wanted):
+    pipe = bases.load(bases.resolve(str(make(tmp_path))), torch.float16, torch.device("cpu"))
+    (one,) = decoder.decode(pipe, torch.randn(1, 4, 16, 16, dtype=torch.float16))
+    assert str(pipe.vae.dtype) == f"torch.{wanted}"
+    assert one.fault is None
+
+
 def with_checker(folder: Path, copy: Path, threshold: float) -> Path:
     """A copy of the base that has a small safety checker of the stock class."""
     shutil.copytree(folder, copy)
