@@ -20,7 +20,7 @@ from orchard.errors import UserError
 
 @dataclass(kw_only=True)
 class Tally:
-    """What came of the images that were asked for."""
+    """What came of the images that were asked for; whoever stores them counts them as written."""
 
     asked: int
     written: int = 0
@@ -110,9 +110,7 @@ class Sampler:
             waiting = [self._next(row, one.fault) for row, one in pairs if one.fault is not None]
             if waiting:
                 latents = self._denoise(waiting)
-        for row in rows:
-            self.tally.written += 1
-            yield found[row.index]
+        yield from (found[row.index] for row in rows)
 
     def _next(self, row: Row, fault: str) -> Row:
         """The row with another seed."""

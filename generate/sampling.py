@@ -37,9 +37,9 @@ def sample_all(config: Generate, tasks: Sequence[Task], state: PartialState, dty
     """Fill the shards of this process; those that share base and adapters follow one another."""
     run.quiet_libraries()
     load = pipeline.Loader(config, dtype, state.device)
-    total = sum(task.lacking for task in tasks)
-    tally = Tally(asked=total)
-    with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
+    tally = Tally(asked=sum(task.lacking for task in tasks))
+    show = state.is_main_process and tally.asked > 0
+    with bar("sampling", tally.asked, unit="images", show=show) as advance:
         for (base, blend, settings), group in itertools.groupby(tasks, key=_needs):
             sampler = Sampler(
                 load(base, blend),
@@ -50,6 +50,7 @@ def sample_all(config: Generate, tasks: Sequence[Task], state: PartialState, dty
                 tally=tally,
             )
             _fill(config, sampler, list(group), advance)
+            del sampler  # and with it the pipeline, before the next one is loaded
 
 
 def _needs(task: Task) -> tuple[Any, ...]:
@@ -68,6 +69,7 @@ def _fill(config: Generate, sampler: Sampler, tasks: Sequence[Task], advance: Ca
             rows = [*kept, *_records(task.job, fresh, advance)]
             (config.output / shards.MANIFEST).unlink(missing_ok=True)  # the set is no longer what it says
             shards.write(path, rows, task.job.origin)
+            sampler.tally.written += task.lacking
 
 
 def _records(
