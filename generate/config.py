@@ -7,6 +7,7 @@ from typing import Literal
 
 from orchard import cli, prompts
 
+Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "base"]
 
 
@@ -34,8 +35,15 @@ class Generate(cli.Sharing):
     """Images sampled at once."""
     shard_size: int = 256
     """Images a shard file."""
-    output: Path = Path("shards")
-    """Folder of the synthetic set."""
+    screens: tuple[Screen, ...] = ("flat", "duplicate")
+    """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
+    --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
+    screen_classifier: Path | None = None
+    """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
+    reject_limit: float = 1.0
+    """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+    output: str = "shards"
+    """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -48,5 +56,19 @@ class Generate(cli.Sharing):
         files = -(-self.count // self.shard_size)
         cli.check(files <= 10**5, f"--shard_size {self.shard_size}: makes {files} files a class; give more")
         cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
+        cli.check(self.reject_limit >= 0, f"--reject_limit {self.reject_limit}: give 0 or more")
         if self.prompt:
             prompts.require_place(self.prompt)
+        self._require_screens()
+
+    def _require_screens(self) -> None:
+        cli.require_distinct("--screens", self.screens)
+        cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
+        cli.check(
+            ("off_class" in self.screens) == (self.screen_classifier is not None),
+            "--screens off_class and --screen_classifier FOLDER go together: give both, or neither",
+        )
+        cli.check(
+            not self.push_to_hub or "://" not in str(self.output),
+            f"--push_to_hub uploads a local folder, not {self.output}; give another --output",
+        )

@@ -171,19 +171,19 @@ def test_a_missing_shard_is_filled_with_its_own_rows(tmp_path, loras):
 
 
 def test_a_run_stopped_in_the_middle_goes_on(tmp_path, loras, monkeypatch):
-    write, calls = shards.write, []
+    store, calls = shards.store, []
 
     def stop_at_second(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(*arguments)
+        store(*arguments)
 
-    monkeypatch.setattr(shards, "write", stop_at_second)
+    monkeypatch.setattr(shards, "store", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(loras, tmp_path / "s", "apple", count=10)
     assert not (tmp_path / "s" / "manifest.json").exists()
-    monkeypatch.setattr(shards, "write", write)
+    monkeypatch.setattr(shards, "store", store)
     assert run(loras, tmp_path / "s", "apple", count=10) == run(loras, tmp_path / "o", "apple", count=10)
 
 

@@ -1,0 +1,120 @@
+"""What the output folder holds of each class, and what is still to be sampled for it.
+
+The candidates of a class are numbered 0, 1, 2, …; each depends on run seed, class and number alone, and so
+does the verdict on it, given those before it. The set is the first ``count`` that are kept. So the folder is
+the only state there is: a run samples the numbers that are missing, and when none is and too few were kept,
+exactly as many further ones as are lacking.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from generate.plan import Row, row
+from generate.sources import Job
+from orchard import shards
+from orchard.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A shard that lacks rows."""
+
+    job: Job
+    number: int
+    missing: tuple[int, ...]
+    """Numbers of the rows to be sampled, ascending."""
+
+    def blocks(self, size: int) -> Iterator[list[Row]]:
+        """Batches that hold every missing row, each in the place it has in an undisturbed run.
+
+        Batch borders are counted from the shard's first row; rows before a missing one of its batch are
+        sampled along.
+        """
+        first = self.number * self.job.origin.arguments["shard_size"]
+        last = {(index - first) // size: index for index in self.missing}
+        for batch, end in last.items():
+            start = first + batch * size
+            yield [row(self.job.label, k, self.job.origin.arguments["seed"]) for k in range(start, end + 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Numbers of the candidates of a class that are there."""
+
+    kept: np.ndarray
+    rejected: np.ndarray
+
+    def missing(self, count: int) -> np.ndarray:
+        """The numbers that lack below ``count`` and below the highest one that is there."""
+        there = np.concatenate([self.kept, self.rejected])
+        return np.setdiff1d(np.arange(max(count, there.max(initial=-1) + 1)), there)
+
+
+def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
+    """The candidates of each class; one that stands in both splits was rejected."""
+    numbers = {split: _numbers(folder, split) for split in (shards.TRAIN, shards.REJECTED)}
+    none = np.array([], dtype=np.int64)
+    found = {}
+    for job in planned:
+        kept, rejected = (of_split.get(job.label, none) for of_split in numbers.values())
+        found[job.label] = Known(kept=np.setdiff1d(kept, rejected), rejected=rejected)
+    return found
+
+
+def _numbers(folder: Path, split: str) -> dict[str, np.ndarray]:
+    found: dict[str, list[np.ndarray]] = {}
+    for shard in shards.existing(folder, split):
+        numbers = shards.columns(shard.path, "index")["index"].to_numpy()
+        found.setdefault(shard.origin.label, []).append(numbers)
+    return {label: np.concatenate(parts) for label, parts in found.items()}
+
+
+def require_fit(folder: Path, planned: Sequence[Job]) -> None:
+    """Raise `UserError` unless what the folder holds goes with the plan, and its other classes are whole."""
+    found = shards.existing(folder)
+    labels = {job.label for job in planned}
+    shards.require_complete([s for s in found if s.origin.label not in labels], folder)
+    for job in planned:
+        shards.require_same([*found, *shards.existing(folder, shards.REJECTED)], job.origin, folder)
+
+
+def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
+    """The shards that lack rows of the plan, or rows that they once had."""
+    there = known(folder, planned)
+    return [task for job in planned for task in _tasks(job, there[job.label].missing(job.origin.count))]
+
+
+def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
+    """Further rows for the classes of which too many were rejected, where no row is missing.
+
+    Raises:
+        UserError: more than ``limit`` times the count of a class was rejected.
+    """
+    found = []
+    for job, there in zip(planned, known(folder, planned).values(), strict=True):
+        short = job.origin.count - len(there.kept)
+        if short > 0:
+            if len(there.rejected) > limit * job.origin.count:
+                raise _too_many(folder, job, there, limit)
+            start = len(there.kept) + len(there.rejected)
+            found += _tasks(job, np.arange(start, start + short))
+    return found
+
+
+def _too_many(folder: Path, job: Job, there: Known, limit: float) -> UserError:
+    return UserError(
+        f"class {job.label}: asked {job.origin.count}, written {len(there.kept)}, rejected "
+        f"{len(there.rejected)}, more than --reject_limit {limit:g} allows; look at "
+        f"{folder / 'data'}/{shards.REJECTED}-*, then give other --screens or a higher limit"
+    )
+
+
+def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:
+    places = numbers // job.origin.arguments["shard_size"]
+    return [
+        Task(job=job, number=int(place), missing=tuple(numbers[places == place].tolist()))
+        for place in np.unique(places)
+    ]

@@ -1,0 +1,63 @@
+"""`generate` with images drawn by a function instead of a diffusion model: all but the sampling is real."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pictures
+from PIL import Image
+from pytest import MonkeyPatch
+
+from generate import command
+from generate.config import Generate
+from generate.plan import Row
+from orchard import shards
+
+CLASSES = ("apple", "pear")
+Draw = Callable[[Row], Image.Image]
+
+
+def noise(row: Row) -> Image.Image:
+    """Random pixels, another image for every seed."""
+    return pictures.noise(row.seed, (32, 32))
+
+
+class Samplers:
+    """Stands in for `generate.sampling.Samplers`; counts the rows it draws."""
+
+    def __init__(self, draw: Draw, batch_size: int) -> None:
+        self.draw, self.batch_size, self.drawn = draw, batch_size, 0
+
+    def of(self, job: Any) -> "Samplers":
+        return self
+
+    def sample(self, rows: Sequence[Row], prompt: str) -> Iterator[Image.Image]:
+        assert len(rows) <= self.batch_size
+        for row in rows:
+            self.drawn += 1
+            yield self.draw(row)
+
+
+def generate(monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = noise, **options: Any) -> int:
+    """Run the command for the untuned base; the number of images drawn."""
+    settings = {"classes": ("apple",), "count": 10, "batch_size": 4, "shard_size": 8, "precision": "fp32"}
+    config = Generate(base=str(base), output=str(output), **{**settings, **options})
+    samplers = Samplers(draw, config.batch_size)
+    monkeypatch.setattr(command, "Samplers", lambda *_: samplers)
+    command.generate(config)
+    return samplers.drawn
+
+
+def photos(folder: Path, per_class: int = 4) -> Path:
+    """A real set of noise images with a split of its own."""
+    names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in CLASSES for i in range(per_class)]
+    return pictures.write(folder, names)
+
+
+def rows(folder: Path, split: str = shards.TRAIN) -> list[dict[str, Any]]:
+    """The rows of one split in the order of its files."""
+    return [row for shard in shards.existing(folder, split) for row in shards.rows_of(shard.path)]
+
+
+def indices(folder: Path, split: str = shards.TRAIN) -> list[int]:
+    return [row["index"] for row in rows(folder, split)]
