@@ -91,23 +91,22 @@ def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
     """Further rows for the classes of which too many were rejected, where no row is missing.
 
     Raises:
-        UserError: more than ``limit`` times the count of a class was rejected.
+        UserError: as many as ``limit`` times the count of a class were rejected, and more are needed.
     """
     found = []
     for job, there in zip(planned, known(folder, planned).values(), strict=True):
-        short = job.origin.count - len(there.kept)
-        if short > 0:
-            if len(there.rejected) > limit * job.origin.count:
-                raise _too_many(folder, job, there, limit)
-            start = len(there.kept) + len(there.rejected)
-            found += _tasks(job, np.arange(start, start + short))
+        count, start = job.origin.count, len(there.kept) + len(there.rejected)
+        stop = min(start + count - len(there.kept), count + int(limit * count))
+        if len(there.kept) < count and stop <= start:
+            raise _too_many(folder, job, there, limit)
+        found += _tasks(job, np.arange(start, stop))
     return found
 
 
 def _too_many(folder: Path, job: Job, there: Known, limit: float) -> UserError:
     return UserError(
         f"class {job.label}: asked {job.origin.count}, written {len(there.kept)}, rejected "
-        f"{len(there.rejected)}, more than --reject_limit {limit:g} allows; look at "
+        f"{len(there.rejected)}, all that --reject_limit {limit:g} allows; look at "
         f"{folder / 'data'}/{shards.REJECTED}-*, then give other --screens or a higher limit"
     )
 

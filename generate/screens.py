@@ -153,7 +153,7 @@ def _off_class(config: Generate) -> Screen:
     device = torch.device("cpu")
 
     def margin(image: Image.Image, label: str) -> float:
-        pixels = sized(image, record.size, record.through, "pad")[None]
+        pixels = np.stack([sized(image, record.size, record.through, "pad")])
         found = probabilities(model, pixels, device, torch.float32)[0]
         own = record.classes.index(label)
         return float(found[own] - np.delete(found, own).max())

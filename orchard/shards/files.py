@@ -85,10 +85,14 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
     for split in (REJECTED, TRAIN):
         part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
         path = path_of(folder, origin.label, number, split)
-        if part:
-            write(path, part, origin)
-        else:
+        if not part:
             path.unlink(missing_ok=True)
+        elif [row["index"] for row in part] != _indices(path):
+            write(path, part, origin)
+
+
+def _indices(path: Path) -> list[int]:
+    return columns(path, "index")["index"].to_pylist() if path.is_file() else []
 
 
 def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:
