@@ -7,7 +7,7 @@ from PIL import Image
 
 BITS = 4
 """Of 64: images whose hashes differ in no more are near-duplicates."""
-CHUNK = 256
+CHUNK = 16
 
 
 def phash(image: Image.Image) -> str:
@@ -17,26 +17,30 @@ def phash(image: Image.Image) -> str:
     return str(imagehash.phash(image))
 
 
-def find(hashes: Sequence[str]) -> dict[int, int]:
-    """Position of each near-duplicate -> the bits it is off the nearest image that stays before it.
+def numbers(hashes: Sequence[str]) -> np.ndarray:
+    """(N,) uint64 of as many hashes."""
+    return np.array([int(digits, 16) for digits in hashes], dtype=np.uint64)
+
+
+def find(hashes: np.ndarray) -> dict[int, int]:
+    """(N,) uint64 hashes in the order of their images -> {near-duplicate's position: bits off the nearest}.
 
     An image stays unless it is near to one that stays before it, so that the verdict on each depends on
     those before it alone and a longer list begins with the same verdicts.
     """
-    numbers = np.array([int(digits, 16) for digits in hashes], dtype=np.uint64)
     found: dict[int, int] = {}
-    for later, earlier, bits in _pairs(numbers):
+    for later, earlier, bits in _pairs(hashes):
         staying = [int(n) for place, n in zip(earlier, bits, strict=True) if int(place) not in found]
         if staying:
             found[later] = min(staying)
     return found
 
 
-def _pairs(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _pairs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Each position in turn with the earlier ones that are near to it, and in how many bits they differ."""
-    for start in range(0, len(numbers), CHUNK):
-        block = numbers[start : start + CHUNK]
-        differing = np.bitwise_count(block[:, None] ^ numbers[None, : start + len(block)])
+    for start in range(0, len(hashes), CHUNK):
+        block = hashes[start : start + CHUNK]
+        differing = np.bitwise_count(block[:, None] ^ hashes[None, : start + len(block)])
         rows, columns = np.nonzero(differing <= BITS)
         earlier = columns < start + rows
         rows, columns = rows[earlier], columns[earlier]

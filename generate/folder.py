@@ -46,6 +46,8 @@ class Known:
 
     kept: np.ndarray
     rejected: np.ndarray
+    twice: np.ndarray
+    """Those in both splits, as a stopped run may leave them; they were rejected."""
 
     def missing(self, count: int) -> np.ndarray:
         """The numbers that lack below ``count`` and below the highest one that is there."""
@@ -54,13 +56,17 @@ class Known:
 
 
 def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
-    """The candidates of each class; one that stands in both splits was rejected."""
+    """The candidates of each class, ascending."""
     numbers = {split: _numbers(folder, split) for split in (shards.TRAIN, shards.REJECTED)}
     none = np.array([], dtype=np.int64)
     found = {}
     for job in planned:
         kept, rejected = (of_split.get(job.label, none) for of_split in numbers.values())
-        found[job.label] = Known(kept=np.setdiff1d(kept, rejected), rejected=rejected)
+        found[job.label] = Known(
+            kept=np.setdiff1d(kept, rejected),
+            rejected=np.unique(rejected),
+            twice=np.intersect1d(kept, rejected),
+        )
     return found
 
 

@@ -1,10 +1,13 @@
 """Between two rounds of sampling: the verdicts that need all images of a class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from generate import duplicates
+from generate.folder import Known, known
 from generate.sources import Job
 from orchard import shards
 
@@ -15,33 +18,33 @@ def settle(folder: Path, planned: Sequence[Job]) -> None:
     Only for classes without a missing row: a verdict depends on all rows before it.
     """
     (folder / shards.MANIFEST).unlink(missing_ok=True)
+    there = known(folder, planned)
     for job in planned:
-        found = _candidates(folder, job.label)
-        rejected = _near(found) if "duplicate" in job.origin.arguments["screens"] else {}
+        rejected = _near(folder, job, there[job.label])
         size = job.origin.arguments["shard_size"]
-        twice = {index for index, verdicts in found.items() if len(verdicts) == 2}
-        for number in sorted({index // size for index in [*rejected, *twice]}):
-            rows = shards.load(folder, job.label, number)
-            shards.store(folder, number, [_judged(row, rejected) for row in rows], job.origin)
+        for number in sorted({index // size for index in [*rejected, *there[job.label].twice.tolist()]}):
+            rows = [_judged(row, rejected) for row in shards.load(folder, job.label, number)]
+            shards.store(folder, number, rows, job.origin)
 
 
-def _candidates(folder: Path, label: str) -> dict[int, list[tuple[str, str]]]:
-    """Number of each row -> its (hash, reason) in each split that it stands in."""
-    found: dict[int, list[tuple[str, str]]] = {}
-    for split in (shards.TRAIN, shards.REJECTED):
-        for shard in shards.existing(folder, split):
-            if shard.origin.label == label:
-                rows = shards.columns(shard.path, "index", "phash", "reason").to_pydict()
-                for index, *rest in zip(rows["index"], rows["phash"], rows["reason"], strict=True):
-                    found.setdefault(index, []).append((rest[0], rest[1]))
-    return found
+def _near(folder: Path, job: Job, there: Known) -> dict[int, int]:
+    """Number of each near-duplicate among the rows that no screen has rejected -> bits it is off."""
+    if "duplicate" not in job.origin.arguments["screens"]:
+        return {}
+    parts = list(_hashes(folder, job.label))
+    numbers = np.concatenate([number for number, _ in parts])
+    order = np.argsort(numbers)
+    order = order[np.isin(numbers[order], there.kept)]
+    near = duplicates.find(np.concatenate([found for _, found in parts])[order])
+    return {int(numbers[order[place]]): bits for place, bits in near.items()}
 
 
-def _near(found: dict[int, list[tuple[str, str]]]) -> dict[int, int]:
-    """Number of each near-duplicate among the rows that no other screen rejected -> bits it is off."""
-    staying = [index for index in sorted(found) if all(not reason for _, reason in found[index])]
-    near = duplicates.find([found[index][0][0] for index in staying])
-    return {staying[place]: bits for place, bits in near.items()}
+def _hashes(folder: Path, label: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers and hashes of the rows in each shard of the training split."""
+    for shard in shards.existing(folder):
+        if shard.origin.label == label:
+            table = shards.columns(shard.path, "index", "phash")
+            yield table["index"].to_numpy(), duplicates.numbers(table["phash"].to_pylist())
 
 
 def _judged(row: dict[str, Any], rejected: dict[int, int]) -> dict[str, Any]:

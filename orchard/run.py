@@ -119,7 +119,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 def writable(folder: Path) -> None:
     """Make ``folder``; raise `UserError` when nothing can be written there."""
     if not storage.is_local(folder):
-        with storage.failing(folder):
+        with storage.reached(folder):
             _probe(folder / f".probe-{os.getpid()}")
         return
     probe = folder / f".probe-{os.getpid()}"

@@ -45,16 +45,16 @@ def uploaded(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         aside = Path(folder) / path.name
         yield aside
-        with failing(path):
+        with reached(path):
             remote = cast(Any, path)
             remote.fs.put_file(str(aside), remote.path)
 
 
 @contextmanager
-def failing(path: Path) -> Iterator[None]:
+def reached(path: Path) -> Iterator[None]:
     """Turn whatever a URL's file system raises into a `UserError` with its reason."""
     try:
         yield
     except Exception as error:  # each file system has exceptions of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise UserError(f"{path}: cannot be written ({reason}); check the address and your access") from None
+        raise UserError(f"{path}: cannot be reached ({reason}); check the address and your access") from None

@@ -1,4 +1,4 @@
-"""Processes of one `generate` launch, as torchrun starts them, forked from one that has imported everything."""
+"""The processes of one launch of generate, forked from one that has imported everything."""
 
 import contextlib
 import multiprocessing
@@ -7,18 +7,22 @@ import signal
 import socket
 from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+import stub_sampler
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["generate.command", "diffusers", "datasets", "launches"])
 
 
-def start(processes: int, options: Mapping[str, Any]) -> list[BaseProcess]:
-    """Start that many processes of one launch."""
+def start(processes: int, options: Mapping[str, Any], draw: str = "") -> list[BaseProcess]:
+    """Start that many processes of one launch; ``draw`` names a function of stub_sampler to sample with."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    found = [CONTEXT.Process(target=_rank, args=(k, processes, port, dict(options))) for k in range(processes)]
+    arguments = (processes, port, dict(options), draw)
+    found = [CONTEXT.Process(target=_rank, args=(rank, *arguments)) for rank in range(processes)]
     for process in found:
         process.start()
     return found
@@ -39,7 +43,7 @@ def wait(processes: list[BaseProcess]) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-def _rank(rank: int, processes: int, port: int, options: dict[str, Any]) -> None:
+def _rank(rank: int, processes: int, port: int, options: dict[str, Any], draw: str) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -49,8 +53,12 @@ def _rank(rank: int, processes: int, port: int, options: dict[str, Any]) -> None
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    from generate.command import generate
+    from generate import command
     from generate.config import Generate
 
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        generate(Generate(**options))
+    if draw:
+        samplers = stub_sampler.Samplers(getattr(stub_sampler, draw), options["batch_size"])
+        command.Samplers = lambda *_: samplers  # type: ignore[assignment,misc]
+
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        command.generate(Generate(**options))

@@ -10,16 +10,26 @@ from pytest import MonkeyPatch
 
 from generate import command
 from generate.config import Generate
-from generate.plan import Row
+from generate.plan import Row, row
 from orchard import shards
 
 CLASSES = ("apple", "pear")
+FLAT = Image.new("RGB", (32, 32), (200, 30, 30))
 Draw = Callable[[Row], Image.Image]
 
 
 def noise(row: Row) -> Image.Image:
     """Random pixels, another image for every seed."""
     return pictures.noise(row.seed, (32, 32))
+
+
+def unlucky(one: Row) -> Image.Image:
+    """Every third image flat, every fifth of the rest a copy of the one before the last."""
+    if one.seed % 3 == 0:
+        return FLAT
+    if one.seed % 5 == 0 and one.index > 1:
+        return noise(row(one.label, one.index - 2, 0))
+    return noise(one)
 
 
 class Samplers:
@@ -50,7 +60,9 @@ def generate(monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = 
 
 def photos(folder: Path, per_class: int = 4) -> Path:
     """A real set of noise images with a split of its own."""
-    names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in CLASSES for i in range(per_class)]
+    names = [
+        f"{split}/{name}/{i}.png" for split in ("train", "test") for name in CLASSES for i in range(per_class)
+    ]
     return pictures.write(folder, names)
 
 

@@ -38,7 +38,9 @@ def folder(tmp_path_factory):
 def description(data: bytes) -> dict[str, str]:
     """The attributes of the XMP description in a PNG file."""
     packet = Image.open(io.BytesIO(data)).info["XML:com.adobe.xmp"]
-    return next(ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")).attrib
+    return next(
+        ElementTree.fromstring(packet).iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    ).attrib
 
 
 def test_an_image_says_that_it_is_synthetic_with_prompt_and_seed(folder):
@@ -51,7 +53,7 @@ def test_an_image_says_that_it_is_synthetic_with_prompt_and_seed(folder):
 
 
 def test_signs_of_markup_in_a_prompt_stay_text():
-    prompt = 'a "red" <apple> & \'pear\' ünder 7 €'
+    prompt = "a \"red\" <apple> & 'pear' ünder 7 €"
     data = png(Image.new("RGB", (4, 4)), prompt=prompt, system="mini")
     assert description(data)[f"{IPTC}AIPromptInformation"] == prompt
 
@@ -67,7 +69,9 @@ def test_the_card_says_what_is_in_the_set_and_what_was_rejected(folder):
     assert "| apple | 10 | 1 | a photo of apple |" in text
     assert "| flat | its contrast is below 4.0 | 1 | 0 |" in text
     assert "99% of these are to their nearest neighbour | 0 | 8 |" in text
-    assert json.loads((folder / "manifest.json").read_text())["arguments"]["apple"]["base_digest"][:12] in text
+    assert (
+        json.loads((folder / "manifest.json").read_text())["arguments"]["apple"]["base_digest"][:12] in text
+    )
 
 
 def test_the_contact_sheet_holds_the_images_in_their_order(folder):
@@ -76,7 +80,9 @@ def test_the_contact_sheet_holds_the_images_in_their_order(folder):
         y, x = (k * (32 + sheets.GAP) for k in divmod(place, sheets.COLUMNS))
         cell = sheet.crop((x, y, x + 32, y + 32))
         assert cell.tobytes() == Image.open(io.BytesIO(row["image"]["bytes"])).tobytes()
-    assert description((folder / "sheets" / "apple.png").read_bytes())[f"{IPTC}DigitalSourceType"] == SOURCE_TYPE
+    assert (
+        description((folder / "sheets" / "apple.png").read_bytes())[f"{IPTC}DigitalSourceType"] == SOURCE_TYPE
+    )
     assert Image.open(folder / "sheets" / "rejected" / "apple.png").getpixel((5, 5)) == (255, 0, 0)
 
 

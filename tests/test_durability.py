@@ -46,7 +46,9 @@ def test_a_second_writer_is_refused_and_changes_nothing(tmp_path, monkeypatch, b
     assert len(rows(tmp_path / "s")) == 10
 
 
-def test_a_full_disk_leaves_whole_shards_and_can_be_gone_on_from(tmp_path, monkeypatch, base, photos, refused):
+def test_a_full_disk_leaves_whole_shards_and_can_be_gone_on_from(
+    tmp_path, monkeypatch, base, photos, refused
+):
     options = {"count": 20, "data": str(photos)}
     stub_sampler.generate(monkeypatch, base, tmp_path / "whole", **options)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -8,13 +8,11 @@ import pipelines
 import pytest
 import stub_sampler
 from PIL import Image
-from stub_sampler import indices, noise, rows
+from stub_sampler import FLAT, indices, noise, rows, unlucky
 
 from generate import duplicates, screens
 from generate.plan import row
 from orchard import shards
-
-FLAT = Image.new("RGB", (32, 32), (200, 30, 30))
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +39,6 @@ def flat_at(*numbers):
     return lambda row: FLAT if row.index in numbers else noise(row)
 
 
-def unlucky(row):
-    """Every third image flat, every fifth a copy of the one before the last."""
-    if row.seed % 3 == 0:
-        return FLAT
-    return noise(earlier(row, 2)) if row.seed % 5 == 0 and row.index > 1 else noise(row)
-
-
-def earlier(one, steps):
-    return row(one.label, one.index - steps, 0)
-
-
 def test_a_flat_image_is_kept_apart_and_replaced_by_the_next_number(tmp_path, generate):
     generate(tmp_path / "s", flat_at(3, 10))
     assert indices(tmp_path / "s") == [0, 1, 2, 4, 5, 6, 7, 8, 9, 11]
@@ -66,7 +53,9 @@ def test_a_flat_image_is_kept_apart_and_replaced_by_the_next_number(tmp_path, ge
 def test_of_near_duplicates_the_first_stays(tmp_path, generate):
     def draw(one):
         if one.index in (5, 9):  # the same picture, brighter and in another size
-            return noise(row("apple", 2, 0)).resize((64, 64)).resize((32, 32)).point(lambda v: min(255, v + 9))
+            return (
+                noise(row("apple", 2, 0)).resize((64, 64)).resize((32, 32)).point(lambda v: min(255, v + 9))
+            )
         return noise(one)
 
     generate(tmp_path / "s", draw)
@@ -86,14 +75,14 @@ def test_a_verdict_on_duplicates_depends_on_earlier_images_alone():
     centres = generator.integers(0, 2**63, 30, dtype=np.uint64)
     flips = np.uint64(1) << generator.integers(0, 64, (400, 3)).astype(np.uint64)
     numbers = centres[generator.integers(0, 30, 400)] ^ np.bitwise_xor.reduce(flips, axis=1)
-    hashes = [f"{n:016x}" for n in numbers]
+    found = duplicates.find(numbers)
     staying: list[int] = []
     for place, number in enumerate(numbers):  # by the definition, one pair after the other
         if all(bin(int(number) ^ int(numbers[other])).count("1") > duplicates.BITS for other in staying):
             staying.append(place)
-    assert sorted(set(range(400)) - set(duplicates.find(hashes))) == staying
+    assert sorted(set(range(400)) - set(found)) == staying
     assert 30 <= len(staying) < 300
-    assert {k: v for k, v in duplicates.find(hashes).items() if k < 100} == duplicates.find(hashes[:100])
+    assert {k: v for k, v in found.items() if k < 100} == duplicates.find(numbers[:100])
 
 
 def test_a_copy_of_a_training_image_is_rejected_and_test_images_stay_unseen(tmp_path, generate, photos):

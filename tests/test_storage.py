@@ -77,7 +77,7 @@ def test_the_experiment_reads_a_set_behind_a_url(bucket, generate, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_line(bucket, generate, refused):
-    with refused("s3://nowhere/set", "cannot be written"):
+    with refused("s3://nowhere/set", "cannot be reached", "bucket does not exist"):
         generate("s3://nowhere/set")
     with refused("abc://x: no folder can be reached that way"):
         generate("abc://x")

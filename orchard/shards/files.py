@@ -127,8 +127,14 @@ def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
     Raises:
         UserError: a file that cannot be read or was not written by this toolkit.
     """
-    storage.refresh(folder)
-    return [_shard(path) for path in sorted((folder / "data").glob(f"{split}-*.parquet"), key=str)]
+    pattern = f"{split}-*.parquet"
+    if storage.is_local(folder):
+        paths = list((folder / "data").glob(pattern))
+    else:
+        storage.refresh(folder)
+        with storage.reached(folder):
+            paths = list((folder / "data").glob(pattern))
+    return [_shard(path) for path in sorted(paths, key=str)]
 
 
 def _shard(path: Path) -> Shard:
