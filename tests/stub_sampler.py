@@ -43,9 +43,9 @@ class Samplers:
 
     def sample(self, rows: Sequence[Row], prompt: str) -> Iterator[Image.Image]:
         assert len(rows) <= self.batch_size
-        for row in rows:
+        for one in rows:
             self.drawn += 1
-            yield self.draw(row)
+            yield self.draw(one)
 
 
 def generate(monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = noise, **options: Any) -> int:
@@ -60,10 +60,8 @@ def generate(monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = 
 
 def photos(folder: Path, per_class: int = 4) -> Path:
     """A real set of noise images with a split of its own."""
-    names = [
-        f"{split}/{name}/{i}.png" for split in ("train", "test") for name in CLASSES for i in range(per_class)
-    ]
-    return pictures.write(folder, names)
+    folders = [f"{split}/{name}" for split in ("train", "test") for name in CLASSES]
+    return pictures.write(folder, [f"{name}/{i}.png" for name in folders for i in range(per_class)])
 
 
 def rows(folder: Path, split: str = shards.TRAIN) -> list[dict[str, Any]]:

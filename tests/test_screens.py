@@ -1,5 +1,6 @@
 """Screens: what they reject, what takes its place, and that the outcome depends on the plan alone."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -187,22 +188,26 @@ def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate
     generate(tmp_path / "whole", unlucky, **options)
     wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
     write = shards.files.write
-    for stops in range(20):
+
+    def one_write():
         left = [1]
 
-        def one_more(*arguments):
+        def write_once(*arguments):
             if not left:
                 raise KeyboardInterrupt
             left.pop()
             write(*arguments)
 
-        monkeypatch.setattr(shards.files, "write", one_more)
-        try:
+        return write_once
+
+    stops = 0
+    while not (tmp_path / "stopped" / "manifest.json").exists():
+        monkeypatch.setattr(shards.files, "write", one_write())
+        with contextlib.suppress(KeyboardInterrupt):
             generate(tmp_path / "stopped", unlucky, **options)
-            break
-        except KeyboardInterrupt:
-            assert not (tmp_path / "stopped" / "manifest.json").exists()
-    assert 4 < stops < 19
+        stops += 1
+        assert stops < 20
+    assert stops > 4
     assert {split: rows(tmp_path / "stopped", split) for split in wanted} == wanted
 
 
