@@ -8,6 +8,7 @@ from typing import Literal
 from orchard import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
+Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,15 @@ class Generate(cli.Sharing):
     """Images sampled at once."""
     shard_size: int = 256
     """Images a shard file."""
-    output: Path = Path("shards")
-    """Folder of the synthetic set."""
+    screens: tuple[Screen, ...] = ("flat", "duplicate")
+    """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
+    --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
+    screen_classifier: Path | None = None
+    """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
+    reject_limit: float = 1.0
+    """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+    output: str = "shards"
+    """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -73,6 +81,11 @@ class Generate(cli.Sharing):
         cli.require_distinct("--classes", self.classes)
         self._require_counts()
         self._require_sampling()
+        self._require_screens()
+        cli.check(
+            not self.push_to_hub or "://" not in str(self.output),
+            f"--push_to_hub uploads a local folder, not {self.output}; give another --output",
+        )
 
     def _require_counts(self) -> None:
         given = [name for name in ("count", "total") if getattr(self, name)]
@@ -94,3 +107,12 @@ class Generate(cli.Sharing):
         cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
         cli.check(-10 <= self.lora_scale <= 10, f"--lora_scale {self.lora_scale}: give -10 to 10")
         cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
+
+    def _require_screens(self) -> None:
+        cli.require_distinct("--screens", self.screens)
+        cli.check(self.reject_limit >= 0, f"--reject_limit {self.reject_limit}: give 0 or more")
+        cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
+        cli.check(
+            ("off_class" in self.screens) == (self.screen_classifier is not None),
+            "--screens off_class and --screen_classifier FOLDER go together: give both, or neither",
+        )

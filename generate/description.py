@@ -7,8 +7,8 @@ from rich.console import Console
 
 from generate import limits
 from generate.config import Generate
+from generate.folder import Task
 from generate.plan import ClassPlan
-from generate.sampling import Task
 from generate.sources import Job
 from orchard.terminal import say
 
@@ -16,7 +16,7 @@ MOST_PROMPTS, FIRST_ROWS = 12, 3
 
 
 def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: Sequence[Task]) -> None:
-    """Classes, sampler and output, and a warning for each prompt that would be cut."""
+    """Classes, sampler, screens and output, and a warning for each prompt that would be cut."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
         prompts = list(dict.fromkeys(job.plan.prompts))
@@ -32,7 +32,13 @@ def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: 
     say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
     if config.image_guidance:
         say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
+    say(console, f"screens   {_screens(planned[0])}")
     say(console, f"output    {config.output}, {config.shard_size} images a shard")
+
+
+def _screens(job: Job) -> str:
+    names = ", ".join(job.origin.arguments["screens"])
+    return f"{names}; rejected images are kept apart and replaced" if names else "none"
 
 
 def processes(console: Console, number: int, precision: str) -> None:

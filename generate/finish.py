@@ -1,48 +1,50 @@
-"""The end of a run: card and manifest, the upload, and the command that goes on from here."""
+"""The end of a run: contact sheets, card, then the manifest that makes the set complete; sharing."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from generate import card
+from generate import card, sheets
 from generate.config import Generate
+from generate.tally import of_folder
 from orchard import hub, run, shards
 from orchard.terminal import say
 
 
-def finish(console: Console, config: Generate, *, changed: bool) -> None:
-    """Make the folder a complete set, upload it when asked to, and say what there is."""
-    if not changed and (config.output / shards.MANIFEST).is_file():
-        say(console, f"{config.output} has every row already; nothing written")
-        manifest = shards.read_manifest(config.output)
+def finish(console: Console, config: Generate, folder: Path, *, changed: bool) -> None:
+    """Say what the folder holds, after completing it if this run changed it; share it if asked to."""
+    if changed:
+        manifest = shards.manifest_of(folder)
+        manifest["sheets"] = sheets.write(folder, manifest)
+        card.write(folder, manifest)
+        shards.write_manifest(folder, manifest)
+        say(console, f"wrote {folder}: {_counts(manifest['rows'])}{_rejected(manifest)}")
     else:
-        manifest = shards.manifest_of(config.output)
-        card.write(config.output, manifest)
-        shards.write_manifest(config.output, manifest)
-        counts = ", ".join(f"{label} {n}" for label, n in manifest["rows"].items())
-        say(console, f"wrote {config.output}: {counts}")
-    say(console, _totals(config, manifest))
+        manifest = shards.read_manifest(folder)
+        say(console, f"{folder} has every row already; nothing written")
+    say(console, str(of_folder(folder)))
     if config.push_to_hub:
-        _share(console, config, manifest)
+        _share(console, config, folder, manifest)
     say(console, f"next: {_next(config, manifest)}")
 
 
-def _totals(config: Generate, manifest: dict[str, Any]) -> str:
-    """What the whole folder was asked for and holds, and how many images were given up on the way."""
-    found = shards.existing(config.output)
-    asked = {shard.origin.label: 0 for shard in found}
-    for shard in found:
-        asked[shard.origin.label] = max(asked[shard.origin.label], shard.origin.count)
-    flagged = sum(map(shards.given_up, found))
-    return f"asked {sum(asked.values())}, written {sum(manifest['rows'].values())}, flagged {flagged}"
+def _counts(rows: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in rows.items())
 
 
-def _share(console: Console, config: Generate, manifest: dict[str, Any]) -> None:
-    """Upload card, shards and manifest as one commit."""
-    names = [card.NAME, *(entry["name"] for entry in manifest["files"]), shards.MANIFEST]
+def _rejected(manifest: dict[str, Any]) -> str:
+    found = [f"{label} {_counts(reasons)}" for label, reasons in manifest["rejected"].items()]
+    return f"; rejected: {'; '.join(found)}" if found else "; rejected: none"
+
+
+def _share(console: Console, config: Generate, folder: Path, manifest: dict[str, Any]) -> None:
+    """Upload card, sheets, shards of both splits and manifest as one commit."""
+    entries = [*manifest["files"], *manifest["rejected_files"]]
+    names = [card.NAME, *manifest.get("sheets", ()), *(entry["name"] for entry in entries), shards.MANIFEST]
     repo = hub.check(config.push_to_hub, "dataset")
-    files = {name: config.output / name for name in names}
+    files = {name: folder / name for name in names}
     address = hub.upload(repo, "dataset", files, private=config.private, message="Add synthetic images")
     say(console, f"uploaded to {address}")
 
@@ -50,7 +52,7 @@ def _share(console: Console, config: Generate, manifest: dict[str, Any]) -> None
 def _next(config: Generate, manifest: dict[str, Any]) -> str:
     """The command that goes on from here: the classes still missing, else the experiment."""
     default = Generate()
-    output = [] if config.output == default.output else ["--output", str(config.output)]
+    output = [] if str(config.output) == default.output else ["--output", str(config.output)]
     missing = [name for name in manifest["classes"] if name not in manifest["rows"]]
     if missing and config.lora and config.balance is None:
         files = [f"{run.file_name(name)}.safetensors" for name in missing]

@@ -1,11 +1,17 @@
 """classes x count x seed -> shards of rows: pure, so every process and every restart agrees."""
 
+import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from generate.guides import Guides
 from orchard.images import Photo
 from orchard.splits import stable_hash
+
+Indices = range | np.ndarray
+"""Numbers of rows of a class, ascending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,25 +54,40 @@ class ClassPlan:
             guide=self.guides.of(index) if self.guides else None,
         )
 
-    def shards(self, size: int) -> "Iterator[PlannedShard]":
-        """The shards of the class; a larger count has the smaller one's rows at its start."""
-        for first in range(0, self.count, size):
-            indices = range(first, min(first + size, self.count))
-            yield PlannedShard(plan=self, number=first // size, indices=indices)
+    def shards(self, size: int, wanted: Indices | None = None) -> "Iterator[PlannedShard]":
+        """The shards that hold the ``wanted`` rows, by default those of the whole count.
+
+        A larger count has the smaller one's rows at its start.
+        """
+        left: Indices = range(self.count) if wanted is None else wanted
+        while len(left):
+            number = int(left[0]) // size
+            end = bisect.bisect_left(left, (number + 1) * size)
+            yield PlannedShard(plan=self, number=number, first=number * size, indices=left[:end])
+            left = left[end:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:
-    """Shard ``number`` of a class."""
+    """Shard ``number`` of a class, with those of its rows that are wanted."""
 
     plan: ClassPlan
     number: int
-    indices: range
+    first: int
+    """Index of the shard's first row, wanted or not."""
+    indices: Indices
+    """The rows that are wanted."""
 
-    def batches(self, size: int, kept: int = 0) -> Iterator[list[Row]]:
-        """Rows in sampling batches, from the batch that holds the first row after ``kept`` rows.
+    def spans(self, size: int) -> list[range]:
+        """Indices of the sampling batches that hold every wanted row, each in its place.
 
-        Batch borders are counted from the shard's first row, so a row keeps its place in its batch.
+        Batch borders are counted from the shard's first row; rows before a wanted one of its batch are
+        sampled along, so that it has the place in its batch that it has in an undisturbed run.
         """
-        for start in range(kept // size * size, len(self.indices), size):
-            yield [self.plan.row(index) for index in self.indices[start : start + size]]
+        last = {(int(index) - self.first) // size: int(index) for index in self.indices}
+        return [range(self.first + batch * size, end + 1) for batch, end in last.items()]
+
+    def batches(self, size: int) -> Iterator[list[Row]]:
+        """The rows of the `spans`."""
+        for span in self.spans(size):
+            yield [self.plan.row(index) for index in span]

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,21 +13,9 @@ from generate.ahead import ahead
 from generate.plan import Row
 from generate.schedulers import scheduler_of
 from generate.settings import Settings
+from generate.tally import Tally
 from orchard import images, text
 from orchard.errors import UserError
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """What came of the images that were asked for; whoever stores them counts them as written."""
-
-    asked: int
-    written: int = 0
-    flagged: int = 0
-    """Images that were given up for being no data."""
-
-    def __str__(self) -> str:
-        return f"asked {self.asked}, written {self.written}, flagged {self.flagged}"
 
 
 class Sampler:
@@ -50,7 +37,7 @@ class Sampler:
     ) -> None:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
-        self.tally = tally or Tally(asked=0)
+        self.tally = tally or Tally()
         self.states: dict[str, dict[str, torch.Tensor]] = {}
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()

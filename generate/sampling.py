@@ -1,89 +1,106 @@
-"""The missing rows of the plan: loaded, sampled and stored, shard after shard."""
+"""Tasks -> rows on disk: load what a group of them needs, sample, screen, store shard after shard."""
 
-import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from PIL import Image
 
-from generate import pipeline
+from generate import metadata, pipeline
 from generate.config import Generate
-from generate.plan import PlannedShard, Row
-from generate.sampler import Sampler, Tally
+from generate.folder import Task
+from generate.plan import Row
+from generate.sampler import Sampler
+from generate.screens import Screens
 from generate.sources import Job
-from orchard import run, shards
+from generate.tally import Tally
+from orchard import shards
 from orchard.terminal import bar
 
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A shard that lacks rows: ``kept`` rows are there, the rest is to be sampled."""
-
-    job: Job
-    shard: PlannedShard
-    kept: int
-
-    @property
-    def lacking(self) -> int:
-        """Rows to be sampled."""
-        return len(self.shard.indices) - self.kept
+Pairs = Iterable[tuple[Row, Image.Image]]
 
 
-def sample_all(config: Generate, tasks: Sequence[Task], state: PartialState, dtype: Any) -> None:
+class Samplers:
+    """The sampler of each job; what it needs is loaded when it is not what the last one needed."""
+
+    def __init__(self, config: Generate, device: Any, dtype: Any) -> None:
+        self.config, self.load = config, pipeline.Loader(config, dtype, device)
+        self.tally = Tally()
+        """What came of the rows that this process was given."""
+        self.needs: tuple[Any, ...] = ()
+        self.last: Sampler | None = None
+
+    def of(self, job: Job) -> Sampler:
+        """A sampler with the job's base and adapters in it."""
+        if self.last is None or job.needs != self.needs:
+            self.last = None  # and with it the pipeline, before the next one is loaded
+            self.last, self.needs = self._sampler(job), job.needs
+        return self.last
+
+    def _sampler(self, job: Job) -> Sampler:
+        return Sampler(
+            self.load(job.base, job.blend),
+            job.settings,
+            batch_size=self.config.batch_size,
+            attempts=self.config.attempts,
+            depth=pipeline.depth(self.config),
+            tally=self.tally,
+        )
+
+
+def sample_all(
+    folder: Path, tasks: Sequence[Task], samplers: Samplers, screens: Screens, state: PartialState
+) -> None:
     """Fill the shards of this process; those that share base and adapters follow one another."""
-    run.quiet_libraries()
-    load = pipeline.Loader(config, dtype, state.device)
-    tally = Tally(asked=sum(task.lacking for task in tasks))
-    show = state.is_main_process and tally.asked > 0
-    with bar("sampling", tally.asked, unit="images", show=show) as advance:
-        for (base, blend, settings), group in itertools.groupby(tasks, key=_needs):
-            sampler = Sampler(
-                load(base, blend),
-                settings,
-                batch_size=config.batch_size,
-                attempts=config.attempts,
-                depth=pipeline.depth(config),
-                tally=tally,
-            )
-            _fill(config, sampler, list(group), advance)
-            del sampler  # and with it the pipeline, before the next one is loaded
+    total = sum(task.lacking for task in tasks)
+    samplers.tally.asked += total
+    with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
+        for _, group in itertools.groupby(tasks, key=lambda task: task.job.needs):
+            same = list(group)
+            _fill(folder, same, samplers.of(same[0].job), screens, advance)
 
 
-def _needs(task: Task) -> tuple[Any, ...]:
-    return task.job.base, task.job.blend, task.job.settings
-
-
-def _fill(config: Generate, sampler: Sampler, tasks: Sequence[Task], advance: Callable[[int], None]) -> None:
+def _fill(
+    folder: Path, tasks: Sequence[Task], sampler: Sampler, screens: Screens, advance: Callable[[int], None]
+) -> None:
     """One stream over all shards, so that the next one is under way while one is written."""
-    blocks = (block for task in tasks for block in task.shard.batches(config.batch_size, task.kept))
+    size = sampler.batch_size
+    blocks = (block for task in tasks for block in task.shard.batches(size))
     with closing(sampler.sample(blocks)) as pairs:
         for task in tasks:
-            path = shards.path_of(config.output, task.job.label, task.shard.number)
-            kept = shards.rows_of(path) if task.kept else []
-            known = task.kept % config.batch_size  # sampled once more for the sake of their batch
-            fresh = itertools.islice(pairs, known, known + task.lacking)
-            rows = [*kept, *_records(task.job, fresh, advance)]
-            (config.output / shards.MANIFEST).unlink(missing_ok=True)  # the set is no longer what it says
-            shards.write(path, rows, task.job.origin)
-            sampler.tally.written += task.lacking
+            own = itertools.islice(pairs, sum(map(len, task.shard.spans(size))))
+            wanted = set(task.shard.indices)
+            fresh = list(
+                _records(task.job, (pair for pair in own if pair[0].index in wanted), screens, advance)
+            )
+            _store(folder, task, fresh)
+            rejected = sum(bool(record["reason"]) for record in fresh)
+            sampler.tally.rejected += rejected
+            sampler.tally.written += len(fresh) - rejected
+
+
+def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
+    """Put the rows with those of their shard that are there."""
+    there = shards.load(folder, task.job.label, task.shard.number)
+    rows = sorted([*there, *fresh], key=lambda record: record["index"])
+    (folder / shards.MANIFEST).unlink(missing_ok=True)  # the set is no longer what it says
+    shards.store(folder, task.shard.number, rows, task.job.origin)
 
 
 def _records(
-    job: Job, pairs: Iterable[tuple[Row, Image.Image]], advance: Callable[[int], None]
+    job: Job, pairs: Pairs, screens: Screens, advance: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
-    """Sampled images as rows of a shard."""
+    """Sampled images as rows of a shard, with what the screens found."""
     arguments = job.origin.arguments
     label = job.origin.classes.index(job.label)
     shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
     for row, image in pairs:
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
+        data = metadata.png(image, prompt=row.prompt, system=job.base.name, seed=row.seed)
         yield {
-            "image": {"bytes": buffer.getvalue(), "path": f"{job.label}-{row.index:06d}.png"},
+            "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,
             "prompt": row.prompt,
             "seed": row.seed,
@@ -91,5 +108,6 @@ def _records(
             "attempt": row.attempt,
             "guide": row.guide.sha256 if row.guide else "",
             **shared,
+            **screens.judge(image, job.label),
         }
         advance(1)

@@ -32,6 +32,11 @@ class Job:
         """The class."""
         return self.plan.label
 
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """What has to be loaded and set; classes that need the same are sampled with one pipeline."""
+        return self.base, self.blend, self.settings
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orchard
+from orchard import storage
 from orchard.errors import UserError
 
 LIBRARIES = (
@@ -60,6 +61,10 @@ def _git(folder: Path, *arguments: str) -> str:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A name to write to beside ``path``; it becomes ``path`` only once it is on disk."""
+    if not storage.is_local(path):
+        with storage.uploaded(path) as aside:
+            yield aside
+        return
     aside = path.with_name(f"{path.name}.part")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -113,15 +118,23 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 def writable(folder: Path) -> None:
     """Make ``folder``; raise `UserError` when nothing can be written there."""
+    if not storage.is_local(folder):
+        with storage.reached(folder):
+            _probe(folder / f".probe-{os.getpid()}")
+        return
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        _probe(probe)
     except OSError as error:
         raise UserError(
             f"--output {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
+
+
+def _probe(path: Path) -> None:
+    path.write_bytes(b"")
+    path.unlink()
 
 
 def file_hash(path: Path) -> str:

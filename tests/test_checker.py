@@ -13,7 +13,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from shell import GENERATE, command
 from transformers import BatchFeature, CLIPConfig, CLIPImageProcessor
 
-from generate import decoder
+from generate import decoder, screens
 from generate.command import generate
 from generate.config import Generate
 from generate.sampler import Sampler
@@ -85,7 +85,7 @@ def test_a_flagged_image_is_replaced_by_one_of_another_seed(tmp_path, folder, st
     assert rows[2:] == untouched[2:]
     assert rows[1]["seed"] == plans.class_plan("apple").row(1).again().seed != untouched[1]["seed"]
     assert all(pixels(row).max() > 0 for row in rows)
-    assert "asked 4, written 4, flagged 1" in capsys.readouterr().out
+    assert "asked 4, written 4, flagged 1, rejected 0" in capsys.readouterr().out
     pipe = stock(folder)
     generator = torch.Generator().manual_seed(rows[1]["seed"])
     image = pipe(rows[1]["prompt"], generator=generator, num_inference_steps=2, guidance_scale=2.0).images[0]
@@ -106,10 +106,27 @@ def test_a_row_may_be_flagged_several_times(tmp_path, folder, stub):
     assert [row["attempt"] for row in run(folder, tmp_path / "s")] == [0, 2, 0, 0]
 
 
+def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
+    tmp_path, folder, stub, monkeypatch, capsys
+):
+    # The second image and the first one of the row that comes in the place of the third, which is flat.
+    stub({1, 8})
+    contrasts = iter([50, 50, 1, 50, 50])
+    monkeypatch.setattr(screens, "contrast", lambda image, label: next(contrasts))
+    rows = run(folder, tmp_path / "s", screens=("flat",))
+    assert [(row["index"], row["attempt"]) for row in rows] == [(0, 0), (1, 1), (3, 0), (4, 1)]
+    assert rows[3]["seed"] == plans.class_plan("apple").row(4).again().seed
+    (rejected,) = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0, shards.REJECTED))
+    assert (rejected["index"], rejected["reason"], rejected["score"]) == (2, "flat", 1)
+    assert "asked 4, written 4, flagged 2, rejected 1" in capsys.readouterr().out
+
+
 def test_when_every_image_is_flagged_the_run_stops_and_writes_nothing(tmp_path, folder, stub, refused):
     stub(range(10**6))
     with refused(
-        "apple image 0", "flagged by the safety checker with 3 seeds", "asked 4, written 0, flagged 9"
+        "apple image 0",
+        "flagged by the safety checker with 3 seeds",
+        "asked 4, written 0, flagged 9, rejected 0",
     ):
         run(folder, tmp_path / "s", attempts=3)
     assert not list((tmp_path / "s").rglob("*.parquet"))
@@ -177,7 +194,7 @@ def test_the_checker_of_a_base_is_loaded_with_it_and_decides(tmp_path, folder, r
     with refused("flagged by the safety checker with 5 seeds", "--no_safety_checker"):
         run(strict, tmp_path / "b", count=2, batch_size=2)
     unchecked = run(strict, tmp_path / "c", count=2, batch_size=2, safety_checker=False)
-    assert [row["image"] for row in unchecked] == [row["image"] for row in rows]
+    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(unchecked, rows, strict=True))
 
 
 def test_a_checker_that_is_named_but_not_there_is_refused(tmp_path, folder, refused):
@@ -193,4 +210,4 @@ def test_a_run_whose_images_are_all_flagged_ends_in_an_error(tmp_path, folder):
     output = command(tmp_path, *GENERATE, *words, "--precision", "fp32", "--batch_size", 2, code=2)
     assert "Traceback" not in output
     assert output.strip().splitlines()[-1].startswith("error: apple image 0 is flagged")
-    assert "asked 2, written 0, flagged 9" in output
+    assert "asked 2, written 0, flagged 9, rejected 0" in output

@@ -70,8 +70,14 @@ def test_batches_do_not_cross_a_shard():
 
 
 def test_a_shard_goes_on_at_the_batch_that_holds_its_first_missing_row():
-    (shard,) = plans.class_plan(count=7).shards(7)
-    assert [[row.index for row in block] for block in shard.batches(3, kept=4)] == [[3, 4, 5], [6]]
+    (shard,) = plans.class_plan(count=7).shards(7, range(4, 7))
+    assert [[row.index for row in block] for block in shard.batches(3)] == [[3, 4, 5], [6]]
+
+
+def test_rows_that_are_missing_here_and_there_keep_their_places_in_their_batches():
+    first, second, _ = plans.class_plan(count=20).shards(8, np.array([1, 7, 12, 13, 21]))
+    assert [[row.index for row in block] for block in first.batches(3)] == [[0, 1], [6, 7]]
+    assert [[row.index for row in block] for block in second.batches(3)] == [[11, 12, 13]]
 
 
 @pytest.mark.parametrize("scheduler", ["dpmsolver++", "euler_a"])
@@ -161,19 +167,19 @@ def test_a_missing_shard_is_filled_with_its_own_rows(tmp_path, loras):
 
 
 def test_a_run_stopped_in_the_middle_goes_on(tmp_path, loras, monkeypatch):
-    write, calls = shards.write, []
+    store, calls = shards.store, []
 
     def stop_at_second(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(*arguments)
+        store(*arguments)
 
-    monkeypatch.setattr(shards, "write", stop_at_second)
+    monkeypatch.setattr(shards, "store", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(loras, tmp_path / "s", "apple", count=10)
     assert not (tmp_path / "s" / "manifest.json").exists()
-    monkeypatch.setattr(shards, "write", write)
+    monkeypatch.setattr(shards, "store", store)
     assert run(loras, tmp_path / "s", "apple", count=10) == run(loras, tmp_path / "o", "apple", count=10)
 
 

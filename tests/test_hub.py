@@ -53,6 +53,7 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         ("model", "README.md"),
         ("model", "apple.safetensors"),
         ("dataset", "README.md"),
+        ("dataset", "sheets/apple.png"),
         ("dataset", "data/train-apple-00000.parquet"),
         ("dataset", "data/train-apple-00001.parquet"),
         ("dataset", "manifest.json"),

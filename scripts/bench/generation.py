@@ -1,6 +1,5 @@
 """Rows through the stock pipeline as DataDream's script calls it, then with one change after another."""
 
-import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from bench import random_models
 from bench.clock import Timing, timed
+from generate import metadata
 from generate.plan import ClassPlan
 from generate.sampler import Sampler
 from generate.schedulers import scheduler_of
@@ -110,9 +110,8 @@ def _ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
     blocks = next(_plan(setup.rows).shards(setup.rows)).batches(batch)
     rows = []
     for row, image in sampler.sample(blocks):
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        picture = {"bytes": buffer.getvalue(), "path": f"{row.index}.png"}
+        data = metadata.png(image, prompt=row.prompt, system=setup.base, seed=row.seed)
+        picture = {"bytes": data, "path": f"{row.index}.png"}
         own = {"image": picture, "prompt": row.prompt, "seed": row.seed, "index": row.index}
         rows.append(own | shared | {"attempt": row.attempt, "guide": ""})
     shards.write(shards.path_of(folder, "apple", 0), rows, origin)

@@ -1,0 +1,94 @@
+"""Many rows, and several processes."""
+
+import time
+import tracemalloc
+
+import launches
+import pictures
+import pipelines
+import pytest
+import stub_sampler
+from stub_sampler import rows
+
+from generate import folder as folders
+from orchard import shards
+
+ROWS, SHARD = 100_000, 1_000
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
+
+
+@pytest.mark.slow
+def test_one_two_and_three_processes_screen_and_top_up_to_the_same_rows(tmp_path, base, photos):
+    options = {"base": str(base), "data": str(photos), "classes": ("apple", "pear"), "count": 20}
+    options |= {"batch_size": 4, "shard_size": 4, "precision": "fp32", "reject_limit": 4}
+    for number in (1, 2, 3):
+        output = {"output": str(tmp_path / str(number))}
+        assert launches.wait(launches.start(number, options | output, draw="unlucky")) == [0] * number
+    wanted = {split: rows(tmp_path / "1", split) for split in ("train", "rejected")}
+    assert len(wanted["train"]) == 40 and {r["reason"] for r in wanted["rejected"]} == {"flat", "duplicate"}
+    for number in ("2", "3"):
+        assert {split: rows(tmp_path / number, split) for split in wanted} == wanted
+
+
+@pytest.mark.slow
+def test_planning_and_resuming_100_000_rows_take_seconds_and_little_memory(
+    tmp_path, monkeypatch, base, photos
+):
+    options = {
+        "count": ROWS,
+        "shard_size": SHARD,
+        "screens": ("flat",),
+        "data": str(photos),
+        "batch_size": 50,
+    }
+    tracemalloc.start()
+    started = time.process_time()
+    stub_sampler.generate(monkeypatch, base, tmp_path / "s", dry_run=True, **options)
+    planning, planned = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    _fill(monkeypatch, base, tmp_path / "s", options)
+    shards.path_of(tmp_path / "s", "apple", 57).unlink()
+    tracemalloc.start()
+    started = time.process_time()
+    drawn = stub_sampler.generate(monkeypatch, base, tmp_path / "s", _small, **options)
+    resuming, resumed = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn == SHARD
+    assert shards.read_manifest(tmp_path / "s")["rows"] == {"apple": ROWS}
+    print(f"planning {planning:.1f} s, {planned / 1e6:.0f} MB")
+    print(f"resuming {resuming:.1f} s, {resumed / 1e6:.0f} MB")
+    assert planning < 10 and planned < 50e6
+    assert resuming < 30 and resumed < 50e6
+
+
+def _small(one):
+    return pictures.noise(one.seed, (8, 8))
+
+
+def _fill(monkeypatch, base, folder, options):
+    """Every shard of the plan with one and the same small picture, since it is not looked at."""
+    plans = []
+    gaps = folders.gaps
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "gaps", lambda where, planned: plans.extend(planned) or gaps(where, planned))
+        stub_sampler.generate(patch, base, folder, dry_run=True, **options)
+    data = pictures.encoded(_small(stub_sampler.row(0)))
+    for number in range(ROWS // SHARD):
+        numbers = range(number * SHARD, (number + 1) * SHARD)
+        shared = {
+            "image": {"bytes": data, "path": "x.png"},
+            "label": 0,
+            "prompt": "a",
+            "seed": 1,
+            "reason": "",
+        }
+        shards.store(folder, number, [shared | {"index": k} for k in numbers], plans[0].origin)
