@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from orchard.predict import to_float
+
 GREY = (0.299, 0.587, 0.114)
 TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
@@ -34,11 +36,6 @@ class Strength:
 
 
 NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
-
-
-def to_float(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:

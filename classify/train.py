@@ -12,8 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from classify.augment import Strength, augment
 from classify.config import TrainingOptions
-from classify.model import build
-from classify.predict import autocast, probabilities
+from orchard.networks import build
+from orchard.predict import autocast, probabilities
 from orchard.splits import stable_hash
 
 WARM_UP = 0.1

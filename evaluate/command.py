@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from classify.model import build, require_name
 from classify.sets import parts
 from evaluate import fidelity, report, table
 from evaluate import records as lines
@@ -20,6 +19,7 @@ from evaluate.sets import Sets, generator_notes, load
 from evaluate.statistics import summarise
 from orchard import cli, folders, run
 from orchard.images import ImageSet, sha256
+from orchard.networks import build, require_name
 from orchard.terminal import bar, say
 
 FIDELITY = "fidelity.json"

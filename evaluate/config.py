@@ -16,8 +16,8 @@ class Evaluate(TrainingOptions):
 
     ratios: tuple[str, ...] = ("all",)
     """Shares of real images, 0 to 1; `all` is the report's four: 1.0 0.5 0.3 0.0."""
-    synthetic: Path = Path("shards")
-    """Folder that `python -m generate` wrote."""
+    synthetic: str = "shards"
+    """Folder that `python -m generate` wrote, here or behind an fsspec URL (s3://bucket/set)."""
     design: Design = "substitute"
     """substitute: the total stays, real images give way; augment: all real ones stay, synthetic ones join."""
     seeds: int = 5

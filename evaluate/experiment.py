@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from classify.predict import probabilities
 from classify.sets import parts
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step, fit
@@ -18,6 +17,7 @@ from evaluate.ratios import Mixture, draw
 from evaluate.records import Key
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
+from orchard.predict import probabilities
 
 Report = Callable[[str, Step], None]
 

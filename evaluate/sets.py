@@ -1,12 +1,12 @@
 """The image sets of an experiment, checked against each other before any pixel is read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from classify.sizes import Sizes, native, resolve
 from evaluate.config import Evaluate
-from orchard import cli, shards, sources, splits
+from orchard import cli, shards, sources, splits, storage
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet
 
@@ -37,21 +37,29 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
         nothing = train.keep(())
         sizes = resolve(config.size, native(train.photos))
         return Sets(train=train, test=test, synthetic=nothing, manifest={}, sizes=sizes)
-    manifest = shards.read_manifest(config.synthetic)
-    synthetic = shards.read(config.synthetic)
+    folder = storage.place(config.synthetic)
+    manifest = shards.read_manifest(folder)
+    synthetic = shards.read(folder)
     if synthetic.classes != train.classes:
         raise UserError(
             f"--synthetic {config.synthetic}: classes {', '.join(synthetic.classes)}, but --data "
             f"{config.data} has {', '.join(train.classes)}; generate from adapters of this set"
         )
-    leaked = [photo.path for photo in test.photos if photo.sha256 in synthetic.seen]
-    if leaked:
-        raise UserError(
-            f"--synthetic {config.synthetic}: its generator has seen {len(leaked)} test images, e.g. "
-            f"{leaked[0]}; train adapters on the training split of --data {config.data}"
-        )
+    _require_unseen(config, manifest, test)
     sizes = resolve(config.size, native(synthetic.photos))
     return Sets(train=train, test=test, synthetic=synthetic, manifest=manifest, sizes=sizes)
+
+
+def _require_unseen(config: Evaluate, manifest: Mapping[str, Any], test: ImageSet) -> None:
+    """Raise `UserError` naming who has seen a test image: the generator, or a screen of its images."""
+    for who, seen in shards.ledger(manifest).items():
+        leaked = [photo.path for photo in test.photos if photo.sha256 in seen]
+        if leaked:
+            remedy = "train adapters on" if who == shards.GENERATOR else "screen with"
+            raise UserError(
+                f"--synthetic {config.synthetic}: its {who} has seen {len(leaked)} test images, e.g. "
+                f"{leaked[0]}; {remedy} the training split of --data {config.data}"
+            )
 
 
 def generator_notes(sets: Sets) -> list[str]:
@@ -59,13 +67,14 @@ def generator_notes(sets: Sets) -> list[str]:
     if not sets.manifest:
         return []
     notes = []
-    known = len(sets.synthetic.seen & sets.train.hashes())
+    tuned_on = shards.ledger(sets.manifest)[shards.GENERATOR]
+    known = len(tuned_on & sets.train.hashes())
     if known:
         notes.append(
             f"the generator was tuned on {known} of the {len(sets.train)} real training images, whatever "
             "the arm's share of real images"
         )
-    elif sets.synthetic.seen:
+    elif tuned_on:
         notes.append("the generator was tuned on other images than this set's")
     if not any(arguments["lora"] for arguments in sets.manifest["arguments"].values()):
         notes.append("the generator is the untuned base")

@@ -10,13 +10,6 @@ from orchard.images import sha256
 from orchard.provenance import Provenance
 from orchard.run import whole_file
 
-LICENCES = {
-    "mini": "apache-2.0",
-    "sd15": "creativeml-openrail-m",
-    "sd21": "openrail++",
-    "sdxl": "openrail++",
-}
-"""Licences of the named bases, as their own cards give them; an adapter is bound by its base's."""
 NAME = "README.md"
 COLUMNS = (
     *("file", "classes", "real images", "ledger", "method", "trained layers"),
@@ -38,7 +31,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
     base = bases.HUB.get(first.base, first.base)
     wanted = [prompts.fill(one.prompt, label) for _, one in adapters for label in one.classes]
     head = {
-        "license": LICENCES.get(first.base, "other"),
+        "license": cards.licence([first.base]),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["lora", "text-to-image", "diffusers", f"base-{first.family}"],

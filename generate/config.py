@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchard import cli, prompts
+from orchard import cli
 
-Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "base"]
+Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
+Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,38 +16,103 @@ class Generate(cli.Sharing):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
     lora: tuple[str, ...] = ()
-    """LoRA files, looked for here and then in adapters/; none samples the untuned base (a control)."""
+    """LoRA files, looked for here and then in adapters/, or on the Hub as OWNER/NAME or OWNER/NAME:FILE; a
+    weight may follow, as in apple.safetensors:0.7. None samples the untuned base (a control)."""
+    fuse: bool = False
+    """Sample from all of --lora at once, each at its weight, instead of from each in turn."""
+    lora_scale: float = 1.0
+    """What the weight of every LoRA in --lora is multiplied by."""
+    lcm: str = ""
+    """LCM-LoRA for the base, file or Hub id: the lcm scheduler, 4 steps and guidance 1 unless given."""
     base: str = ""
     """Base model; by default the one the adapter was made for, mini without an adapter."""
     classes: tuple[str, ...] = ()
     """Classes to sample: by default all that the adapters were trained on."""
-    count: int = 200
-    """Images a class."""
+    count: int = 0
+    """Images a class; 0 takes 200, unless --total or --balance says how many."""
+    total: int = 0
+    """Images of all classes together, shared out evenly."""
+    balance: Literal["largest"] | int | None = None
+    """Fill each class of --data's training images up to the largest class, or to this number."""
+    prompt: tuple[str, ...] = ()
+    """Prompt templates (Jinja2) with {label}; by default the one the adapter was trained with."""
+    vary: cli.Section = ()
+    """Phrases as NAME=PHRASE, in a recipe a section of lists; every class uses all combinations evenly.
+    Templates say {{ NAME }}; without --prompt a phrase of each NAME follows the adapter's own prompt."""
     steps: int = 0
     """Sampling steps; 0 takes 10 on mini, where more did not help (docs/fruit.md), 20 on other bases."""
-    guidance: float = 2.0
-    """Guidance scale; 1 turns classifier-free guidance off."""
-    scheduler: Scheduler = "dpmsolver++"
-    """Sampler; `base` keeps the base model's own. SD 3 takes dpmsolver++, euler and base."""
-    prompt: str = ""
-    """Prompt template with {label}; by default the one the adapter was trained with."""
+    guidance: float | None = None
+    """Guidance scale, by default 2; 1 turns classifier-free guidance off."""
+    scheduler: Scheduler | None = None
+    """Sampler, by default dpmsolver++; `base` is the base's own. SD 3 takes dpmsolver++, euler and base."""
+    image_guidance: str = ""
+    """Start each sample from a training image of its class in this real set (named as for --data)."""
+    strength: float = 0.7
+    """How much of a guiding image is replaced, above 0 (nothing) to 1 (all)."""
+    safety_checker: bool = True
+    """Sample images anew that the base's own safety checker flags, where the base has one."""
+    attempts: int = 5
+    """Seeds tried for an image that is flagged or comes out flat, before the run stops."""
+    compile: bool = False
+    """Compile the denoiser with torch.compile: slow to start, then faster."""
+    offload: Literal["none", "model", "layers"] = "none"
+    """Keep weights off the GPU until they are needed, whole models or single layers at a time."""
+    attention_slicing: bool = False
+    """Compute attention in slices: less memory, slower."""
+    vae_slicing: bool = False
+    """Decode images one at a time: less memory."""
     batch_size: int = 16
     """Images sampled at once."""
     shard_size: int = 256
     """Images a shard file."""
-    output: Path = Path("shards")
-    """Folder of the synthetic set."""
+    screens: tuple[Screen, ...] = ("flat", "duplicate")
+    """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
+    --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
+    screen_classifier: Path | None = None
+    """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
+    reject_limit: float = 1.0
+    """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+    output: str = "shards"
+    """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
         cli.require_distinct("--classes", self.classes)
-        for name, most in (("count", 10**8), ("batch_size", 4096), ("shard_size", 10**6)):
+        self._require_counts()
+        self._require_sampling()
+        self._require_screens()
+        cli.check(
+            not self.push_to_hub or "://" not in str(self.output),
+            f"--push_to_hub uploads a local folder, not {self.output}; give another --output",
+        )
+
+    def _require_counts(self) -> None:
+        given = [name for name in ("count", "total") if getattr(self, name)]
+        given += ["balance"] if self.balance is not None else []
+        cli.check(len(given) < 2, f"--{' and --'.join(given)}: give one of them")
+        for name in ("count", "total"):
+            value = getattr(self, name)
+            cli.check(0 <= value <= 10**8, f"--{name} {value}: give 1 to {10**8}, or 0 for the usual")
+        if isinstance(self.balance, int):
+            cli.check(1 <= self.balance <= 10**8, f"--balance {self.balance}: give 1 to {10**8}, or largest")
+        for name, most in (("batch_size", 4096), ("shard_size", 10**6), ("attempts", 1000)):
             value = getattr(self, name)
             cli.check(1 <= value <= most, f"--{name} {value}: give 1 to {most}")
+
+    def _require_sampling(self) -> None:
         cli.check(0 <= self.steps <= 1000, f"--steps {self.steps}: give 1 to 1000, or 0 for the base's usual")
-        files = -(-self.count // self.shard_size)
-        cli.check(files <= 10**5, f"--shard_size {self.shard_size}: makes {files} files a class; give more")
-        cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
-        if self.prompt:
-            prompts.require_place(self.prompt)
+        if self.guidance is not None:
+            cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
+        cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
+        cli.check(-10 <= self.lora_scale <= 10, f"--lora_scale {self.lora_scale}: give -10 to 10")
+        cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
+
+    def _require_screens(self) -> None:
+        cli.require_distinct("--screens", self.screens)
+        cli.check(self.reject_limit >= 0, f"--reject_limit {self.reject_limit}: give 0 or more")
+        cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
+        cli.check(
+            ("off_class" in self.screens) == (self.screen_classifier is not None),
+            "--screens off_class and --screen_classifier FOLDER go together: give both, or neither",
+        )

@@ -1,90 +1,110 @@
-"""Rows -> images through the stock pipeline, lazily; one generator an image, every batch full."""
+"""Rows -> images, lazily: one generator an image, every batch full, the next batch already under way."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 from PIL import Image
 
-from generate.plan import Row, batches
-from orchard import text
-from orchard.bases import FLOW, Base
+from generate import decoder
+from generate.ahead import ahead
+from generate.plan import Row
+from generate.schedulers import scheduler_of
+from generate.settings import Settings
+from generate.tally import Tally
+from orchard import images, text
 from orchard.errors import UserError
-
-SCHEDULERS = {
-    "dpmsolver++": "DPMSolverMultistepScheduler",
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
-# DPM-Solver rounds flow timesteps to integers; with many more steps than these the first two fall together.
-FLOW_SOLVER_STEPS = 200
-FLOW_SCHEDULERS = {"dpmsolver++": "DPMSolverMultistepScheduler", "euler": "FlowMatchEulerDiscreteScheduler"}
-
-
-def require_scheduler(name: str, steps: int, base: Base) -> None:
-    """Raise `UserError` when the scheduler cannot sample from the base in that many steps."""
-    if base.prediction_type != FLOW:
-        return
-    if name == "dpmsolver++" and steps > FLOW_SOLVER_STEPS:
-        raise UserError(
-            f"--steps {steps}: dpmsolver++ on --base {base.name} takes 1 to {FLOW_SOLVER_STEPS}; "
-            "give fewer or --scheduler euler"
-        )
-    if name not in (*FLOW_SCHEDULERS, "base"):
-        raise UserError(
-            f"--scheduler {name}: not for flow matching, which --base {base.name} needs; "
-            f"give {', '.join(FLOW_SCHEDULERS)} or base"
-        )
-
-
-def _scheduler(name: str, pipe: Any) -> Any:
-    """The scheduler ``name`` with the noise schedule that the pipeline's own has."""
-    import diffusers
-
-    config = pipe.scheduler.config
-    if not hasattr(pipe, "transformer"):
-        return getattr(diffusers, SCHEDULERS[name]).from_config(config)
-    changes: dict[str, Any] = {}
-    if name == "dpmsolver++":
-        changes = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": config.shift}
-    return getattr(diffusers, FLOW_SCHEDULERS[name]).from_config(config, **changes)
 
 
 class Sampler:
-    """A pipeline with its scheduler set, and the text states of each prompt encoded once."""
+    """A pipeline with its scheduler set, and the text states of each prompt encoded once.
 
-    def __init__(self, pipe: Any, *, scheduler: str, steps: int, guidance: float, batch_size: int) -> None:
-        self.pipe, self.steps, self.guidance, self.batch_size = pipe, steps, guidance, batch_size
+    ``depth`` batches are denoised in a thread of their own while the caller decodes, stores and asks for
+    more; 0 does one thing after the other.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        settings: Settings,
+        *,
+        batch_size: int,
+        attempts: int = 1,
+        depth: int = 1,
+        tally: Tally | None = None,
+    ) -> None:
+        self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
+        self.attempts, self.depth = attempts, depth
+        self.tally = tally or Tally()
         self.states: dict[str, dict[str, torch.Tensor]] = {}
-        if scheduler != "base":
-            pipe.scheduler = _scheduler(scheduler, pipe)
+        # Whoever denoises: a scheduler serves one batch at a time.
+        self.turn = threading.Lock()
+        pipe.scheduler = scheduler_of(settings.scheduler, pipe)
 
-    def sample(self, rows: Sequence[Row], prompt: str) -> Iterator[Image.Image]:
-        """One image a row, in order."""
-        for block in batches(rows, self.batch_size):
-            yield from self._batch(block, prompt)
+    def sample(self, blocks: Iterable[Sequence[Row]]) -> Generator[tuple[Row, Image.Image]]:
+        """One image a row, in order, from batches of rows; the row tells the seed that was used at last.
+
+        Raises:
+            UserError: no seed of a row gave an image that can be used.
+        """
+        made = ((block, self._denoise(block)) for block in blocks)
+        with closing(ahead(made, self.depth)) as ready:
+            for block, latents in ready:
+                yield from self._usable(block, latents)
 
     @torch.no_grad()
-    def _batch(self, rows: Sequence[Row], prompt: str) -> list[Image.Image]:
-        # Short batches are filled up with their last row: equal shapes give equal pixels.
+    def _denoise(self, rows: Sequence[Row]) -> torch.Tensor:
+        """``batch_size`` latents: short batches are filled up, since equal shapes give equal pixels."""
         filled = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
-        if prompt not in self.states:
-            self.states[prompt] = text.encode(self.pipe, [prompt], negative=True)
-        images = self.pipe(
-            **{
-                name: state.expand(len(filled), *state.shape[1:])
-                for name, state in self.states[prompt].items()
-            },
-            generator=[torch.Generator().manual_seed(row.seed) for row in filled],
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-        ).images[: len(rows)]
-        for row, image in zip(rows, images, strict=True):
-            if image.getextrema() == ((0, 0),) * 3:
-                raise UserError(
-                    f"{row.label} image {row.index} came out all black; try --precision fp32 "
-                    "or another --scheduler"
-                )
-        return images
+        with self.turn:
+            return self.pipe(
+                **self._text([row.prompt for row in filled]),
+                **self._guides(filled),
+                generator=[torch.Generator().manual_seed(row.seed) for row in filled],
+                num_inference_steps=self.settings.steps,
+                guidance_scale=self.settings.guidance,
+                output_type="latent",
+            ).images
+
+    def _text(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        for prompt in prompts:
+            if prompt not in self.states:
+                # One by one, so that a state does not depend on its company.
+                self.states[prompt] = text.encode(self.pipe, [prompt], negative=True)
+        found = [self.states[prompt] for prompt in prompts]
+        return {name: torch.cat([states[name] for states in found]) for name in found[0]}
+
+    def _guides(self, rows: Sequence[Row]) -> dict[str, Any]:
+        if self.settings.strength is None:
+            return {}
+        photos = [row.guide for row in rows if row.guide]
+        pictures = [
+            images.square(images.decode(photo.read(), photo.path), self.settings.resolution)
+            for photo in photos
+        ]
+        return {"image": pictures, "strength": self.settings.strength}
+
+    def _usable(self, rows: Sequence[Row], latents: torch.Tensor) -> Iterator[tuple[Row, Image.Image]]:
+        """Rows with their images; faulty ones are sampled again together, with their next seeds."""
+        found: dict[int, tuple[Row, Image.Image]] = {}
+        waiting = list(rows)
+        while waiting:
+            decoded = decoder.decode(self.pipe, latents)[: len(waiting)]
+            pairs = list(zip(waiting, decoded, strict=True))
+            found |= {row.index: (row, one.image) for row, one in pairs if one.fault is None}
+            waiting = [self._next(row, one.fault) for row, one in pairs if one.fault is not None]
+            if waiting:
+                latents = self._denoise(waiting)
+        yield from (found[row.index] for row in rows)
+
+    def _next(self, row: Row, fault: str) -> Row:
+        """The row with another seed."""
+        self.tally.flagged += 1
+        if row.attempt + 1 < self.attempts:
+            return row.again()
+        raise UserError(
+            f"{row.label} image {row.index} is {fault} with {self.attempts} seeds ({self.tally}); "
+            f"{decoder.REMEDIES[fault]}"
+        )

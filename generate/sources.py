@@ -1,117 +1,148 @@
-"""What is to be sampled: one `Job` a class, with its adapter, base, prompt and origin."""
+"""What is to be sampled: one `Job` a class, with its base, adapters, plan and origin."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from generate import counts, guides, loras, prompts
 from generate.config import Generate
-from generate.sampler import require_scheduler
-from orchard import adapter, bases, prompts, run, sources
-from orchard.adapter import Adapter
+from generate.loras import Blend
+from generate.plan import ClassPlan
+from generate.settings import Settings, settle
+from orchard import bases, run, sources
 from orchard.bases import Base
 from orchard.errors import UserError
+from orchard.prompts import DEFAULT, fill
 from orchard.shards import Origin
-
-STEPS, USUAL_STEPS = 20, {"mini": 10}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One class to sample."""
 
-    label: str
     base: Base
-    adapter: Adapter | None
-    prompt: str
+    blend: Blend
+    settings: Settings
+    plan: ClassPlan
     origin: Origin
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        return self.plan.label
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """What has to be loaded and set; classes that need the same are sampled with one pipeline."""
+        return self.base, self.blend, self.settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A class and what it is to be sampled from."""
+
+    label: str
+    names: tuple[str, ...]
+    """The whole class list."""
+    base: Base
+    blend: Blend
+    own: str
+    """The template that the adapter was trained with."""
 
 
 def jobs(config: Generate, precision: str) -> list[Job]:
-    """Resolve adapters, bases and classes without loading a model.
+    """Resolve adapters, bases, classes, prompts and counts without loading a model.
 
     Raises:
-        UserError: a file or class that is not there, a LoRA made for another base, a class twice, a
-            scheduler that is not for the base.
+        UserError: a file or class that is not there, a LoRA made for another base, a class twice, a prompt
+            that cannot be filled in, a scheduler that is not for the base.
     """
-    found = [adapter.read(adapter.find(name)) for name in config.lora]
-    for one in found:
-        adapter.require_finite(one)
-    if found:
-        planned = [job for one in found for job in _of_adapter(config, one, precision)]
-    else:
-        planned = _untuned(config, precision)
-    labels = [job.label for job in planned]
-    twice = sorted({label for label in labels if labels.count(label) > 1})
+    vary = prompts.vocabularies(config.vary)
+    prompts.require_valid(_templates(config, DEFAULT), vary)
+    chosen = [one for blend in loras.blends(config) for one in _classes(config, blend)]
+    labels = [one.label for one in chosen]
+    twice = sorted(label for label, times in Counter(labels).items() if times > 1)
     if twice:
-        raise UserError(f"--lora: class {', '.join(twice)} is sampled by two adapters; give one of them")
+        raise UserError(
+            f"--lora: class {', '.join(twice)} is sampled by two adapters; give one of them, or --fuse"
+        )
     missing = sorted(set(config.classes) - set(labels))
     if missing:
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes {', '.join(labels)}")
-    return planned
+    rows = counts.rows_of(config, labels)
+    return [_job(config, one, rows[one.label], precision) for one in chosen]
 
 
-def _of_adapter(config: Generate, one: Adapter, precision: str) -> list[Job]:
-    origin = one.provenance
+def _templates(config: Generate, own: str) -> tuple[str, ...]:
+    """The templates given, else the adapter's own with a phrase of each vocabulary behind it."""
+    names = list(prompts.vocabularies(config.vary))
+    return config.prompt or (prompts.with_phrases(own, names) if names else own,)
+
+
+def _classes(config: Generate, blend: Blend) -> list[Chosen]:
+    """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
+    origins = [one.adapter.provenance for one in blend.parts]
+    origin = next((one for one in origins if one is not None), None)
     base = bases.resolve(config.base or (origin.base if origin else "mini"))
-    adapter.require_fit(one, base)
-    adapter.require_place(one, base)
+    loras.require_fit(blend, base)
     if origin is None:
-        if not config.classes:
-            raise UserError(f"--lora {one.path.name}: does not say its class; pass --classes NAME")
-        classes, names = list(config.classes), list(sources.load(config.data, config.classes).classes)
+        if blend.parts and not config.classes:
+            name = blend.parts[0].adapter.path.name
+            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME")
+        names = sources.load(config.data, config.classes).classes
+        labels: Sequence[str] = config.classes or names
     else:
-        classes, names = origin.classes, origin.all_classes
-    chosen = [name for name in classes if not config.classes or name in config.classes]
-    prompt = config.prompt or (origin.prompt if origin else prompts.DEFAULT)
-    return [_job(config, name, names, base, one, prompt, precision) for name in chosen]
+        names = tuple(origin.all_classes)
+        wanted = config.classes or names
+        labels = [name for name in loras.labels_of(blend) if name in names and name in wanted]
+    own = origin.prompt if origin else DEFAULT
+    return [Chosen(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
 
 
-def _untuned(config: Generate, precision: str) -> list[Job]:
-    base = bases.resolve(config.base or "mini")
-    names = sources.load(config.data, config.classes).classes
-    prompt = config.prompt or prompts.DEFAULT
-    return [_job(config, name, names, base, None, prompt, precision) for name in config.classes or names]
+def _job(config: Generate, one: Chosen, count: int, precision: str) -> Job:
+    run.require_distinct_files(one.names)
+    vary = prompts.vocabularies(config.vary)
+    guide = guides.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
+    plan = ClassPlan(
+        label=one.label,
+        seed=config.seed,
+        count=count,
+        prompts=prompts.render(_templates(config, one.own), vary, one.label, config.seed),
+        guides=guide,
+    )
+    settings = settle(config, one.base)
+    arguments = _arguments(config, one, plan, settings) | {"precision": precision}
+    seen = one.blend.trained_on
+    if guide and seen is not None:
+        seen = sorted({*seen, *(photo.sha256 for photo in guide.photos)})
+    origin = Origin(
+        label=one.label,
+        classes=list(one.names),
+        arguments=arguments,
+        trained_on=seen,
+        versions=run.versions(),
+        count=count,
+    )
+    return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, origin=origin)
 
 
-def _job(
-    config: Generate,
-    label: str,
-    names: Sequence[str],
-    base: Base,
-    one: Adapter | None,
-    prompt: str,
-    precision: str,
-) -> Job:
-    run.require_distinct_files(names)
-    steps = config.steps or USUAL_STEPS.get(base.name, STEPS)
-    require_scheduler(config.scheduler, steps, base)
-    arguments: dict[str, Any] = {
-        "base": base.name,
-        "base_digest": base.digest,
-        "lora": one.digest if one else "",
-        "lora_scale": one.scale if one else None,
-        "prompt": prompts.fill(prompt, label),
-        "steps": steps,
-        "guidance": config.guidance,
-        "scheduler": config.scheduler,
+def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
+    """Everything that decides the pixels of a row; what is not in use is left out."""
+    found: dict[str, Any] = {
+        "base": one.base.name,
+        "base_digest": one.base.digest,
+        **one.blend.arguments(),
+        "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),
+        "steps": settings.steps,
+        "guidance": settings.guidance,
+        "scheduler": settings.scheduler,
         "seed": config.seed,
-        "precision": precision,
-        "resolution": base.resolution,
+        "resolution": one.base.resolution,
         "shard_size": config.shard_size,
     }
-    trained_on = (one.provenance.trained_on if one.provenance else None) if one else []
-    origin = Origin(
-        label=label,
-        classes=list(names),
-        arguments=arguments,
-        trained_on=trained_on,
-        versions=run.versions(),
-        count=config.count,
-    )
-    return Job(label=label, base=base, adapter=one, prompt=arguments["prompt"], origin=origin)
-
-
-def lora_name(path: Path | None) -> str:
-    """How a plan calls the adapter."""
-    return path.name if path else "none (untuned base)"
+    if config.vary:
+        found["vary"] = list(config.vary)
+    if plan.guides:
+        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength}
+    return found

@@ -177,7 +177,7 @@ def require_place(adapter: Adapter, base: Base) -> None:
 
 
 def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline, instead of one that is there.
+    """Load the adapter into a stock pipeline, instead of those that are there.
 
     Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
 
@@ -186,17 +186,36 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     """
     fitting = _placed(pipe, adapter)
     pipe.unload_lora_weights()
-    if set(adapter.methods) & set(lycoris.METHODS):
+    _load(pipe, adapter, fitting, "default")
+
+
+def add(pipe: Any, adapter: Adapter, name: str) -> None:
+    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
+
+    Raises:
+        UserError: as for `attach`.
+    """
+    _load(pipe, adapter, _placed(pipe, adapter), name)
+
+
+def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
+    if is_lycoris(adapter):
         lycoris.attach(pipe, fitting, adapter.methods[0])
     else:
-        _attach_stock(pipe, adapter, fitting)
+        _load_stock(pipe, adapter, fitting, name)
 
 
-def _attach_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor]) -> None:
-    """Let the stock pipeline load the tensors."""
+def is_lycoris(adapter: Adapter) -> bool:
+    """Whether it is a LoHa or LoKr, which stock pipelines do not load."""
+    return bool(set(adapter.methods) & set(lycoris.METHODS))
+
+
+def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Let the stock pipeline load the tensors; after an error it is without any."""
     try:
-        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name="default")
-        loaded = _attached(pipe)
+        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
+        loaded = _attached(pipe, name)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         pipe.unload_lora_weights()
         reason = str(error).strip().splitlines()[-1].strip()[:160]
@@ -225,11 +244,11 @@ def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
     return fitting
 
 
-def _attached(pipe: Any) -> int:
-    """LoRA tensors in the pipeline's models."""
+def _attached(pipe: Any, name: str) -> int:
+    """Tensors of the LoRA ``name`` in the pipeline's models."""
     models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
-    names = (name for model in models for name, _ in model.named_parameters())
-    return sum(".lora_" in name and ".default" in name for name in names)
+    keys = (key for model in models for key, _ in model.named_parameters())
+    return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
 
 
 def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:

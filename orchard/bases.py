@@ -175,9 +175,7 @@ def _download(name: str, hub_id: str, what: str, weights: Iterable[str], hint: s
     patterns = ["*.json", "*/*.json", *tokenizers, *(f"{part}/*.safetensors" for part in weights)]
     try:
         return Path(
-            snapshot_download(
-                hub_id, allow_patterns=patterns, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"]
-            )
+            snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*fp16*", "*non_ema*"])
         )
     except Exception as error:  # the Hub client raises whatever its transport raises
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -189,6 +187,16 @@ def _download(name: str, hub_id: str, what: str, weights: Iterable[str], hint: s
         raise UserError(
             f"--base {name}: {what}{hub_id} could not be fetched from the Hub ({reason[:120]}); {hint}"
         ) from None
+
+
+def fetch(base: Base, part: str, hint: str) -> Path:
+    """The Hub's snapshot of a base with the weights of one more ``part``; ``hint`` is what helps without."""
+    return _download(base.name, HUB.get(base.name, base.name), f"the {part} of ", [part], hint)
+
+
+def index(base: Base) -> dict[str, Any]:
+    """What the base's `model_index.json` says."""
+    return _json(base.folder / "model_index.json", base.name)
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:

@@ -5,6 +5,21 @@ from typing import Any
 
 import yaml
 
+LICENCES = {
+    "mini": "apache-2.0",
+    "sd15": "creativeml-openrail-m",
+    "sd21": "openrail++",
+    "sdxl": "openrail++",
+}
+"""Licences of the named bases, as their cards give them; they bind adapters and images too."""
+OTHER = "other"
+
+
+def licence(bases: Iterable[str]) -> str:
+    """The licence that bases share, as the Hub calls it; ``other`` where they differ or are not known."""
+    found = {LICENCES.get(base, OTHER) for base in bases}
+    return found.pop() if len(found) == 1 else OTHER
+
 
 def head(fields: Mapping[str, Any]) -> str:
     """The YAML block a card starts with."""

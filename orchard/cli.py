@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 import yaml
@@ -21,6 +21,8 @@ import yaml
 from orchard.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Section = Annotated[tuple[str, ...], "section"]
+"""Several NAME=VALUE; a recipe writes them as a section of names with a value or a list of values each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,15 +128,25 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
         raise UserError(f"--config {path}: not YAML ({error})") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
-    kinds = get_type_hints(config_type)
+    kinds = get_type_hints(config_type, include_extras=True)
     words = []
-    for key, value in recipe.items():
+    for key, given in recipe.items():
         name = key.replace("-", "_")
+        value = _pairs(given) if kinds.get(name) == Section else given
         problem = _recipe_problem(name, value, kinds.get(name))
         if problem:
             raise UserError(f"--config {path}: {key}: {problem}")
         words.extend(_flag(name, value, kinds.get(name) is bool))
     return words
+
+
+def _pairs(section: Any) -> Any:
+    """``{"light": ["dim", "bright"]}`` -> ``["light=dim", "light=bright"]``; anything else stays as it is."""
+    if not isinstance(section, dict):
+        return section
+    lists = {name: values if isinstance(values, list) else [values] for name, values in section.items()}
+    flat = all(isinstance(value, str | int | float) for values in lists.values() for value in values)
+    return [f"{name}={value}" for name, values in lists.items() for value in values] if flat else section
 
 
 def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:

@@ -1,6 +1,6 @@
 """Sharing on the Hugging Face Hub: everything that can be refused is checked before the work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ from orchard.errors import UserError
 
 Kind = Literal["model", "dataset"]
 LOG_IN = "set HF_TOKEN or run `hf auth login` with a token that may write"
+USUAL_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def check(repo: str, kind: Kind) -> str:
@@ -69,3 +70,35 @@ def upload(repo: str, kind: Kind, files: Mapping[str, Path], *, private: bool, m
 
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def weights(repo: str, file: str | None) -> Path:
+    """The LoRA file of a model repository, from the cache or fetched; without a name its only one.
+
+    Raises:
+        UserError: no such repository or file, no connection, or several files to choose from.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    try:
+        if file is None:
+            names = [name for name in HfApi().list_repo_files(repo) if name.endswith(".safetensors")]
+            file = _only(repo, names)
+        return Path(hf_hub_download(repo, file))
+    except UserError:
+        raise
+    except Exception as error:  # the client raises whatever its transport raises
+        raise UserError(
+            f"--lora {repo}{f':{file}' if file else ''}: no such file here, nor could the Hub be asked "
+            f"({_line(error)}); check the name and the network"
+        ) from None
+
+
+def _only(repo: str, names: Sequence[str]) -> str:
+    """The one to take: the name that diffusers' own scripts give, else the only one."""
+    if USUAL_WEIGHTS in names:
+        return USUAL_WEIGHTS
+    if len(names) != 1:
+        there = f"has {', '.join(names)}" if names else "has no safetensors file"
+        raise UserError(f"--lora {repo}: {there}; name one as {repo}:FILE")
+    return names[0]

@@ -50,7 +50,7 @@ class ImageSet:
     drawn: bool = False
     """Whether the test split was drawn from the files' hashes, not the set's own."""
     seen: frozenset[str] = frozenset()
-    """SHA-256 of the real images that the generator of synthetic ones was tuned on."""
+    """SHA-256 of the real images that the generator of synthetic ones, or a screen of them, has seen."""
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -174,14 +174,18 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: 
     """
 
     def one(photo: Photo) -> np.ndarray:
-        image = decode(photo.read(), photo.path)
-        if through is not None and through < size:
-            image = square(image, through, fit)
-        return np.asarray(square(image, size, fit))
+        return sized(decode(photo.read(), photo.path), size, through, fit)
 
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(one, photos))
     return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
+
+
+def sized(image: Image.Image, size: int, through: int | None = None, fit: Fit = "crop") -> np.ndarray:
+    """(size, size, 3) uint8 of an image that goes by the smaller size ``through`` first."""
+    if through is not None and through < size:
+        image = square(image, through, fit)
+    return np.asarray(square(image, size, fit))
 
 
 def measure(photos: Sequence[Photo]) -> list[tuple[int, int] | UserError]:

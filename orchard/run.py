@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orchard
+from orchard import storage
 from orchard.errors import UserError
 
 LIBRARIES = (
@@ -64,6 +65,10 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
     ``shared``: other processes may be writing the same file, so each gets a name of its own.
     """
+    if not storage.is_local(path):
+        with storage.uploaded(path) as aside:
+            yield aside
+        return
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -117,15 +122,23 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 def writable(folder: Path, option: str = "--output") -> None:
     """Make ``folder``; raise `UserError` naming ``option`` when nothing can be written there."""
+    if not storage.is_local(folder):
+        with storage.reached(folder):
+            _probe(folder / f".probe-{os.getpid()}")
+        return
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        _probe(probe)
     except OSError as error:
         raise UserError(
             f"{option} {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
+
+
+def _probe(path: Path) -> None:
+    path.write_bytes(b"")
+    path.unlink()
 
 
 def file_hash(path: Path) -> str:
@@ -209,6 +222,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._dynamo")
+    warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters, on purpose
     for library in (transformers_logging, diffusers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()

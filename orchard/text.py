@@ -26,7 +26,8 @@ def encode(pipe: Any, prompts: Sequence[str], *, negative: bool) -> dict[str, Te
     others = {"prompt_2": None, "prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
     states = pipe.encode_prompt(
         prompt=list(prompts),
-        device=pipe.device,
+        # Of weights that are kept off the GPU, `device` would tell where they wait.
+        device=pipe._execution_device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=negative,
         **others,

@@ -1,10 +1,11 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
     python scripts/benchmark.py [generate] [train] [shards] [memory]
+    python scripts/benchmark.py generate --base sd15-random --pixels 256 --rows 16
 
 Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `train` takes a
-network of Stable Diffusion 1.5's sizes with random weights at 256 px, or --base; `memory` says what training
-needs on a device.
+network of Stable Diffusion 1.5's sizes with random weights (sd15-random) unless told another --base,
+`generate` the embedded one; `memory` says what training needs on a device.
 """
 
 import argparse
@@ -18,13 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import memory, training
-from generate.plan import plan
-from generate.sampler import Sampler
-from orchard import bases, demo, images, run, shards
+from bench import generation, memory, released, training
+from orchard import demo, images, run, shards
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
+WHAT = ("generate", "train", "shards", "memory")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -34,84 +34,82 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def bench_generate(base: bases.Base, dtype: torch.dtype) -> list[tuple[str, float, float]]:
-    """Rows through our sampler against one stock call an image, same steps; images/s each."""
-    rows = plan(PROMPT, 32, 0, 64)[0].rows
-    plain = bases.load(base, dtype, CPU)
-    pipe = bases.load(base, dtype, CPU)
-    sampler = Sampler(pipe, scheduler="dpmsolver++", steps=20, guidance=2.0, batch_size=16)
-
-    def one_by_one() -> None:
-        for row in rows[:8]:
-            plain(PROMPT, generator=torch.Generator().manual_seed(row.seed), num_inference_steps=20)
-
-    stock = 8 / seconds(one_by_one)
-    ours = len(rows) / seconds(lambda: list(sampler.sample(rows, PROMPT)))
-    return [("generate, images/s", stock, ours)]
-
-
-def bench_shards(folder: Path) -> list[tuple[str, float, float]]:
+def bench_shards(folder: Path) -> Table:
     """Reading a shard against decoding its images: what provenance costs a reader."""
     origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
     data = demo.render().photos[0].read()
     shared = {"label": 0, "prompt": PROMPT, "steps": 1, "guidance": 1.0, "scheduler": "", "lora": ""}
+    shared |= {"base": "", "attempt": 0, "guide": ""}
     rows = [
-        {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, "base": "", **shared}
-        for k in range(256)
+        {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, **shared} for k in range(256)
     ]
     shards.write(shards.path_of(folder, "a", 0), rows, origin)
     shards.write_manifest(folder, shards.manifest_of(folder))
     found = shards.read(folder)
     decode = len(rows) / seconds(lambda: images.pixels(found.photos, 64))
     read = len(rows) / seconds(lambda: shards.read(folder))
-    return [("shards, images/s: decode, read", decode, read)]
+    table = Table("shards", "decode", "read", "ratio")
+    table.add_row("images/s", f"{decode:.0f}", f"{read:.0f}", f"{read / decode:.2f}")
+    return table
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    choices = ("generate", "train", "shards", "memory")
-    parser.add_argument("what", nargs="*", default=["generate", "train", "shards"], metavar="|".join(choices))
-    parser.add_argument("--base", default="", help=f"default: {training.SHAPE} to train, mini to generate")
-    parser.add_argument("--pixels", type=int, default=256, help="side of the training images")
+    parser.add_argument("what", nargs="*", default=WHAT[:3], metavar="|".join(WHAT))
+    parser.add_argument("--base", default="", help=f"a base, or {released.RANDOM}")
+    parser.add_argument("--pixels", type=int, default=256, help=f"side of the images of {released.RANDOM}")
+    parser.add_argument("--precision", default="auto", help="of the networks: auto, fp32 or bf16")
     parser.add_argument("--batch_size", type=int, default=1, help="training images a step")
     parser.add_argument("--steps", type=int, default=10, help="timed training steps")
-    parser.add_argument("--precision", default="auto", help="of the networks: auto, fp32 or bf16")
+    parser.add_argument("--rows", type=int, default=80, help="images to sample")
+    parser.add_argument("--sampling_steps", type=int, default=0, help="0 takes the base's usual number")
+    parser.add_argument("--compile", action="store_true", help="also sample with a compiled denoiser")
     found = parser.parse_args()
-    if unknown := set(found.what) - set(choices):
-        parser.error(f"{', '.join(sorted(unknown))}: give some of {', '.join(choices)}")
+    if unknown := set(found.what) - set(WHAT):
+        parser.error(f"{', '.join(sorted(unknown))}: give some of {', '.join(WHAT)}")
     return found
 
 
 def main() -> None:
-    """Run what was asked for and print one table each."""
-    args = arguments()
+    """Run what was asked for and print a table each."""
+    args, console = arguments(), Console()
     run.quiet_libraries()
     dtype = run.torch_dtype(args.precision, CPU)
-    console, results = Console(), []
+    if "generate" in args.what:
+        console.print(generation.bench(sampled(args, dtype)))
     if "train" in args.what:
-        shape = training.Shape(
-            base=args.base or training.SHAPE,
-            pixels=args.pixels,
-            batch_size=args.batch_size,
-            steps=args.steps,
-            precision=run.dtype_name(dtype),
-        )
-        console.print(training.compare(shape))
+        console.print(training.compare(trained(args, dtype)))
+    if "shards" in args.what:
+        with tempfile.TemporaryDirectory() as folder:
+            console.print(bench_shards(Path(folder)))
     if "memory" in args.what:
         for table in memory.tables(run.dtype_name(dtype)):
             console.print(table)
-    if "generate" in args.what:
-        results += bench_generate(bases.resolve(args.base or "mini"), dtype)
-    if "shards" in args.what:
-        with tempfile.TemporaryDirectory() as folder:
-            results += bench_shards(Path(folder))
-    if results:
-        table = Table("what", "plain", "ours", "ratio")
-        for name, plain, ours in results:
-            table.add_row(name, f"{plain:.2f}", f"{ours:.2f}", f"{ours / plain:.2f}")
-        console.print(table)
     console.print(f"{torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}")
+
+
+def sampled(args: argparse.Namespace, dtype: torch.dtype) -> generation.Setup:
+    """What `generate` measures."""
+    return generation.Setup(
+        base=args.base or "mini",
+        pixels=args.pixels,
+        rows=args.rows,
+        steps=args.sampling_steps,
+        compile=args.compile,
+        dtype=dtype,
+    )
+
+
+def trained(args: argparse.Namespace, dtype: torch.dtype) -> training.Shape:
+    """What `train` measures."""
+    return training.Shape(
+        base=args.base or released.RANDOM,
+        pixels=args.pixels,
+        batch_size=args.batch_size,
+        steps=args.steps,
+        precision=run.dtype_name(dtype),
+    )
 
 
 if __name__ == "__main__":

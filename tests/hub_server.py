@@ -1,4 +1,4 @@
-"""A local stand-in of the Hub's HTTP API, as far as creating a repository and committing to it go."""
+"""A local stand-in of the Hub's HTTP API: creating a repository, committing to it, fetching from it."""
 
 import base64
 import hashlib
@@ -69,13 +69,42 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def do_GET(self) -> None:
-        if self.path != "/api/whoami-v2":
+        if match := re.match(r"/api/(model|dataset)s/(.+)/tree/main", self.path):
+            self.tree(match[1], match[2])
+        elif "/resolve/" in self.path:
+            self.fetch(body=True)
+        elif self.path != "/api/whoami-v2":
             self.answer({"error": "not found"}, 404)
         elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer({"error": "Invalid user token"}, 401)
         else:
             auth = {"accessToken": {"role": self.server.role}}
             self.answer({"name": "mira", "orgs": [{"name": "lab"}], "auth": auth})
+
+    def do_HEAD(self) -> None:
+        self.fetch(body=False)
+
+    def tree(self, kind: str, repo: str) -> None:
+        there = {name: data for (k, r, name), data in self.server.files.items() if (k, r) == (kind, repo)}
+        entries = [
+            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for name, data in there.items()
+        ]
+        self.answer(entries if entries else {"error": "Repository not found"}, 200 if entries else 404)
+
+    def fetch(self, *, body: bool) -> None:
+        repo, _, name = self.path[1:].partition("/resolve/main/")
+        data = self.server.files.get(("model", repo, name))
+        if data is None:
+            self.answer({"error": "Entry not found"}, 404)
+            return
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", "1" * 40)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
 
     def do_POST(self) -> None:
         body = self.body()

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from finetune import lora
 from orchard import adapter, bases
 
 CPU = torch.device("cpu")
@@ -60,6 +61,33 @@ def kohya(found: dict[str, tuple[Tensor, Tensor]], alpha: float | None) -> dict[
         if alpha is not None:
             tensors[f"{name}.alpha"] = torch.tensor(alpha)
     return tensors
+
+
+def trained(out: Path, folder: Path, labels: list[str]) -> dict[str, str]:
+    """Files of this toolkit's own for the base in ``folder``, one a class, with visible weights."""
+    base = bases.resolve(str(folder))
+    for seed, label in enumerate(labels):
+        pipe = load(base)
+        for parameter in lora.inject(pipe.unet, RANK, RANK, seed):
+            torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(seed))
+        origin = adapter.Provenance(
+            base=str(folder),
+            base_digest=base.digest,
+            family="sd",
+            resolution=32,
+            classes=[label],
+            all_classes=labels,
+            prompt="a photo of {label}",
+            rank=RANK,
+            alpha=float(RANK),
+            steps=1,
+            seed=seed,
+            losses={},
+            trained_on=[f"{seed:064x}"],
+            data="test",
+        )
+        adapter.save(out / f"{label}.safetensors", pipe.unet, origin)
+    return {label: str(out / f"{label}.safetensors") for label in labels}
 
 
 def good(tmp_path: Path) -> adapter.Adapter:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pipelines
+import plans
 import pytest
 import single_files
 import torch
@@ -21,8 +22,6 @@ from finetune.network import Network
 from finetune.objective import PLAIN
 from generate.command import generate
 from generate.config import Generate
-from generate.plan import plan
-from generate.sampler import Sampler
 from generate.sources import jobs
 from orchard import bases, images, shards
 
@@ -243,33 +242,32 @@ def test_sd3_weighs_every_noise_level_alike(folders):
     ],
 )
 def test_an_image_is_the_same_at_every_batch_size(folders, name, scheduler):
-    rows = plan("apple", 3, 3, 4)[0].rows
-    found = [sampled(folders[name], rows, scheduler=scheduler, batch_size=size) for size in (1, 2)]
+    plan = plans.class_plan(count=3, seed=3)
+    found = [sampled(folders[name], plan, scheduler=scheduler, batch_size=size) for size in (1, 2)]
     assert max(np.abs(a - b).max() for a, b in zip(*found, strict=True)) <= 1
     assert np.abs(found[0][0] - found[0][1]).max() > 8
 
 
-def sampled(folder: Path, rows, *, scheduler="base", steps=3, guidance=2.0, batch_size=2) -> list[np.ndarray]:
+def sampled(folder: Path, plan, **options) -> list[np.ndarray]:
     _, pipe = load(folder)
-    sampler = Sampler(pipe, scheduler=scheduler, steps=steps, guidance=guidance, batch_size=batch_size)
-    return [np.asarray(picture, dtype=int) for picture in sampler.sample(rows, PROMPT)]
+    return plans.sampled(pipe, plan, **options)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("name", TINY)
 def test_a_row_is_what_the_stock_call_gives(folders, name, guidance):
-    rows = plan("apple", 2, 0, 4)[0].rows
+    plan = plans.class_plan(count=2)
     _, pipe = load(folders[name])
-    for row, ours in zip(rows, sampled(folders[name], rows, guidance=guidance), strict=True):
+    for row, ours in zip(plans.rows(plan), sampled(folders[name], plan, guidance=guidance), strict=True):
         generator = torch.Generator().manual_seed(row.seed)
         stock = pipe(PROMPT, generator=generator, num_inference_steps=3, guidance_scale=guidance).images[0]
         assert np.abs(np.asarray(stock, dtype=int) - ours).max() <= 1
 
 
 def test_both_flow_solvers_reach_the_same_image(folders):
-    rows = plan("apple", 1, 0, 4)[0].rows
-    (euler,) = sampled(folders["sd3"], rows, scheduler="euler", steps=200, batch_size=1)
-    (solver,) = sampled(folders["sd3"], rows, scheduler="dpmsolver++", steps=50, batch_size=1)
+    plan = plans.class_plan(count=1)
+    (euler,) = sampled(folders["sd3"], plan, scheduler="euler", steps=200, batch_size=1)
+    (solver,) = sampled(folders["sd3"], plan, scheduler="dpmsolver++", steps=50, batch_size=1)
     assert np.abs(euler - solver).max() <= 2
 
 

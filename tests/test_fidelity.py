@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from evaluate.fidelity import memorisation, nearest, sentence
+from evaluate.fidelity import memorisation, sentence
+from orchard.thumbnails import nearest
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -55,5 +56,5 @@ def test_planted_copies_are_counted_on_both_sides():
 def test_many_images_are_compared_in_pieces(monkeypatch):
     images = noise(9, 9)
     whole = nearest(images, images, same=True)
-    monkeypatch.setattr("evaluate.fidelity.CHUNK", 4)
+    monkeypatch.setattr("orchard.thumbnails.CHUNK", 4)
     assert nearest(images, images, same=True) == pytest.approx(whole, abs=1e-6)

@@ -3,17 +3,16 @@
 import json
 from pathlib import Path
 
+import loras as random_loras
 import numpy as np
 import pipelines
+import plans
 import pytest
 import torch
 
-from finetune import lora
 from generate.command import generate
 from generate.config import Generate
-from generate.plan import batches, plan, row
-from generate.sampler import Sampler
-from orchard import adapter, bases, shards
+from orchard import bases, shards
 
 CPU = torch.device("cpu")
 CLASSES = ["apple", "pear"]
@@ -26,34 +25,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def loras(tmp_path_factory, folder) -> dict[str, str]:
-    """An adapter with visible weights for each of two classes."""
-    base = bases.resolve(str(folder))
-    out = tmp_path_factory.mktemp("adapters")
-    for seed, name in enumerate(CLASSES):
-        pipe = bases.load(base, torch.float32, CPU)
-        for parameter in lora.inject(pipe.unet, 4, 4, seed):
-            torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(seed))
-        adapter.save(
-            out / f"{name}.safetensors",
-            pipe.unet,
-            adapter.Provenance(
-                base=str(folder),
-                base_digest=base.digest,
-                family="sd",
-                resolution=32,
-                classes=[name],
-                all_classes=CLASSES,
-                prompt="a photo of {label}",
-                rank=4,
-                alpha=4.0,
-                steps=1,
-                seed=seed,
-                losses={},
-                trained_on=[f"{seed:064x}"],
-                data="test",
-            ),
-        )
-    return {name: str(out / f"{name}.safetensors") for name in CLASSES}
+    """An adapter for each of two classes."""
+    return random_loras.trained(tmp_path_factory.mktemp("adapters"), folder, CLASSES)
 
 
 def run(loras: dict[str, str], output: Path, *names: str, **options) -> dict[tuple[str, int], bytes]:
@@ -75,33 +48,56 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_a_row_depends_on_seed_class_and_index_alone():
-    assert row("apple", 3, 0) == plan("apple", 10, 0, 4)[0].rows[3] == plan("apple", 4, 0, 256)[0].rows[3]
-    others = {row("apple", 3, 1).seed, row("pear", 3, 0).seed, row("apple", 2, 0).seed}
-    assert row("apple", 3, 0).seed not in others
+    wanted = plans.class_plan("apple", count=4).row(3)
+    assert wanted == plans.class_plan("apple", count=10).row(3)
+    assert wanted == next(next(plans.class_plan("apple", count=9).shards(256)).batches(4))[3]
+    others = (plans.class_plan("apple", seed=1).row(3), plans.class_plan("pear").row(3))
+    seeds = {row.seed for row in (*others, plans.class_plan("apple").row(2))}
+    assert len(seeds) == 3
+    assert wanted.seed not in seeds
 
 
 def test_a_larger_count_begins_with_the_smaller_one():
-    small, large = ([r for s in plan("apple", n, 0, 4) for r in s.rows] for n in (6, 11))
+    small, large = (plans.rows(plans.class_plan(count=n)) for n in (6, 11))
     assert large[:6] == small
-    assert [len(s.rows) for s in plan("apple", 11, 0, 4)] == [4, 4, 3]
+    assert [len(s.indices) for s in plans.class_plan(count=11).shards(4)] == [4, 4, 3]
 
 
 def test_batches_do_not_cross_a_shard():
-    assert [len(b) for b in batches(plan("apple", 5, 0, 5)[0].rows, 2)] == [2, 2, 1]
+    first, second = plans.class_plan(count=7).shards(5)
+    assert [[row.index for row in block] for block in first.batches(2)] == [[0, 1], [2, 3], [4]]
+    assert [[row.index for row in block] for block in second.batches(2)] == [[5, 6]]
+
+
+def test_a_shard_goes_on_at_the_batch_that_holds_its_first_missing_row():
+    (shard,) = plans.class_plan(count=7).shards(7, range(4, 7))
+    assert [[row.index for row in block] for block in shard.batches(3)] == [[3, 4, 5], [6]]
+
+
+def test_rows_that_are_missing_here_and_there_keep_their_places_in_their_batches():
+    first, second, _ = plans.class_plan(count=20).shards(8, np.array([1, 7, 12, 13, 21]))
+    assert [[row.index for row in block] for block in first.batches(3)] == [[0, 1], [6, 7]]
+    assert [[row.index for row in block] for block in second.batches(3)] == [[11, 12, 13]]
 
 
 @pytest.mark.parametrize("scheduler", ["dpmsolver++", "euler_a"])
 def test_an_image_is_the_same_at_every_batch_size(folder, scheduler):
-    rows = plan("apple", 4, 3, 4)[0].rows
     found = []
     for batch_size in (1, 2, 3):
         pipe = bases.load(bases.resolve(str(folder)), torch.float32, CPU)
-        sampler = Sampler(pipe, scheduler=scheduler, steps=3, guidance=2.0, batch_size=batch_size)
-        found.append([np.asarray(image, dtype=int) for image in sampler.sample(rows, "a photo of apple")])
+        plan = plans.class_plan(count=4, seed=3)
+        found.append(plans.sampled(pipe, plan, scheduler=scheduler, batch_size=batch_size))
     assert [len(images) for images in found] == [4, 4, 4]
     for other in found[1:]:
         assert max(np.abs(a - b).max() for a, b in zip(found[0], other, strict=True)) <= 1
     assert np.abs(found[0][0] - found[0][1]).max() > 8
+
+
+def test_denoising_ahead_of_the_decoder_changes_no_image(folder):
+    pipe = bases.load(bases.resolve(str(folder)), torch.float32, CPU)
+    plan = plans.class_plan(count=5)
+    alone, ahead = (plans.sampled(pipe, plan, depth=depth) for depth in (0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, ahead, strict=True))
 
 
 def test_a_row_is_what_stock_diffusers_gives(tmp_path, folder, loras):
@@ -171,19 +167,19 @@ def test_a_missing_shard_is_filled_with_its_own_rows(tmp_path, loras):
 
 
 def test_a_run_stopped_in_the_middle_goes_on(tmp_path, loras, monkeypatch):
-    write, calls = shards.write, []
+    store, calls = shards.store, []
 
     def stop_at_second(*arguments):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(*arguments)
+        store(*arguments)
 
-    monkeypatch.setattr(shards, "write", stop_at_second)
+    monkeypatch.setattr(shards, "store", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(loras, tmp_path / "s", "apple", count=10)
     assert not (tmp_path / "s" / "manifest.json").exists()
-    monkeypatch.setattr(shards, "write", write)
+    monkeypatch.setattr(shards, "store", store)
     assert run(loras, tmp_path / "s", "apple", count=10) == run(loras, tmp_path / "o", "apple", count=10)
 
 
@@ -242,7 +238,7 @@ def test_a_stopped_class_keeps_another_from_being_called_complete(tmp_path, lora
 
 
 def test_braces_in_a_prompt_stay_as_they_are(tmp_path, loras):
-    run(loras, tmp_path / "s", "apple", count=1, prompt="{label} {x} {")
+    run(loras, tmp_path / "s", "apple", count=1, prompt=("{label} {x} {",))
     assert shards.read(tmp_path / "s").photos[0].text == "apple {x} {"
 
 

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import hub_server
+import loras as random_loras
 import pipelines
 import pytest
 from conftest import ROOT
 from shell import GENERATE, TRAIN, command, refusal
 
-from orchard import hub
+from orchard import adapter, hub, shards
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,7 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         ("model", "README.md"),
         ("model", "apple.safetensors"),
         ("dataset", "README.md"),
+        ("dataset", "sheets/apple.png"),
         ("dataset", "data/train-apple-00000.parquet"),
         ("dataset", "data/train-apple-00001.parquet"),
         ("dataset", "manifest.json"),
@@ -104,3 +106,25 @@ def test_the_card_says_what_was_seen_and_how_to_load(base, tmp_path):
     assert "| apple.safetensors | apple | 4 |" in card
     assert 'load_lora_weights("apple.safetensors")' in card
     assert json.dumps(str(ROOT)) not in card
+
+
+def test_an_adapter_is_fetched_from_the_hub_once_and_then_sampled(base, tmp_path):
+    file = random_loras.trained(tmp_path, base, ["apple"])["apple"]
+    sample = (*GENERATE, "--count", 1, "--steps", 1, "--precision", "fp32")
+    cache = {"HF_HOME": str(tmp_path / "cache")}
+    with hub_server.serve() as server:
+        server.files["model", "mira/one", "apple.safetensors"] = Path(file).read_bytes()
+        here = server.environment | cache
+        command(tmp_path, *sample, "--lora", "mira/one", "--output", "a", **here)
+        server.files["model", "mira/two", "apple.safetensors"] = Path(file).read_bytes()
+        server.files["model", "mira/two", "pear.safetensors"] = b""
+        line = command(tmp_path, *sample, "--lora", "mira/two", code=2, **here).strip().splitlines()[-1]
+        assert "mira/two: has apple.safetensors, pear.safetensors; name one as mira/two:FILE" in line
+        line = command(tmp_path, *sample, "--lora", "mira/none", code=2, **here).strip().splitlines()[-1]
+        assert line.startswith("error: --lora mira/none: no such file here, nor could the Hub be asked")
+    # With the file named, the cache will do.
+    offline = cache | {"HF_HUB_OFFLINE": "1"}
+    command(tmp_path, *sample, "--lora", "mira/one:apple.safetensors:0.5", "--output", "b", **offline)
+    first, second = (shards.rows_of(shards.path_of(tmp_path / name, "apple", 0)) for name in ("a", "b"))
+    assert first[0]["lora"] == second[0]["lora"] == adapter.read(Path(file)).digest
+    assert first[0]["image"] != second[0]["image"]

@@ -27,4 +27,11 @@ def test_a_recipe_parses_with_the_command_in_its_head(path):
     assert len(kinds) == 1
     config = cli.parse(kinds[0], ["--config", str(path)], "test")
     for key, value in yaml.safe_load(path.read_text()).items():
-        assert getattr(config, key) == value
+        assert getattr(config, key) == _as_parsed(value)
+
+
+def _as_parsed(value):
+    """Lists become tuples, and sections tuples of ``name=value``."""
+    if isinstance(value, dict):
+        return tuple(f"{name}={one}" for name, values in value.items() for one in values)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,120 +1,94 @@
-"""Several processes and machines: what launch configs ask for, and a divided network."""
+"""Many rows, and several processes."""
 
-import re
-from types import SimpleNamespace
+import time
+import tracemalloc
 
-import numpy as np
+import launches
+import pictures
 import pipelines
 import pytest
-import torch
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
-from conftest import ROOT
-from safetensors.torch import load_file
-from shell import TWO, command
+import stub_sampler
+from stub_sampler import rows
 
-from finetune import devices, sharded
-from finetune.config import TrainLora
+from generate import folder as folders
+from orchard import shards
 
-CONFIGS = ROOT / "accelerate_configs"
-WORDS = ("finetune/train_lora.py", "--steps", "3")
+ROWS, SHARD = 100_000, 1_000
 
 
-def launched(name: str, *more: str) -> SimpleNamespace:
-    """What ``accelerate launch --config_file`` makes of a config file."""
-    options = ["--config_file", str(CONFIGS / f"{name}.yaml"), *more, *WORDS]
-    return _validate_launch_command(launch_command_parser().parse_args(options))[0]
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
-@pytest.mark.parametrize(
-    ("name", "processes", "machines", "precision"),
-    [
-        ("cpu", 1, 1, "no"),
-        ("gpu", 1, 1, "bf16"),
-        ("multi_gpu", 2, 1, "bf16"),
-        ("multi_node", 4, 2, "bf16"),
-        ("deepspeed_zero2", 2, 1, "bf16"),
-        ("fsdp", 2, 1, "bf16"),
-    ],
-)
-def test_a_launch_config_asks_for_these_processes(name, processes, machines, precision):
-    found = launched(name)
-    assert (found.num_processes, found.num_machines) == (processes, machines)
-    assert found.mixed_precision == precision
-    assert bool(found.cpu or found.use_cpu) is (name == "cpu")
-    assert found.multi_gpu is (name in ("multi_gpu", "multi_node"))
-    assert (found.use_deepspeed, found.use_fsdp) == (name == "deepspeed_zero2", name == "fsdp")
-    head = (CONFIGS / f"{name}.yaml").read_text()
-    assert re.search(rf"accelerate launch --config_file accelerate_configs/{name}\.yaml", head)
-
-
-def test_every_launch_config_is_tested():
-    names = {path.stem for path in CONFIGS.glob("*.yaml")}
-    assert names == {"cpu", "gpu", "multi_gpu", "multi_node", "deepspeed_zero2", "fsdp"}
-
-
-def test_a_machine_of_several_is_told_its_rank_and_where_the_first_one_is():
-    found = launched("multi_node", "--machine_rank", "1", "--main_process_ip", "10.0.0.1")
-    assert (found.machine_rank, found.main_process_ip, found.main_process_port) == (1, "10.0.0.1", 29500)
-
-
-def test_the_fsdp_config_divides_weights_and_reshards_them(monkeypatch):
-    for key, value in prepare_multi_gpu_env(launched("fsdp")).items():
-        monkeypatch.setenv(key, value)
-    plugin = FullyShardedDataParallelPlugin()
-    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
-    assert plugin.transformer_cls_names_to_wrap is None and not plugin.cpu_ram_efficient_loading
-
-
-def test_the_deepspeed_config_divides_optimiser_and_gradients():
-    found = launched("deepspeed_zero2")
-    assert (found.zero_stage, found.gradient_clipping) == (2, 1.0)
-    assert found.gradient_accumulation_steps == "auto"
-    assert (found.offload_optimizer_device, found.offload_param_device) == ("none", "none")
-    assert not found.zero3_init_flag
-
-
-def fake(plugin: DistributedType, **state) -> SimpleNamespace:
-    return SimpleNamespace(distributed_type=plugin, num_processes=2, state=SimpleNamespace(**state))
-
-
-def test_deepspeed_is_told_our_batch_sizes_and_refuses_checkpoints(refused):
-    plugin = SimpleNamespace(deepspeed_config={"gradient_accumulation_steps": "auto"})
-    config = TrainLora(batch_size=8, accumulation=4, save_every=0)
-    devices.fit_deepspeed(config, fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
-    assert plugin.deepspeed_config == {"gradient_accumulation_steps": 4, "train_micro_batch_size_per_gpu": 4}
-    with refused("--save_every 500", "DeepSpeed", "--save_every 0"):
-        devices.fit_deepspeed(TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
-    with refused("--ema_decay 0.9", "DeepSpeed"):
-        devices.fit_deepspeed(
-            TrainLora(save_every=0, ema_decay=0.9), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin)
-        )
-
-
-def test_a_plugin_that_keeps_the_base_trains_one_adapter_a_run(refused):
-    with refused("FSDP", "one adapter a run, not 3", "--joint"):
-        devices.require_jobs(fake(DistributedType.FSDP), 3)
-    devices.require_jobs(fake(DistributedType.FSDP), 1)
-    devices.require_jobs(fake(DistributedType.MULTI_GPU), 3)
-
-
-def test_without_shards_gathering_and_scattering_change_nothing():
-    value = {"a": [torch.arange(3)], "b": "x"}
-    assert sharded.gathered(value) == value
-    assert torch.equal(sharded.scattered(torch.arange(3), torch.zeros(3)), torch.arange(3))
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
 
 
 @pytest.mark.slow
-def test_a_network_divided_among_two_processes_learns_and_resumes_as_one_that_is_not(tmp_path):
-    base = pipelines.tiny(tmp_path / "base")
-    script = ROOT / "tests" / "divided.py"
-    for name, launcher in (("one", TWO[:1]), ("two", TWO)):
-        (tmp_path / name).mkdir()
-        command(ROOT, *launcher, script, base, tmp_path / name)
-    alone, divided, resumed = (
-        load_file(tmp_path / f"{name}.safetensors") for name in ("one/whole", "two/whole", "two/resumed")
-    )
-    for key, value in alone.items():
-        np.testing.assert_allclose(divided[key], value, atol=2e-5, err_msg=key)
-    assert all(torch.equal(resumed[key], value) for key, value in divided.items())
+def test_one_two_and_three_processes_screen_and_top_up_to_the_same_rows(tmp_path, base, photos):
+    options = {"base": str(base), "data": str(photos), "classes": ("apple", "pear"), "count": 20}
+    options |= {"batch_size": 4, "shard_size": 4, "precision": "fp32", "reject_limit": 4}
+    for number in (1, 2, 3):
+        output = {"output": str(tmp_path / str(number))}
+        assert launches.wait(launches.start(number, options | output, draw="unlucky")) == [0] * number
+    wanted = {split: rows(tmp_path / "1", split) for split in ("train", "rejected")}
+    assert len(wanted["train"]) == 40 and {r["reason"] for r in wanted["rejected"]} == {"flat", "duplicate"}
+    for number in ("2", "3"):
+        assert {split: rows(tmp_path / number, split) for split in wanted} == wanted
+
+
+@pytest.mark.slow
+def test_planning_and_resuming_100_000_rows_take_seconds_and_little_memory(
+    tmp_path, monkeypatch, base, photos
+):
+    options = {
+        "count": ROWS,
+        "shard_size": SHARD,
+        "screens": ("flat",),
+        "data": str(photos),
+        "batch_size": 50,
+    }
+    tracemalloc.start()
+    started = time.process_time()
+    stub_sampler.generate(monkeypatch, base, tmp_path / "s", dry_run=True, **options)
+    planning, planned = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    _fill(monkeypatch, base, tmp_path / "s", options)
+    shards.path_of(tmp_path / "s", "apple", 57).unlink()
+    tracemalloc.start()
+    started = time.process_time()
+    drawn = stub_sampler.generate(monkeypatch, base, tmp_path / "s", _small, **options)
+    resuming, resumed = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn == SHARD
+    assert shards.read_manifest(tmp_path / "s")["rows"] == {"apple": ROWS}
+    print(f"planning {planning:.1f} s, {planned / 1e6:.0f} MB")
+    print(f"resuming {resuming:.1f} s, {resumed / 1e6:.0f} MB")
+    assert planning < 10 and planned < 50e6
+    assert resuming < 30 and resumed < 50e6
+
+
+def _small(one):
+    return pictures.noise(one.seed, (8, 8))
+
+
+def _fill(monkeypatch, base, folder, options):
+    """Every shard of the plan with one and the same small picture, since it is not looked at."""
+    plans = []
+    gaps = folders.gaps
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "gaps", lambda where, planned: plans.extend(planned) or gaps(where, planned))
+        stub_sampler.generate(patch, base, folder, dry_run=True, **options)
+    data = pictures.encoded(_small(stub_sampler.row(0)))
+    for number in range(ROWS // SHARD):
+        numbers = range(number * SHARD, (number + 1) * SHARD)
+        shared = {
+            "image": {"bytes": data, "path": "x.png"},
+            "label": 0,
+            "prompt": "a",
+            "seed": 1,
+            "reason": "",
+        }
+        shards.store(folder, number, [shared | {"index": k} for k in numbers], plans[0].origin)

@@ -1,1 +1,1 @@
-"""The parts of scripts/benchmark.py that need a model of full size."""
+"""The parts of scripts/benchmark.py that need a module of their own."""

@@ -6,7 +6,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
-    DDIMScheduler,
+    PNDMScheduler,
     SD3Transformer2DModel,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -110,6 +110,8 @@ def _sd35_medium() -> dict[str, Any]:
     return {"transformer": denoiser, "vae": _autoencoder(16, False), **encoders, "text_encoder_3": third}
 
 
+RANDOM = "sd15-random"
+"""How benchmarks call `sd15`."""
 MODELS = {"sd15": _sd15, "sd21": _sd21, "sdxl": _sdxl, "sd35-medium": _sd35_medium}
 
 
@@ -119,13 +121,19 @@ def skeleton(name: str) -> dict[str, Any]:
         return MODELS[name]()
 
 
-def sd15(dtype: torch.dtype) -> tuple[Any, bases.Base]:
-    """A stock pipeline of Stable Diffusion 1.5's sizes on the CPU, and what our code knows of a base."""
+def sd15(dtype: torch.dtype, pixels: int = 512) -> tuple[Any, bases.Base]:
+    """A stock pipeline of Stable Diffusion 1.5's sizes on the CPU, and what our code knows of a base.
+
+    It samples images of ``pixels`` unless told otherwise, with the released model's scheduler.
+    """
     parts = {name: _filled(part, dtype) for name, part in skeleton("sd15").items()}
     tokenizer = CLIPTokenizer.from_pretrained(bases.EMBEDDED / "tokenizer", model_max_length=77)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    noise = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = PNDMScheduler(**noise, skip_prk_steps=True, steps_offset=1)
     options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = StableDiffusionPipeline(**parts, tokenizer=tokenizer, scheduler=scheduler, **options)
+    pipe.unet.register_to_config(sample_size=pixels // pipe.vae_scale_factor)
+    pipe.set_progress_bar_config(disable=True)
     shape = {"family": "sd", "resolution": 512, "cross_attention_dim": 768, "prediction_type": "epsilon"}
     return pipe, bases.Base(name="sd15", folder=bases.EMBEDDED, digest="random", **shape)
 

@@ -25,7 +25,6 @@ from finetune.objective import Objective
 from finetune.training import train_steps
 from orchard import bases, run
 
-SHAPE = "sd15-shape"
 PROMPT = "a photo of apple"
 IMAGES = 16
 GIB = 2**30
@@ -35,8 +34,8 @@ GIB = 2**30
 class Shape:
     """What is trained, and how long."""
 
-    base: str = SHAPE
-    """A base, or `SHAPE`."""
+    base: str = released.RANDOM
+    """A base, or `released.RANDOM`."""
     pixels: int = 256
     """Side of the images."""
     batch_size: int = 1
@@ -117,7 +116,7 @@ class Stopwatch:
 def _family(shape: Shape) -> Family:
     """The base's family on its loaded pipeline."""
     dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
-    if shape.base == SHAPE:
+    if shape.base == released.RANDOM:
         pipe, base = released.sd15(dtype)
     else:
         base = bases.resolve(shape.base)

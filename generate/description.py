@@ -1,0 +1,69 @@
+"""What a run is going to do, in lines for people."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from generate import limits
+from generate.config import Generate
+from generate.folder import Task
+from generate.plan import ClassPlan
+from generate.sources import Job
+from orchard.terminal import say
+
+MOST_PROMPTS, FIRST_ROWS = 12, 3
+
+
+def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: Sequence[Task]) -> None:
+    """Classes, sampler, screens and output, and a warning for each prompt that would be cut."""
+    for job in planned:
+        new = sum(task.lacking for task in tasks if task.job is job)
+        prompts = list(dict.fromkeys(job.plan.prompts))
+        said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
+        say(
+            console,
+            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.name}, "
+            f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
+        )
+        for prompt, words in limits.cut(job.base, prompts).items():
+            say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
+    settings = planned[0].settings
+    say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    if config.image_guidance:
+        say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
+    say(console, f"screens   {_screens(planned[0])}")
+    say(console, f"output    {config.output}, {config.shard_size} images a shard")
+
+
+def _screens(job: Job) -> str:
+    names = ", ".join(job.origin.arguments["screens"])
+    return f"{names}; rejected images are kept apart and replaced" if names else "none"
+
+
+def processes(console: Console, number: int, precision: str) -> None:
+    """Who does it, and in which arithmetic."""
+    say(console, f"processes {number}, each takes whole shards; precision {precision}")
+
+
+def rows(console: Console, planned: Sequence[Job]) -> None:
+    """The plan itself: how often each prompt comes, and the first rows with their seeds."""
+    for job in planned:
+        used = times(job.plan)
+        for prompt, number in used.most_common(MOST_PROMPTS):
+            say(console, f"prompt    {job.label}: {number} x {prompt!r}")
+        if len(used) > MOST_PROMPTS:
+            say(console, f"prompt    {job.label}: and {len(used) - MOST_PROMPTS} more")
+        for index in range(min(FIRST_ROWS, job.plan.count)):
+            row = job.plan.row(index)
+            guide = f", from {row.guide.path}" if row.guide else ""
+            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{guide}")
+
+
+def times(plan: ClassPlan) -> Counter[str]:
+    """How often each prompt is used."""
+    whole, rest = divmod(plan.count, len(plan.prompts))
+    found = Counter(dict.fromkeys(plan.prompts, 0))
+    for place, prompt in enumerate(plan.prompts):
+        found[prompt] += whole + (place < rest)
+    return found

@@ -1,0 +1,35 @@
+"""What an image file says of itself where image tools read it: that it is synthetic, and how it was made."""
+
+import io
+from xml.sax.saxutils import quoteattr
+
+from PIL import Image, PngImagePlugin
+
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+"""IPTC's term for what a model trained on sampled content has made."""
+CHUNK = "XML:com.adobe.xmp"
+PACKET = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about=""
+ xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ xmlns:orchard="urn:orchard:sample"
+ Iptc4xmpExt:DigitalSourceType={source}
+ Iptc4xmpExt:AIPromptInformation={prompt}
+ Iptc4xmpExt:AISystemUsed={system}{seed}/>
+</rdf:RDF>
+</x:xmpmeta>"""
+
+
+def png(image: Image.Image, *, prompt: str, system: str, seed: int | None = None) -> bytes:
+    """The image as a PNG file with XMP: IPTC's digital source type, prompt and system, and the seed."""
+    packet = PACKET.format(
+        source=quoteattr(SOURCE_TYPE),
+        prompt=quoteattr(prompt),
+        system=quoteattr(system),
+        seed="" if seed is None else f'\n orchard:seed="{seed}"',
+    )
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt(CHUNK, packet)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()

@@ -1,0 +1,68 @@
+"""The synthetic set on disk: Parquet shards that describe themselves, and a manifest that comes last.
+
+Each shard carries the arguments of its class in its own schema metadata, so an interrupted run needs
+nothing but the folder to go on, and the manifest is a pure function of the shards. What the screens
+rejected lies in shards of its own: a row's index says which shard it belongs to, its reason which split.
+"""
+
+from orchard.images import TRAIN
+from orchard.shards.files import (
+    MARKS,
+    NAME,
+    REJECTED,
+    Shard,
+    columns,
+    existing,
+    features,
+    given_up,
+    is_synthetic,
+    load,
+    path_of,
+    require_same,
+    rows_of,
+    store,
+    write,
+)
+from orchard.shards.manifest import (
+    GENERATOR,
+    MANIFEST,
+    asked,
+    ledger,
+    manifest_of,
+    read_manifest,
+    require_complete,
+    write_manifest,
+)
+from orchard.shards.origin import KEY, SCHEMA, Origin
+from orchard.shards.reading import read
+
+__all__ = [
+    "GENERATOR",
+    "KEY",
+    "MANIFEST",
+    "MARKS",
+    "NAME",
+    "REJECTED",
+    "SCHEMA",
+    "TRAIN",
+    "Origin",
+    "Shard",
+    "asked",
+    "columns",
+    "existing",
+    "features",
+    "given_up",
+    "is_synthetic",
+    "ledger",
+    "load",
+    "manifest_of",
+    "path_of",
+    "read",
+    "read_manifest",
+    "require_complete",
+    "require_same",
+    "rows_of",
+    "store",
+    "write",
+    "write_manifest",
+]

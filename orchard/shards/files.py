@@ -1,0 +1,191 @@
+"""One shard a file: write, list, read."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchard import storage
+from orchard.errors import UserError
+from orchard.images import TRAIN
+from orchard.run import file_name, whole_file
+from orchard.shards import origin as origins
+from orchard.shards.origin import KEY, Origin
+
+REJECTED = "rejected"
+MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
+"""Columns that only a synthetic set has."""
+NAME = re.compile(rf"^(?P<split>{TRAIN}|{REJECTED})-(?P<label>.+)-(?P<number>\d{{5}})\.parquet$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file that is there: its origin and number of rows."""
+
+    path: Path
+    number: int
+    rows: int
+    origin: Origin
+
+
+def features(classes: Sequence[str]) -> Any:
+    """The columns of a shard, as `datasets.Features`."""
+    from datasets import ClassLabel, Features, Image, Value
+
+    return Features(
+        image=Image(),
+        label=ClassLabel(names=list(classes)),
+        prompt=Value("string"),
+        seed=Value("int64"),
+        index=Value("int32"),
+        attempt=Value("int32"),
+        guide=Value("string"),
+        steps=Value("int32"),
+        guidance=Value("float32"),
+        scheduler=Value("string"),
+        lora=Value("string"),
+        base=Value("string"),
+        contrast=Value("float32"),
+        phash=Value("string"),
+        nearest_train=Value("float32"),
+        class_margin=Value("float32"),
+        reason=Value("string"),
+        score=Value("float32"),
+    )
+
+
+def path_of(folder: Path, label: str, number: int, split: str = TRAIN) -> Path:
+    """``data/train-apple-00000.parquet``; class names are made safe for a file name."""
+    return folder / "data" / f"{split}-{file_name(label)}-{number:05d}.parquet"
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
+    """Write rows whose ``image`` is ``{"bytes": png, "path": name}``, whole or not at all.
+
+    Columns of the screens may be missing: null then, as where a screen was not used.
+    """
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    columns = features(origin.classes)
+    table = Dataset.from_list(
+        [{name: row.get(name) for name in columns} for row in rows], features=columns
+    ).data.table
+    metadata = {**(table.schema.metadata or {}), KEY: origin.encoded()}
+    with whole_file(path) as aside:
+        pq.write_table(table.replace_schema_metadata(metadata), aside)
+
+
+def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
+    """Write shard ``number`` of a class: rows with a reason to the rejected split, the others to train.
+
+    Rows are only ever moved to the rejected split, and are there before they leave the other one: whatever
+    stops a run in between, none is lost, and `load` knows where one belongs that stands in both.
+    """
+    for split in (REJECTED, TRAIN):
+        part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
+        path = path_of(folder, origin.label, number, split)
+        if not part:
+            path.unlink(missing_ok=True)
+        elif [row["index"] for row in part] != _indices(path):
+            write(path, part, origin)
+
+
+def _indices(path: Path) -> list[int]:
+    return columns(path, "index")["index"].to_pylist() if path.is_file() else []
+
+
+def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:
+    """The rows of both splits of one shard, by index."""
+    found: dict[int, dict[str, Any]] = {}
+    for split in (TRAIN, REJECTED):
+        path = path_of(folder, label, number, split)
+        if path.is_file():
+            found |= {row["index"]: row for row in rows_of(path)}
+    return [found[index] for index in sorted(found)]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of one file, images as ``{"bytes", "path"}``, label as its number."""
+    import pyarrow.parquet as pq
+
+    with _named(path), path.open("rb") as file:
+        return pq.read_table(file).to_pylist()
+
+
+def columns(path: Path, *names: str) -> Any:
+    """A `pyarrow.Table` of these columns of one file alone; the images are not read."""
+    import pyarrow.parquet as pq
+
+    with _named(path), path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns=list(names))
+
+
+def given_up(shard: Shard) -> int:
+    """How many images were sampled for its rows and not taken."""
+    import pyarrow.compute as pc
+
+    return pc.sum(columns(shard.path, "attempt")["attempt"]).as_py() or 0
+
+
+def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
+    """Every shard of one split in the folder, from its footer alone.
+
+    Raises:
+        UserError: a file that cannot be read or was not written by this toolkit.
+    """
+    pattern = f"{split}-*.parquet"
+    if storage.is_local(folder):
+        paths = list((folder / "data").glob(pattern))
+    else:
+        storage.refresh(folder)
+        with storage.reached(folder):
+            paths = list((folder / "data").glob(pattern))
+    return [_shard(path) for path in sorted(paths, key=str)]
+
+
+def _shard(path: Path) -> Shard:
+    import pyarrow.parquet as pq
+
+    match = NAME.match(path.name)
+    with _named(path), path.open("rb") as file:
+        footer = pq.read_metadata(file)
+        origin = origins.decoded(footer.metadata[KEY])
+    if match is None:
+        raise UserError(f"{path}: not a shard's name; move it elsewhere")
+    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, origin=origin)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file raises into a `UserError` that names it."""
+    import pyarrow
+
+    try:
+        yield
+    except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a whole shard ({error}); delete it and run generate again") from None
+
+
+def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:
+    """Raise `UserError` with the difference when the folder holds other rows than ``wanted``."""
+    for shard in found:
+        origins.require_same(shard.origin, wanted, folder)
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether generate wrote the folder, complete or not: a stopped run must not pass for real images."""
+    return any(KEY in _schema_metadata(path) for path in folder.rglob("*.parquet"))
+
+
+def _schema_metadata(path: Path) -> Mapping[bytes, bytes]:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            return pq.read_schema(file).metadata or {}
+    except (OSError, pyarrow.ArrowException):
+        return {}

@@ -1,0 +1,115 @@
+"""The manifest: what a complete synthetic set holds, and which real images had a part in it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchard import storage
+from orchard.errors import UserError
+from orchard.run import file_hash, write_json
+from orchard.shards.files import REJECTED, Shard, columns, existing
+from orchard.shards.origin import SCHEMA, Origin
+
+MANIFEST = "manifest.json"
+GENERATOR = "generator"
+
+
+def asked(found: Iterable[Shard]) -> dict[str, int]:
+    """Images that each class was asked for, at most: a run may have asked for fewer than one before it."""
+    counts: dict[str, int] = {}
+    for shard in found:
+        counts[shard.origin.label] = max(counts.get(shard.origin.label, 0), shard.origin.count)
+    return counts
+
+
+def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
+    """Rows a class; raise `UserError` when a class has fewer than were asked for."""
+    rows: Counter[str] = Counter()
+    for shard in found:
+        rows[shard.origin.label] += shard.rows
+    wanted = asked(found)
+    for label, there in rows.items():
+        if there < wanted[label]:
+            raise UserError(
+                f"{folder}: {label} has {there} of {wanted[label]} images, from a run that was stopped; "
+                f"run the command for {label} again, then this one"
+            )
+    return dict(rows)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of the shards that are there; they have to be complete."""
+    shards, rejected = existing(folder), existing(folder, REJECTED)
+    origins = {shard.origin.label: shard.origin for shard in shards}
+    rows = require_complete(shards, folder)
+    seen = {digest for origin in origins.values() for digest in origin.trained_on or ()}
+    return {
+        "schema": SCHEMA,
+        "classes": shards[0].origin.classes,
+        "rows": rows,
+        "rejected": _reasons(rejected),
+        "arguments": {label: origin.arguments for label, origin in origins.items()},
+        "versions": {label: origin.versions for label, origin in origins.items()},
+        "trained_on": sorted(seen),
+        "unknown_ledger": sorted(label for label, origin in origins.items() if origin.trained_on is None),
+        "screened_with": _screened_with(origins.values()),
+        "files": [_entry(shard) for shard in shards],
+        "rejected_files": [_entry(shard) for shard in rejected],
+    }
+
+
+def _entry(shard: Shard) -> dict[str, Any]:
+    return {"name": f"data/{shard.path.name}", "rows": shard.rows, "sha256": file_hash(shard.path)}
+
+
+def _reasons(rejected: Iterable[Shard]) -> dict[str, dict[str, int]]:
+    """Class -> reason -> number of images."""
+    found: dict[str, Counter[str]] = {}
+    for shard in rejected:
+        reasons = Counter(columns(shard.path, "reason")["reason"].to_pylist())
+        found.setdefault(shard.origin.label, Counter()).update(reasons)
+    return {label: dict(sorted(reasons.items())) for label, reasons in found.items()}
+
+
+def _screened_with(origins: Iterable[Origin]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for origin in origins:
+        for screen, digests in origin.screened_with.items():
+            found.setdefault(screen, set()).update(digests)
+    return {screen: sorted(digests) for screen, digests in sorted(found.items())}
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it, last of all: its presence means that the set is complete."""
+    write_json(folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a complete synthetic set; schema 1 says nothing of screens.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    if storage.is_local(folder) and not folder.is_dir():
+        raise UserError(f"--synthetic {folder}: no such folder; python -m generate writes one")
+    if not path.is_file():
+        raise UserError(f"{folder}: no {MANIFEST}, so not complete; run the same generate command again")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["schema"] > SCHEMA:
+            raise UserError(f"{path}: written by a newer version; update this toolkit")
+        missing = [key for key in ("classes", "rows", "trained_on", "files") if key not in manifest]
+        if missing:
+            raise UserError(f"{path}: no {', '.join(missing)} in it; run generate again")
+        return {"rejected": {}, "rejected_files": [], "screened_with": {}} | manifest
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run generate again") from None
+
+
+def ledger(manifest: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Who has seen real images -> their SHA-256: the generator, and each screen that compares with some."""
+    screens = {f"screen {name}": frozenset(seen) for name, seen in manifest["screened_with"].items()}
+    return {GENERATOR: frozenset(manifest["trained_on"]), **screens}

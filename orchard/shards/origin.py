@@ -1,0 +1,68 @@
+"""What all rows of one class have in common, as every shard's schema metadata says it."""
+
+import functools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchard.errors import UserError
+from orchard.run import differences
+
+SCHEMA = 2
+KEY = b"orchard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the rows of a class come from; two origins that differ may not share a folder."""
+
+    label: str
+    classes: list[str]
+    """The whole class list of the real set."""
+    arguments: dict[str, Any]
+    """Everything that decides the pixels of row k, and whether it is kept."""
+    trained_on: list[str] | None
+    """SHA-256 of the real images that the generator has been tuned on; None when it is not known."""
+    versions: dict[str, str]
+    count: int
+    """Images asked for; fewer rows than this mean that a run was stopped."""
+    screened_with: dict[str, list[str]] = field(default_factory=dict)
+    """Screen -> SHA-256 of the real images that it has seen."""
+    schema: int = SCHEMA
+
+    def encoded(self) -> bytes:
+        """The origin as schema metadata."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+@functools.lru_cache(maxsize=64)
+def decoded(metadata: bytes) -> Origin:
+    """The origin that schema metadata hold; equal ones, such as a class's shards have, are one object."""
+    value = json.loads(metadata)
+    if value["schema"] > SCHEMA:
+        raise ValueError("written by a newer version; update this toolkit")
+    return Origin(**value)
+
+
+def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
+    """Raise `UserError` with the difference when rows of the two may not stand in one folder."""
+    if origin.classes != wanted.classes:
+        raise UserError(
+            f"--output {folder}: its class list is {', '.join(origin.classes)}, not "
+            f"{', '.join(wanted.classes)}; choose another --output"
+        )
+    if origin.schema != wanted.schema:
+        raise UserError(
+            f"--output {folder}: an older version wrote it, with other columns; choose another --output"
+        )
+    if origin.label != wanted.label:
+        return
+    # Older shards do not say the scale; the LoRA's hash stands for it.
+    unsaid: dict[str, Any] = {"lora_scale": wanted.arguments.get("lora_scale"), "screens": {}}
+    changes = differences(unsaid | origin.arguments, {"screens": {}} | wanted.arguments)
+    if changes:
+        raise UserError(
+            f"--output {folder}: {wanted.label} is there with {changes}; "
+            "choose another --output or the same arguments"
+        )

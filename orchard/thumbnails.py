@@ -1,0 +1,58 @@
+"""How near two images are: the correlation of their thumbnails."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+SIDE = 32
+"""Pixels of a thumbnail's side."""
+QUANTILE = 0.01
+CHUNK = 1024
+
+
+def closest_share(images: np.ndarray) -> float:
+    """(N, S, S, 3) uint8, N >= 2 -> the distance below which an image counts as a copy of one of these.
+
+    It is the 1% quantile of the images' distances to their own nearest neighbour (`nearest`): what is nearer
+    than that would be one of the closest pairs in a hundred among the images themselves.
+    """
+    assert len(images) >= 2, len(images)
+    return float(np.quantile(nearest(images, images, same=True), QUANTILE))
+
+
+def nearest(queries: np.ndarray, references: np.ndarray, *, same: bool = False) -> np.ndarray:
+    """(N, S, S, 3), (M, S, S, 3) uint8 -> (N,) distance of each query to its nearest reference, 0 to 2.
+
+    ``same``: both are one set, and an image is not its own neighbour.
+    """
+    return References(references).nearest(queries, same=same)
+
+
+class References:
+    """(M, S, S, 3) uint8 images that others are compared with.
+
+    The distance is 1 - the correlation of the RGB values, the smaller one of the reference and its mirror
+    image, so that neither brightness nor contrast hides a copy.
+    """
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.both = np.stack([_rows(images), _rows(images[:, :, ::-1])])
+
+    def nearest(self, queries: np.ndarray, *, same: bool = False) -> np.ndarray:
+        """As the function of this name."""
+        return np.concatenate(list(self._chunks(_rows(queries), same)))
+
+    def _chunks(self, queries: np.ndarray, same: bool) -> Iterator[np.ndarray]:
+        for start in range(0, len(queries), CHUNK):
+            rows = queries[start : start + CHUNK]
+            alike = (self.both @ rows.T).max(axis=0).T
+            if same:
+                alike[np.arange(len(rows)), start + np.arange(len(rows))] = -np.inf
+            yield 1 - alike.max(axis=1)
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    """(N, S, S, 3) uint8 -> (N, 3 S S) float32 rows of mean 0 and length 1; flat images give zeros."""
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

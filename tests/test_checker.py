@@ -1,0 +1,213 @@
+"""What the base's safety checker flags, and images of one colour, never become data."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pipelines
+import plans
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+from shell import GENERATE, command
+from transformers import BatchFeature, CLIPConfig, CLIPImageProcessor
+
+from generate import decoder, screens
+from generate.command import generate
+from generate.config import Generate
+from generate.sampler import Sampler
+from orchard import bases, checker, shards
+from orchard.images import decode
+
+NEVER, ALWAYS = 2.0, -2.0
+"""Thresholds that no cosine reaches, or every one does."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+class Stub(torch.nn.Module):
+    """Flags the images whose numbers, counted over all calls, are in ``flagged``, and blackens them."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, flagged) -> None:
+        super().__init__()
+        self.flagged, self.seen = flagged, 0
+
+    def forward(self, images, clip_input):
+        flags = [number in self.flagged for number in range(self.seen, self.seen + len(images))]
+        self.seen += len(images)
+        for image, flag in zip(images, flags, strict=True):
+            if flag:
+                image.zero_()
+        return images, flags
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """``stub({1})``: every base now has a checker that flags the second image."""
+
+    def install(flagged) -> None:
+        def add(pipe, base) -> None:
+            def prepared(images, return_tensors):
+                return BatchFeature({"pixel_values": torch.zeros(len(images), 3, 8, 8)})
+
+            pipe.register_modules(safety_checker=Stub(flagged))
+            pipe.feature_extractor = prepared
+
+        monkeypatch.setattr(checker, "add", add)
+
+    return install
+
+
+def run(folder: Path, output: Path, **options) -> list[dict]:
+    """Four apples in one batch."""
+    usual = {"count": 4, "batch_size": 4, "steps": 2, "precision": "fp32", "data": "demo"}
+    config = usual | {"classes": ("apple",), "base": str(folder), "output": output} | options
+    generate(Generate(**config))
+    return shards.rows_of(shards.path_of(output, "apple", 0))
+
+
+def pixels(row: dict) -> np.ndarray:
+    return np.asarray(decode(row["image"]["bytes"], "row"), dtype=int)
+
+
+def test_a_flagged_image_is_replaced_by_one_of_another_seed(tmp_path, folder, stub, capsys):
+    untouched = run(folder, tmp_path / "plain")
+    stub({1})
+    rows = run(folder, tmp_path / "s")
+    assert [row["attempt"] for row in rows] == [0, 1, 0, 0]
+    assert rows[0] == untouched[0]
+    assert rows[2:] == untouched[2:]
+    assert rows[1]["seed"] == plans.class_plan("apple").row(1).again().seed != untouched[1]["seed"]
+    assert all(pixels(row).max() > 0 for row in rows)
+    assert "asked 4, written 4, flagged 1, rejected 0" in capsys.readouterr().out
+    pipe = stock(folder)
+    generator = torch.Generator().manual_seed(rows[1]["seed"])
+    image = pipe(rows[1]["prompt"], generator=generator, num_inference_steps=2, guidance_scale=2.0).images[0]
+    assert np.abs(np.asarray(image, dtype=int) - pixels(rows[1])).max() <= 1
+
+
+def stock(folder: Path):
+    from diffusers import DPMSolverMultistepScheduler
+
+    pipe = bases.load(bases.resolve(str(folder)), torch.float32, torch.device("cpu"))
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    return pipe
+
+
+def test_a_row_may_be_flagged_several_times(tmp_path, folder, stub):
+    # Image 1 of the first batch; then of the batch that is filled up with it all four, and again none.
+    stub({1, 4, 5, 6, 7})
+    assert [row["attempt"] for row in run(folder, tmp_path / "s")] == [0, 2, 0, 0]
+
+
+def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
+    tmp_path, folder, stub, monkeypatch, capsys
+):
+    # The second image and the first one of the row that comes in the place of the third, which is flat.
+    stub({1, 8})
+    contrasts = iter([50, 50, 1, 50, 50])
+    monkeypatch.setattr(screens, "contrast", lambda image, label: next(contrasts))
+    rows = run(folder, tmp_path / "s", screens=("flat",))
+    assert [(row["index"], row["attempt"]) for row in rows] == [(0, 0), (1, 1), (3, 0), (4, 1)]
+    assert rows[3]["seed"] == plans.class_plan("apple").row(4).again().seed
+    (rejected,) = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0, shards.REJECTED))
+    assert (rejected["index"], rejected["reason"], rejected["score"]) == (2, "flat", 1)
+    assert "asked 4, written 4, flagged 2, rejected 1" in capsys.readouterr().out
+
+
+def test_when_every_image_is_flagged_the_run_stops_and_writes_nothing(tmp_path, folder, stub, refused):
+    stub(range(10**6))
+    with refused(
+        "apple image 0",
+        "flagged by the safety checker with 3 seeds",
+        "asked 4, written 0, flagged 9, rejected 0",
+    ):
+        run(folder, tmp_path / "s", attempts=3)
+    assert not list((tmp_path / "s").rglob("*.parquet"))
+    assert not (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_an_image_of_one_colour_is_sampled_again(folder, monkeypatch):
+    pipe = stock(folder)
+    decoded, calls = pipe.vae.decode, []
+
+    def flat_at_first(latents, **options):
+        (found,) = decoded(latents, **options)
+        calls.append(len(found))
+        if len(calls) == 1:
+            found[2] = 0.3
+        return (found,)
+
+    monkeypatch.setattr(pipe.vae, "decode", flat_at_first)
+    plan = plans.class_plan(count=4)
+    sampler = Sampler(pipe, plans.settings(), batch_size=4, attempts=2)
+    rows = [row for row, _ in sampler.sample(next(plan.shards(4)).batches(4))]
+    assert [row.attempt for row in rows] == [0, 0, 1, 0]
+
+
+def test_latents_that_are_not_numbers_never_become_images(folder, refused):
+    pipe = stock(folder)
+    (one,) = decoder.decode(pipe, torch.full((1, 4, 16, 16), float("nan")))
+    assert one.fault == decoder.FLAT
+    torch.nn.init.constant_(pipe.unet.conv_out.bias, float("nan"))
+    sampler = Sampler(pipe, plans.settings(), batch_size=2, attempts=2)
+    with refused("apple image 0", "of one colour with 2 seeds", "--precision fp32"):
+        list(sampler.sample(next(plans.class_plan().shards(4)).batches(2)))
+
+
+@pytest.mark.parametrize(("make", "wanted"), [(pipelines.tiny, "float16"), (pipelines.tiny_sdxl, "float32")])
+def test_the_autoencoder_that_overflows_in_half_precision_decodes_in_single(tmp_path, make, wanted):
+    pipe = bases.load(bases.resolve(str(make(tmp_path))), torch.float16, torch.device("cpu"))
+    (one,) = decoder.decode(pipe, torch.randn(1, 4, 16, 16, dtype=torch.float16))
+    assert str(pipe.vae.dtype) == f"torch.{wanted}"
+    assert one.fault is None
+
+
+def with_checker(folder: Path, copy: Path, threshold: float) -> Path:
+    """A copy of the base that has a small safety checker of the stock class."""
+    shutil.copytree(folder, copy)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = sizes | {"image_size": 16, "patch_size": 8}
+    one = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config=sizes, projection_dim=8))
+    torch.nn.init.constant_(one.concept_embeds_weights, threshold)
+    torch.nn.init.constant_(one.special_care_embeds_weights, NEVER)
+    one.save_pretrained(copy / "safety_checker")
+    CLIPImageProcessor(size=16, crop_size=16).save_pretrained(copy / "feature_extractor")
+    index = json.loads((copy / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    return copy
+
+
+def test_the_checker_of_a_base_is_loaded_with_it_and_decides(tmp_path, folder, refused):
+    lenient = with_checker(folder, tmp_path / "lenient", NEVER)
+    rows = run(lenient, tmp_path / "a", count=2, batch_size=2)
+    assert [row["attempt"] for row in rows] == [0, 0]
+    strict = with_checker(folder, tmp_path / "strict", ALWAYS)
+    with refused("flagged by the safety checker with 5 seeds", "--no_safety_checker"):
+        run(strict, tmp_path / "b", count=2, batch_size=2)
+    unchecked = run(strict, tmp_path / "c", count=2, batch_size=2, safety_checker=False)
+    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(unchecked, rows, strict=True))
+
+
+def test_a_checker_that_is_named_but_not_there_is_refused(tmp_path, folder, refused):
+    base = with_checker(folder, tmp_path / "broken", NEVER)
+    (base / "safety_checker" / "model.safetensors").unlink()
+    with refused("safety checker cannot be read", "--no_safety_checker"):
+        run(base, tmp_path / "s")
+
+
+def test_a_run_whose_images_are_all_flagged_ends_in_an_error(tmp_path, folder):
+    base = with_checker(folder, tmp_path / "strict", ALWAYS)
+    words = ("--base", base, "--data", "demo", "--classes", "apple", "--count", 2, "--steps", 1)
+    output = command(tmp_path, *GENERATE, *words, "--precision", "fp32", "--batch_size", 2, code=2)
+    assert "Traceback" not in output
+    assert output.strip().splitlines()[-1].startswith("error: apple image 0 is flagged")
+    assert "asked 2, written 0, flagged 9, rejected 0" in output

@@ -1,0 +1,280 @@
+"""Screens: what they reject, what takes its place, and that the outcome depends on the plan alone."""
+
+import contextlib
+import json
+
+import numpy as np
+import pictures
+import pipelines
+import pytest
+import stub_sampler
+from PIL import Image
+from stub_sampler import FLAT, indices, noise, row, rows, unlucky
+
+from generate import duplicates, screens
+from generate.config import Generate
+from generate.sources import jobs
+from orchard import shards
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
+
+
+@pytest.fixture
+def generate(monkeypatch, base, photos):
+    """Run the command with a drawing function on the noise photos."""
+
+    def run(output, draw=noise, **options):
+        return stub_sampler.generate(monkeypatch, base, output, draw, **{"data": str(photos), **options})
+
+    return run
+
+
+def flat_at(*numbers):
+    return lambda row: FLAT if row.index in numbers else noise(row)
+
+
+def test_a_flat_image_is_kept_apart_and_replaced_by_the_next_number(tmp_path, generate):
+    generate(tmp_path / "s", flat_at(3, 10))
+    assert indices(tmp_path / "s") == [0, 1, 2, 4, 5, 6, 7, 8, 9, 11]
+    rejected = rows(tmp_path / "s", "rejected")
+    assert [(r["index"], r["reason"], r["score"]) for r in rejected] == [(3, "flat", 0), (10, "flat", 0)]
+    assert all(r["reason"] == "" and r["score"] is None for r in rows(tmp_path / "s"))
+    assert rows(tmp_path / "s")[0]["contrast"] == pytest.approx(
+        np.asarray(noise(row(0)).convert("L")).std(), rel=1e-5
+    )
+
+
+def test_of_near_duplicates_the_first_stays(tmp_path, generate):
+    def draw(one):
+        if one.index in (5, 9):  # the same picture, brighter and in another size
+            return noise(row(2)).resize((64, 64)).resize((32, 32)).point(lambda v: min(255, v + 9))
+        return noise(one)
+
+    generate(tmp_path / "s", draw)
+    assert indices(tmp_path / "s") == [0, 1, 2, 3, 4, 6, 7, 8, 10, 11]
+    found = rows(tmp_path / "s", "rejected")
+    assert [(r["index"], r["reason"]) for r in found] == [(5, "duplicate"), (9, "duplicate")]
+    assert all(0 <= r["score"] <= duplicates.BITS for r in found)
+
+
+def test_duplicates_are_searched_within_a_class(tmp_path, generate):
+    generate(tmp_path / "s", lambda one: noise(row(one.index)), classes=("apple", "pear"))
+    assert indices(tmp_path / "s") == [*range(10), *range(10)]
+
+
+def test_a_verdict_on_duplicates_depends_on_earlier_images_alone():
+    generator = np.random.default_rng(0)
+    centres = generator.integers(0, 2**63, 30, dtype=np.uint64)
+    flips = np.uint64(1) << generator.integers(0, 64, (400, 3)).astype(np.uint64)
+    numbers = centres[generator.integers(0, 30, 400)] ^ np.bitwise_xor.reduce(flips, axis=1)
+    found = duplicates.find(numbers)
+    staying: list[int] = []
+    for place, number in enumerate(numbers):  # by the definition, one pair after the other
+        if all(bin(int(number) ^ int(numbers[other])).count("1") > duplicates.BITS for other in staying):
+            staying.append(place)
+    assert sorted(set(range(400)) - set(found)) == staying
+    assert 30 <= len(staying) < 300
+    assert {k: v for k, v in found.items() if k < 100} == duplicates.find(numbers[:100])
+
+
+def test_a_copy_of_a_training_image_is_rejected_and_test_images_stay_unseen(tmp_path, generate, photos):
+    def draw(one):
+        path = {2: "train/pear/1.png", 4: "test/apple/1.png"}.get(one.index)
+        if path is None:
+            return noise(one)
+        return Image.open(photos / path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((32, 32))
+
+    generate(tmp_path / "s", draw, screens=("memorised",))
+    found = rows(tmp_path / "s", "rejected")
+    assert [(r["index"], r["reason"]) for r in found] == [(2, "memorised")]
+    # Enlarging the copy and reducing it again blurs it a little; noise is about 1 away.
+    assert found[0]["score"] < 0.1 < 0.5 < rows(tmp_path / "s")[0]["nearest_train"]
+    seen = set(json.loads((tmp_path / "s" / "manifest.json").read_text())["screened_with"]["memorised"])
+    files = {split: {shards_hash(p) for p in (photos / split).rglob("*.png")} for split in ("train", "test")}
+    assert seen == files["train"] and not seen & files["test"]
+
+
+def shards_hash(path):
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """Tells dark images (apple) from bright ones (pear); trained by the command on such a set."""
+    from classify.command import classify
+    from classify.config import Classify
+
+    folder = tmp_path_factory.mktemp("classifier")
+    files = {
+        f"photos/{split}/{name}/{i}.png": pictures.encoded(shaded(first + i, name == "pear"))
+        for first, split in ((0, "train"), (100, "test"))
+        for name in ("apple", "pear")
+        for i in range(8)
+    }
+    data = str(pictures.write(folder, files) / "photos")
+    options = {"size": 32, "steps": 30, "batch_size": 8, "precision": "fp32"}
+    classify(Classify(train=data, test=data, output=folder / "c", **options))
+    return folder
+
+
+def shaded(seed, bright):
+    return pictures.noise(seed, (32, 32)).point(lambda v: v // 4 + 190 * bright)
+
+
+def test_what_a_classifier_takes_for_another_class_is_rejected(tmp_path, generate, classifier):
+    options = {"screens": ("off_class",), "screen_classifier": classifier / "c"}
+    generate(tmp_path / "s", lambda one: shaded(one.seed, one.index in (1, 7)), **options)
+    found = rows(tmp_path / "s", "rejected")
+    assert [(r["index"], r["reason"]) for r in found] == [(1, "off_class"), (7, "off_class")]
+    assert all(r["score"] < 0 for r in found)
+    assert all(0 <= r["class_margin"] <= 1 for r in rows(tmp_path / "s"))
+    seen = shards.read_manifest(tmp_path / "s")["screened_with"]["off_class"]
+    assert set(seen) == {shards_hash(p) for p in (classifier / "photos" / "train").rglob("*.png")}
+
+
+def test_the_experiment_refuses_a_set_whose_screen_has_seen_a_test_image(
+    tmp_path, generate, classifier, refused
+):
+    from evaluate.config import Evaluate
+    from evaluate.ratios import parse
+    from evaluate.sets import load
+
+    options = {"screens": ("off_class",), "screen_classifier": classifier / "c"}
+    draw = lambda one: shaded(one.seed, one.label == "pear")  # noqa: E731
+    generate(tmp_path / "s", draw, classes=("apple", "pear"), **options)
+    # A set whose test images are the ones that the classifier was trained on.
+    for split, other in (("train", "test"), ("test", "train")):
+        (tmp_path / "swapped").mkdir(exist_ok=True)
+        (tmp_path / "swapped" / split).symlink_to(classifier / "photos" / other)
+    config = Evaluate(data=str(tmp_path / "swapped"), synthetic=str(tmp_path / "s"))
+    with refused("its screen off_class has seen 16 test images", "apple/"):
+        load(config, parse(("0.5",)))
+    assert load(Evaluate(data=str(classifier / "photos"), synthetic=str(tmp_path / "s")), parse(("0.5",)))
+
+
+def test_the_outcome_is_the_same_however_the_run_went(tmp_path, generate):
+    options = {"count": 40, "reject_limit": 4}
+    generate(tmp_path / "whole", unlucky, **options)
+    wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
+    assert len(wanted["train"]) == 40
+    assert {r["reason"] for r in wanted["rejected"]} == {"flat", "duplicate"}
+    generate(tmp_path / "grown", unlucky, **{**options, "count": 7})
+    few = rows(tmp_path / "grown")
+    generate(tmp_path / "grown", unlucky, **{**options, "count": 23})
+    generate(tmp_path / "grown", unlucky, **options, batch_size=5)
+    assert few == wanted["train"][:7]
+    for split, found in wanted.items():
+        assert rows(tmp_path / "grown", split) == found
+    for name in ("train-apple-00001", "rejected-apple-00002"):
+        (tmp_path / "whole" / "data" / f"{name}.parquet").unlink()
+        generate(tmp_path / "whole", unlucky, **options)
+        assert {split: rows(tmp_path / "whole", split) for split in wanted} == wanted
+
+
+def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate, monkeypatch):
+    """Every write of a file is in turn the last one that a run gets to do."""
+    options = {"count": 14, "reject_limit": 4}
+    generate(tmp_path / "whole", unlucky, **options)
+    wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
+    write = shards.files.write
+
+    def one_write():
+        left = [1]
+
+        def write_once(*arguments):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            write(*arguments)
+
+        return write_once
+
+    stops = 0
+    while not (tmp_path / "stopped" / "manifest.json").exists():
+        monkeypatch.setattr(shards.files, "write", one_write())
+        with contextlib.suppress(KeyboardInterrupt):
+            generate(tmp_path / "stopped", unlucky, **options)
+        stops += 1
+        assert stops < 20
+    assert stops > 4
+    assert {split: rows(tmp_path / "stopped", split) for split in wanted} == wanted
+
+
+def test_a_run_that_rejects_too_much_stops_and_can_be_gone_on_with(tmp_path, generate, refused):
+    with refused("class apple: asked 10, written 2, flagged 0, rejected 18", "--reject_limit 1"):
+        generate(tmp_path / "s", lambda one: noise(one) if one.index in (0, 15) else FLAT)
+    assert not (tmp_path / "s" / "manifest.json").exists()
+    draw = lambda one: noise(one) if one.index in (0, 15) or one.index > 30 else FLAT  # noqa: E731
+    generate(tmp_path / "s", draw, reject_limit=9)
+    assert indices(tmp_path / "s") == [0, 15, *range(31, 39)]
+
+
+def test_what_replaces_a_rejected_image_has_the_prompt_guide_and_seed_of_its_own_number(
+    tmp_path, generate, base, photos, capsys
+):
+    options = {"vary": ("light=dim", "light=bright", "light="), "image_guidance": str(photos), "count": 6}
+    options |= {"data": str(photos), "classes": ("apple",), "screens": ("flat",)}
+    generate(tmp_path / "s", flat_at(0, 4), **options)
+    plan = jobs(Generate(base=str(base), **options), "fp32")[0].plan
+    found = rows(tmp_path / "s")
+    assert [r["index"] for r in found] == [1, 2, 3, 5, 6, 7]
+    for r in [*found, *rows(tmp_path / "s", "rejected")]:
+        wanted = plan.row(r["index"])
+        assert (r["prompt"], r["guide"], r["seed"]) == (wanted.prompt, wanted.guide.sha256, wanted.seed)
+    assert len({r["prompt"] for r in found}) == 3
+    assert "asked 6, written 6, flagged 0, rejected 2" in capsys.readouterr().out
+
+
+def test_a_dry_run_names_the_screens(tmp_path, generate, capsys):
+    generate(tmp_path / "s", screens=("memorised", "flat"), dry_run=True)
+    assert "screens   flat, memorised; rejected" in capsys.readouterr().out
+    generate(tmp_path / "s", screens=("none",), dry_run=True)
+    assert "screens   none\n" in capsys.readouterr().out
+
+
+def test_a_class_whose_images_are_all_rejected_stops_the_run(tmp_path, generate, refused):
+    with refused("class apple: asked 10, written 0, flagged 0, rejected 20"):
+        generate(tmp_path / "s", lambda one: FLAT)
+
+
+def test_other_screens_for_a_class_that_is_there_are_refused(tmp_path, generate, refused):
+    generate(tmp_path / "s")
+    with refused("apple is there with screens", "flat"):
+        generate(tmp_path / "s", screens=("none",))
+
+
+def test_without_screens_nothing_is_rejected(tmp_path, generate):
+    generate(tmp_path / "s", flat_at(3), screens=("none",))
+    assert indices(tmp_path / "s") == list(range(10))
+    assert not list((tmp_path / "s").rglob("*rejected*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"screens": ("none", "flat")}, "--screens none"),
+        ({"screens": ("off_class",)}, "--screen_classifier"),
+        ({"screens": ("flat", "flat")}, "flat is given twice"),
+        ({"reject_limit": -1.0}, "--reject_limit -1"),
+    ],
+)
+def test_screens_that_do_not_go_together_are_refused(tmp_path, generate, refused, options, word):
+    with refused(word):
+        generate(tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()
+
+
+def test_contrast_is_the_spread_of_grey_levels():
+    halves = np.zeros((4, 4, 3), np.uint8)
+    halves[:2] = 100
+    assert screens.contrast(Image.fromarray(halves)) == 50
