@@ -50,7 +50,8 @@ class Learner:
         """
         # A schedule-free optimiser's own way back rounds.
         kept = [parameter.detach().clone() for parameter in self.parameters]
-        with torch.random.fork_rng(), torch.no_grad():
+        devices = {parameter.device for parameter in self.parameters if parameter.is_cuda}
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
             self._finalise()
             yield
             self.start()

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pipelines
 import pytest
 import torch
+from PIL import Image
 from shell import TRAIN, command, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from finetune import logs, validation
 from finetune.batches import Cache
+from finetune.config import TrainLora
 from finetune.families import StableDiffusion
 from orchard import bases, sources
 from orchard.images import TRAIN as TRAINING
@@ -57,6 +61,33 @@ def test_a_tracker_that_is_not_installed_is_refused(monkeypatch, refused):
     with refused("--log_with wandb", "pip install wandb"):
         logs.require_tracker("wandb")
     logs.require_tracker("none")
+
+
+class Tracker:
+    """A tracker that notes what it is shown."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.shown = name, {}
+
+    def log_images(self, values, step, **options) -> None:
+        self.shown = {"values": values, "step": step, **options}
+
+    def log(self, values, step) -> None:
+        self.shown = {"values": values, "step": step}
+
+
+def test_a_picture_goes_to_each_tracker_in_its_own_form(tmp_path, monkeypatch):
+    trackio = SimpleNamespace(Image=lambda pixels: ("trackio image", pixels.shape))
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    trackers = [Tracker(name) for name in ("tensorboard", "wandb", "trackio")]
+    accelerator = SimpleNamespace(trackers=trackers, is_main_process=False)
+    log = logs.Log(TrainLora(output=tmp_path), "apple", accelerator, done=0)
+    log.picture(7, "preview/apple", Image.new("RGB", (5, 3)))
+    board, bias, hugging = (tracker.shown for tracker in trackers)
+    assert board["step"] == bias["step"] == hugging["step"] == 7
+    assert board["values"]["preview/apple"].shape == (1, 3, 5, 3) and board["dataformats"] == "NHWC"
+    assert [pixels.shape for pixels in bias["values"]["preview/apple"]] == [(3, 5, 3)]
+    assert hugging["values"] == {"preview/apple": ("trackio image", (3, 5, 3))}
 
 
 def test_a_tenth_of_each_class_is_held_out_of_training(fruit):

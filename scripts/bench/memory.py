@@ -29,7 +29,7 @@ def tables(precision: str) -> tuple[Table, Table]:
 
 def computed(precision: str) -> Table:
     """Weights and optimiser by family, GiB."""
-    title = f"computed from the released sizes: {precision} weights, rank {RANK}, AdamW; GiB"
+    title = f"GiB, computed: {precision}, rank {RANK}, AdamW"
     table = Table("base", "denoiser", "encoders", "LoRA and optimiser", "sum", title=title)
     for name, family in FAMILIES.items():
         parts = released.skeleton(name)
@@ -59,7 +59,7 @@ def lora_parameters(denoiser: Any, targets: tuple[str, ...]) -> int:
 
 def measured(precision: str) -> Table:
     """Peak memory of two training steps at batch 1 on the CPU, without what the libraries take themselves."""
-    title = f"measured on the CPU: sd15's sizes, {precision}, batch 1, rank {RANK}; GiB"
+    title = f"GiB, measured on the CPU: sd15, {precision}, rank {RANK}, batch 1"
     table = Table("pixels", "kept activations", "--gradient_checkpointing", title=title)
     for pixels in (256, 512):
         needs = []

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
     PNDMScheduler,
@@ -105,7 +104,6 @@ def _sdxl() -> dict[str, Any]:
 def _sd35_medium() -> dict[str, Any]:
     encoders = {"text_encoder": _clip(CLIP_L, pooled=True), "text_encoder_2": _clip(CLIP_G, pooled=True)}
     third = T5EncoderModel(T5Config(**T5_XXL))
-    third.tie_weights()
     denoiser = SD3Transformer2DModel(**TRANSFORMER)
     return {"transformer": denoiser, "vae": _autoencoder(16, False), **encoders, "text_encoder_3": third}
 
@@ -117,7 +115,7 @@ MODELS = {"sd15": _sd15, "sd21": _sd21, "sdxl": _sdxl, "sd35-medium": _sd35_medi
 
 def skeleton(name: str) -> dict[str, Any]:
     """The components of a named base without memory for their weights."""
-    with init_empty_weights():
+    with torch.device("meta"):
         return MODELS[name]()
 
 
