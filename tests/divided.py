@@ -51,7 +51,7 @@ def loaded(base: Path) -> Family:
 def train(family: Family, accelerator: Accelerator, folder: Path, start: int) -> dict[str, torch.Tensor]:
     """The LoRA after a run from ``start``, with a checkpoint and a look after two steps."""
     parameters = [parameter for parameter in family.denoiser.parameters() if parameter.requires_grad]
-    trained = learner.prepare(family.denoiser, parameters, CONFIG, accelerator)
+    trained = learner.prepare(family, parameters, CONFIG, accelerator)
     if start:
         checkpoints.load(checkpoints.read(folder / f"step-{start:06d}"), accelerator, trained)
     divided = [parameter for parameter in trained.parameters if isinstance(parameter, DTensor)]

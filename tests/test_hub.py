@@ -52,6 +52,8 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
     assert there == {
         ("model", "README.md"),
         ("model", "apple.safetensors"),
+        ("model", "apple-loss.png"),
+        ("model", "apple-samples.png"),
         ("dataset", "README.md"),
         ("dataset", "sheets/apple.png"),
         ("dataset", "data/train-apple-00000.parquet"),
