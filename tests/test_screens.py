@@ -98,11 +98,11 @@ def test_a_copy_of_a_training_image_is_rejected_and_test_images_stay_unseen(tmp_
     # Enlarging the copy and reducing it again blurs it a little; noise is about 1 away.
     assert found[0]["score"] < 0.1 < 0.5 < rows(tmp_path / "s")[0]["nearest_train"]
     seen = set(json.loads((tmp_path / "s" / "manifest.json").read_text())["screened_with"]["memorised"])
-    files = {split: {shards_hash(p) for p in (photos / split).rglob("*.png")} for split in ("train", "test")}
+    files = {split: {digest(p) for p in (photos / split).rglob("*.png")} for split in ("train", "test")}
     assert seen == files["train"] and not seen & files["test"]
 
 
-def shards_hash(path):
+def digest(path):
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -139,7 +139,7 @@ def test_what_a_classifier_takes_for_another_class_is_rejected(tmp_path, generat
     assert all(r["score"] < 0 for r in found)
     assert all(0 <= r["class_margin"] <= 1 for r in rows(tmp_path / "s"))
     seen = shards.read_manifest(tmp_path / "s")["screened_with"]["off_class"]
-    assert set(seen) == {shards_hash(p) for p in (classifier / "photos" / "train").rglob("*.png")}
+    assert set(seen) == {digest(p) for p in (classifier / "photos" / "train").rglob("*.png")}
 
 
 def test_the_experiment_refuses_a_set_whose_screen_has_seen_a_test_image(
