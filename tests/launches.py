@@ -13,7 +13,14 @@ from typing import Any
 import stub_sampler
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["generate.command", "diffusers", "datasets", "launches"])
+# What the command imports only when it needs it would else be imported by every process anew.
+LATER = (
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+    "datasets",
+    "imagehash",
+)
+CONTEXT.set_forkserver_preload(["generate.command", *LATER])
 
 
 def start(processes: int, options: Mapping[str, Any], draw: str = "") -> list[BaseProcess]:
