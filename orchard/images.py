@@ -51,6 +51,8 @@ class ImageSet:
     """Whether the test split was drawn from the files' hashes, not the set's own."""
     seen: frozenset[str] = frozenset()
     """SHA-256 of the real images that the generator of synthetic ones was tuned on."""
+    leaked: tuple[str, ...] = ()
+    """Training images that were left out, being in the test split too, byte for byte."""
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -76,6 +78,10 @@ class ImageSet:
     def hashes(self) -> frozenset[str]:
         """SHA-256 of every file's bytes."""
         return frozenset(photo.sha256 for photo in self.photos)
+
+    def digest(self) -> str:
+        """SHA-256 over every label and file, whatever their order."""
+        return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in self.photos)).encode())
 
     def to_dataset(self) -> "Dataset":
         """The set as a `datasets.Dataset` with columns image, label, sha256 and path."""

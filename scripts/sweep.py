@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import stages
-from orchard import sources, splits
+from orchard import layout, sources, splits
 from orchard.images import TRAIN, ImageSet
 
 SHARE = 0.2
@@ -67,11 +67,9 @@ def hold_out(train: ImageSet, folder: Path) -> dict[str, int]:
     Photos left to train on, by class.
     """
     held_out = splits.hold_out(train, SHARE, "sweep")
-    for photo in train.photos:
-        part = folder / ("test" if photo.sha256 in held_out else "train") / photo.label
-        part.mkdir(parents=True, exist_ok=True)
-        (part / f"{photo.sha256[:16]}{Path(photo.path).suffix}").write_bytes(photo.read())
-    return train.keep(photo for photo in train.photos if photo.sha256 not in held_out).counts()
+    rest = train.keep(photo for photo in train.photos if photo.sha256 not in held_out)
+    layout.write(folder, rest, train.keep(photo for photo in train.photos if photo.sha256 in held_out))
+    return rest.counts()
 
 
 def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tuple[float, ...]:
