@@ -11,10 +11,11 @@ from rich.table import Table
 
 from classify import sets, store
 from classify.config import Classify
-from classify.model import require_name
+from classify.features import fit_classifier
+from classify.model import build, require_name
 from classify.predict import probabilities
 from classify.sets import Sets
-from classify.train import Fitted, Labelled, Step, fit
+from classify.train import Fitted, Labelled, Step
 from orchard import cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
@@ -38,6 +39,8 @@ def classify(config: Classify) -> None:
         return
     device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
+    # A network that does not take the size or the weights says so before any image is decoded.
+    build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
     run.writable(config.output)
@@ -58,7 +61,8 @@ def show_plan(console: Console, config: Classify, found: Sets) -> None:
     say(
         console,
         f"{config.model} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
-        f"learning rate {config.learning_rate:g}, {'flips' if config.flip else 'no flips'}, "
+        f"learning rate {config.learning_rate:g}, {config.augmentation} augmentation, "
+        f"{'flips' if config.flip else 'no flips'}, "
         f"seed {config.seed} -> {config.output}",
     )
 
@@ -83,7 +87,7 @@ def _fit(
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
 
         try:
-            return fit(
+            return fit_classifier(
                 train=train,
                 validation=validation,
                 classes=len(found.train.classes),
