@@ -45,6 +45,7 @@ def evaluate(config: Evaluate) -> None:
     with state.main_process_first():
         records.require_same(config.output, _identity(config, sets, precision))
         done = {records.key(record) for record in records.read(config.output)}
+    state.wait_for_everyone()  # until each has seen the records as they were
     experiment = Experiment(
         classes=sets.train.classes,
         external=sets.external,
@@ -84,7 +85,7 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "test": sets.test.digest(),
         "synthetic": _used(sets.synthetic),
         "untuned": _used(sets.untuned),
-        "external": {name: images.digest() for name, images in sets.external.items()} or None,
+        "external": {name: images.digest() for name, images in sets.external.items()},
         "arms": {"base": sets.base.digest, "steps": config.arm_steps} if sets.base else None,
         "folds": config.folds or None,
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from classify.config import MixingName, TrainingOptions
+from classify.config import FEATURES, MixingName, TrainingOptions
 from orchard import cli
 from orchard.errors import UserError
 
@@ -52,7 +52,7 @@ class Evaluate(TrainingOptions):
     arm_count: int = 50
     """Synthetic images a class that join the real ones of a low-shot arm."""
     mixing: Mixing = "union"
-    """How real and synthetic images are mixed (docs/mixing.md); auto: as validation images favour."""
+    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
     real_weight: float = 0.8
     """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
     external: tuple[str, ...] = ()
@@ -82,6 +82,10 @@ class Evaluate(TrainingOptions):
         weight = self.real_weight
         cli.check(0 < weight < 1, f"--real_weight {weight}: give more than 0, less than 1")
         cli.require_distinct("--external", self.external)
+        cli.check(
+            not self.model.startswith(FEATURES) or self.mixing in ("union", "weight"),
+            f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",
+        )
         self._require_one_experiment()
         super().require_valid()
 

@@ -28,7 +28,7 @@ def plan(
         f"synthetic {_synthetic(config, sets)}",
         *(f"untuned   {folders.describe(images)}" for images in [sets.untuned] if len(images)),
         *(f"external  {folders.describe(images)}" for images in sets.external.values()),
-        *(f"note      {note}" for note in generator_notes(config, sets)),
+        *(f"note      {note}" for note in generator_notes(sets)),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
@@ -41,7 +41,7 @@ def plan(
 
 def _synthetic(config: Evaluate, sets: Sets) -> str:
     if sets.base is not None:
-        return f"made by each arm's own adapters, under {config.output}"
+        return f"by each arm's own adapters ({config.arm_steps} steps), under {config.output}"
     return folders.describe(sets.synthetic) if len(sets.synthetic) else "not needed"
 
 

@@ -35,7 +35,7 @@ def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, s
     fix = "train adapters on the training split of --data"
     require_unseen(f"{who}: its generator", synthetic.seen, scored, fix)
     fix = "screen with training images alone"
-    require_unseen(f"{who}: its screens", frozenset(manifest.get("screened_by", ())), scored, fix)
+    require_unseen(f"{who}: its screen", frozenset(manifest.get("screened_by", ())), scored, fix)
     require_unseen(
         f"{who}: among its images it", synthetic.hashes(), scored, "remove what is no synthetic image"
     )

@@ -24,7 +24,7 @@ def publish(console: Console, config: Evaluate, sets: Sets) -> None:
     records = lines.read(config.output)
     reference = FRUIT if config.data == "fruit" else None
     copies = _copies(config, sets)
-    notes = generator_notes(config, sets)
+    notes = generator_notes(sets)
     context = report.Context(
         title=sets.train.name,
         command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),

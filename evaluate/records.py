@@ -42,7 +42,7 @@ ADDED: Mapping[str, Any] = {
     "external": {},
 }
 """Fields that older records lack, and what their lack meant."""
-UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": ""}
+UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}}
 """What the experiments of older versions did not note, and what it was."""
 KEY = ("arm", "design", "ratio", "shots", "fold", "repeat", "mixing", "subset_seed", "generator_seed", "seed")
 

@@ -116,12 +116,12 @@ def _external(name: str, train: ImageSet) -> ImageSet:
     return replace(found, classes=train.classes)
 
 
-def generator_notes(config: Evaluate, sets: Sets) -> list[str]:
+def generator_notes(sets: Sets) -> list[str]:
     """What the generators of the synthetic images have seen of the real images."""
     if sets.base is not None:
         return [
-            f"every arm with synthetic images has adapters of its own on {sets.base.name}, tuned for "
-            f"{config.arm_steps} steps on that arm's real images alone"
+            f"every arm with synthetic images has adapters of its own on {sets.base.name}, tuned on that "
+            "arm's real images alone"
         ]
     if not sets.manifest:
         return []

@@ -1,26 +1,35 @@
-"""Arms with generators of their own, through the real command: made once, shared, resumed, refused."""
+"""Arms with generators of their own: made once, shared, resumed, and what fails is named."""
 
 import json
 import os
+import shutil
 from pathlib import Path
 
+import pictures
 import pipelines
 import pytest
-from shell import EVALUATE, TWO, command, refusal
+import torch
+from shell import EVALUATE, TWO, command
 
 from evaluate.children import environment
+from evaluate.command import evaluate
+from evaluate.config import Evaluate
+from evaluate.tuning import Tuned, TuningError
+from orchard import run, shards
 
 SMALL = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32)
-OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 3)
-SHOTS = (*SMALL, *OWN, "--shots", "1,2", "--seeds", 1)
+OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 3, "--shots", "1,2", "--seeds", 1)
+WORDS = (*SMALL, *OWN, "--external", "fruit")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where a low-shot experiment ran."""
+    """Where a low-shot experiment ran on two processes."""
     folder = tmp_path_factory.mktemp("arms")
     pipelines.tiny(folder / "base")
-    command(folder, *EVALUATE, *SHOTS, "--external", "fruit")
+    output = command(folder, *TWO, "-m", "evaluate", *WORDS, "--output", "two")
+    assert "processes 2" in output
+    assert output.count("report:") == 1
     return folder
 
 
@@ -33,93 +42,141 @@ def plain(record: dict) -> dict:
     return {name: value for name, value in record.items() if not name.startswith("seconds")}
 
 
+def by_arm(record: dict) -> tuple:
+    return record["shots"], record["n_synthetic"]
+
+
 def test_low_shot_arms_tune_on_their_own_images_alone(folder):
-    found = lines(folder / "evaluation")
+    found = sorted(lines(folder / "two"), key=by_arm)
     assert [(r["arm"], r["shots"], r["n_real"], r["n_synthetic"]) for r in found] == [
         ("shots", 1, 3, 0), ("shots", 1, 3, 9), ("shots", 2, 6, 0), ("shots", 2, 6, 9),
     ]  # fmt: skip
-    arms = sorted((folder / "evaluation" / "arms").iterdir())
-    ledgers = [set(json.loads((arm / "shards" / "manifest.json").read_text())["trained_on"]) for arm in arms]
+    arms = list((folder / "two" / "arms").iterdir())
+    ledgers = [set(shards.read_manifest(arm / "shards")["trained_on"]) for arm in arms]
     assert sorted(map(len, ledgers)) == [3, 6]
     assert min(ledgers, key=len) < max(ledgers, key=len)
     assert not any((arm / "photos").exists() for arm in arms)
 
 
 def test_external_sets_are_scored_apart(folder):
-    for record in lines(folder / "evaluation"):
+    for record in lines(folder / "two"):
         assert len(record["predictions"]) == 48
-        external = record["external"]["fruit"]
-        assert len(external["predictions"]) == 275
-        right = [
-            max(p["probabilities"], key=p["probabilities"].get) == p["truth"] for p in external["predictions"]
-        ]
-        assert external["accuracy"] == pytest.approx(sum(right) / 275)
+        found = record["external"]["fruit"]
+        assert len(found["predictions"]) == 275
+        answers = [max(p["probabilities"], key=p["probabilities"].get) for p in found["predictions"]]
+        truths = [p["truth"] for p in found["predictions"]]
+        right = [answer == truth for answer, truth in zip(answers, truths, strict=True)]
+        assert found["accuracy"] == pytest.approx(sum(right) / 275)
 
 
-def test_a_stopped_sweep_goes_on_with_the_images_it_made(folder):
-    path = folder / "evaluation" / "records.jsonl"
+def test_one_process_goes_on_where_two_stopped_and_ends_in_the_same_records(folder):
+    shutil.copytree(folder / "two", folder / "one")
+    path = folder / "one" / "records.jsonl"
     whole = path.read_text().splitlines(keepends=True)
+    path.write_text(whole[0] + whole[1][:50])
     made = {file: file.stat().st_mtime_ns for file in path.parent.glob("arms/*/*/*")}
-    path.write_text(whole[0] + whole[2] + whole[3][:50])
-    command(folder, *EVALUATE, *SHOTS, "--external", "fruit")
+    assert "of it in the network" in command(folder, *EVALUATE, *WORDS, "--output", "one")
     assert {file: file.stat().st_mtime_ns for file in path.parent.glob("arms/*/*/*")} == made
-    again = [plain(record) for record in lines(path.parent)]
-    assert sorted(again, key=str) == sorted((plain(json.loads(line)) for line in whole), key=str)
+    one, two = (sorted(map(plain, lines(folder / name)), key=by_arm) for name in ("one", "two"))
+    assert one == two
 
 
-def test_two_processes_leave_the_records_of_one(folder):
-    words = (*TWO, "-m", "evaluate", *SHOTS, "--external", "fruit", "--output", "both")
-    output = command(folder, *words)
-    assert "processes 2" in output
-    assert output.count("report:") == 1
-    one, two = (lines(folder / name) for name in ("evaluation", "both"))
-    assert sorted(map(plain, one), key=str) == sorted(map(plain, two), key=str)
+@pytest.fixture
+def made(monkeypatch) -> list[str]:
+    """The arms for which images were made, by a stand-in for the two commands: noise, and a true ledger."""
+    calls = []
+
+    def stand_in(self: Tuned, module: str, *options: object) -> None:
+        calls.append(f"{module} {self.folder.name}")
+        if module == "generate":
+            write_noise(self.folder / "shards", self.real.classes, self.count, sorted(self.real.hashes()))
+
+    monkeypatch.setattr(Tuned, "_call", stand_in)
+    monkeypatch.setattr(run, "torch_dtype", lambda precision, device: torch.float32)
+    return calls
 
 
-def test_a_failed_arm_is_named_and_the_rest_goes_on(folder):
-    broken = ("--data", "demo", *SMALL[2:], *OWN, "--shots", "1", "--seeds", 2, "--output", "broken")
-    arms = folder / "broken" / "arms"
-    arms.mkdir(parents=True)
-    one = next(arm.name for arm in (folder / "evaluation" / "arms").iterdir() if _shots(arm) == 3)
-    (arms / one).write_text("a file where the folder has to be")
-    output = command(folder, *EVALUATE, *broken, code=1)
-    assert "failed: 25% real, shots 1, seed 0: " in output
-    assert "1 runs have no record" in output
-    assert "share" not in output.splitlines()[-1]
-    assert len(lines(folder / "broken")) == 3
-    (arms / one).unlink()
-    command(folder, *EVALUATE, *broken)
-    assert len(lines(folder / "broken")) == 4
+def write_noise(folder: Path, classes: tuple[str, ...], count: int, trained_on: list[str]) -> None:
+    for place, label in enumerate(classes):
+        pngs = [pictures.encoded(pictures.noise(1000 * place + k)) for k in range(count)]
+        shared = dict.fromkeys(("seed", "index", "steps", "guidance"), 0) | {"label": place}
+        names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
+        rows = [
+            {"image": {"bytes": png, "path": f"{label}-{k}.png"}, **shared, **names}
+            for k, png in enumerate(pngs)
+        ]
+        origin = shards.Origin(
+            label=label, classes=list(classes), arguments={}, trained_on=trained_on, versions={}, count=count
+        )
+        shards.write(shards.path_of(folder, label, 0), rows, origin)
+    shards.write_manifest(folder, shards.manifest_of(folder))
 
 
-def _shots(arm: Path) -> int:
-    return len(json.loads((arm / "shards" / "manifest.json").read_text())["trained_on"])
+def config(output: Path, **options) -> Evaluate:
+    small = {"data": "demo", "steps": 2, "batch_size": 4, "size": 32, "arm_count": 3, "seeds": 1}
+    return Evaluate(**{**small, "output": output, **options})
 
 
-def test_cross_validation_and_a_chosen_mixing_end_in_records(folder):
-    words = (*SMALL, *OWN, "--folds", 2, "--ratios", "1", "0.5", "--seeds", 1, "--mixing", "auto")
-    output = command(folder, *EVALUATE, *words, "--output", "folds")
-    assert "of it in the network" in output
-    found = lines(folder / "folds")
-    assert [(r["fold"], r["repeat"], r["mixing"]) for r in found] == [
-        (0, 0, "union"), (0, 0, "auto"), (1, 0, "union"), (1, 0, "auto"),
-    ]  # fmt: skip
-    tested = [p["file"] for r in found if r["mixing"] == "union" for p in r["predictions"]]
+def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
+    evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
+    found = lines(tmp_path)
+    assert [(r["fold"], r["mixing"], r["seed"]) for r in found] == [
+        (fold, mixing, seed) for fold in (0, 1) for mixing in ("union", "auto") for seed in (0, 1)
+    ]
+    assert len(made) == 4
+    tested = [p["file"] for r in found if r["mixing"] == "union" and r["seed"] == 0 for p in r["predictions"]]
     assert len(tested) == len(set(tested)) == 168
     for record in found:
         choice = record["mixing_choice"]
         assert (choice is None) == (record["mixing"] == "union")
         if choice:
-            assert choice["chosen"] == min(choice["tried"], key=choice["tried"].get)
+            assert choice["tried"][choice["chosen"]] == min(choice["tried"].values())
             assert len(choice["tried"]) == 8
             assert (record["n_synthetic"] == 0) == (choice["chosen"] == "no synthetic images")
+    evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
+    assert lines(tmp_path) == found
 
 
-def test_options_that_make_no_sense_are_refused(tmp_path):
-    assert "--folds 1" in refusal(tmp_path, *EVALUATE, "--folds", 1)
+def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch, capsys):
+    stand_in = Tuned._call
+
+    def fail(self: Tuned, module: str, *options: object) -> None:
+        if self.seed == 0:
+            raise TuningError("no room [left] on the device")
+        stand_in(self, module, *options)
+
+    monkeypatch.setattr(Tuned, "_call", fail)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(config(tmp_path, shots=("1",), seeds=2))
+    assert stopped.value.code == 1
+    printed = capsys.readouterr().out
+    assert "failed: 25% real, shots 1, seed 0: no room [left] on the device" in printed
+    assert "1 runs have no record" in printed
+    assert [(r["seed"], r["n_synthetic"]) for r in lines(tmp_path)] == [(0, 0), (1, 0), (1, 9)]
+    monkeypatch.setattr(Tuned, "_call", stand_in)
+    evaluate(config(tmp_path, shots=("1",), seeds=2))
+    assert len(lines(tmp_path)) == 4
+
+
+def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, monkeypatch, capsys):
+    def leak(self: Tuned, module: str, *options: object) -> None:
+        if module == "generate":
+            write_noise(self.folder / "shards", self.real.classes, self.count, ["a stranger"])
+
+    monkeypatch.setattr(Tuned, "_call", leak)
+    with pytest.raises(SystemExit):
+        evaluate(config(tmp_path, shots=("1",)))
+    assert "its adapters have seen 1 images that are not the arm's" in capsys.readouterr().out
+    assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
+
+
+def test_an_experiment_with_other_external_sets_is_another_one(tmp_path, made, refused):
+    evaluate(config(tmp_path, ratios=("1",)))
+    with refused("external {}", "another --output"):
+        evaluate(config(tmp_path, ratios=("1",), external=("fruit",)))
 
 
 def test_a_child_does_not_take_itself_for_a_process_of_the_launch():
     parent = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "TORCHELASTIC_RUN_ID": "y", "PATH": "z"}
     assert environment(parent) == {"PATH": "z"}
-    assert "PATH" in environment() and "PATH" in os.environ
+    assert environment()["PATH"] == os.environ["PATH"]

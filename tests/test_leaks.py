@@ -42,7 +42,7 @@ def test_a_screen_that_saw_a_test_image_is_refused_and_the_image_named(data, tmp
     path = shards / "manifest.json"
     manifest = json.loads(path.read_text()) | {"screened_by": [digest(data / "test" / "x" / "0.png")]}
     path.write_text(json.dumps(manifest))
-    with refused("its screens has seen 1 test image", "test/x/0.png"):
+    with refused("its screen has seen 1 test image", "test/x/0.png"):
         load(config(data, synthetic=shards), (0.5,))
 
 

@@ -162,6 +162,22 @@ def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refu
             Evaluate(shots=("1",), **options).require_valid()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"folds": 1}, "--folds 1"),
+        ({"real_weight": 1.0}, "--real_weight 1.0"),
+        ({"external": ("a", "a")}, "--external: a is given twice"),
+        ({"vary": ("subset",), "seeds": 2}, "--vary"),
+        ({"model": "features:cnn", "mixing": "batch"}, "--mixing batch"),
+        ({"generator_seed": -1}, "--generator_seed -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, words, refused):
+    with refused(words):
+        Evaluate(**options).require_valid()
+
+
 def test_mixing_names_the_arms_of_two_sources_alone():
     runs = planned(seeds=1, mixing="weight", real_weight=0.7)
     assert [run.arm.mixed_by for run in runs] == ["union", "weight 0.7", "union"]
