@@ -54,13 +54,14 @@ def classify(config: Classify) -> None:
 def show_plan(console: Console, config: Classify, found: Sets) -> None:
     """Print what will be trained on what."""
     through = f" (by way of {found.sizes.through})" if found.sizes.through else ""
+    begun = f" from {config.pretrained}" if config.pretrained else ""
     for note in dict.fromkeys((*found.train.notes, *found.test.notes)):
         say(console, f"note: {note}")
     say(console, f"train {len(found.train)}: {_counts(found.train)} ({config.train})")
     say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
     say(
         console,
-        f"{config.model} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
+        f"{config.model}{begun} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
         f"learning rate {config.learning_rate:g}, {config.augmentation} augmentation, "
         f"{'flips' if config.flip else 'no flips'}, "
         f"seed {config.seed} -> {config.output}",

@@ -58,6 +58,8 @@ def evaluate(config: Evaluate) -> None:
     if state.is_main_process:
         _finish(console, config, sets, outcome)
     state.destroy_process_group()
+    if state.is_main_process and outcome.failures:
+        raise SystemExit(FAILED)
 
 
 def _finish(console: Console, config: Evaluate, sets: Sets, outcome: Outcome) -> None:
@@ -69,7 +71,6 @@ def _finish(console: Console, config: Evaluate, sets: Sets, outcome: Outcome) ->
         say(console, f"failed: {line}")
     if outcome.failures:
         say(console, f"{len(outcome.failures)} runs have no record; the same command tries them again")
-        raise SystemExit(FAILED)
 
 
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:

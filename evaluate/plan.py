@@ -54,17 +54,13 @@ def _with_controls(
     config: Evaluate, sets: Sets, mixture: Mixture
 ) -> Iterator[tuple[str, Mixture, Given | None]]:
     """A mixture, then what it is to be compared with at equal steps: name, mixture, source."""
-    mixed = any(mixture.synthetic.values())
+    mixed, some_real = any(mixture.synthetic.values()), any(mixture.real.values())
     yield "ratio", mixture, Given(found=sets.synthetic) if mixed else None
     if mixed and len(sets.untuned):
         yield "untuned", mixture, Given(found=sets.untuned)
     # Where all real images stay, the arm with them alone is this control already.
-    if (
-        mixed
-        and any(mixture.real.values())
-        and config.design == "substitute"
-        and "oversampled" in config.controls
-    ):
+    partly = mixed and some_real and config.design == "substitute"
+    if partly and "oversampled" in config.controls:
         yield "oversampled", replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), None
 
 
@@ -130,10 +126,11 @@ def _tuned(
     config: Evaluate, sets: Sets, real: ImageSet, test: ImageSet, seeds: Seeds, count: int, precision: str
 ) -> Tuned:
     assert sets.base is not None
+    one_a_class = {photo.label: photo for photo in reversed(test.photos)}
     return Tuned(
         root=config.output,
         real=real,
-        held_out=test,
+        held_out=test.keep(one_a_class.values()),
         base=sets.base,
         steps=config.arm_steps,
         seed=seeds.generator,

@@ -43,9 +43,10 @@ def _owns_generator(run: Run) -> bool:
 
 
 def _together(run: Run) -> Hashable:
-    if run.source is not None and _owns_generator(run):
-        return run.source.name
-    return run.arm_key if run.arm.mixing == "auto" else run.key
+    """A fold's arms share its generator; a mixing is chosen on its first seed's, so the seeds share that."""
+    if run.arm.mixing == "auto" and run.arm.fold is None:
+        return run.arm_key
+    return run.source.name if run.source is not None and _owns_generator(run) else run.key
 
 
 def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: Any) -> Outcome:

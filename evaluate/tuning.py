@@ -39,7 +39,7 @@ class Tuned:
     real: ImageSet
     """The arm's real images: its adapters see no others."""
     held_out: ImageSet
-    """An image or more of every class that the arm is not trained on, for the set's test split."""
+    """Images that the arm is not trained on: they keep finetune from drawing a test split of its own."""
     base: Base
     steps: int
     """Optimiser steps an adapter."""
@@ -52,8 +52,10 @@ class Tuned:
     @property
     def arguments(self) -> dict[str, Any]:
         """Everything that the images depend on, but for their number."""
+        captions = sorted(f"{photo.sha256}:{photo.text}" for photo in self.real.photos if photo.text)
         return {
             "photos": self.real.digest(),
+            "captions": sha256("\n".join(captions).encode()) if captions else "",
             "classes": list(self.real.classes),
             "base": self.base.name,
             "base_digest": self.base.digest,
@@ -111,6 +113,7 @@ class Tuned:
         shutil.rmtree(photos)  # the ledger names them; the real set still has them
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
+        # With nothing there to go on from, --resume would be refused.
         begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/*"))
         return [
             *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),

@@ -197,3 +197,11 @@ def test_processes_share_the_runs_and_each_generator_has_one_of_them():
     assert sorted(run.key for part in parts for run in part) == sorted(run.key for run in runs)
     owners = [{run.source.name for run in part if run.source} for part in parts]
     assert owners[0] and owners[1] and not owners[0] & owners[1]
+
+
+def test_seeds_whose_mixing_is_chosen_together_stay_on_one_process():
+    runs = planned(shots=("2,4",), seeds=3, mixing="auto")
+    for process in (0, 1):
+        mine = [run for run in share(runs, process, 2) if run.source]
+        assert [run.seeds.classifier for run in mine] == [0, 1, 2]
+        assert len({run.arm_key for run in mine}) == 1
