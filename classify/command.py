@@ -61,7 +61,8 @@ def show_plan(console: Console, config: Classify, found: Sets) -> None:
     say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
     say(
         console,
-        f"{config.model}{begun} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
+        f"{config.model}{begun} at {found.sizes.size} px{through}, "
+        f"{config.steps} steps of {config.batch_size}, "
         f"learning rate {config.learning_rate:g}, {config.augmentation} augmentation, "
         f"{'flips' if config.flip else 'no flips'}, "
         f"seed {config.seed} -> {config.output}",
