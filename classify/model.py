@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from classify import pretrained as weights
 from classify.config import FEATURES, TIMM
+from classify.mixing import last_layer
 from orchard.errors import UserError
 
 CNN = "cnn"
@@ -54,16 +55,21 @@ def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -
     """A network with weights drawn from ``seed``: (B, 3, size, size) in [0, 1] -> (B, classes).
 
     ``pretrained`` names weights to begin with, as `--pretrained` does; the last layer is new where they
-    are for other classes. ``features:`` before the name changes nothing here.
+    are for other classes. ``features:`` before the name asks for a last layer that can be solved.
 
     Raises:
-        UserError: no such network, it does not take images of that size, or the weights are not its own.
+        UserError: no such network, it does not take images of that size, its last layer is none that can
+            be solved, or the weights are not its own.
     """
     assert classes >= 1, classes
-    name = name.removeprefix(FEATURES)
+    solved, name = name.startswith(FEATURES), name.removeprefix(FEATURES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _network(name, classes, size)
+    if solved and not isinstance(last_layer(network), nn.Linear):
+        raise UserError(
+            f"--model {FEATURES}{name}: its last layer is not linear; take e.g. {FEATURES}resnet18"
+        )
     if pretrained:
         weights.load_into(network, name, pretrained)
     model = Classifier(network)

@@ -113,3 +113,5 @@ def test_features_of_a_network_that_is_not_there_are_refused(refused):
     require_name("features:mobilenet_v3_small")
     with refused("--model features:resnet81", "resnet18"):
         require_name("features:resnet81")
+    with refused("--model features:squeezenet1_1", "not linear"):
+        build("features:squeezenet1_1", 2, 64, 0)
