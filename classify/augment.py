@@ -9,6 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from classify.config import Augmentation, TrainingOptions
+from orchard.predict import to_float
 
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
 """Of the Beta distribution that the shares of a blended pair come from."""
@@ -70,11 +71,6 @@ def blend(
                 images[source], labels[source]
             )
     return images, shares
-
-
-def to_float(pixels: Tensor) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:

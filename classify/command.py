@@ -9,16 +9,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from classify import sets, store
+from classify import sets
 from classify.config import Classify
 from classify.features import fit_classifier
-from classify.model import build, require_name
-from classify.predict import probabilities
 from classify.sets import Sets
 from classify.train import Fitted, Labelled, Step
-from orchard import cli, run
+from orchard import classifiers, cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
+from orchard.networks import build, require_name
+from orchard.predict import probabilities
 from orchard.terminal import bar, say
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
@@ -126,7 +126,7 @@ def write(
     config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: dict[str, Any]
 ) -> None:
     """Write the classifier, one line a test image, and last the scores."""
-    record = store.Record(
+    record = classifiers.Record(
         model=config.model,
         classes=found.train.classes,
         size=found.sizes.size,
@@ -137,7 +137,7 @@ def write(
         trained_on=tuple(sorted(found.seen)),
         validation_accuracy=fitted.validation_accuracy,
     )
-    store.save(config.output / store.FILE, fitted.model, record)
+    classifiers.save(config.output / classifiers.FILE, fitted.model, record)
     _write_predictions(config.output / PREDICTIONS, found, predicted)
     extra = {
         "config": cli.describe(config),
@@ -167,5 +167,5 @@ def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict
     console.print(table)
     if fitted.validation_accuracy is not None:
         say(console, f"validation accuracy {fitted.validation_accuracy:.4f}")
-    say(console, f"saved {config.output / store.FILE}")
+    say(console, f"saved {config.output / classifiers.FILE}")
     say(console, "next: python -m evaluate --ratios all")

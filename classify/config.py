@@ -9,7 +9,6 @@ from orchard import cli
 Validation = Literal["none", "real"]
 Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
 MixingName = Literal["union", "weight", "batch", "replace", "synthetic_first", "refit"]
-FEATURES, TIMM, CACHE = "features:", "timm:", "cache"
 SMALLEST = 32
 """Pixels: the smallest input that the networks take."""
 

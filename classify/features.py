@@ -10,11 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from classify.config import FEATURES, TrainingOptions
-from classify.mixing import UNION, Mixing, last_layer, weights_of
-from classify.model import build
-from classify.predict import forward
+from classify.config import TrainingOptions
+from classify.mixing import UNION, Mixing, weights_of
 from classify.train import Fitted, Labelled, Step, accuracy, fit, joined
+from orchard.heads import last_layer
+from orchard.networks import build
+from orchard.predict import forward
+from orchard.pretrained import FEATURES
 
 STRENGTH = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classify.config import MixingName
+from orchard.heads import last_layer
 
 FIRST_SHARE = 0.5
 """Share of the steps that `synthetic_first` spends on synthetic images."""
@@ -119,10 +120,3 @@ def freeze_all_but_last(model: nn.Module) -> None:
     model.eval()
     model.requires_grad_(False)
     last_layer(model).requires_grad_(True)
-
-
-def last_layer(model: nn.Module) -> nn.Module:
-    """The layer that gives the logits: the last one that is linear, else the last one with weights."""
-    layers = [layer for layer in model.modules() if next(layer.parameters(recurse=False), None) is not None]
-    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    return (linear or layers)[-1]

@@ -7,8 +7,8 @@ import numpy as np
 
 from classify.config import Classify, Validation
 from classify.sizes import Sizes, native, resolve
-from classify.store import seen_by
 from orchard import shards, sources, splits
+from orchard.classifiers import seen_by
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet
 

@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
 from classify.mixing import UNION, Mixing, freeze_all_but_last, freezes, rows_of, weights_of
-from classify.model import build
-from classify.predict import autocast, probabilities
+from orchard.networks import build
+from orchard.predict import autocast, probabilities
 from orchard.splits import stable_hash
 
 WARM_UP = 0.1

@@ -4,7 +4,6 @@ from typing import Any
 
 from rich.console import Console
 
-from classify.model import build, require_name
 from evaluate import describe, publish, records
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels
@@ -14,6 +13,7 @@ from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
 from orchard import run
 from orchard.images import ImageSet
+from orchard.networks import build, require_name
 from orchard.terminal import say
 
 SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from classify.config import FEATURES, MixingName, TrainingOptions
+from classify.config import MixingName, TrainingOptions
 from orchard import cli
 from orchard.errors import UserError
+from orchard.pretrained import FEATURES
 
 Design = Literal["substitute", "augment"]
 Control = Literal["oversampled", "strong"]

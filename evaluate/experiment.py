@@ -10,7 +10,6 @@ import torch
 
 from classify.features import fit_classifier
 from classify.mixing import Mixing
-from classify.predict import probabilities
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step
 from evaluate.arms import Run
@@ -21,6 +20,7 @@ from evaluate.records import Key
 from orchard import splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
+from orchard.predict import probabilities
 
 Report = Callable[[str, Step], None]
 

@@ -33,9 +33,10 @@ def require_unseen(who: str, seen: Set[str], scored: Scored, fix: str = "name ot
 def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, scored: Scored) -> None:
     """Raise `UserError` when a synthetic set's generator, screens or rows have seen a scored image."""
     fix = "train adapters on the training split of --data"
-    require_unseen(f"{who}: its generator", synthetic.seen, scored, fix)
-    fix = "screen with training images alone"
-    require_unseen(f"{who}: its screen", frozenset(manifest.get("screened_by", ())), scored, fix)
+    require_unseen(f"{who}: its generator", frozenset(manifest["trained_on"]), scored, fix)
+    fix = "screen with the training split of --data"
+    for name, seen in manifest.get("screened_with", {}).items():
+        require_unseen(f"{who}: its screen {name}", frozenset(seen), scored, fix)
     require_unseen(
         f"{who}: among its images it", synthetic.hashes(), scored, "remove what is no synthetic image"
     )
@@ -51,9 +52,9 @@ def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def require_own(who: str, manifest: Mapping[str, Any], allowed: Set[str]) -> None:
-    """Raise `UserError` unless the generator of an arm's own images saw that arm's real images alone."""
+    """Raise `UserError` unless an arm's own adapters and screens saw that arm's real images alone."""
     unknown = manifest.get("unknown_ledger")
-    strangers = set(manifest["trained_on"]) - set(allowed)
+    strangers = set(manifest["trained_on"]).union(*manifest.get("screened_with", {}).values()) - set(allowed)
     if unknown or strangers:
         what = f"{len(strangers)} images that are not the arm's" if strangers else "images that nobody noted"
-        raise UserError(f"{who}: its adapters have seen {what}; remove the folder and run again")
+        raise UserError(f"{who}: its adapters or screens have seen {what}; remove the folder and run again")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from classify.sizes import Sizes, native, resolve
-from classify.store import seen_by
 from evaluate import leaks
 from evaluate.config import Evaluate
 from orchard import bases, cli, shards, sources, splits
+from orchard.classifiers import seen_by
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet
 

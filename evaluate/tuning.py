@@ -109,7 +109,8 @@ class Tuned:
         layout.write(photos, self.real, self.held_out)
         self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
         files = [adapters / f"{run.file_name(name)}.safetensors" for name in self.real.classes]
-        self._call("generate", "--lora", *files, *self._generate_options())
+        # A screen that compares with real images takes them from there, too.
+        self._call("generate", "--lora", *files, "--data", photos, *self._generate_options())
         shutil.rmtree(photos)  # the ledger names them; the real set still has them
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:

@@ -5,11 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
-import pictures
 import pipelines
 import pytest
 import torch
 from shell import EVALUATE, TWO, command
+from test_classify_command import write_shards
 
 from evaluate.children import environment
 from evaluate.command import evaluate
@@ -89,27 +89,11 @@ def made(monkeypatch) -> list[str]:
     def stand_in(self: Tuned, module: str, *options: object) -> None:
         calls.append(f"{module} {self.folder.name}")
         if module == "generate":
-            write_noise(self.folder / "shards", self.real.classes, self.count, sorted(self.real.hashes()))
+            write_shards(self.folder / "shards", sorted(self.real.hashes()), self.real.classes, self.count)
 
     monkeypatch.setattr(Tuned, "_call", stand_in)
     monkeypatch.setattr(run, "torch_dtype", lambda precision, device: torch.float32)
     return calls
-
-
-def write_noise(folder: Path, classes: tuple[str, ...], count: int, trained_on: list[str]) -> None:
-    for place, label in enumerate(classes):
-        pngs = [pictures.encoded(pictures.noise(1000 * place + k)) for k in range(count)]
-        shared = dict.fromkeys(("seed", "index", "steps", "guidance"), 0) | {"label": place}
-        names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
-        rows = [
-            {"image": {"bytes": png, "path": f"{label}-{k}.png"}, **shared, **names}
-            for k, png in enumerate(pngs)
-        ]
-        origin = shards.Origin(
-            label=label, classes=list(classes), arguments={}, trained_on=trained_on, versions={}, count=count
-        )
-        shards.write(shards.path_of(folder, label, 0), rows, origin)
-    shards.write_manifest(folder, shards.manifest_of(folder))
 
 
 def config(output: Path, **options) -> Evaluate:
@@ -161,12 +145,12 @@ def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch,
 def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, monkeypatch, capsys):
     def leak(self: Tuned, module: str, *options: object) -> None:
         if module == "generate":
-            write_noise(self.folder / "shards", self.real.classes, self.count, ["a stranger"])
+            write_shards(self.folder / "shards", ["a stranger"], self.real.classes, self.count)
 
     monkeypatch.setattr(Tuned, "_call", leak)
     with pytest.raises(SystemExit):
         evaluate(config(tmp_path, shots=("1",)))
-    assert "its adapters have seen 1 images that are not the arm's" in capsys.readouterr().out
+    assert "its adapters or screens have seen 1 images that are not the arm's" in capsys.readouterr().out
     assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
 
 

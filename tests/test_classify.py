@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from classify import augment as augmentation
-from classify.augment import NONE, Strength, affine_matrices, augment, hue_matrices, to_float
+from classify.augment import NONE, Strength, affine_matrices, augment, hue_matrices
 from classify.config import TrainingOptions
 from classify.mixing import row_stream
-from classify.model import build, require_name
-from classify.predict import probabilities
 from classify.sizes import Sizes, resolve
 from classify.train import Batch, Step, fit, schedule, train_steps
 from orchard.errors import UserError
+from orchard.networks import build, require_name
+from orchard.predict import probabilities, to_float
 
 CPU = torch.device("cpu")
 

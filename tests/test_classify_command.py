@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from classify import sets, store
+from classify import sets
 from classify.command import classify, score
 from classify.config import Classify
-from classify.model import build
-from classify.predict import probabilities
-from orchard import run, shards, sources
+from orchard import classifiers, run, shards, sources
 from orchard.errors import UserError
 from orchard.images import sha256
+from orchard.networks import build
+from orchard.predict import probabilities
 
 COLOURS = {"x": (200, 30, 30), "y": (30, 200, 30), "z": (30, 30, 200), "w": (200, 200, 30)}
 
@@ -94,12 +95,14 @@ def test_test_image_in_the_training_set_is_refused_and_named(tmp_path, root):
         sets.load(config(tmp_path, root, copy))
 
 
-def write_shards(folder: Path, trained_on: list[str]) -> Path:
-    """Five synthetic squares of 16 pixels in each of two classes."""
+def write_shards(
+    folder: Path, trained_on: list[str], classes: Sequence[str] = ("x", "y"), count: int = 5
+) -> Path:
+    """``count`` synthetic squares of 16 pixels in each class."""
     rng = np.random.default_rng(8)
-    for place, label in enumerate("xy"):
+    for place, label in enumerate(classes):
         rows = []
-        for index in range(5):
+        for index in range(count):
             buffer = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
             image = {"bytes": buffer.getvalue(), "path": f"{label}{index}.png"}
@@ -107,7 +110,7 @@ def write_shards(folder: Path, trained_on: list[str]) -> Path:
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
         origin = shards.Origin(
-            label=label, classes=["x", "y"], arguments={}, trained_on=trained_on, versions={}, count=5
+            label=label, classes=list(classes), arguments={}, trained_on=trained_on, versions={}, count=count
         )
         shards.write(shards.path_of(folder, label, 0), rows, origin)
     shards.write_manifest(folder, shards.manifest_of(folder))
@@ -197,50 +200,50 @@ def test_recall_of_an_absent_class_is_undefined():
     assert found["classes"]["c"] == {"images": 0, "right": 0, "recall": None}
 
 
-def record(**changes) -> store.Record:
+def record(**changes) -> classifiers.Record:
     values = {"model": "cnn", "classes": ("x", "y"), "size": 32, "through": 16, "seed": 3, "steps": 5}
-    return store.Record(**(values | {"data": "set", "trained_on": ("ab", "cd")} | changes))
+    return classifiers.Record(**(values | {"data": "set", "trained_on": ("ab", "cd")} | changes))
 
 
 def test_saved_classifier_comes_back_the_same(tmp_path):
     model = build("cnn", 2, 32, seed=7).eval()
-    store.save(tmp_path / store.FILE, model, record(validation_accuracy=0.5))
-    loaded, found = store.load(tmp_path)
-    assert found == record(validation_accuracy=0.5) == store.read(tmp_path / store.FILE)
+    classifiers.save(tmp_path / classifiers.FILE, model, record(validation_accuracy=0.5))
+    loaded, found = classifiers.load(tmp_path)
+    assert found == record(validation_accuracy=0.5) == classifiers.read(tmp_path / classifiers.FILE)
     assert found.versions["torch"] == torch.__version__.split("+")[0]
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     cpu = torch.device("cpu")
     first, again = (probabilities(m, pixels, cpu, torch.float32) for m in (model, loaded))
     assert (first == again).all() and not loaded.training
-    assert [path.name for path in tmp_path.iterdir()] == [store.FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [classifiers.FILE]
 
 
 def test_saved_classifier_lists_every_real_image_it_was_trained_on(tmp_path, root):
     classify(config(tmp_path, root, root, steps=2))
     expected = {sha256(path.read_bytes()) for path in root.glob("train/*/*.png")}
-    assert set(store.read(tmp_path / "out").trained_on) == expected and len(expected) == 12
+    assert set(classifiers.read(tmp_path / "out").trained_on) == expected and len(expected) == 12
 
 
 def test_classes_are_compared_by_name():
-    store.require_classes(record(), ["y"])
+    classifiers.require_classes(record(), ["y"])
     with pytest.raises(UserError, match="class w is unknown to the classifier, which has x, y"):
-        store.require_classes(record(), ["y", "w"])
+        classifiers.require_classes(record(), ["y", "w"])
 
 
 def test_files_that_are_no_classifier_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     with pytest.raises(UserError, match="no such classifier"):
-        store.load(tmp_path)
-    (tmp_path / store.FILE).write_bytes(b"half")
+        classifiers.load(tmp_path)
+    (tmp_path / classifiers.FILE).write_bytes(b"half")
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        store.load(tmp_path)
-    save_file({"a": torch.zeros(1)}, tmp_path / store.FILE)
+        classifiers.load(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / classifiers.FILE)
     with pytest.raises(UserError, match="no `orchard` header"):
-        store.load(tmp_path)
-    store.save(tmp_path / store.FILE, build("cnn", 2, 32, 0), record(schema=99))
+        classifiers.load(tmp_path)
+    classifiers.save(tmp_path / classifiers.FILE, build("cnn", 2, 32, 0), record(schema=99))
     with pytest.raises(UserError, match="newer version"):
-        store.load(tmp_path)
-    store.save(tmp_path / store.FILE, build("cnn", 2, 32, 0), record(classes=("x", "y", "z")))
+        classifiers.load(tmp_path)
+    classifiers.save(tmp_path / classifiers.FILE, build("cnn", 2, 32, 0), record(classes=("x", "y", "z")))
     with pytest.raises(UserError, match="do not fit cnn"):
-        store.load(tmp_path)
+        classifiers.load(tmp_path)

@@ -8,12 +8,12 @@ import pictures
 import pytest
 from test_classify_command import write_images, write_shards
 
-from classify import store
-from classify.model import build
 from evaluate import leaks
 from evaluate.config import Evaluate
 from evaluate.sets import load
+from orchard import classifiers
 from orchard.images import sha256
+from orchard.networks import build
 
 
 @pytest.fixture
@@ -40,9 +40,10 @@ def test_a_generator_that_saw_a_test_image_is_refused_and_the_image_named(data, 
 def test_a_screen_that_saw_a_test_image_is_refused_and_the_image_named(data, tmp_path, refused):
     shards = write_shards(tmp_path / "shards", [])
     path = shards / "manifest.json"
-    manifest = json.loads(path.read_text()) | {"screened_by": [digest(data / "test" / "x" / "0.png")]}
+    seen = {"memorised": [digest(data / "test" / "x" / "0.png")]}
+    manifest = json.loads(path.read_text()) | {"screened_with": seen}
     path.write_text(json.dumps(manifest))
-    with refused("its screen has seen 1 test image", "test/x/0.png"):
+    with refused("its screen memorised has seen 1 test image", "test/x/0.png"):
         load(config(data, synthetic=shards), (0.5,))
 
 
@@ -90,10 +91,10 @@ def test_an_unknown_external_class_is_refused_and_an_absent_one_counts_zero(data
 @pytest.mark.parametrize("place", ["test", "train"])
 def test_weights_of_ours_that_know_too_much_are_refused(data, tmp_path, refused, place):
     seen = digest(data / place / "x" / "0.png")
-    header = store.Record(
+    header = classifiers.Record(
         model="cnn", classes=("x", "y"), size=32, through=None, seed=0, steps=1, data="", trained_on=(seen,)
     )
-    store.save(tmp_path / "own" / store.FILE, build("cnn", 2, 32, 0), header)
+    classifiers.save(tmp_path / "own" / classifiers.FILE, build("cnn", 2, 32, 0), header)
     options = {"pretrained": str(tmp_path / "own"), "shots": ("1",)} if place == "train" else {}
     with refused("--pretrained", "has seen 1 test image", "x/0.png"):
         load(config(data, **({"pretrained": str(tmp_path / "own")} | options)), (1.0,))
@@ -104,6 +105,8 @@ def test_adapters_of_an_arm_may_know_that_arms_images_alone(refused):
     leaks.require_own("arms/1", manifest, {"a", "b", "c"})
     with refused("arms/1", "1 images that are not the arm's"):
         leaks.require_own("arms/1", manifest, {"a", "c"})
+    with refused("1 images that are not the arm's"):
+        leaks.require_own("arms/1", manifest | {"screened_with": {"memorised": ["d"]}}, {"a", "b"})
     with refused("nobody noted"):
         leaks.require_own("arms/1", manifest | {"unknown_ledger": ["apple"]}, {"a", "b"})
 

@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from classify.augment import blend
 from classify.config import TrainingOptions
-from classify.mixing import Mixing, freeze_all_but_last, freezes, last_layer, rows_of, weights_of
-from classify.model import build
+from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
 from classify.train import LABEL_SMOOTHING, Batch, fit, loss_of
 from evaluate.choice import UNTRIED, candidates, choose, log_loss
+from orchard.heads import last_layer
+from orchard.networks import build
 
 REAL, SYNTHETIC = 6, 10
 LABELS = torch.tensor([0, 1] * 3 + [0] * 5 + [1] * 5)

@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from classify.augment import to_float
+
+def to_float(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

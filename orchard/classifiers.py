@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.model import build
 from orchard import run
 from orchard.errors import UserError
+from orchard.networks import build
 
 SCHEMA = 1
 HEADER = "orchard"
@@ -23,7 +23,7 @@ class Record:
     """What the header says: enough to use the classifier, to make it again, to see what it has seen."""
 
     model: str
-    """Name that `model.build` takes."""
+    """Name that `networks.build` takes."""
     classes: tuple[str, ...]
     """Names in the order of the outputs."""
     size: int

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from classify import pretrained as weights
-from classify.config import FEATURES, TIMM
-from classify.mixing import last_layer
+from orchard import pretrained as weights
 from orchard.errors import UserError
+from orchard.heads import last_layer
+from orchard.pretrained import FEATURES, TIMM
 
 CNN = "cnn"
 WIDTHS = (32, 64, 128, 256)

@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from classify.config import CACHE, TIMM
-from classify.mixing import last_layer
 from orchard.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FEATURES, TIMM, CACHE = "features:", "timm:", "cache"
+"""Before a network's name: solve its last layer, take it from timm. In place of weights: what is cached."""
 PARTS = ("model.safetensors", "pytorch_model.safetensors")
 """Names that weights have in a folder or a repository."""
 OWN = "network."
 """Before the keys of our own classifiers."""
 
 
-def load_into(network: nn.Module, name: str, source: str) -> None:
+def load_into(network: "nn.Module", name: str, source: str) -> None:
     """Give ``network`` the weights under ``source``, all but those of a last layer for other classes.
 
     Raises:
@@ -32,7 +34,9 @@ def load_into(network: nn.Module, name: str, source: str) -> None:
     _load(network, {key.removeprefix(OWN): value for key, value in state.items()}, name, path)
 
 
-def _load(network: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
+def _load(network: "nn.Module", state: "Mapping[str, Tensor]", name: str, path: Path) -> None:
+    from orchard.heads import last_layer
+
     wanted = network.state_dict()
     last = last_layer(network)
     prefix = next(key for key, module in network.named_modules() if module is last)
