@@ -50,7 +50,8 @@ def _lines(console: Console, title: str, total: int, unit: str) -> Callable[...,
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last < QUIET_SECONDS and done < total:
+        # An advance of nothing is news: what comes next takes a while.
+        if count and now - last < QUIET_SECONDS and done < total:
             return
         last = now
         speed = done / max(now - started, 1e-9)
