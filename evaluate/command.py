@@ -1,28 +1,23 @@
 """`python -m evaluate`: check, decode, run what is missing, report."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from classify.model import build, require_name
 from classify.sets import parts
-from evaluate import fidelity, report, table
 from evaluate import records as lines
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels, Run
+from evaluate.features import of_backbone
+from evaluate.publish import publish
 from evaluate.ratios import Mixture, mix, parse, require_enough
-from evaluate.reference import FRUIT
 from evaluate.sets import Sets, generator_notes, load
-from evaluate.statistics import summarise
-from orchard import cli, folders, run
+from orchard import folders, run
 from orchard.images import ImageSet, sha256
 from orchard.terminal import bar, say
 
-FIDELITY = "fidelity.json"
 SAME = ("model", "steps", "batch_size", "learning_rate", "flip", "validation")
 VALIDATION = {
     "none": "all real training images take part, none is held out",
@@ -43,8 +38,10 @@ def evaluate(config: Evaluate) -> None:
     _describe(console, config, sets, runs, run.dtype_name(dtype))
     if config.dry_run:
         return
-    # A network that cannot take the size says so here, before anything is written.
+    # A network that cannot take the size, or is not there, says so here, before anything is written.
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed)
+    if config.backbone:
+        of_backbone(config.backbone, device)
     pixels = Pixels((sets.train, sets.test, sets.synthetic), sets.sizes)
     run.writable(config.output)
     lines.require_same(config.output, _identity(config, sets, run.dtype_name(dtype)))
@@ -59,7 +56,7 @@ def evaluate(config: Evaluate) -> None:
         dtype=dtype,
     )
     _run_all(experiment, [r for r in runs if r.key not in done])
-    _report(console, config, sets)
+    publish(console, config, sets)
 
 
 def plan(config: Evaluate, sets: Sets, shares: Sequence[float]) -> list[Run]:
@@ -124,53 +121,3 @@ def _run_all(experiment: Experiment, runs: Sequence[Run]) -> None:
             runs, lambda title, step: advance(1, f"{title}, loss {step.loss:.3f}")
         ):
             lines.append(config.output, record)
-
-
-def _report(console: Console, config: Evaluate, sets: Sets) -> None:
-    records = lines.read(config.output)
-    reference = FRUIT if config.data == "fruit" else None
-    copies = _copies(config, sets)
-    context = report.Context(
-        title=sets.train.name,
-        command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),
-        notes=sets.train.notes,
-        generator=generator_notes(sets),
-        copies=copies,
-        configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
-        versions=run.versions(),
-        commit=run.git_commit(),
-        sheet=_sheet(sets),
-        provenance={key: sets.manifest[key] for key in ("arguments", "rows") if key in sets.manifest},
-        reference=reference,
-    )
-    page = report.write(records, context, config.output / "report.html")
-    table.write_csv(records, config.output / "metrics.csv")
-    table.print_table(summarise(records), reference, console)
-    for note in (*sets.train.notes, *generator_notes(sets)):
-        say(console, f"note: {note}")
-    if copies:
-        say(console, f"copies: {copies}")
-    say(console, f"wrote {config.output / lines.RECORDS}, metrics.csv")
-    say(console, f"report: {page.resolve()}")
-
-
-def _copies(config: Evaluate, sets: Sets) -> str:
-    """Write how many synthetic images are near copies of real ones; say it in a sentence."""
-    if not len(sets.synthetic):
-        return ""
-    found = fidelity.measure(sets.synthetic, sets.train, sets.test)
-    run.write_json(config.output / FIDELITY, found)
-    return fidelity.sentence(found)
-
-
-def _sheet(sets: Sets) -> dict[str, dict[str, list[np.ndarray]]]:
-    """A few real and synthetic images a class, as the classifier sees them."""
-
-    def some(images: ImageSet, name: str) -> list[np.ndarray]:
-        photos = [photo for photo in images.photos if photo.label == name][: report.SHEET]
-        return list(sets.sizes.pixels(photos))
-
-    return {
-        name: {"real": some(sets.train, name), "synthetic": some(sets.synthetic, name)}
-        for name in sets.train.classes
-    }

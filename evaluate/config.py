@@ -24,8 +24,12 @@ class Evaluate(TrainingOptions):
     """Runs of each mixture: seeds --seed, --seed + 1, and so on."""
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
+    margin: float = 2.0
+    """Percentage points of accuracy that count as no loss, above 0 (non-inferiority)."""
+    backbone: str = ""
+    """Also measure the domain gap by this image model, a folder or Hub id on disk: facebook/dinov2-small."""
     output: Path = Path("evaluation")
-    """Folder for records.jsonl, metrics.csv and report.html."""
+    """Folder for records.jsonl, metrics.csv, arms.csv, analysis.json and report.html."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -35,4 +39,5 @@ class Evaluate(TrainingOptions):
             not self.total or self.design == "substitute",
             f"--total {self.total}: only in the substitute design; augment keeps all real images",
         )
+        cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
         super().require_valid()

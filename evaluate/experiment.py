@@ -12,6 +12,7 @@ from classify.predict import probabilities
 from classify.sets import parts
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step, fit
+from evaluate import witness
 from evaluate.config import Evaluate
 from evaluate.metrics import score
 from evaluate.ratios import Mixture, draw
@@ -46,6 +47,7 @@ class Pixels:
 
     def __init__(self, sets: Sequence[ImageSet], sizes: Sizes) -> None:
         photos = [photo for images in sets for photo in images.photos]
+        self.sizes = sizes
         self.array = sizes.pixels(photos)
         self.row = {id(photo): i for i, photo in enumerate(photos)}
 
@@ -81,7 +83,7 @@ class Experiment:
         fitted = self._fit(run, [*real, *synthetic], held_out.photos, report)
         test_pixels, _ = self.pixels.of(self.test.photos, self.train.classes)
         found = probabilities(fitted.model, test_pixels, self.device, self.dtype)
-        return {
+        record = {
             "design": run.design,
             "ratio": run.mixture.ratio,
             "shots": None,
@@ -95,6 +97,9 @@ class Experiment:
             "seconds": round(time.monotonic() - started, 2),
             "predictions": self._predictions(found),
         }
+        if witness.is_witness(record, self.config):
+            witness.keep(fitted.model, self.config, self.train, self.pixels.sizes)
+        return record
 
     def _fit(self, run: Run, train: Sequence[Photo], validation: Sequence[Photo], report: Report) -> Fitted:
         classes = self.train.classes

@@ -1,0 +1,90 @@
+"""What an experiment shows in the end: numbers as files, the report page, the table in the terminal."""
+
+import json
+import shlex
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from evaluate import export, fidelity, gap, pictures, report, table
+from evaluate import records as lines
+from evaluate.analysis import analyse, as_json
+from evaluate.config import Evaluate
+from evaluate.distances import Gaps
+from evaluate.features import Embed
+from evaluate.mistakes import worst
+from evaluate.reference import FRUIT
+from evaluate.sets import Sets, generator_notes
+from evaluate.strata import describe
+from orchard import cli, run
+from orchard.terminal import say
+
+FIDELITY, PAGE = "fidelity.json", "report.html"
+
+
+def publish(console: Console, config: Evaluate, sets: Sets) -> None:
+    """Write the numbers and the page from the records, and print what they say.
+
+    Raises:
+        UserError: no record, or records that do not belong together.
+    """
+    records = lines.read(config.output)
+    report.require_records(records)
+    analysis = analyse(records, config.margin, describe(sets.test.photos))
+    networks = gap.networks(config, run.processes().device)
+    context = _context(config, sets, records, networks)
+    export.write(records, analysis, config.output)
+    page = report.write(records, analysis, context, config.output / PAGE)
+    table.print_table(analysis.rows, context.reference, console)
+    say(console, analysis.verdict)
+    for note in (*context.notes, *context.generator):
+        say(console, f"note: {note}")
+    if context.copies:
+        say(console, f"copies: {context.copies}")
+    written = (lines.RECORDS, export.RUNS, export.ARMS, export.ANALYSIS)
+    say(console, f"wrote {config.output}/: {', '.join(written)}")
+    say(console, f"report: {page.resolve()}")
+
+
+def _context(
+    config: Evaluate, sets: Sets, records: list[dict[str, Any]], networks: dict[str, Embed]
+) -> report.Context:
+    copies, gaps = _fidelity(config, sets, networks)
+    embed = next(iter(networks.values()), pictures.as_they_are)
+    files = [mistake["file"] for mistake in worst(records)]
+    pools = {"real": sets.train, "synthetic": sets.synthetic}
+    rejected = pictures.rejected(config.synthetic, sets.train.classes) if len(sets.synthetic) else []
+    return report.Context(
+        title=sets.train.name,
+        command=shlex.join(["python", "-m", "evaluate", *sys.argv[1:]]),
+        notes=sets.train.notes,
+        generator=generator_notes(sets),
+        copies=copies,
+        gaps=gaps,
+        configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
+        versions=run.versions(),
+        commit=run.git_commit(),
+        sheets=pictures.sheets(sets.train, sets.synthetic, rejected),
+        pictures=pictures.beside(files, sets.test, pools, embed, sets.sizes.pixels),
+        hashes=_hashes(config),
+        provenance={key: sets.manifest[key] for key in ("arguments", "rows") if key in sets.manifest},
+        reference=FRUIT if config.data == "fruit" else None,
+    )
+
+
+def _fidelity(config: Evaluate, sets: Sets, networks: dict[str, Embed]) -> tuple[str, Gaps]:
+    """Write how near synthetic images come to real ones; copies in a sentence, and the domain gap."""
+    if not len(sets.synthetic):
+        return "", {}
+    found = fidelity.measure(sets.synthetic, sets.train, sets.test)
+    gaps = gap.gaps(sets, networks)
+    run.write_json(config.output / FIDELITY, found | {"gap": as_json(gaps)})
+    return fidelity.sentence(found), gaps
+
+
+def _hashes(config: Evaluate) -> dict[str, str]:
+    """SHA-256 of the records, and of the image sets as the experiment noted them."""
+    identity = json.loads((config.output / lines.EXPERIMENT).read_text(encoding="utf-8"))
+    sets = {name: identity[name] for name in ("train", "test", "synthetic") if identity.get(name)}
+    return {lines.RECORDS: run.file_hash(config.output / lines.RECORDS), **sets}
