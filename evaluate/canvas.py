@@ -18,8 +18,8 @@ DARK = ("#56b4e9", "#f08a3c", "#2cc295", "#e3a3c6", "#f0e442", "#8fd0ff", "#e69f
 INK, MUTED, RULE = "#1d1f22", "#5d6268", "#d9d6d0"
 DARK_INK, DARK_MUTED, DARK_RULE = "#e8e6e1", "#a6aab0", "#3a3e44"
 MARKERS = "osD^vPX*"
-SIZE = (4.4, 3.2)
-"""Inches, at 72 points each."""
+WIDE, SMALL = (4.4, 3.2), (3.0, 2.5)
+"""Inches, at 72 points each; text has one size, so a small figure has larger text for its width."""
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "orchard",
@@ -45,13 +45,16 @@ SETTINGS = {
 class Canvas:
     """One figure under our settings, without pyplot's global state."""
 
+    def __init__(self, size: tuple[float, float] = WIDE) -> None:
+        self._size = size
+
     def __enter__(self) -> "Canvas":
         import matplotlib
         from matplotlib.figure import Figure
 
         self._context = matplotlib.rc_context(cast(Any, SETTINGS))
         self._context.__enter__()
-        self.figure = Figure(figsize=SIZE, layout="constrained")
+        self.figure = Figure(figsize=self._size, layout="constrained")
         self.axes = self.figure.add_subplot()
         return self
 

@@ -46,12 +46,12 @@ def of_backbone(name: str, device: torch.device) -> Embed:
     """
     from transformers import AutoModel
 
+    folder = _folder(name)
     try:
-        model = AutoModel.from_pretrained(name, local_files_only=True, use_safetensors=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
-        where = "" if Path(name).is_dir() else f"; download it first: hf download {name}"
-        raise UserError(f"--backbone {name}: cannot be loaded ({reason}){where}") from None
+        raise UserError(f"--backbone {name}: cannot be loaded ({reason}); use a DINOv2") from None
     if model.main_input_name != "pixel_values":
         raise UserError(f"--backbone {name}: takes {model.main_input_name}, not images; use a DINOv2")
     model, standardise = model.to(device).eval(), Standardise().to(device)
@@ -66,3 +66,18 @@ def of_backbone(name: str, device: torch.device) -> Embed:
         return torch.cat(rows).numpy()
 
     return embed
+
+
+def _folder(name: str) -> Path:
+    """Where a backbone lies. Given a Hub id, transformers itself would ask the Hub for an adapter of it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        raise UserError(
+            f"--backbone {name}: not on this machine; give a folder, or download it first: hf download {name}"
+        ) from None

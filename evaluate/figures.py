@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluate.canvas import LIGHT, Canvas
+from evaluate.canvas import LIGHT, SMALL, Canvas
 from evaluate.exchange import Exchange, Fit
 from evaluate.reference import Reference
 from evaluate.statistics import Row
@@ -34,7 +34,7 @@ def ratio_curve(rows: Sequence[Row], runs: Sequence[tuple[float, float]], refere
 
 def metric_curve(rows: Sequence[Row], metric: str, name: str, reference: Reference | None) -> str:
     """Another weighted average over the share of real images: mean, and one standard deviation as a band."""
-    with Canvas() as canvas:
+    with Canvas(SMALL) as canvas:
         x = [row.arm.ratio for row in rows]
         spreads = [row.weighted[metric] for row in rows]
         means = np.array([spread.mean for spread in spreads], dtype=float)

@@ -28,7 +28,8 @@ def test_verdict_states_the_change_its_interval_and_what_cannot_be_resolved():
     )
     assert sentence.endswith(
         "; 100.0% to 90.0%, 2 runs, McNemar p = 0.25), which this test set can neither tell from no change "
-        "nor show to lie within 2 points; with 30 test images, differences under 20.0 points cannot be resolved."
+        "nor show to lie within 2 points; with 30 test images, differences under 20.0 points cannot be "
+        "resolved."
     )
 
 
