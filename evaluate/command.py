@@ -7,6 +7,7 @@ from rich.console import Console
 
 from classify.model import build, require_name
 from classify.sets import parts
+from evaluate import joined
 from evaluate import records as lines
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels, Run
@@ -42,9 +43,11 @@ def evaluate(config: Evaluate) -> None:
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed)
     if config.backbone:
         of_backbone(config.backbone, device)
+    identity = _identity(config, sets, run.dtype_name(dtype))
+    joined.require_alike(config.also, identity)
     pixels = Pixels((sets.train, sets.test, sets.synthetic), sets.sizes)
     run.writable(config.output)
-    lines.require_same(config.output, _identity(config, sets, run.dtype_name(dtype)))
+    lines.require_same(config.output, identity)
     done = {lines.key(record) for record in lines.read(config.output)}
     experiment = Experiment(
         config=config,

@@ -24,6 +24,8 @@ class Evaluate(TrainingOptions):
     """Runs of each mixture: seeds --seed, --seed + 1, and so on."""
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
+    also: tuple[Path, ...] = ()
+    """Outputs of earlier experiments to show on the same page, e.g. the low-shot one beside the ratios."""
     margin: float = 2.0
     """Percentage points of accuracy that count as no loss, above 0 (non-inferiority)."""
     backbone: str = ""

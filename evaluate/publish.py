@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluate import export, fidelity, gap, pictures, report, table
+from evaluate import export, fidelity, gap, joined, pictures, report, table
 from evaluate import records as lines
 from evaluate.analysis import analyse, as_json
 from evaluate.config import Evaluate
@@ -29,7 +29,7 @@ def publish(console: Console, config: Evaluate, sets: Sets) -> None:
     Raises:
         UserError: no record, or records that do not belong together.
     """
-    records = lines.read(config.output)
+    records = joined.read(config.output, config.also)
     report.require_records(records)
     analysis = analyse(records, config.margin, describe(sets.test.photos))
     networks = gap.networks(config, run.processes().device)
@@ -87,4 +87,5 @@ def _hashes(config: Evaluate) -> dict[str, str]:
     """SHA-256 of the records, and of the image sets as the experiment noted them."""
     identity = json.loads((config.output / lines.EXPERIMENT).read_text(encoding="utf-8"))
     sets = {name: identity[name] for name in ("train", "test", "synthetic") if identity.get(name)}
-    return {lines.RECORDS: run.file_hash(config.output / lines.RECORDS), **sets}
+    folders = (config.output, *config.also)
+    return {str(folder / lines.RECORDS): run.file_hash(folder / lines.RECORDS) for folder in folders} | sets

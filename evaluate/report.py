@@ -28,8 +28,6 @@ class Context:
     """Name of the data, for the heading."""
     command: str
     """The command that made the records."""
-    commands: Sequence[str] = ()
-    """The commands before it, as far as they are known."""
     notes: Sequence[str] = ()
     """Warnings that stand at the top and beside every results table."""
     generator: Sequence[str] = ()

@@ -215,7 +215,6 @@ def test_hostile_names_are_text_everywhere():
             configuration={evil: evil, "nested": {evil: [evil]}},
             versions={evil: evil},
             provenance={evil: {evil: evil}},
-            commands=[evil],
             generator=[evil],
             copies=evil,
             hashes={evil: evil},
