@@ -77,19 +77,16 @@ def _worse_given(difference: float, better: int, worse: int, n: int) -> float:
     return max((root - linear) / (4 * n), 0.0, -difference)
 
 
-def resampled_means(
-    arms: list[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0, levels: bool = True
-) -> np.ndarray:
+def resampled_means(arms: list[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """(S, N) arrays, one an arm -> (resamples, arms) means, seeds and images drawn anew, paired.
 
     NaN marks an image that a run did not test; row s and column n mean the same seed and image in every
     arm, and each resample draws the same seeds and images in all of them. A mean over nothing is NaN.
-    ``levels`` False draws images alone.
     """
     runs, images = arms[0].shape
     assert all(arm.shape == (runs, images) for arm in arms), [arm.shape for arm in arms]
     rng = np.random.default_rng(seed)
-    of_runs = _draws(rng, runs, resamples) if levels else np.ones((resamples, runs))
+    of_runs = _draws(rng, runs, resamples)
     of_images = _draws(rng, images, resamples)
     columns = []
     for arm in arms:

@@ -22,12 +22,12 @@ REJECTED = "data/rejected-*.parquet"
 
 
 def thumbnail(image: Image.Image) -> str:
-    """The image as a PNG data URI, the longer side at most 128 pixels."""
+    """The image as a JPEG data URI, the longer side at most 128 pixels."""
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    small.save(buffer, "JPEG", quality=85, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def sheets(

@@ -41,7 +41,7 @@ def _rank(row: Row, design: str) -> tuple[object, ...]:
 
 def _action(row: Row) -> str:
     arm = row.arm
-    limit = "" if arm.shots is None else f", at {arm.shots} real images a class,"
+    limit = "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} a class,"
     if arm.kind in PLAIN and arm.mixing == UNION and arm.ratio < 1:
         if arm.design == "augment" or arm.shots is not None:
             return f"Adding {row.n_synthetic} synthetic images to {row.n_real} real ones{limit}"
