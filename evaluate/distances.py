@@ -1,8 +1,8 @@
 """How far one set of images lies from another, in the features of a network: measures without a network."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -15,7 +15,10 @@ from sklearn.preprocessing import StandardScaler
 
 from evaluate.intervals import Spread, mean_and_spread
 
-SUBSETS, LARGEST = 50, 500
+SUBSETS = 50
+DRAWS = 10
+"""Draws of a set over which precision, recall, density and coverage are averaged."""
+MEASURES = ("precision", "recall", "density", "coverage")
 NEIGHBOURS = 5
 FOLDS = 5
 MOST = 1000
@@ -39,10 +42,10 @@ class Gap:
     images: int
     reference: int
     """Real training images."""
+    each: int
+    """Images of each class that were compared at a time."""
     kid: Spread
-    """Kernel inception distance over subsets; 0 for sets of one distribution."""
-    subset: int
-    """Images in each of its subsets."""
+    """Kernel inception distance within classes, over draws; 0 for sets of one distribution."""
     manifold: Manifold
     discriminator: Mapping[str, float | None]
     """Class -> cross-validated ROC-AUC of telling the two apart, 0.5 where nothing does; `None`: short."""
@@ -52,41 +55,71 @@ Gaps = Mapping[str, Mapping[str, Gap]]
 """Network -> `synthetic`, and `test` where its images are enough -> gap to the real training photos."""
 
 
-def measure(
-    features: np.ndarray,
-    labels: np.ndarray,
-    real: np.ndarray,
-    real_labels: np.ndarray,
-    classes: tuple[str, ...],
-) -> Gap:
-    """(N, D) and (M, D) features with (N,) and (M,) places in ``classes`` -> every measure."""
-    distance, subset = kid(real, features)
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """Features of a set of images."""
+
+    features: np.ndarray
+    """(N, D)."""
+    labels: np.ndarray
+    """(N,) places in the class list."""
+
+    def of(self, place: int) -> np.ndarray:
+        """The features of one class."""
+        return self.features[self.labels == place]
+
+    def draws(self, each: int, times: int, seed: int = 0) -> Iterator[dict[int, np.ndarray]]:
+        """``times`` draws of ``each`` images of every class, or of all of a class that has fewer."""
+        rng = np.random.default_rng(seed)
+        classes = {int(place): self.of(place) for place in np.unique(self.labels)}
+        for _ in range(times):
+            yield {
+                place: rows[rng.choice(len(rows), min(each, len(rows)), replace=False)]
+                for place, rows in classes.items()
+            }
+
+
+def measure(other: Cloud, real: Cloud, classes: Sequence[str], each: int) -> Gap:
+    """Every measure of ``other`` against ``real``.
+
+    What depends on the number of images takes ``each`` of every class at a time, so that sets of different
+    size can be compared. Features are first divided by the root mean square of the real ones, without which
+    the cubic kernel would follow the few largest.
+    """
+    scale = np.sqrt(np.mean(real.features**2)) or 1.0
+    other, real = (replace(cloud, features=cloud.features / scale) for cloud in (other, real))
+    distance = kid(real, other, each)
     return Gap(
-        images=len(features),
-        reference=len(real),
+        images=len(other.features),
+        reference=len(real.features),
+        each=each,
         kid=distance,
-        subset=subset,
-        manifold=manifold(real, features),
+        manifold=_mean(
+            [manifold(real.features, np.concatenate([*drawn.values()])) for drawn in other.draws(each, DRAWS)]
+        ),
         discriminator={
-            name: discriminator(real[real_labels == place], features[labels == place])
-            for place, name in enumerate(classes)
+            name: discriminator(real.of(place), other.of(place)) for place, name in enumerate(classes)
         },
     )
 
 
-def kid(real: np.ndarray, other: np.ndarray, seed: int = 0) -> tuple[Spread, int]:
-    """(N, D), (M, D), two rows or more each -> distance over subsets, and their size. Binkowski et al. 2018.
+def kid(real: Cloud, other: Cloud, each: int) -> Spread:
+    """Mean and spread of the distance over 50 draws of both sets. Binkowski et al. 2018.
 
-    The distance has no bias at any subset size; half of the smaller set, at most 500, leaves the 50
-    subsets room to differ.
+    It is taken class by class and averaged, so that another mixture of classes is no distance; classes with
+    fewer than two images on a side are left out. The estimate has no bias, however few images a draw has.
     """
-    size = max(2, min(LARGEST, min(len(real), len(other)) // 2))
-    rng = np.random.default_rng(seed)
+    pairs = zip(real.draws(each, SUBSETS), other.draws(each, SUBSETS, seed=1), strict=True)
+    return mean_and_spread(_class_by_class(a, b) for a, b in pairs)
 
-    def some(rows: np.ndarray) -> np.ndarray:
-        return rows[rng.choice(len(rows), size, replace=False)]
 
-    return mean_and_spread(squared_discrepancy(some(real), some(other)) for _ in range(SUBSETS)), size
+def _class_by_class(a: Mapping[int, np.ndarray], b: Mapping[int, np.ndarray]) -> float | None:
+    shared = [place for place in a if place in b and min(len(a[place]), len(b[place])) > 1]
+    return float(np.mean([squared_discrepancy(a[place], b[place]) for place in shared])) if shared else None
+
+
+def _mean(found: Sequence[Manifold]) -> Manifold:
+    return Manifold(**{name: float(np.mean([getattr(one, name) for one in found])) for name in MEASURES})
 
 
 def squared_discrepancy(a: np.ndarray, b: np.ndarray) -> float:

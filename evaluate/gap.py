@@ -6,7 +6,7 @@ import torch
 
 from evaluate import witness
 from evaluate.config import Evaluate
-from evaluate.distances import Gap, Gaps, measure
+from evaluate.distances import Cloud, Gap, Gaps, measure
 from evaluate.features import Embed, of_backbone
 from evaluate.sets import Sets
 from orchard.images import ImageSet
@@ -14,6 +14,8 @@ from orchard.images import ImageSet
 OWN = "our real-trained classifier"
 FEWEST = 4
 """Images from which distances between sets are measured."""
+MOST = 200
+"""Images of each class that are compared at a time."""
 
 
 def networks(config: Evaluate, device: torch.device) -> dict[str, Embed]:
@@ -39,12 +41,12 @@ def gaps(sets: Sets, embeds: Mapping[str, Embed]) -> Gaps:
 
 
 def _in_features(sets: Sets, embed: Embed) -> dict[str, Gap]:
-    classes = sets.train.classes
-    real = embed(sets.sizes.pixels(sets.train.photos))
+    def cloud(images: ImageSet) -> Cloud:
+        return Cloud(features=embed(sets.sizes.pixels(images.photos)), labels=images.labels())
 
-    def against_real(images: ImageSet) -> Gap:
-        features = embed(sets.sizes.pixels(images.photos))
-        return measure(features, images.labels(), real, sets.train.labels(), classes)
-
-    others = {"synthetic": sets.synthetic, "test": sets.test}
-    return {name: against_real(images) for name, images in others.items() if len(images) >= FEWEST}
+    sides = {"synthetic": sets.synthetic, "test": sets.test}
+    sides = {name: images for name, images in sides.items() if len(images) >= FEWEST}
+    counts = [count for images in sides.values() for count in images.counts().values() if count]
+    each = min(MOST, max(2, min(counts)))
+    real = cloud(sets.train)
+    return {name: measure(cloud(images), real, sets.train.classes, each) for name, images in sides.items()}

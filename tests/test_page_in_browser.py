@@ -13,7 +13,7 @@ from runs import CLASSES, run, sweep, wrong_at
 
 from evaluate import report
 from evaluate.analysis import analyse
-from evaluate.distances import measure
+from evaluate.distances import Cloud, measure
 from evaluate.pictures import thumbnail
 from evaluate.reference import FRUIT
 from evaluate.report import Context
@@ -53,9 +53,12 @@ def picture(seed):
 
 def context():
     rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
+
+    def cloud(shift):
+        return Cloud(features=rng.normal(shift, 1, (60, 8)), labels=np.arange(60) % 3)
+
     gaps = {
-        side: measure(rng.normal(shift, 1, (60, 8)), labels, rng.normal(size=(60, 8)), labels, CLASSES)
+        side: measure(cloud(shift), cloud(0), CLASSES, 20)
         for side, shift in (("synthetic", 0.5), ("test", 0.0))
     }
     sheet = {"real": [picture(1)] * 9, "kept": [picture(2)] * 9, "rejected": [picture(3)] * 3}
