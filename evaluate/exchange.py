@@ -107,26 +107,27 @@ def exchange(records: Iterable[Record]) -> Exchange | str:
 def laws(records: Iterable[Record]) -> list[Law]:
     """A law for each source that was tried alone in two numbers of images or more."""
     found = _comparable(records)
-    result = []
-    for place, source in enumerate(("real", "synthetic")):
-        alone = {arm: runs for arm, runs in found.items() if not _mean_counts(runs)[1 - place]}
-        counts = [_mean_counts(runs)[place] for runs in alone.values()]
-        if len(set(counts)) < 2:
-            continue
-        accuracies, resampled = _accuracies(alone)
-        images, none = np.array(counts, dtype=np.float64), np.zeros(len(counts))
-        best = fit(images, none, accuracies)
-        exponents = np.array([fit(images, none, row, start=best).exponent for row in resampled])
-        result.append(
-            Law(
-                source=source,
-                scale=best.scale,
-                exponent=best.exponent,
-                interval=quantiles(exponents),
-                counts=tuple(sorted(counts)),
-            )
-        )
-    return result
+    alone = {
+        source: {arm: runs for arm, runs in found.items() if not _mean_counts(runs)[1 - place]}
+        for place, source in enumerate(("real", "synthetic"))
+    }
+    several = {source: arms for source, arms in alone.items() if len(set(_counts(arms))) > 1}
+    return [_law(source, arms) for source, arms in several.items()]
+
+
+def _law(source: str, alone: dict[ArmKey, list[Record]]) -> Law:
+    counts = [real + synthetic for real, synthetic in _counts(alone)]
+    accuracies, resampled = _accuracies(alone)
+    images, none = np.array(counts, dtype=np.float64), np.zeros(len(counts))
+    best = fit(images, none, accuracies)
+    exponents = np.array([fit(images, none, row, start=best).exponent for row in resampled])
+    return Law(
+        source=source,
+        scale=best.scale,
+        exponent=best.exponent,
+        interval=quantiles(exponents),
+        counts=tuple(sorted(counts)),
+    )
 
 
 def fit(real: np.ndarray, synthetic: np.ndarray, accuracies: np.ndarray, start: Fit | None = None) -> Fit:

@@ -32,8 +32,8 @@ def networks(config: Evaluate, device: torch.device) -> dict[str, Embed]:
 def gaps(sets: Sets, embeds: Mapping[str, Embed]) -> Gaps:
     """Every measure of `evaluate.distances` in the features of every network.
 
-    A network has seen the training photos, not the test photos: what it makes of the latter says how large
-    a gap is without any generator.
+    Our own network has seen the training photos, not the test photos: what it makes of the latter says how
+    large a gap is without any generator.
     """
     if len(sets.synthetic) < FEWEST or len(sets.train) < FEWEST:
         return {}

@@ -63,13 +63,13 @@ def rejected(folder: Path, classes: Sequence[str]) -> list[dict[str, str]]:
 
 
 def beside(
-    files: Sequence[str], tested: ImageSet, pools: Mapping[str, ImageSet], embed: Embed, read: Read
+    files: Sequence[str], tested: Sequence[Photo], pools: Mapping[str, ImageSet], embed: Embed, read: Read
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """File -> ``image`` and, for each pool, its nearest image: ``src``, ``note`` and cosine ``similarity``.
 
     ``read`` brings photos to the pixels that ``embed`` takes; files that are not in ``tested`` are left out.
     """
-    by_path = {photo.path: photo for photo in tested.photos}
+    by_path = {photo.path: photo for photo in tested}
     photos = [by_path[file] for file in dict.fromkeys(files) if file in by_path]
     found: dict[str, dict[str, dict[str, Any]]] = {p.path: {"image": _shown(p, p.path)} for p in photos}
     if not photos:
@@ -80,13 +80,15 @@ def beside(
             continue
         alike = queries @ _directions(embed(read(pool.photos))).T
         for photo, row in zip(photos, alike, strict=True):
-            place = int(row.argmax())
-            near = pool.photos[place]
-            found[photo.path][name] = {
-                **_shown(near, f"{near.label}: {near.path}"),
-                "similarity": float(row[place]),
-            }
+            found[photo.path][name] = _nearest(photo, row, pool.photos)
     return found
+
+
+def _nearest(photo: Photo, alike: np.ndarray, pool: Sequence[Photo]) -> dict[str, Any]:
+    # Cross-validation tests training photos: none is its own neighbour.
+    others = np.where([other.sha256 == photo.sha256 for other in pool], -np.inf, alike)
+    near = pool[int(others.argmax())]
+    return {**_shown(near, f"{near.label}: {near.path}"), "similarity": float(others.max())}
 
 
 def as_they_are(pixels: np.ndarray) -> np.ndarray:

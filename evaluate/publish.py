@@ -3,13 +3,14 @@
 import json
 import shlex
 import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from evaluate import export, fidelity, gap, joined, pictures, report, table
 from evaluate import records as lines
 from evaluate.analysis import analyse, as_json
+from evaluate.answers import Record, tested
 from evaluate.config import Evaluate
 from evaluate.distances import Gaps
 from evaluate.features import Embed
@@ -18,6 +19,7 @@ from evaluate.reference import FRUIT
 from evaluate.sets import Sets, generator_notes
 from evaluate.strata import describe
 from orchard import cli, run
+from orchard.images import Photo
 from orchard.terminal import say
 
 FIDELITY, PAGE = "fidelity.json", "report.html"
@@ -31,9 +33,10 @@ def publish(console: Console, config: Evaluate, sets: Sets) -> None:
     """
     records = joined.read(config.output, config.also)
     report.require_records(records)
-    analysis = analyse(records, config.margin, describe(sets.test.photos))
+    photos = _tested(records, sets)
+    analysis = analyse(records, config.margin, describe(photos))
     networks = gap.networks(config, run.processes().device)
-    context = _context(config, sets, records, networks)
+    context = _context(config, sets, records, photos, networks)
     export.write(records, analysis, config.output)
     page = report.write(records, analysis, context, config.output / PAGE)
     table.print_table(analysis.rows, context.reference, console)
@@ -47,11 +50,21 @@ def publish(console: Console, config: Evaluate, sets: Sets) -> None:
     say(console, f"report: {page.resolve()}")
 
 
+def _tested(records: Sequence[Record], sets: Sets) -> list[Photo]:
+    """The photos that were scored; in cross-validation these are training photos too."""
+    files = set(tested(records))
+    return [photo for photo in (*sets.test.photos, *sets.train.photos) if photo.path in files]
+
+
 def _context(
-    config: Evaluate, sets: Sets, records: list[dict[str, Any]], networks: dict[str, Embed]
+    config: Evaluate,
+    sets: Sets,
+    records: Sequence[Record],
+    photos: Sequence[Photo],
+    networks: Mapping[str, Embed],
 ) -> report.Context:
     copies, gaps = _fidelity(config, sets, networks)
-    embed = next(iter(networks.values()), pictures.as_they_are)
+    near, embed = next(iter(networks.items()), ("plain pixels", pictures.as_they_are))
     files = [mistake["file"] for mistake in worst(records)]
     pools = {"real": sets.train, "synthetic": sets.synthetic}
     rejected = pictures.rejected(config.synthetic, sets.train.classes) if len(sets.synthetic) else []
@@ -66,14 +79,15 @@ def _context(
         versions=run.versions(),
         commit=run.git_commit(),
         sheets=pictures.sheets(sets.train, sets.synthetic, rejected),
-        pictures=pictures.beside(files, sets.test, pools, embed, sets.sizes.pixels),
+        pictures=pictures.beside(files, photos, pools, embed, sets.sizes.pixels),
+        near=near,
         hashes=_hashes(config),
         provenance={key: sets.manifest[key] for key in ("arguments", "rows") if key in sets.manifest},
         reference=FRUIT if config.data == "fruit" else None,
     )
 
 
-def _fidelity(config: Evaluate, sets: Sets, networks: dict[str, Embed]) -> tuple[str, Gaps]:
+def _fidelity(config: Evaluate, sets: Sets, networks: Mapping[str, Embed]) -> tuple[str, Gaps]:
     """Write how near synthetic images come to real ones; copies in a sentence, and the domain gap."""
     if not len(sets.synthetic):
         return "", {}

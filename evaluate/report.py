@@ -43,6 +43,8 @@ class Context:
     """As `evaluate.pictures.sheets`."""
     pictures: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Test file -> the image and the nearest of each pool, as `evaluate.pictures.beside`."""
+    near: str = "plain pixels"
+    """The network in whose features those are nearest."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """What was compared -> SHA-256."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

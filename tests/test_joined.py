@@ -6,6 +6,7 @@ import pytest
 from runs import run, wrong_at
 
 from evaluate import joined, records
+from evaluate.config import Evaluate
 
 IDENTITY = {"model": "cnn", "steps": 400, "size": 64, "train": "a1", "test": "b2", "total": 220}
 
@@ -31,6 +32,12 @@ def test_another_kind_of_experiment_is_refused_with_the_difference(folders, tmp_
         joined.require_alike([folders[1]], IDENTITY | {"steps": 300})
     with refused("--also", "name an --output of evaluate"):
         joined.require_alike([tmp_path], IDENTITY)
+
+
+def test_margin_outside_its_range_is_refused(refused):
+    for margin in (0.0, 100.0):
+        with refused(f"--margin {margin:g}"):
+            Evaluate(margin=margin).require_valid()
 
 
 def test_the_same_run_in_two_folders_is_refused(folders, refused):

@@ -69,15 +69,21 @@ def test_rejected_images_are_read_from_their_own_shards(tmp_path):
 
 
 def test_nearest_image_of_each_pool_stands_beside_a_mistake():
-    tested = image_set([("apple", 1), ("pear", 2)])
-    pools = {"real": image_set([("pear", 5), ("apple", 1)]), "synthetic": image_set([])}
-    found = pictures.beside(
-        ["apple/1.png", "gone.png"], tested, pools, pictures.as_they_are, lambda photos: SIZES.pixels(photos)
-    )
+    tested = image_set([("apple", 1), ("pear", 2)]).photos
+    darker = image_set([("pear", 5), ("apple", 1), ("apple", 6)])
+    pools = {"real": darker, "synthetic": image_set([])}
+    # Image 6 is made equal to image 1 in its pixels, not in its file.
+    pixels = {photo.path: SIZES.pixels([photo])[0] for photo in (*tested, *darker.photos)}
+    pixels["apple/6.png"] = pixels["apple/1.png"] // 2
+
+    def read(photos):
+        return np.stack([pixels[photo.path] for photo in photos])
+
+    found = pictures.beside(["apple/1.png", "gone.png"], tested, pools, pictures.as_they_are, read)
     assert list(found) == ["apple/1.png"]
     assert list(found["apple/1.png"]) == ["image", "real"]
-    assert found["apple/1.png"]["real"]["note"] == "apple: apple/1.png"
-    assert found["apple/1.png"]["real"]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert found["apple/1.png"]["real"]["note"] == "apple: apple/6.png"
+    assert found["apple/1.png"]["real"]["similarity"] == pytest.approx(1, abs=1e-3)
 
 
 def test_features_of_a_classifier_are_what_its_last_layer_sees():
