@@ -1,13 +1,14 @@
 """`python -m evaluate`: check, decode, run what is missing, report."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from classify.model import build, require_name
 from classify.sets import parts
-from evaluate import joined
+from evaluate import joined, witness
 from evaluate import records as lines
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels, Run
@@ -57,6 +58,7 @@ def evaluate(config: Evaluate) -> None:
         pixels=pixels,
         device=device,
         dtype=dtype,
+        on_fitted=partial(witness.offer, config, sets.train, sets.sizes),
     )
     _run_all(experiment, [r for r in runs if r.key not in done])
     publish(console, config, sets)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from classify.predict import probabilities
 from classify.sets import parts
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step, fit
-from evaluate import witness
 from evaluate.config import Evaluate
 from evaluate.metrics import score
 from evaluate.ratios import Mixture, draw
@@ -47,7 +47,6 @@ class Pixels:
 
     def __init__(self, sets: Sequence[ImageSet], sizes: Sizes) -> None:
         photos = [photo for images in sets for photo in images.photos]
-        self.sizes = sizes
         self.array = sizes.pixels(photos)
         self.row = {id(photo): i for i, photo in enumerate(photos)}
 
@@ -69,6 +68,8 @@ class Experiment:
     pixels: Pixels
     device: torch.device
     dtype: torch.dtype
+    on_fitted: Callable[[nn.Module, dict[str, Any]], None]
+    """Is shown every classifier with its record."""
 
     def records(self, runs: Sequence[Run], report: Report) -> Iterator[dict[str, Any]]:
         """Train and score run after run, lazily."""
@@ -97,8 +98,7 @@ class Experiment:
             "seconds": round(time.monotonic() - started, 2),
             "predictions": self._predictions(found),
         }
-        if witness.is_witness(record, self.config):
-            witness.keep(fitted.model, self.config, self.train, self.pixels.sizes)
+        self.on_fitted(fitted.model, record)
         return record
 
     def _fit(self, run: Run, train: Sequence[Photo], validation: Sequence[Photo], report: Report) -> Fitted:

@@ -24,7 +24,7 @@ def networks(config: Evaluate, device: torch.device) -> dict[str, Embed]:
     Raises:
         UserError: ``--backbone`` cannot be loaded.
     """
-    own = witness.features(config.output, device)
+    own = witness.features((config.output, *config.also), device)
     found = {OWN: own} if own else {}
     return {**found, config.backbone: of_backbone(config.backbone, device)} if config.backbone else found
 
