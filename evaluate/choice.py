@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import numpy as np
-
 from classify.config import MixingName
 from classify.mixing import UNION, Mixing
 
@@ -58,9 +56,3 @@ def choose(real_weight: float, loss_of: Callable[[Candidate], float]) -> Choice:
             "untried": list(UNTRIED),
         },
     )
-
-
-def log_loss(found: np.ndarray, labels: np.ndarray) -> float:
-    """(N, K) probabilities, (N,) true columns -> mean negative log-likelihood in nats, at most 27.6."""
-    right = found[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(right, 1e-12, 1)).mean())

@@ -1,12 +1,16 @@
 """`python -m evaluate`: check, decode, run what is missing, report."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from evaluate import describe, publish, records
+from evaluate import context, describe, exhibit, joined, publish, records, witness
+from evaluate.arms import Run
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels
+from evaluate.features import Embed, of_backbone
 from evaluate.plan import plan
 from evaluate.ratios import parse
 from evaluate.sets import Sets, load
@@ -36,16 +40,12 @@ def evaluate(config: Evaluate) -> None:
     describe.plan(console, config, sets, runs, precision, state.num_processes)
     if config.dry_run:
         return
-    # A network that cannot take the size or the weights says so here, before anything is written.
+    # What cannot take the size or the weights, or is not there, says so here, before anything is written.
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed, config.pretrained)
+    backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
     pixels = Pixels(sets.sizes)
-    for images in (sets.train, sets.test, sets.synthetic, sets.untuned, *sets.external.values()):
-        pixels.add(images.photos)
-    run.writable(config.output)
-    with state.main_process_first():
-        records.require_same(config.output, _identity(config, sets, precision))
-        done = {records.key(record) for record in records.read(config.output)}
-    state.wait_for_everyone()  # until each has seen the records as they were
+    pixels.add(sets.photos())
+    missing = _begin(config, _identity(config, sets, precision), runs, state)
     experiment = Experiment(
         classes=sets.train.classes,
         external=sets.external,
@@ -53,17 +53,47 @@ def evaluate(config: Evaluate) -> None:
         pixels=pixels,
         device=state.device,
         dtype=dtype,
+        on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
     )
-    outcome = sweep(experiment, [one for one in runs if one.key not in done], config.output, state)
+    outcome = sweep(experiment, missing, config.output, state)
     if state.is_main_process:
-        _finish(console, config, sets, outcome)
+        _report(console, config, sets, runs, experiment, backbones)
+        _say_how_it_went(console, outcome)
     state.destroy_process_group()
     if state.is_main_process and outcome.failures:
         raise SystemExit(FAILED)
 
 
-def _finish(console: Console, config: Evaluate, sets: Sets, outcome: Outcome) -> None:
-    publish.publish(console, config, sets)
+def _begin(config: Evaluate, identity: dict[str, Any], runs: Sequence[Run], state: Any) -> list[Run]:
+    """Note the experiment in its folder; the runs that are not there yet."""
+    joined.require_alike(config.also, identity)
+    run.writable(config.output)
+    with state.main_process_first():
+        records.require_same(config.output, identity)
+        done = {records.key(record) for record in records.read(config.output)}
+        missing = [one for one in runs if one.key not in done]
+        if missing and state.is_main_process:
+            records.note_command(config.output, context.typed())
+    state.wait_for_everyone()  # until each has seen the records as they were
+    return missing
+
+
+def _report(
+    console: Console,
+    config: Evaluate,
+    sets: Sets,
+    runs: Sequence[Run],
+    experiment: Experiment,
+    backbones: Mapping[str, Embed],
+) -> None:
+    finished = {records.key(record) for record in records.read(config.output)}
+    if finished:
+        shown = exhibit.of(config, sets, runs, finished)
+        own = witness.features((config.output, *config.also), shown.test, experiment.device)
+        publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
+
+
+def _say_how_it_went(console: Console, outcome: Outcome) -> None:
     if outcome.seconds:
         part = outcome.seconds_network / outcome.seconds
         say(console, f"classifiers took {outcome.seconds:.0f} s, {part:.0%} of it in the network")

@@ -58,8 +58,14 @@ class Evaluate(TrainingOptions):
     """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
     external: tuple[str, ...] = ()
     """Further real sets of the same classes to score on, all their images; nothing is chosen by them."""
+    also: tuple[Path, ...] = ()
+    """Outputs of earlier experiments to show on the same page, e.g. the low-shot one beside the ratios."""
+    margin: float = 2.0
+    """Percentage points of accuracy that count as no loss, above 0 (non-inferiority)."""
+    backbone: str = ""
+    """Also measure the domain gap by this image model, a folder or Hub id on disk: facebook/dinov2-small."""
     output: Path = Path("evaluation")
-    """Folder for records.jsonl, metrics.csv and report.html."""
+    """Folder for records.jsonl, metrics.csv, arms.csv, analysis.json and report.html."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -88,6 +94,7 @@ class Evaluate(TrainingOptions):
             f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",
         )
         self._require_one_experiment()
+        cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
         super().require_valid()
 
     def _require_one_experiment(self) -> None:

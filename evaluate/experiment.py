@@ -13,7 +13,8 @@ from classify.mixing import Mixing
 from classify.sizes import Sizes
 from classify.train import Fitted, Labelled, Step
 from evaluate.arms import Run
-from evaluate.choice import Candidate, Choice, choose, log_loss
+from evaluate.calibration import negative_log_likelihood
+from evaluate.choice import Candidate, Choice, choose
 from evaluate.metrics import score
 from evaluate.ratios import draw
 from evaluate.records import Key
@@ -40,11 +41,15 @@ class Pixels:
 
     def of(self, photos: Sequence[Photo], classes: Sequence[str]) -> Labelled:
         """(N, S, S, 3) uint8 and (N,) int64 positions in ``classes``."""
-        self.add(photos)
         labels = np.array([classes.index(photo.label) for photo in photos], dtype=np.int64)
+        return self.rows(photos), labels
+
+    def rows(self, photos: Sequence[Photo]) -> np.ndarray:
+        """(N, S, S, 3) uint8."""
+        self.add(photos)
         rows = [self.found[photo.sha256] for photo in photos]
         size = self.sizes.size
-        return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8), labels
+        return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,8 @@ class Experiment:
     pixels: Pixels
     device: torch.device
     dtype: torch.dtype
+    on_fitted: Callable[[Run, Fitted], None]
+    """Is shown every classifier with its run."""
     choices: dict[Key, Choice] = field(default_factory=dict)
 
     def record(self, run: Run, report: Report) -> dict[str, Any]:
@@ -73,6 +80,7 @@ class Experiment:
         fitted = self._fit(run, run.real, run.held_out, synthetic, mixing, report)
         trained_on = ImageSet(name=run.title, classes=self.classes, photos=(*run.real, *synthetic))
         external = {name: self._scores(fitted, images.photos) for name, images in self.external.items()}
+        self.on_fitted(run, fitted)
         return {
             **run.identity,
             "n_real": len(run.real),
@@ -107,7 +115,8 @@ class Experiment:
         synthetic = _synthetic(run, Choice(candidate=candidate))
         fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
         pixels, labels = self.pixels.of(apart.photos, self.classes)
-        return log_loss(probabilities(fitted.model, pixels, self.device, self.dtype), labels)
+        found = probabilities(fitted.model, pixels, self.device, self.dtype)
+        return negative_log_likelihood(labels, found)
 
     def _fit(
         self,

@@ -16,7 +16,8 @@ Records of this version also have
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``external``: name of a further real set -> its metrics and ``predictions``, as above;
-- ``seconds_network``: the part of ``seconds`` spent in the network.
+- ``seconds_network``: the part of ``seconds`` spent in the network;
+- ``nll`` and ``ece``: see `evaluate.calibration`.
 
 `complete` gives a record of an older version the values that it stands for.
 """
@@ -42,7 +43,7 @@ ADDED: Mapping[str, Any] = {
     "external": {},
 }
 """Fields that older records lack, and what their lack meant."""
-UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}}
+UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}, "commands": []}
 """What the experiments of older versions did not note, and what it was."""
 KEY = ("arm", "design", "ratio", "shots", "fold", "repeat", "mixing", "subset_seed", "generator_seed", "seed")
 
@@ -92,6 +93,22 @@ def append(folder: Path, record: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+def noted(folder: Path) -> dict[str, Any]:
+    """What the experiment in ``folder`` is; raise `UserError` when that cannot be read."""
+    path = folder / EXPERIMENT
+    try:
+        return {**UNNOTED, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+
+
+def note_command(folder: Path, command: str) -> None:
+    """Add to what the experiment is how runs of it were made; `require_same` has noted the rest."""
+    there = noted(folder)
+    commands = dict.fromkeys([*there["commands"], command])
+    write_json(folder / EXPERIMENT, {**there, "commands": list(commands)})
+
+
 def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
     """Note what this experiment is; raise `UserError` with the difference when another one is here.
 
@@ -101,10 +118,7 @@ def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
     if not read(folder):
         write_json(path, experiment)
         return
-    try:
-        there = {**UNNOTED, **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+    there = noted(folder)
     used = {name: value for name, value in experiment.items() if value is not None}
     known = {name: value for name, value in there.items() if value is not None}
     changes = differences({**used, **known}, {**known, **used})

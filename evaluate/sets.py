@@ -11,7 +11,7 @@ from evaluate.config import Evaluate
 from orchard import bases, cli, shards, sources, splits
 from orchard.classifiers import seen_by
 from orchard.errors import UserError
-from orchard.images import TEST, TRAIN, ImageSet
+from orchard.images import TEST, TRAIN, ImageSet, Photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,11 @@ class Sets:
     base: bases.Base | None
     """Of the arms' own adapters, where they bring some."""
     sizes: Sizes
+
+    def photos(self) -> list[Photo]:
+        """Every image that is there before the experiment begins."""
+        given = (self.train, self.test, self.synthetic, self.untuned, *self.external.values())
+        return [photo for images in given for photo in images.photos]
 
 
 def load(config: Evaluate, shares: Sequence[float]) -> Sets:

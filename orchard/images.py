@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,6 +38,8 @@ class Photo:
     sha256: str
     read: Callable[[], bytes]
     text: str | None = None
+    annotation: Path | None = None
+    """The Pascal VOC file beside the image, if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)

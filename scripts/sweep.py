@@ -87,16 +87,10 @@ def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tu
     stages.evaluate("--ratios", "0", "--total", total, *sets, *size)
     records = [json.loads(line) for line in (scores / "records.jsonl").read_text().splitlines()]
     accuracy = [record["accuracy"] for record in records]
-    loss = np.mean([log_loss(record) for record in records])
+    loss = np.mean([record["nll"] for record in records])
     spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else 0.0
     rate = json.loads(speed.read_text())
     return guidance, steps, float(np.mean(accuracy)), float(spread), float(loss), rate
-
-
-def log_loss(record: dict) -> float:
-    """Mean negative log-likelihood of the true classes, in nats."""
-    found = [line["probabilities"][line["truth"]] for line in record["predictions"]]
-    return float(-np.log(np.clip(found, 1e-12, 1)).mean())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pipelines
@@ -11,11 +12,13 @@ import torch
 from shell import EVALUATE, TWO, command
 from test_classify_command import write_shards
 
+from evaluate import witness
 from evaluate.children import environment
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
 from evaluate.tuning import Tuned, TuningError
-from orchard import run, shards
+from orchard import classifiers, run, shards, sources
+from orchard.images import TEST
 
 SMALL = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32)
 OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 3, "--shots", "1,2", "--seeds", 1)
@@ -117,8 +120,53 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
             assert choice["tried"][choice["chosen"]] == min(choice["tried"].values())
             assert len(choice["tried"]) == 8
             assert (record["n_synthetic"] == 0) == (choice["chosen"] == "no synthetic images")
+    kept = classifiers.read(tmp_path / "real_only_fold.safetensors")
+    assert len(kept.trained_on) == 84
+    assert kept.seed == 0
     evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
     assert lines(tmp_path) == found
+    gap = json.loads((tmp_path / "fidelity.json").read_text())
+    assert gap["arm"] == "50% real, fold 0, repeat 0, auto, seed 0"
+    assert gap["gap"]["our real-trained classifier"]["test"]["images"] == 84
+
+
+def test_several_commands_into_one_folder_share_a_page_that_names_them(tmp_path, made, monkeypatch):
+    for words in ((), ("--shots", "1")):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *words])
+        evaluate(config(tmp_path, **({"shots": ("1",)} if words else {"ratios": ("1",)})))
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--margin", "5"])
+    evaluate(config(tmp_path, ratios=("1",), margin=5.0))
+    page = (tmp_path / "report.html").read_text()
+    commands = ("python -m evaluate", "python -m evaluate --shots 1", "python -m evaluate --margin 5")
+    assert [page.index(f"<pre>{command}</pre>") for command in commands] == sorted(
+        page.index(f"<pre>{command}</pre>") for command in commands
+    )
+    assert page.index("Substitute: ") < page.index("Low-shot: ")
+    assert {path.name for path in tmp_path.glob("real_only_*")} == {
+        "real_only_ratio.safetensors",
+        "real_only_shots.safetensors",
+    }
+
+
+def test_a_kept_classifier_that_saw_a_test_image_measures_nothing(tmp_path, made):
+    evaluate(config(tmp_path, folds=2, ratios=("1", "0.5")))
+    test = sources.load("demo").of(TEST)
+    assert witness.features([tmp_path], test, torch.device("cpu")) == {}
+    apart = test.keep(photo for photo in test.photos if photo.sha256 not in _kept(tmp_path).trained_on)
+    assert list(witness.features([tmp_path], apart, torch.device("cpu"))) == [witness.NAME]
+
+
+def _kept(folder: Path) -> classifiers.Record:
+    return classifiers.read(folder / "real_only_fold.safetensors")
+
+
+def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch, capsys):
+    monkeypatch.setattr("evaluate.experiment.fit_classifier", lambda **_: 1 / 0)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(config(tmp_path, ratios=("1",)))
+    assert stopped.value.code == 1
+    assert "failed: 100% real, seed 0: division by zero" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from classify.augment import blend
 from classify.config import TrainingOptions
 from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
 from classify.train import LABEL_SMOOTHING, Batch, fit, loss_of
-from evaluate.choice import UNTRIED, candidates, choose, log_loss
+from evaluate.choice import UNTRIED, candidates, choose
 from orchard.heads import last_layer
 from orchard.networks import build
 
@@ -150,10 +150,3 @@ def test_the_choice_is_the_lowest_loss_and_may_be_no_synthetic_image_at_all():
     assert none.record["tried"]["union, 50% of them"] == 0.5
     assert choose(0.8, lambda _: 1.0).candidate.share == 0
     assert replace(none, record=None).candidate == candidates(0.8)[0]
-
-
-def test_log_loss_is_the_mean_of_minus_log_p():
-    assert log_loss(np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([0, 1])) == pytest.approx(
-        (np.log(2) + np.log(10)) / 2
-    )
-    assert np.isfinite(log_loss(np.array([[0.0, 1.0]]), np.array([0])))

@@ -11,3 +11,9 @@ def test_what_comes_next_is_told_at_once_and_steps_now_and_then(capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("evaluating: 1/4 steps") and first.endswith("its own adapters")
     assert second.startswith("evaluating: 4/4 steps") and second.endswith("last")
+
+
+def test_nothing_is_said_of_the_time_left_before_the_first_step(capsys):
+    with bar("evaluating", 4, unit="steps") as advance:
+        advance(0, "its own adapters")
+    assert capsys.readouterr().out.splitlines() == ["evaluating: 0/4 steps its own adapters"]
