@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import v2
 
+from classify.config import Augmentation, TrainingOptions
 from orchard.predict import to_float
 
+MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
+"""Of the Beta distribution that the shares of a blended pair come from."""
 GREY = (0.299, 0.587, 0.114)
 TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
@@ -36,6 +40,37 @@ class Strength:
 
 
 NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
+
+
+def strength_of(options: TrainingOptions) -> Strength:
+    """How far the options let the geometry and colour of an image go."""
+    if options.augmentation == "strong":
+        return Strength(
+            rotation=45.0, scale=0.5, shift=0.2, flip=options.flip, brightness=0.4, contrast=0.4,
+            saturation=0.4, hue=0.03,
+        )  # fmt: skip
+    return Strength(flip=options.flip)
+
+
+def blend(
+    images: Tensor, labels: Tensor, is_real: Tensor, classes: int, augmentation: Augmentation
+) -> tuple[Tensor, Tensor]:
+    """MixUp or CutMix within each source, so that no image is half real: (B, 3, H, W) and (B,) labels.
+
+    Labels become (B, K) shares of each class; for other augmentations nothing changes. Zhang et al. 2018,
+    Yun et al. 2019; the draws come from torch's global generator, as in torchvision.
+    """
+    if augmentation not in ("mixup", "cutmix"):
+        return images, labels
+    kind, alpha = (v2.MixUp, MIXUP_ALPHA) if augmentation == "mixup" else (v2.CutMix, CUTMIX_ALPHA)
+    shares = functional.one_hot(labels, classes).float()
+    images = images.clone()
+    for source in (is_real, ~is_real):
+        if source.any():
+            images[source], shares[source] = kind(alpha=alpha, num_classes=classes)(
+                images[source], labels[source]
+            )
+    return images, shares
 
 
 def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from classify import sets
 from classify.config import Classify
+from classify.features import fit_classifier
 from classify.sets import Sets
-from classify.train import Fitted, Labelled, Step, fit
+from classify.train import Fitted, Labelled, Step
 from orchard import classifiers, cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
-from orchard.networks import require_name
+from orchard.networks import build, require_name
 from orchard.predict import probabilities
 from orchard.terminal import bar, say
 
@@ -38,6 +39,8 @@ def classify(config: Classify) -> None:
         return
     device = run.processes().device
     dtype = run.torch_dtype(config.precision, device)
+    # A network that does not take the size or the weights says so before any image is decoded.
+    build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
     run.writable(config.output)
@@ -51,14 +54,17 @@ def classify(config: Classify) -> None:
 def show_plan(console: Console, config: Classify, found: Sets) -> None:
     """Print what will be trained on what."""
     through = f" (by way of {found.sizes.through})" if found.sizes.through else ""
+    begun = f" from {config.pretrained}" if config.pretrained else ""
     for note in dict.fromkeys((*found.train.notes, *found.test.notes)):
         say(console, f"note: {note}")
     say(console, f"train {len(found.train)}: {_counts(found.train)} ({config.train})")
     say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
     say(
         console,
-        f"{config.model} at {found.sizes.size} px{through}, {config.steps} steps of {config.batch_size}, "
-        f"learning rate {config.learning_rate:g}, {'flips' if config.flip else 'no flips'}, "
+        f"{config.model}{begun} at {found.sizes.size} px{through}, "
+        f"{config.steps} steps of {config.batch_size}, "
+        f"learning rate {config.learning_rate:g}, {config.augmentation} augmentation, "
+        f"{'flips' if config.flip else 'no flips'}, "
         f"seed {config.seed} -> {config.output}",
     )
 
@@ -83,7 +89,7 @@ def _fit(
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
 
         try:
-            return fit(
+            return fit_classifier(
                 train=train,
                 validation=validation,
                 classes=len(found.train.classes),

@@ -7,6 +7,8 @@ from typing import Literal
 from orchard import cli
 
 Validation = Literal["none", "real"]
+Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
+MixingName = Literal["union", "weight", "batch", "replace", "synthetic_first", "refit"]
 SMALLEST = 32
 """Pixels: the smallest input that the networks take."""
 
@@ -16,7 +18,9 @@ class TrainingOptions(cli.Common):
     """How one classifier is trained; the same for every arm of an experiment."""
 
     model: str = "cnn"
-    """`cnn` (convolution, pooling, fully connected) or a torchvision classifier, e.g. resnet18."""
+    """`cnn`, a torchvision classifier, e.g. resnet18, or `timm:NAME`; `features:NAME` fits its end alone."""
+    pretrained: str = ""
+    """Weights to begin with: a .safetensors file, a folder of python -m classify, or `cache` (timm's)."""
     size: int = 0
     """Input side in pixels, 32 or more; 0 is 256, or the training images' size where that is smaller."""
     steps: int = 400
@@ -29,6 +33,8 @@ class TrainingOptions(cli.Common):
     """none: all training images train; real: a tenth of them is kept apart, to choose settings by."""
     flip: bool = True
     """Mirror images at random; turn off where a mirror image is another class."""
+    augmentation: Augmentation = "plain"
+    """plain: moderate geometry and colour; strong: more of both; mixup, cutmix: also blend image pairs."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""

@@ -8,6 +8,7 @@ import numpy as np
 from classify.config import Classify, Validation
 from classify.sizes import Sizes, native, resolve
 from orchard import shards, sources, splits
+from orchard.classifiers import seen_by
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet
 
@@ -36,7 +37,7 @@ def load(config: Classify) -> Sets:
     train = whole.of(TRAIN)
     splits.require_split(train)
     other = _load("--test", config.test)
-    seen = whole.seen if synthetic else train.hashes()
+    seen = (whole.seen if synthetic else train.hashes()) | seen_by(config.pretrained)
     test = with_classes(scored(other, seen), train, config)
     require_unseen(config.train, train.hashes() | seen, test)
     return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))

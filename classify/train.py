@@ -1,8 +1,10 @@
 """Fit one classifier: a fixed number of steps, the averaged weights of the last one kept."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from classify.augment import Strength, augment
+from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
+from classify.mixing import UNION, Mixing, freeze_all_but_last, freezes, rows_of, weights_of
 from orchard.networks import build
 from orchard.predict import autocast, probabilities
 from orchard.splits import stable_hash
@@ -25,6 +28,17 @@ Labelled = tuple[np.ndarray, np.ndarray]
 """(N, H, W, 3) uint8 pixels and (N,) int64 labels."""
 
 
+class Batch(NamedTuple):
+    """What one step learns from."""
+
+    images: Tensor
+    """(B, 3, H, W) floats in [0, 1]."""
+    labels: Tensor
+    """(B,) int64, or (B, K) shares of each class."""
+    weights: Tensor | None = None
+    """(B,) weights of the losses, which sum to 1; None where all weigh the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One optimiser step."""
@@ -33,6 +47,8 @@ class Step:
     """Counted from 1."""
     loss: float
     """Mean cross-entropy of the batch, in nats."""
+    seconds: float = 0.0
+    """Time from batch to updated weights: what was spent in the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +59,8 @@ class Fitted:
     """In evaluation mode, on the device it was trained on."""
     validation_accuracy: float | None
     """Share of validation images it gets right; None where there were none."""
+    seconds_network: float = 0.0
+    """Time spent in the network while training."""
 
 
 def fit(
@@ -54,9 +72,11 @@ def fit(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    synthetic: Labelled | None = None,
+    mixing: Mixing = UNION,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fitted:
-    """Train ``options.steps`` steps and keep the averaged weights of the last one.
+    """Train ``options.steps`` steps on ``train``, mixed with ``synthetic``; keep the averaged last weights.
 
     Validation images score the result and choose nothing in it: the best of ten checkpoints by a few
     dozen images was often an early, worse one (docs/fruit.md). The same arguments give the same weights
@@ -65,19 +85,34 @@ def fit(
     Raises:
         FloatingPointError: the loss of a step is not finite.
     """
-    pixels, labels = train
+    pixels, labels = joined(train, synthetic)
+    real = len(train[1])
     assert len(pixels) == len(labels) >= 1, (len(pixels), len(labels))
+    mixing = mixing if 0 < real < len(labels) else UNION
+    spent = 0.0
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # for dropout; weights, order and augmentation have their own
-        model = build(options.model, classes, pixels.shape[1], seed).to(device)
-        batches = batch_stream(train, options.batch_size, Strength(flip=options.flip), seed, device)
+        torch.manual_seed(seed)  # for dropout and blending; weights, order and augmentation have their own
+        model = build(options.model, classes, pixels.shape[1], seed, options.pretrained).to(device)
+        batches = batch_stream((pixels, labels), real, classes, options, mixing, seed, device)
         averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
         for step in train_steps(model, batches, options, device, dtype):
             averaged.update_parameters(model)
+            spent += step.seconds
+            if freezes(mixing, step.index, options.steps):
+                freeze_all_but_last(model)
             if on_step is not None:
                 on_step(step)
     kept = averaged.module.eval()
-    return Fitted(model=kept, validation_accuracy=accuracy(kept, validation, device, dtype))
+    correct = accuracy(kept, validation, device, dtype)
+    return Fitted(model=kept, validation_accuracy=correct, seconds_network=spent)
+
+
+def joined(train: Labelled, synthetic: Labelled | None) -> Labelled:
+    """Both sources, the first one first."""
+    if synthetic is None or not len(synthetic[1]):
+        return train
+    pixels, labels = (np.concatenate(pair) for pair in zip(train, synthetic, strict=True))
+    return pixels, labels
 
 
 def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:
@@ -87,7 +122,7 @@ def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:
 
 def train_steps(
     model: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[Batch],
     options: TrainingOptions,
     device: torch.device,
     dtype: torch.dtype,
@@ -101,10 +136,11 @@ def train_steps(
     for index in range(1, options.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule(index, options.steps)
-        images, labels = next(batches)
+        batch = next(batches)
+        started = time.perf_counter()
         with autocast(device, dtype):
-            logits = model(images)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+            logits = model(batch.images)
+        loss = loss_of(logits.float(), batch)
         value = loss.item()
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
@@ -112,7 +148,15 @@ def train_steps(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        yield Step(index=index, loss=value)
+        yield Step(index=index, loss=value, seconds=time.perf_counter() - started)
+
+
+def loss_of(logits: Tensor, batch: Batch) -> Tensor:
+    """(B, K) logits -> the batch's cross-entropy in nats, its labels smoothed and its rows weighed."""
+    if batch.weights is None:
+        return functional.cross_entropy(logits, batch.labels, label_smoothing=LABEL_SMOOTHING)
+    rows = functional.cross_entropy(logits, batch.labels, label_smoothing=LABEL_SMOOTHING, reduction="none")
+    return (rows * batch.weights).sum()
 
 
 def schedule(index: int, steps: int) -> float:
@@ -124,25 +168,27 @@ def schedule(index: int, steps: int) -> float:
 
 
 def batch_stream(
-    train: Labelled, batch_size: int, strength: Strength, seed: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless augmented batches, always full: (B, 3, H, W) floats in [0, 1] and (B,) labels."""
-    pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in train)
+    train: Labelled,
+    real: int,
+    classes: int,
+    options: TrainingOptions,
+    mixing: Mixing,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones."""
+    pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)) for part in train)
+    strength = strength_of(options)
     generator = torch.Generator().manual_seed(stable_hash("augmentation", seed))
     order = torch.Generator().manual_seed(stable_hash("order", seed))
-    for rows in row_stream(len(labels), batch_size, order):
-        rows = rows.to(device)
-        yield augment(pixels[rows], strength, generator), labels[rows]
-
-
-def row_stream(count: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless (batch_size,) rows from one shuffled epoch after the other; batches may span epochs."""
-    rows = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(rows) < batch_size:
-            rows = torch.cat([rows, torch.randperm(count, generator=generator)])
-        yield rows[:batch_size]
-        rows = rows[batch_size:]
+    on_device = pixels.to(device)
+    for rows in rows_of(mixing, labels, real, options.batch_size, options.steps, order):
+        is_real = rows < real
+        weights = weights_of(mixing, is_real)
+        images = augment(on_device[rows.to(device)], strength, generator)
+        targets = labels[rows].to(device)
+        images, targets = blend(images, targets, is_real.to(device), classes, options.augmentation)
+        yield Batch(images, targets, None if weights is None else weights.to(device))
 
 
 def accuracy(model: nn.Module, images: Labelled, device: torch.device, dtype: torch.dtype) -> float | None:

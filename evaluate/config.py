@@ -1,13 +1,19 @@
 """Options of `python -m evaluate`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from classify.config import TrainingOptions
+from classify.config import MixingName, TrainingOptions
 from orchard import cli
+from orchard.errors import UserError
+from orchard.pretrained import FEATURES
 
 Design = Literal["substitute", "augment"]
+Control = Literal["oversampled", "strong"]
+Source = Literal["subset", "generator", "classifier"]
+Mixing = Literal[MixingName, "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +27,101 @@ class Evaluate(TrainingOptions):
     design: Design = "substitute"
     """substitute: the total stays, real images give way; augment: all real ones stay, synthetic ones join."""
     seeds: int = 5
-    """Runs of each mixture: seeds --seed, --seed + 1, and so on."""
+    """Runs of each arm: seeds --seed, --seed + 1, and so on."""
+    subset_seed: int | None = None
+    """First seed of the draws of real images, and of folds; --seed by default."""
+    generator_seed: int | None = None
+    """First seed of the arms' own adapters and synthetic images; --seed by default."""
+    vary: tuple[Source, ...] = ("subset", "generator", "classifier")
+    """Seeds that go up from run to run; those left out stay at their first, to tell the causes apart."""
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
+    controls: tuple[Control, ...] = ()
+    """Further arms at equal steps. oversampled: the real part alone; strong: strong augmentation alone."""
+    untuned: Path | None = None
+    """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
+    shots: tuple[str, ...] = ()
+    """Low-shot arms instead, with adapters of their own: real images a class, e.g. 1,2,4,8,16."""
+    folds: int = 0
+    """Cross-validation instead, over all real images and with adapters of its own: folds, 2 or more."""
+    repeats: int = 1
+    """Divisions into --folds."""
+    base: str = "mini"
+    """Base model of the arms' own adapters, as in finetune/train_lora.py."""
+    arm_steps: int = 150
+    """Optimiser steps of each of the arms' own adapters."""
+    arm_count: int = 50
+    """Synthetic images a class that join the real ones of a low-shot arm."""
+    mixing: Mixing = "union"
+    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
+    real_weight: float = 0.8
+    """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
+    external: tuple[str, ...] = ()
+    """Further real sets of the same classes to score on, all their images; nothing is chosen by them."""
+    also: tuple[Path, ...] = ()
+    """Outputs of earlier experiments to show on the same page, e.g. the low-shot one beside the ratios."""
+    margin: float = 2.0
+    """Percentage points of accuracy that count as no loss, above 0 (non-inferiority)."""
+    backbone: str = ""
+    """Also measure the domain gap by this image model, a folder or Hub id on disk: facebook/dinov2-small."""
     output: Path = Path("evaluation")
-    """Folder for records.jsonl, metrics.csv and report.html."""
+    """Folder for records.jsonl, metrics.csv, arms.csv, analysis.json and report.html."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         cli.check(self.seeds >= 1, f"--seeds {self.seeds}: give 1 or more")
+        for name in ("subset_seed", "generator_seed"):
+            value = getattr(self, name)
+            cli.check(value is None or 0 <= value < 2**32, f"--{name} {value}: give 0 to {2**32 - 1}")
+        cli.check(
+            "classifier" in self.vary or self.seeds == 1,
+            "--vary: needs `classifier` for more than one of --seeds, which tells the runs apart",
+        )
         cli.check(self.total >= 0, f"--total {self.total}: give 0 or more")
         cli.check(
             not self.total or self.design == "substitute",
             f"--total {self.total}: only in the substitute design; augment keeps all real images",
         )
+        cli.check(self.folds != 1 and self.folds >= 0, f"--folds {self.folds}: give 2 or more")
+        for name in ("repeats", "arm_steps", "arm_count"):
+            value = getattr(self, name)
+            cli.check(value >= 1, f"--{name} {value}: give 1 or more")
+        weight = self.real_weight
+        cli.check(0 < weight < 1, f"--real_weight {weight}: give more than 0, less than 1")
+        cli.require_distinct("--external", self.external)
+        cli.check(
+            not self.model.startswith(FEATURES) or self.mixing in ("union", "weight"),
+            f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",
+        )
+        self._require_one_experiment()
+        cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
         super().require_valid()
+
+    def _require_one_experiment(self) -> None:
+        """Low-shot and cross-validation arms bring their own images; what is for given ones is refused."""
+        own = "--shots" if self.shots else "--folds"
+        if not self.shots and not self.folds:
+            return
+        cli.check(not (self.shots and self.folds), "--shots and --folds: one at a time, into one --output")
+        cli.check(not self.total, f"--total {self.total}: not with {own}, whose totals are the arms' own")
+        cli.check(not self.controls, f"--controls: not with {own}; run them in the ratio sweep")
+        cli.check(self.untuned is None, f"--untuned: not with {own}; run it in the ratio sweep")
+
+    @property
+    def owns_generators(self) -> bool:
+        """Whether the arms tune adapters of their own."""
+        return bool(self.shots or self.folds)
+
+
+def parse_shots(words: Sequence[str]) -> list[int]:
+    """``("1,2", "4")`` -> real images a class, smallest first, without repeats.
+
+    Raises:
+        UserError: not a whole number from 1.
+    """
+    shots = set()
+    for word in cli.split_list(words):
+        if not word.isascii() or not word.isdigit() or int(word) < 1:
+            raise UserError(f"--shots {word}: give real images a class, 1 or more, such as 1,2,4,8,16")
+        shots.add(int(word))
+    return sorted(shots)

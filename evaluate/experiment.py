@@ -1,20 +1,24 @@
-"""Arms x seeds -> records: the images decoded once, every arm trained and scored the same way."""
+"""Runs -> records: each image decoded once, every arm trained and scored the same way."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from classify.sets import parts
+from classify.features import fit_classifier
+from classify.mixing import Mixing
 from classify.sizes import Sizes
-from classify.train import Fitted, Labelled, Step, fit
-from evaluate.config import Evaluate
+from classify.train import Fitted, Labelled, Step
+from evaluate.arms import Run
+from evaluate.calibration import negative_log_likelihood
+from evaluate.choice import Candidate, Choice, choose
 from evaluate.metrics import score
-from evaluate.ratios import Mixture, draw
+from evaluate.ratios import draw
 from evaluate.records import Key
+from orchard import splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
 from orchard.predict import probabilities
@@ -22,104 +26,138 @@ from orchard.predict import probabilities
 Report = Callable[[str, Step], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One classifier to train: a mixture and a seed."""
-
-    mixture: Mixture
-    seed: int
-    design: str
-
-    @property
-    def key(self) -> Key:
-        """As `records.key` of its record."""
-        return self.design, self.mixture.ratio, None, self.seed
-
-    @property
-    def title(self) -> str:
-        """How progress calls it."""
-        return f"{self.mixture.ratio:.0%} real, seed {self.seed}"
-
-
 class Pixels:
-    """Every image of the experiment decoded once, found by its place in the sets."""
+    """Every image of the experiment decoded once, found by the hash of its file."""
 
-    def __init__(self, sets: Sequence[ImageSet], sizes: Sizes) -> None:
-        photos = [photo for images in sets for photo in images.photos]
-        self.array = sizes.pixels(photos)
-        self.row = {id(photo): i for i, photo in enumerate(photos)}
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.found: dict[str, np.ndarray] = {}
+
+    def add(self, photos: Sequence[Photo]) -> None:
+        """Decode what is not there yet; raises `UserError` for a file that is no whole image."""
+        new = {photo.sha256: photo for photo in photos if photo.sha256 not in self.found}
+        arrays = self.sizes.pixels(list(new.values()))
+        self.found.update(zip(new, arrays, strict=True))
 
     def of(self, photos: Sequence[Photo], classes: Sequence[str]) -> Labelled:
         """(N, S, S, 3) uint8 and (N,) int64 positions in ``classes``."""
         labels = np.array([classes.index(photo.label) for photo in photos], dtype=np.int64)
-        return self.array[[self.row[id(photo)] for photo in photos]], labels
+        return self.rows(photos), labels
+
+    def rows(self, photos: Sequence[Photo]) -> np.ndarray:
+        """(N, S, S, 3) uint8."""
+        self.add(photos)
+        rows = [self.found[photo.sha256] for photo in photos]
+        size = self.sizes.size
+        return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """What all runs share."""
 
-    config: Evaluate
-    train: ImageSet
-    """Real training split; each seed's validation images, where asked for, are drawn from it."""
-    test: ImageSet
-    synthetic: ImageSet
+    classes: tuple[str, ...]
+    external: Mapping[str, ImageSet]
+    firsts: Mapping[Key, Run]
+    """The first run of each arm, on which the arm's mixing is chosen; by `Run.arm_key`."""
     pixels: Pixels
     device: torch.device
     dtype: torch.dtype
+    on_fitted: Callable[[Run, Fitted], None]
+    """Is shown every classifier with its run."""
+    choices: dict[Key, Choice] = field(default_factory=dict)
 
-    def records(self, runs: Sequence[Run], report: Report) -> Iterator[dict[str, Any]]:
-        """Train and score run after run, lazily."""
-        for run in runs:
-            yield self._record(run, report)
+    def record(self, run: Run, report: Report) -> dict[str, Any]:
+        """Train and score one run.
 
-    def _record(self, run: Run, report: Report) -> dict[str, Any]:
+        Raises:
+            UserError: its own images could not be made, or the loss is not finite.
+        """
+        choice = self._choice(run, report)
+        synthetic = _synthetic(run, choice)
         started = time.monotonic()
-        rest, held_out = parts(self.train, self.config.validation, run.seed)
-        real = draw(rest.photos, run.mixture.real, "real", run.seed)
-        synthetic = draw(self.synthetic.photos, run.mixture.synthetic, "synthetic", run.seed)
-        fitted = self._fit(run, [*real, *synthetic], held_out.photos, report)
-        test_pixels, _ = self.pixels.of(self.test.photos, self.train.classes)
-        found = probabilities(fitted.model, test_pixels, self.device, self.dtype)
+        mixing = choice.candidate.mixing
+        fitted = self._fit(run, run.real, run.held_out, synthetic, mixing, report)
+        trained_on = ImageSet(name=run.title, classes=self.classes, photos=(*run.real, *synthetic))
+        external = {name: self._scores(fitted, images.photos) for name, images in self.external.items()}
+        self.on_fitted(run, fitted)
         return {
-            "design": run.design,
-            "ratio": run.mixture.ratio,
-            "shots": None,
-            "seed": run.seed,
-            "n_real": len(real),
+            **run.identity,
+            "n_real": len(run.real),
             "n_synthetic": len(synthetic),
-            "steps": self.config.steps,
-            **score([photo.label for photo in self.test.photos], found, self.train.classes),
-            "classes": list(self.train.classes),
+            "steps": run.options.steps,
+            "classes": list(self.classes),
+            **self._scores(fitted, run.test),
+            "external": external,
             "validation_accuracy": fitted.validation_accuracy,
+            "mixing_choice": choice.record,
+            "train_files": trained_on.digest(),
             "seconds": round(time.monotonic() - started, 2),
-            "predictions": self._predictions(found),
+            "seconds_network": round(fitted.seconds_network, 2),
         }
 
-    def _fit(self, run: Run, train: Sequence[Photo], validation: Sequence[Photo], report: Report) -> Fitted:
-        classes = self.train.classes
+    def _choice(self, run: Run, report: Report) -> Choice:
+        """The mixing of the run's arm, chosen once where it is to be chosen."""
+        arm = run.arm
+        if arm.mixing != "auto":
+            return Choice(candidate=Candidate(mixing=Mixing(name=arm.mixing, real_weight=arm.real_weight)))
+        if run.arm_key not in self.choices:
+            first = self.firsts[run.arm_key]
+            self.choices[run.arm_key] = choose(
+                arm.real_weight, lambda candidate: self._loss(first, candidate, report)
+            )
+        return self.choices[run.arm_key]
+
+    def _loss(self, run: Run, candidate: Candidate, report: Report) -> float:
+        """On a tenth of the run's own real images, which do not take part in this training."""
+        own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
+        rest, apart = splits.validation(own, run.seeds.subset)
+        synthetic = _synthetic(run, Choice(candidate=candidate))
+        fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
+        pixels, labels = self.pixels.of(apart.photos, self.classes)
+        found = probabilities(fitted.model, pixels, self.device, self.dtype)
+        return negative_log_likelihood(labels, found)
+
+    def _fit(
+        self,
+        run: Run,
+        real: Sequence[Photo],
+        held_out: Sequence[Photo],
+        synthetic: Sequence[Photo],
+        mixing: Mixing,
+        report: Report,
+    ) -> Fitted:
         try:
-            return fit(
-                train=self.pixels.of(train, classes),
-                validation=self.pixels.of(validation, classes),
-                classes=len(classes),
-                options=self.config,
-                seed=run.seed,
+            return fit_classifier(
+                train=self.pixels.of(real, self.classes),
+                synthetic=self.pixels.of(synthetic, self.classes),
+                mixing=mixing,
+                validation=self.pixels.of(held_out, self.classes),
+                classes=len(self.classes),
+                options=run.options,
+                seed=run.seeds.classifier,
                 device=self.device,
                 dtype=self.dtype,
                 on_step=lambda step: report(run.title, step),
             )
         except FloatingPointError as error:
-            raise UserError(
-                f"{run.title}: {error}; use a lower --learning_rate or --precision fp32"
-            ) from None
+            raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 
-    def _predictions(self, found: np.ndarray) -> list[dict[str, Any]]:
-        return [
-            {
-                "file": photo.path,
-                "truth": photo.label,
-                "probabilities": dict(zip(self.train.classes, row, strict=True)),
-            }
-            for photo, row in zip(self.test.photos, found.tolist(), strict=True)
+    def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> dict[str, Any]:
+        """Every metric on ``photos``, and the prediction of each."""
+        pixels, _ = self.pixels.of(photos, self.classes)
+        found = probabilities(fitted.model, pixels, self.device, self.dtype)
+        rows = [dict(zip(self.classes, row, strict=True)) for row in found.tolist()]
+        predictions = [
+            {"file": photo.path, "truth": photo.label, "probabilities": row}
+            for photo, row in zip(photos, rows, strict=True)
         ]
+        return {**score([photo.label for photo in photos], found, self.classes), "predictions": predictions}
+
+
+def _synthetic(run: Run, choice: Choice) -> list[Photo]:
+    """The run's synthetic images; its generator is tuned first where that has not happened yet."""
+    if run.source is None:
+        return []
+    counts = choice.counts(run.arm.mixture.synthetic)
+    return draw(run.source.images().photos, counts, "synthetic", run.seeds.subset)

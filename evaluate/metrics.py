@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
+from evaluate.calibration import expected_calibration_error, negative_log_likelihood
+
 
 def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """N true class names and their (N, K) probabilities -> every metric, each a share from 0 to 1.
+    """N true class names and their (N, K) probabilities -> every metric, a share from 0 to 1 unless stated.
 
     The prediction is the class of highest probability, the first of equals. Keys of the result:
 
@@ -19,6 +21,7 @@ def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str
       ``average="weighted"``: a class that is never predicted counts with precision 0;
     - ``roc_auc``: one-vs-rest, weighted by support over ``roc_auc_classes``, the classes where it is
       defined; `None` when there is none;
+    - ``nll``: negative log-likelihood of the truth, in nats; ``ece``: expected calibration error;
     - ``macro``: plain means of the same four, over the classes present in the truth;
     - ``per_class``: a class absent from the truth has `None` for all but ``support``; one that is
       present and never predicted has precision `None`, recall 0 and F1 0;
@@ -44,6 +47,8 @@ def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str
         **averages["weighted"],
         "roc_auc": float(np.average(areas, weights=support)) if covered else None,
         "roc_auc_classes": covered,
+        "nll": negative_log_likelihood(true, probabilities),
+        "ece": expected_calibration_error(true, probabilities),
         "macro": {**averages["macro"], "roc_auc": float(np.mean(areas)) if covered else None},
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=range(len(names))).tolist(),

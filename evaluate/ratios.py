@@ -20,8 +20,10 @@ class Mixture:
     synthetic: Mapping[str, int]
 
 
-def parse(words: Sequence[str]) -> list[float]:
+def parse(words: Sequence[str], design: str = "substitute") -> list[float]:
     """``("all",)`` or ``("1,0.5", "0.3")`` -> shares of real images, largest first, without repeats.
+
+    In the augment design, which keeps all real images, ``all`` is without 0.
 
     Raises:
         UserError: not a number from 0 to 1.
@@ -29,7 +31,7 @@ def parse(words: Sequence[str]) -> list[float]:
     shares: set[float] = set()
     for word in split_list(words):
         if word == "all":
-            shares.update(ALL)
+            shares.update(share for share in ALL if share or design != "augment")
             continue
         try:
             share = float(word)

@@ -1,5 +1,28 @@
-"""`records.jsonl`: one line a finished run, and what must be equal for a sweep to go on."""
+"""`records.jsonl`: one line a finished run, and what must be equal for a sweep to go on.
 
+Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real images a class, or null),
+``seed`` (the classifier's), ``n_real``, ``n_synthetic``, ``steps``, ``classes``, every metric of
+`evaluate.metrics.score`, ``validation_accuracy``, ``seconds`` and ``predictions``, one entry a test image.
+
+Records of this version also have
+
+- ``arm``: ``ratio`` (a mixture), its controls ``oversampled`` (the mixture's real images alone), ``strong``
+  (all real images, strong augmentation) and ``untuned`` (synthetic images of the untuned base), ``shots``
+  (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
+- ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
+- ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
+  there is one source alone. ``auto`` was chosen on validation images, and ``mixing_choice`` (else null) has
+  ``chosen``, ``tried`` (mixing -> mean negative log-likelihood in nats) and ``untried``;
+- ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
+- ``train_files``: SHA-256 over the label and hash of every training image;
+- ``external``: name of a further real set -> its metrics and ``predictions``, as above;
+- ``seconds_network``: the part of ``seconds`` spent in the network;
+- ``nll`` and ``ece``: see `evaluate.calibration`.
+
+`complete` gives a record of an older version the values that it stands for.
+"""
+
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -10,18 +33,36 @@ from orchard.errors import UserError
 from orchard.run import differences, write_json
 
 RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
+ADDED: Mapping[str, Any] = {
+    "arm": "ratio",
+    "fold": None,
+    "repeat": None,
+    "mixing": "union",
+    "mixing_choice": None,
+    "generator_seed": None,
+    "external": {},
+}
+"""Fields that older records lack, and what their lack meant."""
+UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}, "commands": []}
+"""What the experiments of older versions did not note, and what it was."""
+KEY = ("arm", "design", "ratio", "shots", "fold", "repeat", "mixing", "subset_seed", "generator_seed", "seed")
 
-Key = tuple[str, float, int | None, int]
-"""Design, share of real images, shots, seed."""
+Key = tuple[Any, ...]
+"""The values of `KEY`: what tells one run from another within an experiment."""
 
 
 def key(record: Mapping[str, Any]) -> Key:
     """What tells one run from another within an experiment."""
-    return record["design"], record["ratio"], record["shots"], record["seed"]
+    return tuple(complete(record)[name] for name in KEY)
+
+
+def complete(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with every field that an older version did not write."""
+    return {**ADDED, "subset_seed": record["seed"], **record}
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Finished runs in order; a last line cut off by a crash is dropped from the file.
+    """Finished runs in the order they finished; a last line cut off by a crash is dropped from the file.
 
     Raises:
         UserError: a line in the middle is damaged.
@@ -43,23 +84,44 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add one finished run and see it to the disk."""
+    """Add one finished run and see it to the disk; processes that share the folder take turns."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     with (folder / RECORDS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
 
+def noted(folder: Path) -> dict[str, Any]:
+    """What the experiment in ``folder`` is; raise `UserError` when that cannot be read."""
+    path = folder / EXPERIMENT
+    try:
+        return {**UNNOTED, **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+
+
+def note_command(folder: Path, command: str) -> None:
+    """Add to what the experiment is how runs of it were made; `require_same` has noted the rest."""
+    there = noted(folder)
+    commands = dict.fromkeys([*there["commands"], command])
+    write_json(folder / EXPERIMENT, {**there, "commands": list(commands)})
+
+
 def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
-    """Note what this experiment is; raise `UserError` with the difference when another one is here."""
+    """Note what this experiment is; raise `UserError` with the difference when another one is here.
+
+    A value of None was not used, so it agrees with any other.
+    """
     path = folder / EXPERIMENT
     if not read(folder):
         write_json(path, experiment)
         return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
-    changes = differences(there, experiment)
+    there = noted(folder)
+    used = {name: value for name, value in experiment.items() if value is not None}
+    known = {name: value for name, value in there.items() if value is not None}
+    changes = differences({**used, **known}, {**known, **used})
     if changes:
         raise UserError(f"--output {folder}: holds another experiment: {changes}; choose another --output")
+    write_json(path, {**there, **used})

@@ -1,69 +1,134 @@
 """The image sets of an experiment, checked against each other before any pixel is read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from classify.sizes import Sizes, native, resolve
+from evaluate import leaks
 from evaluate.config import Evaluate
-from orchard import cli, shards, sources, splits, storage
+from orchard import bases, cli, shards, sources, splits
+from orchard.classifiers import seen_by
 from orchard.errors import UserError
-from orchard.images import TEST, TRAIN, ImageSet
+from orchard.images import TEST, TRAIN, ImageSet, Photo
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
-    """The three image sets, the manifest of the synthetic one, and the size they are brought to."""
+    """The image sets, the manifest of the synthetic one, and the size they are brought to."""
 
     train: ImageSet
     test: ImageSet
     synthetic: ImageSet
+    """Empty where the arms need no given synthetic images."""
+    untuned: ImageSet
+    """Images of the untuned base, for a control; empty without one."""
+    external: Mapping[str, ImageSet]
+    """Further real sets by name, with the class list of ``train``; a class may have no image there."""
     manifest: dict[str, Any]
+    """Of the synthetic set; empty without one."""
+    base: bases.Base | None
+    """Of the arms' own adapters, where they bring some."""
     sizes: Sizes
+
+    def photos(self) -> list[Photo]:
+        """Every image that is there before the experiment begins."""
+        given = (self.train, self.test, self.synthetic, self.untuned, *self.external.values())
+        return [photo for images in given for photo in images.photos]
 
 
 def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     """Load and check the sets; no pixels yet.
 
     Raises:
-        UserError: a set is missing or short, classes differ, or the generator has seen a test image.
+        UserError: a set is missing or short, classes differ, or a test image was seen by a generator, a
+            screen, pretrained weights, or stands in a training pool.
     """
     real = sources.load(config.data)
     splits.require_split(real)
-    test = real.of(TEST)
+    train, test = real.of(TRAIN), real.of(TEST)
     cli.check(len(test) > 0, f"--data {config.data}: no test images in it")
-    train = real.of(TRAIN)
-    if set(shares) == {1.0}:
-        nothing = train.keep(())
-        sizes = resolve(config.size, native(train.photos))
-        return Sets(train=train, test=test, synthetic=nothing, manifest={}, sizes=sizes)
-    folder = storage.place(config.synthetic)
-    manifest = shards.read_manifest(folder)
-    synthetic = shards.read(folder)
-    if synthetic.classes != train.classes:
+    leaks.require_apart(config.data, real)
+    external = {name: _external(name, train) for name in config.external}
+    scored = _scored(config, real, external)
+    manifest: dict[str, Any] = {}
+    synthetic = untuned = train.keep(())
+    if not config.owns_generators and set(shares) != {1.0}:
+        folder = storage.place(config.synthetic)
+        manifest = shards.read_manifest(folder)
+        synthetic = _synthetic(f"--synthetic {config.synthetic}", folder, config, train, scored)
+    if config.untuned is not None:
+        untuned = _synthetic(f"--untuned {config.untuned}", config.untuned, config, train, scored)
+        leaks.require_untuned(config.untuned, shards.read_manifest(config.untuned))
+    base = bases.resolve(config.base) if config.owns_generators else None
+    return Sets(
+        train=train,
+        test=test,
+        synthetic=synthetic,
+        untuned=untuned,
+        external=external,
+        manifest=manifest,
+        base=base,
+        sizes=_sizes(config, train, (synthetic, untuned), base),
+    )
+
+
+def _scored(config: Evaluate, real: ImageSet, external: Mapping[str, ImageSet]) -> leaks.Scored:
+    """What no generator, screen or weights may have seen, checked against the weights and the real images."""
+    elsewhere = {f"--external {name}": images for name, images in external.items()}
+    scored = {f"--data {config.data}": real.of(TEST), **elsewhere}
+    # An arm with adapters of its own knows its own images alone, so nothing else may know more.
+    barred = {**scored, f"--data {config.data}": real} if config.owns_generators else scored
+    leaks.require_unseen(f"--pretrained {config.pretrained}", seen_by(config.pretrained), barred)
+    learned = real if config.folds else real.of(TRAIN)
+    leaks.require_unseen(f"--data {config.data}: training", learned.hashes(), elsewhere)
+    return scored
+
+
+def _sizes(
+    config: Evaluate, train: ImageSet, synthetic: Sequence[ImageSet], base: bases.Base | None
+) -> Sizes:
+    if base is not None:
+        return resolve(config.size, base.resolution)
+    sides = [native(images.photos) for images in synthetic if len(images)]
+    return resolve(config.size, max(sides) if sides else native(train.photos))
+
+
+def _synthetic(who: str, folder: Path, config: Evaluate, train: ImageSet, scored: leaks.Scored) -> ImageSet:
+    """The set in ``folder``, which has the real set's classes and has not seen what is scored."""
+    found = shards.read(folder)
+    if found.classes != train.classes:
         raise UserError(
-            f"--synthetic {config.synthetic}: classes {', '.join(synthetic.classes)}, but --data "
-            f"{config.data} has {', '.join(train.classes)}; generate from adapters of this set"
+            f"{who}: classes {', '.join(found.classes)}, but --data {config.data} has "
+            f"{', '.join(train.classes)}; generate from adapters of this set"
         )
-    _require_unseen(config, manifest, test)
-    sizes = resolve(config.size, native(synthetic.photos))
-    return Sets(train=train, test=test, synthetic=synthetic, manifest=manifest, sizes=sizes)
+    leaks.require_honest(who, shards.read_manifest(folder), found, scored)
+    return found
 
 
-def _require_unseen(config: Evaluate, manifest: Mapping[str, Any], test: ImageSet) -> None:
-    """Raise `UserError` naming who has seen a test image: the generator, or a screen of its images."""
-    for who, seen in shards.ledger(manifest).items():
-        leaked = [photo.path for photo in test.photos if photo.sha256 in seen]
-        if leaked:
-            remedy = "train adapters on" if who == shards.GENERATOR else "screen with"
-            raise UserError(
-                f"--synthetic {config.synthetic}: its {who} has seen {len(leaked)} test images, e.g. "
-                f"{leaked[0]}; {remedy} the training split of --data {config.data}"
-            )
+def _external(name: str, train: ImageSet) -> ImageSet:
+    """All images of a further real set, labelled by the class list of ``train``, by name."""
+    try:
+        found = sources.load(name)
+    except UserError as error:
+        raise UserError(str(error).replace("--data", "--external")) from None
+    unknown = sorted({photo.label for photo in found.photos} - set(train.classes))
+    if unknown:
+        raise UserError(
+            f"--external {name}: class {', '.join(unknown)} is not in the real set, which has "
+            f"{', '.join(train.classes)}; remove it from the external set"
+        )
+    return replace(found, classes=train.classes)
 
 
 def generator_notes(sets: Sets) -> list[str]:
-    """What the generator of the synthetic images has seen of the real training split."""
+    """What the generators of the synthetic images have seen of the real images."""
+    if sets.base is not None:
+        return [
+            f"every arm with synthetic images has adapters of its own on {sets.base.name}, tuned on that "
+            "arm's real images alone"
+        ]
     if not sets.manifest:
         return []
     notes = []

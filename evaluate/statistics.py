@@ -1,52 +1,76 @@
-"""What the runs of a sweep say together, and how much of it the test set can carry."""
+"""What the runs of a sweep say together: one row an arm, and its change against real images alone."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+
+from evaluate import calibration
+from evaluate.answers import Record, correctness, probabilities, replicate, tested, vote
+from evaluate.intervals import (
+    Interval,
+    Spread,
+    bootstrap_difference,
+    mean_and_spread,
+    paired_difference,
+    wilson,
+)
+from evaluate.records import complete
+from evaluate.significance import holm, mcnemar_exact
 
 AVERAGED = ("precision", "recall", "f1", "roc_auc")
 METRICS = ("accuracy", *AVERAGED)
-ALPHA = 0.05
-
-Record = Mapping[str, Any]
-"""One finished run: a line of ``records.jsonl``."""
-
-
-class Spread(NamedTuple):
-    """Mean and sample standard deviation over runs; `None` where undefined."""
-
-    mean: float | None
-    sd: float | None
+PLAIN = ("ratio", "shots", "fold")
+"""Kinds that compare mixtures among themselves; all others are controls beside the mixtures."""
+UNION = "union"
+MARGIN = 2.0
+"""Percentage points of accuracy that count as no loss, unless stated otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resolution:
-    """What a test set can tell apart at the 5 % level."""
-
-    n: int
-    """Test images."""
-    pairs: int
-    """Fewest images on which two classifiers must differ, all one way."""
-    points: float | None
-    """That difference in percentage points; `None` when the set has fewer images than that."""
-    top: float | None
-    """Highest accuracy that can be told apart from a perfect one, 0 to 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """All runs of one arm, which is a (design, ratio, shots)."""
+class ArmKey:
+    """What all runs of one arm have in common; seeds, folds and repeats are its runs."""
 
     design: str
+    kind: str
+    """`ratio` (mixtures), `shots` (low-shot), `fold` (cross-validation), or the name of a control."""
+    mixing: str
+    """How real and synthetic images are brought together."""
     ratio: float
     """Share of real images, 0 to 1."""
     shots: int | None
     """Real images a class in a low-shot arm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """An arm against real images alone, over the seeds and images that both have."""
+
+    points: float
+    """Mean accuracy minus that of real images alone, percentage points."""
+    interval: Interval | None
+    """95% bootstrap interval over seeds and images, points; `None` where no run differs on any image."""
+    vote_interval: Interval | None
+    """95% score interval (Tango) of the same difference between the votes over seeds, points."""
+    p: float | None
+    """Exact McNemar p of the votes over seeds."""
+    p_holm: float | None = None
+    """The same, corrected for the number of arms compared."""
+    within_margin: bool | None = None
+    """Whether both intervals lie above minus the margin: not worse by more than that."""
+
+    @property
+    def shown(self) -> Interval | None:
+        """The interval to show: the bootstrap's, or the votes' where the bootstrap sees no variation."""
+        return self.interval or self.vote_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """All runs of one arm."""
+
+    arm: ArmKey
     runs: int
     n_real: int
     """Real training images, the rounded mean over runs."""
@@ -57,182 +81,134 @@ class Row:
     """Accuracy and the averages weighted by support."""
     macro: Mapping[str, Spread]
     """The same averages as plain means over classes; no accuracy."""
-    interval: tuple[float, float]
-    """Wilson 95 % interval of the mean accuracy."""
-    delta: float | None
-    """Mean accuracy minus that of ratio 1.0 with the same design and shots, percentage points."""
-    delta_interval: tuple[float, float] | None
-    """95 % bootstrap interval of that difference, percentage points."""
-    p: float | None
-    """Exact McNemar p of the arm's vote over seeds against the vote of ratio 1.0."""
+    nll: Spread
+    """Negative log-likelihood of the truth, nats."""
+    ece: Spread
+    """Expected calibration error, 0 to 1."""
+    interval: Interval
+    """Wilson 95% interval of the mean accuracy."""
+    change: Change | None
+    """`None` for real images alone, and where they were not run."""
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion, both ends from 0 to 1. Wilson 1927, without continuity correction.
-
-    Raises:
-        ValueError: ``n`` below 1, or successes outside 0 to ``n``.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}")
-    low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
-
-
-def mean_and_spread(values: Iterable[float | None]) -> Spread:
-    """Mean and sample standard deviation (n - 1) of values in one unit.
-
-    One value has no deviation. One undefined value makes the mean undefined: leaving it out would
-    average over the runs in which the metric happened to exist.
-    """
-    listed = list(values)
-    numbers = [value for value in listed if value is not None]
-    if not numbers or len(numbers) < len(listed):
-        return Spread(None, None)
-    return Spread(float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None)
-
-
-def mcnemar_exact(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
-    """Two-sided exact p for two classifiers on the same N images, 1 where they never differ.
-
-    Raises:
-        ValueError: sequences of different length.
-    """
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if a.shape != b.shape:
-        raise ValueError(f"{a.shape} images against {b.shape}")
-    table = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
-    return min(1.0, float(mcnemar(table, exact=True).pvalue))
-
-
-def smallest_detectable(n: int) -> Resolution:
-    """The smallest difference that exact McNemar calls significant at .05 on ``n`` images.
-
-    That is when all discordant pairs go one way, 6 to 0: at n = 55 a classifier with 49 right can
-    be told from one with 55 right, one with 50 cannot.
-    """
-    pairs = 1
-    while mcnemar_exact([True] * pairs, [False] * pairs) > ALPHA:
-        pairs += 1
-    enough = n >= pairs
-    return Resolution(
-        n=n,
-        pairs=pairs,
-        points=100 * pairs / n if enough else None,
-        top=(n - pairs) / n if enough else None,
+def arm_of(record: Record) -> ArmKey:
+    """The arm of a run."""
+    whole = complete(record)
+    return ArmKey(
+        design=whole["design"],
+        kind=whole["arm"],
+        mixing=whole["mixing"],
+        ratio=whole["ratio"],
+        shots=whole["shots"],
     )
 
 
-def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile interval of mean(b) - mean(a), resampling seeds and images, both paired.
-
-    Both are (S, N) with 1 for right, 0 for wrong and NaN for an image that a run did not test; row s
-    and column n mean the same seed and image in both. `None` when they never differ, since then the
-    bootstrap sees no variation to resample.
-    """
-    difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
-    known = np.isfinite(difference)
-    difference = np.where(known, difference, 0.0)
-    if not difference.any():
-        return None
-    runs, images = difference.shape
-    rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(resamples):
-        of_runs = np.bincount(rng.integers(runs, size=runs), minlength=runs)
-        of_images = np.bincount(rng.integers(images, size=images), minlength=images)
-        weight = of_runs @ known @ of_images
-        if weight:
-            means.append(of_runs @ difference @ of_images / weight)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+def table_of(arm: ArmKey) -> tuple[str, str]:
+    """What the arms of one table have in common: `ratio` (and controls), `shots`, `fold`; the design."""
+    return arm.kind if arm.kind in PLAIN else PLAIN[0], arm.design
 
 
-def predicted(prediction: Record) -> str:
-    """The class of highest probability, the first of equals."""
-    probabilities = prediction["probabilities"]
-    return max(probabilities, key=probabilities.__getitem__)
+def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
+    """Runs by arm: designs and kinds in the order they appear, then shots, mixing, and falling ratio."""
+    found: dict[ArmKey, list[Record]] = defaultdict(list)
+    for record in records:
+        found[arm_of(record)].append(record)
+    designs, kinds = ([getattr(arm, name) for arm in found] for name in ("design", "kind"))
+    order = sorted(
+        found,
+        key=lambda a: (
+            designs.index(a.design),
+            a.kind not in PLAIN,
+            kinds.index(a.kind),
+            a.shots or 0,
+            a.mixing != UNION,
+            a.mixing,
+            -a.ratio,
+        ),
+    )
+    return {arm: found[arm] for arm in order}
 
 
-def summarise(records: Iterable[Record]) -> list[Row]:
-    """One row an arm: designs in the order they appear, then shots, then falling ratio.
+def summarise(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
+    """One row an arm, in the order of `arms`; ``margin`` in percentage points.
 
     The Wilson interval takes the mean accuracy over runs as a share of the n distinct test images.
     Its n is images, not images x seeds: the seeds see the same images, so more seeds say nothing
-    more about other images. The McNemar p compares the arms' votes over seeds (`_vote`), since a
-    p from one seed would depend on which seed comes first; it is not corrected for several arms.
+    more about other images. McNemar's p compares the arms' votes over seeds (`answers.vote`), since a
+    p from one seed would depend on which seed comes first.
     """
-    arms: dict[tuple[str, float, int | None], list[Record]] = defaultdict(list)
-    for record in records:
-        arms[record["design"], record["ratio"], record["shots"]].append(record)
-    designs = list(dict.fromkeys(design for design, _, _ in arms))
-    order = sorted(arms, key=lambda arm: (designs.index(arm[0]), arm[2] or 0, -arm[1]))
-    return [_row(arms[arm], arms.get((arm[0], 1.0, arm[2]))) for arm in order]
+    found = arms(records)
+    pairs = [(arm, baseline(arm, found)) for arm in found]
+    rows = [_row(arm, found[arm], found[real] if real else None) for arm, real in pairs]
+    corrected = holm([row.change.p if row.change else None for row in rows])
+    return [_judged(row, p, margin) for row, p in zip(rows, corrected, strict=True)]
 
 
-def _row(runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:
-    files = {prediction["file"] for run in runs for prediction in run["predictions"]}
-    weighted = {name: mean_and_spread(run[name] for run in runs) for name in METRICS}
+def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
+    """The arm of real images alone that ``arm`` is compared with; `None` for such an arm itself."""
+    kind, _ = table_of(arm)
+    real = replace(arm, kind=kind, ratio=1.0, mixing=UNION)
+    return real if real in found and real != arm else None
+
+
+def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:
+    n_test = len(tested(runs))
     accuracy = float(np.mean([run["accuracy"] for run in runs]))
-    delta, interval, p = None, None, None
-    if real_only and runs[0]["ratio"] != 1.0:
-        delta, interval, p = _compare(real_only, runs)
+    answers = [probabilities(run) for run in runs]
     return Row(
-        design=runs[0]["design"],
-        ratio=runs[0]["ratio"],
-        shots=runs[0]["shots"],
+        arm=arm,
         runs=len(runs),
         n_real=round(np.mean([run["n_real"] for run in runs])),
         n_synthetic=round(np.mean([run["n_synthetic"] for run in runs])),
-        n_test=len(files),
-        weighted=weighted,
+        n_test=n_test,
+        weighted={name: mean_and_spread(run[name] for run in runs) for name in METRICS},
         macro={name: mean_and_spread(run["macro"][name] for run in runs) for name in AVERAGED},
-        interval=wilson(accuracy * len(files), len(files)),
-        delta=delta,
-        delta_interval=interval,
-        p=p,
+        nll=mean_and_spread(calibration.negative_log_likelihood(*answer) for answer in answers),
+        ece=mean_and_spread(calibration.expected_calibration_error(*answer) for answer in answers),
+        interval=wilson(accuracy * n_test, n_test),
+        change=_change(real_only, runs) if real_only else None,
     )
 
 
-def _compare(
-    a: Sequence[Record], b: Sequence[Record]
-) -> tuple[float | None, tuple[float, float] | None, float | None]:
-    """Difference b - a in points, its bootstrap interval, McNemar p: all over the seeds both arms have."""
-    runs_a, runs_b = ({(run["seed"], run.get("fold")): run for run in runs} for runs in (a, b))
-    shared = [key for key in runs_a if key in runs_b]
-    if not shared:
-        return None, None, None
-    a, b = ([runs[key] for key in shared] for runs in (runs_a, runs_b))
-    delta = 100 * float(np.mean([run["accuracy"] for run in b]) - np.mean([run["accuracy"] for run in a]))
-    vote_a, vote_b = _vote(a), _vote(b)
+def _change(real_only: Sequence[Record], runs: Sequence[Record]) -> Change | None:
+    """From ``real_only`` to ``runs``, over the seeds and folds that both have."""
+    partners = {_pairing(run): run for run in real_only}
+    b = [run for run in runs if _pairing(run) in partners]
+    if not b:
+        return None
+    a = [partners[_pairing(run)] for run in b]
+    points = 100 * float(np.mean([run["accuracy"] for run in b]) - np.mean([run["accuracy"] for run in a]))
+    vote_a, vote_b = vote(a), vote(b)
     files = sorted(vote_a.keys() & vote_b.keys())
     if not files:
-        return delta, None, None
-    p = mcnemar_exact([vote_a[f] for f in files], [vote_b[f] for f in files])
-    right_a, right_b = (np.array([_right(run, files) for run in runs], dtype=np.float64) for runs in (a, b))
-    interval = bootstrap_difference(right_a, right_b)
-    return delta, (100 * interval[0], 100 * interval[1]) if interval else None, p
+        return Change(points=points, interval=None, vote_interval=None, p=None)
+    right_a, right_b = (np.array([votes[file] for file in files]) for votes in (vote_a, vote_b))
+    of_votes = paired_difference(int((right_b & ~right_a).sum()), int((right_a & ~right_b).sum()), len(files))
+    of_means = bootstrap_difference(*(_rows(side, files) for side in (a, b)))
+    return Change(
+        points=points,
+        interval=_in_points(of_means) if of_means else None,
+        vote_interval=_in_points(of_votes),
+        p=mcnemar_exact(right_a.tolist(), right_b.tolist()),
+    )
 
 
-def _right(run: Record, files: Sequence[str]) -> list[float]:
-    known = {q["file"]: float(predicted(q) == q["truth"]) for q in run["predictions"]}
-    return [known.get(file, float("nan")) for file in files]
+def _pairing(run: Record) -> tuple[object, ...]:
+    return *replicate(run), complete(run)["fold"]
 
 
-def _vote(runs: Sequence[Record]) -> dict[str, bool]:
-    """File -> whether the class most runs predict is right; summed probability breaks ties."""
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
-    weights: dict[str, Counter[str]] = defaultdict(Counter)
-    truth: dict[str, str] = {}
-    for prediction in (prediction for run in runs for prediction in run["predictions"]):
-        file = prediction["file"]
-        truth[file] = prediction["truth"]
-        votes[file][predicted(prediction)] += 1
-        weights[file].update(prediction["probabilities"])
-    return {
-        file: max(votes[file], key=lambda name: (votes[file][name], weights[file][name])) == truth[file]
-        for file in truth
-    }
+def _rows(runs: Sequence[Record], files: Sequence[str]) -> np.ndarray:
+    """(S, N), one row a replicate."""
+    return np.stack([*correctness(runs, files).values()])
+
+
+def _in_points(interval: Interval) -> Interval:
+    return 100 * interval[0], 100 * interval[1]
+
+
+def _judged(row: Row, p_holm: float | None, margin: float) -> Row:
+    """The row with what takes all arms, or the margin, to say."""
+    if row.change is None or row.change.vote_interval is None:
+        return row
+    lows = [low for low, _ in filter(None, (row.change.interval, row.change.vote_interval))]
+    return replace(row, change=replace(row.change, p_holm=p_holm, within_margin=min(lows) > -margin))

@@ -58,17 +58,24 @@ def read(path: Path) -> Record:
     Raises:
         UserError: no such file, not a classifier of ours, or one of a newer schema.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = find(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(HEADER)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error}); train it again") from None
+    text = _header(path)
     if text is None:
         raise UserError(f"{path}: no `{HEADER}` header, so not a classifier that python -m classify wrote")
     return _record(path, text)
+
+
+def seen_by(pretrained: str) -> frozenset[str]:
+    """SHA-256 of the real images behind ``--pretrained``, where one of our classifiers is named there.
+
+    Weights of other origin have seen other images than this project's sets, as far as anyone knows.
+    """
+    path = Path(pretrained).expanduser()
+    if not pretrained or not (path.is_dir() or path.is_file()):
+        return frozenset()
+    if path.is_dir() and not (path / FILE).is_file():
+        return frozenset()
+    return frozenset(read(path).trained_on) if _header(find(path)) else frozenset()
 
 
 def find(path: Path) -> Path:
@@ -77,6 +84,16 @@ def find(path: Path) -> Path:
     if not file.is_file():
         raise UserError(f"{file}: no such classifier; python -m classify writes one")
     return file
+
+
+def _header(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(HEADER)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); train it again") from None
 
 
 def _record(path: Path, text: str) -> Record:

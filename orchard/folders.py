@@ -119,9 +119,15 @@ def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: 
                 sha256=sha256(read()),
                 read=read,
                 text=listing.texts.get(str(file)),
+                annotation=_annotation(root / file),
             )
         )
     return photos
+
+
+def _annotation(image: Path) -> Path | None:
+    beside = image.with_suffix(".xml")
+    return beside if beside.is_file() else None
 
 
 def _bytes(path: Path) -> bytes:

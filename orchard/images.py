@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -37,6 +38,8 @@ class Photo:
     sha256: str
     read: Callable[[], bytes]
     text: str | None = None
+    annotation: Path | None = None
+    """The Pascal VOC file beside the image, if there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class ImageSet:
     """Whether the test split was drawn from the files' hashes, not the set's own."""
     seen: frozenset[str] = frozenset()
     """SHA-256 of the real images that the generator of synthetic ones, or a screen of them, has seen."""
+    leaked: tuple[str, ...] = ()
+    """Training images that were left out, being in the test split too, byte for byte."""
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -76,6 +81,10 @@ class ImageSet:
     def hashes(self) -> frozenset[str]:
         """SHA-256 of every file's bytes."""
         return frozenset(photo.sha256 for photo in self.photos)
+
+    def digest(self) -> str:
+        """SHA-256 over every label and file, whatever their order."""
+        return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in self.photos)).encode())
 
     def to_dataset(self) -> "Dataset":
         """The set as a `datasets.Dataset` with columns image, label, sha256 and path."""

@@ -1,4 +1,4 @@
-"""The networks: the report's CNN, and torchvision's classifiers by name."""
+"""The networks: the report's CNN, and torchvision's and timm's classifiers by name."""
 
 import difflib
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orchard import pretrained as weights
 from orchard.errors import UserError
+from orchard.heads import last_layer
+from orchard.pretrained import FEATURES, TIMM
 
 CNN = "cnn"
 WIDTHS = (32, 64, 128, 256)
@@ -48,19 +51,37 @@ class Classifier(nn.Module):
         return output if isinstance(output, Tensor) else output.logits
 
 
-def build(name: str, classes: int, size: int, seed: int) -> nn.Module:
+def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -> nn.Module:
     """A network with weights drawn from ``seed``: (B, 3, size, size) in [0, 1] -> (B, classes).
 
+    ``pretrained`` names weights to begin with, as `--pretrained` does; the last layer is new where they
+    are for other classes. ``features:`` before the name asks for a last layer that can be solved.
+
     Raises:
-        UserError: no such network, or it does not take images of that size.
+        UserError: no such network, it does not take images of that size, its last layer is none that can
+            be solved, or the weights are not its own.
     """
     assert classes >= 1, classes
+    solved, name = name.startswith(FEATURES), name.removeprefix(FEATURES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = _cnn(classes, size) if name == CNN else _torchvision(name, classes, size)
-        model = Classifier(network)
+        network = _network(name, classes, size)
+    if solved and not isinstance(last_layer(network), nn.Linear):
+        raise UserError(
+            f"--model {FEATURES}{name}: its last layer is not linear; take e.g. {FEATURES}resnet18"
+        )
+    if pretrained:
+        weights.load_into(network, name, pretrained)
+    model = Classifier(network)
     _require_size(model, name, size)
     return model.to(memory_format=torch.channels_last)
+
+
+def _network(name: str, classes: int, size: int) -> nn.Module:
+    if name == CNN:
+        return _cnn(classes, size)
+    require_name(name)
+    return _timm(name, classes, size) if name.startswith(TIMM) else _torchvision(name, classes, size)
 
 
 def _cnn(classes: int, size: int) -> nn.Sequential:
@@ -92,7 +113,6 @@ def _cnn(classes: int, size: int) -> nn.Sequential:
 def _torchvision(name: str, classes: int, size: int) -> nn.Module:
     import torchvision
 
-    require_name(name)
     extra: dict[str, Any] = {"num_classes": classes}
     if name.startswith("vit_"):
         extra["image_size"] = size
@@ -104,16 +124,43 @@ def _torchvision(name: str, classes: int, size: int) -> nn.Module:
         raise _wrong_size(name, size, error) from None
 
 
+def _timm(name: str, classes: int, size: int) -> nn.Module:
+    import timm
+
+    plain = name.removeprefix(TIMM)
+    # Networks with position embeddings are made for one size; the others do not know the argument.
+    sized: dict[str, Any] = {"img_size": size} if "vit" in plain or "swin" in plain or "deit" in plain else {}
+    try:
+        return timm.create_model(plain, pretrained=False, num_classes=classes, **sized)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise _wrong_size(name, size, error) from None
+
+
 def require_name(name: str) -> None:
     """Raise `UserError` with the nearest names unless ``name`` is a network that `build` knows."""
-    if name == CNN:
+    plain = name.removeprefix(FEATURES)
+    if plain == CNN:
         return
+    known = _timm_names() if plain.startswith(TIMM) else _torchvision_names()
+    if plain not in known:
+        near = difflib.get_close_matches(plain, known, n=3) or [CNN, "resnet18", "mobilenet_v3_small"]
+        raise UserError(f"--model {name}: no such network; near are {', '.join(near)}")
+
+
+def _torchvision_names() -> list[str]:
     import torchvision
 
-    known = [CNN, *torchvision.models.list_models(module=torchvision.models)]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3) or [CNN, "resnet18", "mobilenet_v3_small"]
-        raise UserError(f"--model {name}: no such network; near are {', '.join(near)}")
+    return [CNN, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def _timm_names() -> list[str]:
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            "--model timm:…: needs the package timm; pip install -e '.[timm]', or take a torchvision network"
+        ) from None
+    return [f"{TIMM}{name}" for name in timm.list_models()]
 
 
 def _require_size(model: nn.Module, name: str, size: int) -> None:

@@ -1,7 +1,6 @@
 """Class probabilities of a trained network."""
 
 import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -29,18 +28,24 @@ def probabilities(
     batch_size: int = 256,
 ) -> np.ndarray:
     """(N, H, W, 3) uint8, N >= 1 -> (N, K) float64 whose rows sum to 1; the softmax is in float64."""
-    rows = list(_logits(model, pixels, device, dtype, batch_size))
-    return torch.cat(rows).double().softmax(dim=1).numpy()
+    return forward(model, pixels, device, dtype, batch_size).double().softmax(dim=1).numpy()
 
 
-def _logits(
-    model: nn.Module, pixels: np.ndarray, device: torch.device, dtype: torch.dtype, batch_size: int
-) -> Iterator[Tensor]:
+def forward(
+    model: nn.Module,
+    pixels: np.ndarray,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 256,
+) -> Tensor:
+    """(N, H, W, 3) uint8, N >= 1 -> (N, K) float32 logits on the CPU, in evaluation mode."""
     assert len(pixels), "no images to classify"
     training = model.training
     model.eval()
+    rows = []
     with torch.inference_mode(), autocast(device, dtype):
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(pixels[start : start + batch_size]).to(device)
-            yield model(to_float(batch)).float().cpu()
+            rows.append(model(to_float(batch)).float().cpu())
     model.train(training)
+    return torch.cat(rows)

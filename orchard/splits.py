@@ -86,7 +86,7 @@ def _own_splits(images: ImageSet) -> ImageSet:
         note = f"left {len(leaked)} out of training, being in the test split too: {listed(leaked)}"
         notes = (*notes, note)
     kept = tuple(p for p in photos if p.split == TEST or p.sha256 not in held_out)
-    return replace(images, photos=kept, notes=notes)
+    return replace(images, photos=kept, notes=notes, leaked=tuple(leaked))
 
 
 def _moved(photo: Photo, split: str) -> Photo:
@@ -135,6 +135,24 @@ def validation(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
         images.keep(p for p in images.photos if p.sha256 not in chosen),
         images.keep(p for p in images.photos if p.sha256 in chosen),
     )
+
+
+def folds(images: ImageSet, count: int, *salt: object) -> list[frozenset[str]]:
+    """The hashes of the set in ``count`` stratified parts that differ by at most one image.
+
+    Copies of one file stay together, whatever their classes.
+
+    Raises:
+        UserError: a class with fewer images than parts.
+    """
+    dealt: list[str] = []
+    for name, contents in _contents(images).items():
+        if len(contents) < count:
+            plural = "image" if len(contents) == 1 else "images"
+            raise UserError(f"class {name} has {len(contents)} {plural}, {count} folds need at least {count}")
+        dealt += sorted(contents.difference(dealt), key=lambda digest: stable_hash(*salt, name, digest))
+    # One class after the other, so that every class is spread evenly and so are the leftovers.
+    return [frozenset(dealt[fold::count]) for fold in range(count)]
 
 
 def subset(photos: Sequence[Photo], count: int, *salt: object) -> list[Photo]:

@@ -50,11 +50,12 @@ def _lines(console: Console, title: str, total: int, unit: str) -> Callable[...,
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last < QUIET_SECONDS and done < total:
+        # An advance of nothing is news: what comes next takes a while.
+        if count and now - last < QUIET_SECONDS and done < total:
             return
         last = now
         speed = done / max(now - started, 1e-9)
-        left = (total - done) / speed
-        say(console, f"{title}: {done}/{total} {unit}, {speed:.1f}/s, {left:.0f} s left {note}".rstrip())
+        left = f", {speed:.1f}/s, {(total - done) / speed:.0f} s left" if done else ""
+        say(console, f"{title}: {done}/{total} {unit}{left} {note}".rstrip())
 
     return advance

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import stages
-from orchard import sources, splits
+from orchard import layout, sources, splits
 from orchard.images import TRAIN, ImageSet
 
 SHARE = 0.2
@@ -67,11 +67,9 @@ def hold_out(train: ImageSet, folder: Path) -> dict[str, int]:
     Photos left to train on, by class.
     """
     held_out = splits.hold_out(train, SHARE, "sweep")
-    for photo in train.photos:
-        part = folder / ("test" if photo.sha256 in held_out else "train") / photo.label
-        part.mkdir(parents=True, exist_ok=True)
-        (part / f"{photo.sha256[:16]}{Path(photo.path).suffix}").write_bytes(photo.read())
-    return train.keep(photo for photo in train.photos if photo.sha256 not in held_out).counts()
+    rest = train.keep(photo for photo in train.photos if photo.sha256 not in held_out)
+    layout.write(folder, rest, train.keep(photo for photo in train.photos if photo.sha256 in held_out))
+    return rest.counts()
 
 
 def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tuple[float, ...]:
@@ -89,16 +87,10 @@ def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tu
     stages.evaluate("--ratios", "0", "--total", total, *sets, *size)
     records = [json.loads(line) for line in (scores / "records.jsonl").read_text().splitlines()]
     accuracy = [record["accuracy"] for record in records]
-    loss = np.mean([log_loss(record) for record in records])
+    loss = np.mean([record["nll"] for record in records])
     spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else 0.0
     rate = json.loads(speed.read_text())
     return guidance, steps, float(np.mean(accuracy)), float(spread), float(loss), rate
-
-
-def log_loss(record: dict) -> float:
-    """Mean negative log-likelihood of the true classes, in nats."""
-    found = [line["probabilities"][line["truth"]] for line in record["predictions"]]
-    return float(-np.log(np.clip(found, 1e-12, 1)).mean())
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import torch
 from classify import augment as augmentation
 from classify.augment import NONE, Strength, affine_matrices, augment, hue_matrices
 from classify.config import TrainingOptions
+from classify.mixing import row_stream
 from classify.sizes import Sizes, resolve
-from classify.train import Step, fit, row_stream, schedule, train_steps
+from classify.train import Batch, Step, fit, schedule, train_steps
 from orchard.errors import UserError
 from orchard.networks import build, require_name
 from orchard.predict import probabilities, to_float
@@ -189,8 +190,8 @@ def test_kept_weights_are_the_ones_whose_validation_was_reported():
 
 def test_loss_that_is_not_finite_stops_and_names_the_step():
     model = build("cnn", 2, 32, 0)
-    good = (torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))
-    bad = (torch.full((4, 3, 32, 32), math.nan), good[1])
+    good = Batch(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))
+    bad = Batch(torch.full((4, 3, 32, 32), math.nan), good.labels)
     steps = train_steps(model, iter([good, bad]), TrainingOptions(steps=2), CPU, torch.float32)
     assert isinstance(next(steps), Step)
     with pytest.raises(FloatingPointError, match="step 2 of 2"):

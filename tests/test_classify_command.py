@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,14 @@ def test_test_image_in_the_training_set_is_refused_and_named(tmp_path, root):
         sets.load(config(tmp_path, root, copy))
 
 
-def write_shards(folder: Path, trained_on: list[str]) -> Path:
-    """Five synthetic squares of 16 pixels in each of two classes."""
+def write_shards(
+    folder: Path, trained_on: list[str], classes: Sequence[str] = ("x", "y"), count: int = 5
+) -> Path:
+    """``count`` synthetic squares of 16 pixels in each class."""
     rng = np.random.default_rng(8)
-    for place, label in enumerate("xy"):
+    for place, label in enumerate(classes):
         rows = []
-        for index in range(5):
+        for index in range(count):
             buffer = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
             image = {"bytes": buffer.getvalue(), "path": f"{label}{index}.png"}
@@ -107,7 +110,7 @@ def write_shards(folder: Path, trained_on: list[str]) -> Path:
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
         origin = shards.Origin(
-            label=label, classes=["x", "y"], arguments={}, trained_on=trained_on, versions={}, count=5
+            label=label, classes=list(classes), arguments={}, trained_on=trained_on, versions={}, count=count
         )
         shards.write(shards.path_of(folder, label, 0), rows, origin)
     shards.write_manifest(folder, shards.manifest_of(folder))
@@ -183,7 +186,7 @@ def test_diverging_training_is_one_line_and_saves_nothing(tmp_path, root, monkey
     def diverge(**_):
         raise FloatingPointError("loss is nan at step 3 of 30")
 
-    monkeypatch.setattr("classify.command.fit", diverge)
+    monkeypatch.setattr("classify.command.fit_classifier", diverge)
     with pytest.raises(UserError, match="step 3 of 30; use a lower --learning_rate"):
         classify(config(tmp_path, root, root))
     assert not list((tmp_path / "out").iterdir())

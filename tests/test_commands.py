@@ -1,5 +1,7 @@
 """The commands as users type them: what they refuse, what they write, how many processes they run."""
 
+import csv
+import html
 import json
 import sys
 import time
@@ -132,6 +134,21 @@ def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     page = (flow / "evaluation" / "report.html").read_text()
     assert "0.9636" in page
     assert "0.7455" in page
+
+
+def test_numbers_of_the_page_are_in_files(flow):
+    analysis = json.loads((flow / "evaluation" / "analysis.json").read_text())
+    assert [row["arm"]["ratio"] for row in analysis["rows"]] == [1.0, 0.5, 0.3, 0.0]
+    assert analysis["verdict"] in html.unescape((flow / "evaluation" / "report.html").read_text())
+    kinds = {(entry["what"], entry["kind"]): entry["images"] for entry in analysis["strata"]}
+    assert kinds["objects", "one"] + kinds["objects", "several"] == 55
+    assert kinds["background", "white"] + kinds["background", "scene"] == 55
+    with (flow / "evaluation" / "arms.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)][1:3] == ["50/50", "30/70"]
+    found = json.loads((flow / "evaluation" / "fidelity.json").read_text())["gap"]
+    gap = found["our real-trained classifier"]
+    assert (gap["synthetic"]["images"], gap["test"]["images"]) == (225, 55)
+    assert set(gap["synthetic"]["discriminator"]) == {"apple", "banana", "orange"}
 
 
 def test_generators_saw_the_training_photos_and_no_test_photo(flow):

@@ -91,6 +91,8 @@ def test_keys_are_those_of_a_record():
         "macro",
         "per_class",
         "confusion",
+        "nll",
+        "ece",
     }
 
 

@@ -13,10 +13,13 @@ def test_what_was_appended_comes_back(tmp_path):
     for seed in (0, 1):
         records.append(tmp_path, record(seed))
     assert records.read(tmp_path) == [record(0), record(1)]
-    assert [records.key(r) for r in records.read(tmp_path)] == [
-        ("substitute", 0.3, None, 0),
-        ("substitute", 0.3, None, 1),
-    ]
+
+
+def test_a_record_of_an_older_version_is_a_plain_mixture():
+    plain = {"arm": "ratio", "fold": None, "repeat": None, "mixing": "union", "generator_seed": None}
+    assert records.key(record(3)) == records.key({**record(3), **plain, "subset_seed": 3})
+    for change in ({"arm": "strong"}, {"fold": 0}, {"mixing": "weight 0.8"}, {"subset_seed": 4}):
+        assert records.key(record(3)) != records.key({**record(3), **change})
 
 
 def test_a_line_cut_off_by_a_crash_is_dropped_and_written_anew(tmp_path):
@@ -43,6 +46,15 @@ def test_nan_never_reaches_the_file(tmp_path):
 def test_an_experiment_that_finished_no_run_does_not_block_another(tmp_path):
     records.require_same(tmp_path, {"steps": 400})
     records.require_same(tmp_path, {"steps": 300})
+
+
+def test_what_one_run_did_not_use_agrees_with_any_other(tmp_path, refused):
+    records.require_same(tmp_path, {"steps": 400, "synthetic": None})
+    records.append(tmp_path, record(0))
+    records.require_same(tmp_path, {"steps": 400, "synthetic": "a", "model": "cnn"})
+    records.require_same(tmp_path, {"steps": 400, "synthetic": None})
+    with refused("synthetic a (asked: b)"):
+        records.require_same(tmp_path, {"steps": 400, "synthetic": "b"})
 
 
 def test_another_experiment_in_the_folder_is_refused_with_the_difference(tmp_path, refused):

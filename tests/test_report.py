@@ -1,3 +1,5 @@
+"""The page as text: what stands where, that it loads nothing, and that names stay names."""
+
 import base64
 import io
 import re
@@ -7,17 +9,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from runs import CLASSES, run, sweep, wrong_at
 
-from evaluate import table
-from evaluate.metrics import score
+from evaluate import report
+from evaluate.analysis import analyse
+from evaluate.mistakes import worst
+from evaluate.pictures import thumbnail
 from evaluate.reference import FRUIT
-from evaluate.report import Context, mistakes, render, write
-from evaluate.statistics import summarise
+from evaluate.report import Context, require_records
 from orchard.errors import UserError
 
-CLASSES = ["apple", "banana", "orange"]
 HOSTILE = ["<script>alert(1)</script>", "a & b]]>", '_"$x_1$" onload=alert(2)']
 NOTICE = "rendered demo set: its numbers say nothing about photos"
+WRONG = {1.0: [()] * 2, 0.5: [(0,), (0, 1)], 0.3: [(0, 1, 2)] * 2, 0.0: [range(8), range(10)]}
 
 
 class Page(HTMLParser):
@@ -64,75 +68,71 @@ def svgs(page):
     return [svg(image) for image in page.images() if "svg" in image["src"][:20]]
 
 
-def record(ratio, seed, wrong, *, classes=CLASSES, design="substitute", shots=None, n=30):
-    rng = np.random.default_rng([seed, round(100 * ratio)])
-    truth = [classes[i % 3] for i in range(n)]
-    p = np.full((n, 3), 0.1)
-    for i in range(n):
-        p[i, (i + (i in wrong)) % 3] = 0.8
-    p += rng.random((n, 3)) * 0.01
-    p /= p.sum(axis=1, keepdims=True)
-    predictions = [
-        {"file": f"test/{i}.jpg", "truth": t, "probabilities": dict(zip(classes, map(float, q), strict=True))}
-        for i, (t, q) in enumerate(zip(truth, p, strict=True))
-    ]
-    return {
-        "design": design,
-        "ratio": ratio,
-        "shots": shots,
-        "seed": seed,
-        "steps": 400,
-        "n_real": round(200 * ratio),
-        "n_synthetic": round(200 * (1 - ratio)),
-        **score(truth, p, classes),
-        "classes": list(classes),
-        "validation_accuracy": 0.9,
-        "seconds": 1.5,
-        "predictions": predictions,
-    }
-
-
-def sweep(classes=CLASSES):
-    wrong = {1.0: [()] * 2, 0.5: [(0,), (0, 1)], 0.3: [(0, 1, 2)] * 2, 0.0: [range(8), range(10)]}
-    return [
-        record(ratio, seed, places[seed], classes=classes)
-        for ratio, places in wrong.items()
-        for seed in (0, 1)
-    ]
-
-
 def context(**more):
-    return Context(title="fruit", command="python -m evaluate --ratios all", **more)
+    return Context(title="fruit", commands=["python -m evaluate --ratios all"], **more)
 
 
 def image(value=200):
-    return np.full((200, 300, 3), value, np.uint8)
+    return {"src": thumbnail(Image.new("RGB", (300, 200), (value,) * 3)), "note": f"grey {value}"}
 
 
-def test_page_loads_nothing_and_runs_nothing():
-    html = render(sweep(), context(sheet={"apple": {"real": [image()], "synthetic": [image(3)]}}))
-    page = Page(html)
+def sheet(name="apple", real=1, kept=1, rejected=0):
+    return {
+        "name": name,
+        "real": [image()] * real,
+        "kept": [image(3)] * kept,
+        "rejected": [image(9)] * rejected,
+        "reasons": {"off-class": rejected} if rejected else {},
+    }
+
+
+def page_of(records, context):
+    return report.render(records, analyse(records), context)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The page of a ratio sweep with nothing around it."""
+    return page_of(sweep(WRONG), context())
+
+
+@pytest.fixture(scope="module")
+def quoting():
+    """The same, with the student report's figures and a sheet of images."""
+    return page_of(sweep(WRONG), context(reference=FRUIT, sheets=[sheet(real=9, rejected=2)]))
+
+
+def test_page_loads_nothing_and_runs_nothing(quoting):
+    page = Page(quoting)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base"})
     for _, attrs in page.tags:
         for name in ("src", "href", "srcset", "poster", "action"):
             assert attrs.get(name, "data:").startswith("data:")
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert not re.search(r"url\(|@import|https?://", quoting)
 
 
-def test_every_image_has_alternative_text_and_decodes():
-    page = Page(render(sweep(), context(sheet={"apple": {"real": [image()] * 9, "synthetic": [image(3)]}})))
+def test_every_image_has_alternative_text_and_decodes(quoting):
+    page = Page(quoting)
     assert all(attrs["alt"].strip() for attrs in page.images())
-    pictures = [attrs["src"] for attrs in page.images() if attrs["src"].startswith("data:image/png;base64,")]
-    assert len(pictures) == 8 + 1
+    pictures = [attrs["src"] for attrs in page.images() if attrs["src"].startswith("data:image/jpeg;base64,")]
+    assert len(pictures) == 9 + 1 + 2
     small = Image.open(io.BytesIO(base64.b64decode(pictures[-1].split(",")[1])))
     assert small.size == (128, 85)
-    assert small.getpixel((5, 5)) == (3, 3, 3)
-    assert len(svgs(page)) == 2
+    assert small.getpixel((5, 5)) == (9, 9, 9)
+    # Accuracy, the four averages, and recall of each class.
+    assert len(svgs(page)) == 6
 
 
-def test_results_table_holds_the_means_of_the_records():
-    records = sweep()
-    (rows,) = Page(render(records, context())).named("results")
+def test_rejected_images_stand_with_their_reason():
+    rejected = sheet(rejected=1) | {"rejected": [image() | {"note": "off-class <0.2>"}]}
+    page = Page(page_of([run(wrong_at(6))], context(sheets=[rejected])))
+    assert any(attrs["alt"] == "rejected apple: off-class <0.2>" for attrs in page.images())
+    assert "off-class <0.2>" in page.text
+
+
+def test_results_table_holds_the_means_of_the_records(plain):
+    records = sweep(WRONG)
+    (rows,) = Page(plain).named("results")
     assert [row[0].split(" ")[:2] for row in rows[1:]] == [
         ["100%", "real"],
         ["50/50", "100"],
@@ -146,78 +146,81 @@ def test_results_table_holds_the_means_of_the_records():
 
 
 def test_weighted_and_macro_averages_are_both_shown():
-    records = [record(1.0, 0, (0, 3, 6, 1), n=28)]
-    (rows,) = Page(render(records, context())).named("averages")
+    records = [run(wrong_at(28, 0, 3, 6, 1))]
+    (rows,) = Page(page_of(records, context())).named("averages")
     assert rows[2][1] == f"{records[0]['precision']:.3f}"
     assert rows[2][5] == f"{records[0]['macro']['precision']:.3f}"
     assert rows[2][1] != rows[2][5]
 
 
-def test_confusion_matrices_are_summed_over_seeds():
-    records = sweep()
-    tables = Page(render(records, context())).named("confusion")
+def test_confusion_matrices_are_summed_over_seeds(plain):
+    records = sweep(WRONG)
+    tables = Page(plain).named("confusion")
     shown = [[int(cell) for cell in row[1:]] for row in tables[-1][1:]]
     assert shown == (np.array(records[-1]["confusion"]) + np.array(records[-2]["confusion"])).tolist()
 
 
-def test_recall_of_each_class_is_shown_for_each_ratio():
-    (rows,) = Page(render(sweep(), context())).named("recall")
+def test_recall_of_each_class_is_shown_for_each_ratio(plain):
+    (rows,) = Page(plain).named("recall")
     # At ratio 0 images 0-7 and 0-9 are wrong: 3 and 4 of 10 apples.
-    assert rows[0][1:] == CLASSES
+    assert rows[0][1:] == list(CLASSES)
     assert rows[4][1] == f"{(20 - 3 - 4) / 20:.3f}"
 
 
-def test_reference_stands_beside_its_arms_only_where_given():
-    rows = Page(render(sweep(), context(reference=FRUIT))).named("results")[0]
-    assert [row[4] for row in rows[1:]] == ["0.9636 model 1", "\N{EN DASH}", "0.7455 model 4", "\N{EN DASH}"]
-    plain = render(sweep(), context())
+def test_reference_stands_beside_its_arms_only_where_given(plain, quoting):
+    rows = Page(quoting).named("results")[0]
+    assert [row[5] for row in rows[1:]] == ["0.9636 model 1", "\N{EN DASH}", "0.7455 model 4", "\N{EN DASH}"]
     assert "tudent report" not in plain
     assert "0.7455" not in plain
 
 
 def test_reference_is_not_drawn_beside_another_design_or_low_shot_arms():
-    records = [record(r, 0, (0,), design="augment") for r in (1.0, 0.3)]
-    records += [record(r, 0, (0,), shots=4) for r in (1.0, 0.3)]
-    assert "0.7455" not in render(records, context(reference=FRUIT))
+    records = [run(wrong_at(30, 0), ratio=r, design="augment") for r in (1.0, 0.3)]
+    records += [run(wrong_at(30, 0), ratio=r, shots=4) for r in (1.0, 0.3)]
+    assert "0.7455" not in page_of(records, context(reference=FRUIT))
 
 
-def test_reference_is_drawn_into_the_ratio_curve():
-    labels = ["".join(svgs(Page(render(sweep(), context(reference=r))))[0].itertext()) for r in (FRUIT, None)]
-    assert "student report" in labels[0]
-    assert "student report" not in labels[1]
+def test_reference_is_drawn_into_the_curves_of_accuracy_and_averages(plain, quoting):
+    known = ["student report" in "".join(chart.itertext()) for chart in svgs(Page(quoting))]
+    # Accuracy, then precision, recall, F1 and ROC-AUC, then recall of each class.
+    assert known == [True, True, True, True, True, False]
+    assert not any("student report" in "".join(chart.itertext()) for chart in svgs(Page(plain)))
 
 
-def test_verdict_stands_in_the_head_of_the_page():
-    records = sweep()
-    text = " ".join(Page(render(records, context())).text.split())
-    assert table.verdict(summarise(records)) in text[: text.index("Substitute: real images replaced")]
+def test_verdict_stands_in_the_head_of_the_page(plain):
+    text = " ".join(Page(plain).text.split())
+    assert analyse(sweep(WRONG)).verdict in text[: text.index("Substitute: real images replaced")]
 
 
-def test_what_the_generator_has_seen_is_stated():
+def test_what_the_generator_has_seen_is_stated(plain):
     sentence = "the generator was tuned on 176 of the 220 real training images"
-    assert sentence in render(sweep(), context(generator=[sentence]))
-    assert sentence not in render(sweep(), context())
+    assert sentence in page_of([run(wrong_at(6))], context(generator=[sentence]))
+    assert sentence not in plain
 
 
 def test_notice_stands_at_the_top_and_beside_the_results():
-    html = render(sweep(), context(notes=[NOTICE]))
+    html = page_of([run(wrong_at(6))], context(notes=[NOTICE]))
     places = [m.start() for m in re.finditer(NOTICE, html)]
     assert places[0] < html.index('class="verdict"') < places[1] < html.index("<table")
 
 
 def test_hostile_names_are_text_everywhere():
     evil = HOSTILE[0]
-    page_text = render(
-        sweep(HOSTILE),
+    page_text = page_of(
+        sweep(WRONG, classes=HOSTILE),
         Context(
             title=evil,
-            command=evil,
+            commands=[evil],
             notes=[evil],
             commit=evil,
             configuration={evil: evil, "nested": {evil: [evil]}},
             versions={evil: evil},
             provenance={evil: {evil: evil}},
-            sheet={name: {"real": [image()]} for name in HOSTILE},
+            generator=[evil],
+            copies=evil,
+            hashes={evil: evil},
+            sheets=[sheet(name, rejected=1) for name in HOSTILE],
+            pictures={"test/0.jpg": {"image": image() | {"note": evil}}},
         ),
     )
     page = Page(page_text)
@@ -225,7 +228,7 @@ def test_hostile_names_are_text_everywhere():
     assert "script" not in {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert page.named("recall")[0][0][1:] == HOSTILE
-    chart = svgs(page)[1]
+    chart = svgs(page)[-1]
     assert not [node for node in chart.iter() if node.tag.endswith("}script")]
     assert not any(name.startswith("on") for node in chart.iter() for name in node.attrib)
     text = "".join(chart.itertext())
@@ -234,19 +237,23 @@ def test_hostile_names_are_text_everywhere():
 
 
 def test_worst_mistakes_are_the_surest_wrong_answers():
-    records = [record(1.0, 0, (4,)), record(1.0, 1, (4, 5))]
-    wrong = mistakes(records)
+    records = [run(wrong_at(30, 4)), run(wrong_at(30, 4, 5), seed=1)]
+    wrong = worst(records)
     surest = max(r["predictions"][4]["probabilities"]["orange"] for r in records)
     four = next(entry for entry in wrong if entry["file"] == "test/4.jpg")
-    assert (four["truth"], four["predicted"], four["times"], four["runs"]) == ("banana", "orange", 2, 2)
+    assert (four["truth"], four["predicted"], four["wrong"], four["runs"]) == ("banana", "orange", 2, 2)
     assert four["probability"] == surest
     assert [e["probability"] for e in wrong] == sorted((e["probability"] for e in wrong), reverse=True)
-    assert Page(render(records, context())).named("mistakes")[0][1][0] == wrong[0]["file"]
+    nearest = {"image": image(), "real": image() | {"note": "orange: train/7.jpg", "similarity": 0.875}}
+    page = Page(page_of(records, context(pictures={"test/4.jpg": nearest})))
+    text = " ".join(page.text.split())
+    assert text.index("test/4.jpg") < text.index("nearest real, 0.88") < text.index("test/5.jpg")
+    assert any(attrs["alt"] == "nearest real training image: orange: train/7.jpg" for attrs in page.images())
 
 
 def test_undefined_is_written_as_a_word():
-    records = [record(1.0, 0, (), n=2), record(0.5, 0, (0,), n=2)]
-    page = Page(render(records, context()))
+    records = [run(wrong_at(2)), run(wrong_at(2, 0), ratio=0.5)]
+    page = Page(page_of(records, context()))
     assert page.named("recall")[0][1][3] == "undefined"
     assert "it covers apple, banana alone" in " ".join(page.text.split())
     cells = {cell for _, rows in page.tables for row in rows for cell in row}
@@ -254,20 +261,23 @@ def test_undefined_is_written_as_a_word():
 
 
 def test_equal_records_give_an_equal_page(tmp_path):
-    first, second = (write(sweep(), context(), tmp_path / name) for name in ("a.html", "b.html"))
+    records = sweep(WRONG)
+    first, second = (
+        report.write(records, analyse(records), context(), tmp_path / name) for name in ("a.html", "b.html")
+    )
     assert first == tmp_path / "a.html"
     assert first.read_bytes() == second.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
 
 
 def test_file_name_outside_utf8_does_not_stop_the_report(tmp_path):
-    odd = record(1.0, 0, (0,))
-    odd["predictions"][0]["file"] = "caf\udce9.jpg"
-    assert "caf\\udce9.jpg" in write([odd], context(), tmp_path / "r.html").read_text(encoding="utf-8")
+    odd = run(wrong_at(6, 0), files=["caf\udce9.jpg", *"bcdef"])
+    page = report.write([odd], analyse([odd]), context(), tmp_path / "r.html")
+    assert "caf\\udce9.jpg" in page.read_text(encoding="utf-8")
 
 
 def test_records_that_do_not_belong_together_are_refused():
     with pytest.raises(UserError, match="no finished run"):
-        render([], context())
+        require_records([])
     with pytest.raises(UserError, match="plum"):
-        render([record(1.0, 0, ()), record(0.5, 0, (), classes=["apple", "banana", "plum"])], context())
+        require_records([run(wrong_at(3)), run(wrong_at(3), classes=["apple", "banana", "plum"])])

@@ -1,110 +1,16 @@
-import math
+"""Rows of arms: what is averaged, what is compared with what, and what is never mixed."""
+
 import statistics as stdlib
 
 import numpy as np
 import pytest
+from runs import run, wrong_at
 from scipy.stats import binomtest
+from sklearn.metrics import log_loss
 
-from evaluate.metrics import score
-from evaluate.statistics import (
-    bootstrap_difference,
-    mcnemar_exact,
-    mean_and_spread,
-    smallest_detectable,
-    summarise,
-    wilson,
-)
-
-CLASSES = ["apple", "banana"]
-
-
-def run(right, *, ratio=1.0, seed=0, design="substitute", shots=None, files=None, **more):
-    """A record whose n-th image is classified rightly or not."""
-    truth = [CLASSES[i % 2] for i in range(len(right))]
-    files = files or [f"{i}.jpg" for i in range(len(right))]
-    sure = [0.9 if r else 0.2 for r in right]
-    p = np.array([[s, 1 - s] if t == "apple" else [1 - s, s] for s, t in zip(sure, truth, strict=True)])
-    predictions = [
-        {"file": f, "truth": t, "probabilities": dict(zip(CLASSES, map(float, q), strict=True))}
-        for f, t, q in zip(files, truth, p, strict=True)
-    ]
-    head = {"design": design, "ratio": ratio, "shots": shots, "seed": seed, "steps": 4, "classes": CLASSES}
-    counts = {"n_real": round(20 * ratio), "n_synthetic": round(20 * (1 - ratio))}
-    return {**head, **counts, **score(truth, p, CLASSES), "predictions": predictions, **more}
-
-
-def wrong_at(n, *places):
-    return [i not in places for i in range(n)]
-
-
-def test_wilson_interval_matches_the_closed_form():
-    k, n, z = 53, 55, stdlib.NormalDist().inv_cdf(0.975)
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
-    assert wilson(k, n) == pytest.approx((centre - half, centre + half))
-
-
-def test_wilson_interval_of_a_perfect_score_has_width_and_stays_within_one():
-    low, high = wilson(55, 55)
-    assert 0.9 < low < 1.0
-    assert high == 1.0
-
-
-def test_wilson_refuses_a_count_that_is_no_proportion():
-    for successes, n in ((0, 0), (6, 5), (-1, 5)):
-        with pytest.raises(ValueError, match="successes"):
-            wilson(successes, n)
-
-
-def test_spread_is_the_sample_deviation_and_none_for_one_run():
-    values = [0.9, 0.95, 0.7]
-    assert mean_and_spread(values) == pytest.approx((stdlib.mean(values), stdlib.stdev(values)))
-    assert mean_and_spread([0.9]) == (0.9, None)
-
-
-def test_undefined_value_makes_the_mean_undefined():
-    assert mean_and_spread([0.9, None]) == (None, None)
-    assert mean_and_spread([]) == (None, None)
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(6, 0), (5, 0), (7, 2), (1, 1)])
-def test_mcnemar_is_a_sign_test_on_the_images_where_they_differ(only_a, only_b):
-    a = [True] * only_a + [False] * only_b + [True] * 10 + [False] * 3
-    b = [False] * only_a + [True] * only_b + [True] * 10 + [False] * 3
-    assert mcnemar_exact(a, b) == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
-
-
-def test_classifiers_that_never_differ_have_p_one():
-    assert mcnemar_exact([True, False], [True, False]) == 1.0
-
-
-def test_six_to_nothing_is_the_smallest_difference_55_images_resolve():
-    least = smallest_detectable(55)
-    assert least.pairs == 6
-    assert least.top == pytest.approx(49 / 55)
-    assert least.points == pytest.approx(600 / 55)
-    assert binomtest(6, 6).pvalue <= 0.05 < binomtest(5, 5).pvalue
-
-
-def test_five_images_resolve_nothing():
-    assert (smallest_detectable(5).points, smallest_detectable(5).top) == (None, None)
-    assert smallest_detectable(6).top == 0.0
-
-
-def test_bootstrap_interval_is_near_the_normal_one_for_many_images():
-    rng = np.random.default_rng(1)
-    a, b = (rng.random((1, 400)) < 0.7).astype(float), (rng.random((1, 400)) < 0.8).astype(float)
-    difference = (b - a)[0]
-    half = 1.96 * difference.std(ddof=1) / math.sqrt(400)
-    low, high = bootstrap_difference(a, b)
-    assert low == pytest.approx(difference.mean() - half, abs=0.012)
-    assert high == pytest.approx(difference.mean() + half, abs=0.012)
-
-
-def test_bootstrap_leaves_out_images_a_run_did_not_test():
-    a, b = np.array([[1.0, np.nan], [np.nan, 1.0]]), np.array([[0.0, np.nan], [np.nan, 0.0]])
-    assert bootstrap_difference(a, b) == (-1.0, -1.0)
-    assert bootstrap_difference(a, a) is None
+from evaluate.answers import correctness
+from evaluate.intervals import paired_difference, wilson
+from evaluate.statistics import summarise
 
 
 def test_rows_hold_means_over_seeds_and_the_difference_to_real_only():
@@ -115,11 +21,11 @@ def test_rows_hold_means_over_seeds_and_the_difference_to_real_only():
         run(wrong_at(10, 0, 1), ratio=0.3, seed=1),
     ]
     real, mixed = summarise(reversed(records))
-    assert (real.ratio, real.runs, real.n_test, real.delta, real.p) == (1.0, 2, 10, None, None)
+    assert (real.arm.ratio, real.runs, real.n_test, real.change) == (1.0, 2, 10, None)
     assert real.weighted["accuracy"] == pytest.approx((0.95, stdlib.stdev([1.0, 0.9])))
-    assert (mixed.n_real, mixed.n_synthetic) == (6, 14)
-    assert mixed.delta == pytest.approx(-20)
-    low, high = mixed.delta_interval
+    assert (mixed.n_real, mixed.n_synthetic) == (60, 140)
+    assert mixed.change.points == pytest.approx(-20)
+    low, high = mixed.change.interval
     assert low < -20 < high
     recalls = [records[i]["macro"]["recall"] for i in (2, 3)]
     assert mixed.macro["recall"].mean == pytest.approx(stdlib.mean(recalls))
@@ -137,7 +43,7 @@ def test_p_compares_the_votes_over_seeds():
         run(wrong_at(12, *places), ratio=0.0, seed=seed)
         for seed, places in enumerate([range(6), range(7), ()])
     ]
-    assert summarise(real + mixed)[1].p == pytest.approx(binomtest(6, 6).pvalue)
+    assert summarise(real + mixed)[1].change.p == pytest.approx(binomtest(6, 6).pvalue)
 
 
 def test_designs_and_shots_are_never_mixed():
@@ -147,15 +53,15 @@ def test_designs_and_shots_are_never_mixed():
         run(wrong_at(8, 0, 1), shots=4),
         run(wrong_at(8, 0, 1, 2), shots=4, ratio=0.5),
     ]
-    rows = {(row.design, row.shots, row.ratio): row for row in summarise(records)}
+    rows = {(row.arm.design, row.arm.shots, row.arm.ratio): row for row in summarise(records)}
     assert list(rows) == [
         ("substitute", None, 1.0),
-        ("substitute", 4, 1.0),
-        ("substitute", 4, 0.5),
         ("augment", None, 0.5),
+        ("augment", 4, 1.0),
+        ("augment", 4, 0.5),
     ]
-    assert rows["augment", None, 0.5].delta is None
-    assert rows["substitute", 4, 0.5].delta == pytest.approx(-12.5)
+    assert rows["augment", None, 0.5].change is None
+    assert rows["augment", 4, 0.5].change.points == pytest.approx(-12.5)
 
 
 def test_folds_together_cover_every_image():
@@ -167,9 +73,89 @@ def test_folds_together_cover_every_image():
     ]
     mixed = summarise(records)[1]
     assert mixed.n_test == 12
-    assert mixed.p == pytest.approx(binomtest(6, 6).pvalue)
+    assert mixed.change.p == pytest.approx(binomtest(6, 6).pvalue)
+
+
+def test_the_folds_of_a_repeat_are_one_replicate():
+    records = [
+        run(wrong_at(2, *wrong), files=[f"{fold}-a", f"{fold}-b"], arm="fold", fold=fold, repeat=repeat)
+        for repeat, fold, wrong in ((0, 0, ()), (0, 1, (1,)), (1, 0, (0,)))
+    ]
+    found = correctness(records, ["0-a", "0-b", "1-a", "1-b"])
+    assert [row.tolist()[:2] for row in found.values()] == [[1, 1], [0, 1]]
+    first, second = (row[2:] for row in found.values())
+    assert first.tolist() == [1, 0]
+    assert np.isnan(second).all()
+
+
+def test_runs_are_paired_by_the_seeds_of_classifier_and_subset():
+    def pair(subset, wrong, **more):
+        real = run(wrong_at(8), subset_seed=subset, **more)
+        return [real, run(wrong_at(8, *wrong), subset_seed=subset, ratio=0.5, **more)]
+
+    alone, mixed = summarise([*pair(0, ()), *pair(7, (0, 1))])
+    assert (alone.runs, mixed.runs) == (2, 2)
+    assert mixed.change.points == pytest.approx(-12.5)
 
 
 def test_metric_undefined_in_the_runs_stays_undefined():
     rows = summarise([{**run(wrong_at(4)), "roc_auc": None}])
     assert rows[0].weighted["roc_auc"] == (None, None)
+
+
+def test_controls_are_compared_with_real_images_alone():
+    records = [
+        run(wrong_at(8)),
+        run(wrong_at(8, 0), ratio=0.5),
+        run(wrong_at(8, 0, 1), ratio=0.5, arm="oversampled"),
+        run(wrong_at(8, 0, 1, 2), ratio=0.5, mixing="weight 0.8"),
+        run(wrong_at(8, 0), ratio=1.0, arm="strong"),
+        run(wrong_at(8), arm="fold", fold=0),
+        run(wrong_at(8, 0, 1, 2, 3), arm="fold", fold=0, ratio=0.5),
+    ]
+    rows = {(row.arm.kind, row.arm.mixing, row.arm.ratio): row for row in summarise(records)}
+    points = {key: row.change.points if row.change else None for key, row in rows.items()}
+    assert points == {
+        ("ratio", "union", 1.0): None,
+        ("ratio", "union", 0.5): pytest.approx(-12.5),
+        ("ratio", "weight 0.8", 0.5): pytest.approx(-37.5),
+        ("fold", "union", 1.0): None,
+        ("fold", "union", 0.5): pytest.approx(-50),
+        ("oversampled", "union", 0.5): pytest.approx(-25),
+        ("strong", "union", 1.0): pytest.approx(-12.5),
+    }
+
+
+def test_p_is_corrected_for_every_arm_compared():
+    records = [run(wrong_at(30))]
+    records += [run(wrong_at(30, *range(6)), ratio=0.5), run(wrong_at(30, *range(9)), ratio=0.0)]
+    _, half, none = summarise(records)
+    assert (half.change.p, none.change.p) == (pytest.approx(2 / 2**6), pytest.approx(2 / 2**9))
+    assert (half.change.p_holm, none.change.p_holm) == (pytest.approx(2 / 2**6), pytest.approx(4 / 2**9))
+
+
+def test_equal_arms_of_a_small_set_are_not_shown_to_be_equal():
+    _, mixed = summarise([run(wrong_at(55)), run(wrong_at(55), ratio=0.5)])
+    assert (mixed.change.points, mixed.change.p, mixed.change.interval) == (0, 1, None)
+    assert mixed.change.vote_interval == pytest.approx([100 * end for end in paired_difference(0, 0, 55)])
+    assert mixed.change.shown == mixed.change.vote_interval
+    assert mixed.change.within_margin is False
+    assert summarise([run(wrong_at(55)), run(wrong_at(55), ratio=0.5)], margin=7)[1].change.within_margin
+
+
+def test_margin_has_to_lie_below_both_intervals():
+    runs = [[run(wrong_at(600, *wrong), ratio=ratio) for ratio, wrong in ((1.0, ()), (0.5, (0,)))]]
+    (mixed,) = [row for row in summarise(runs[0]) if row.change]
+    assert mixed.change.within_margin is True
+    assert min(mixed.change.interval[0], mixed.change.vote_interval[0]) > -2
+
+
+def test_calibration_is_a_mean_over_runs():
+    records = [run(wrong_at(9, 0), seed=0), run(wrong_at(9), seed=1)]
+    (row,) = summarise(records)
+    expected = []
+    for record in records:
+        truth = [p["truth"] for p in record["predictions"]]
+        expected.append(log_loss(truth, [list(p["probabilities"].values()) for p in record["predictions"]]))
+    assert row.nll.mean == pytest.approx(stdlib.mean(expected))
+    assert row.ece.mean == pytest.approx(stdlib.mean(record["ece"] for record in records))

@@ -1,0 +1,103 @@
+"""Frozen features and a logistic regression, for few images: the network's last layer solved, not trained."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from classify.config import TrainingOptions
+from classify.mixing import UNION, Mixing, weights_of
+from classify.train import Fitted, Labelled, Step, accuracy, fit, joined
+from orchard.heads import last_layer
+from orchard.networks import build
+from orchard.predict import forward
+from orchard.pretrained import FEATURES
+
+STRENGTH = 0.1
+"""scikit-learn's C, the inverse of the penalty on standardised features."""
+
+
+def fit_classifier(
+    *,
+    train: Labelled,
+    validation: Labelled,
+    classes: int,
+    options: TrainingOptions,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    synthetic: Labelled | None = None,
+    mixing: Mixing = UNION,
+    on_step: Callable[[Step], None] | None = None,
+) -> Fitted:
+    """As `classify.train.fit`; with ``features:NAME`` the last layer is a logistic regression instead.
+
+    The features are the network's with ``options.pretrained``, else those it learns from ``train`` alone
+    (from ``synthetic`` where that is empty) in ``options.steps`` steps.
+    """
+    network = partial(
+        fit,
+        validation=validation,
+        classes=classes,
+        options=options,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        on_step=on_step,
+    )
+    if not options.model.startswith(FEATURES):
+        return network(train=train, synthetic=synthetic, mixing=mixing)
+    if options.pretrained:
+        model = build(options.model, classes, train[0].shape[1], seed, options.pretrained).to(device).eval()
+        fitted = Fitted(model=model, validation_accuracy=None)
+    else:
+        fitted = network(train=train if len(train[1]) or synthetic is None else synthetic)
+    solve_last_layer(fitted.model, joined(train, synthetic), len(train[1]), mixing, device, dtype)
+    return replace(fitted, validation_accuracy=accuracy(fitted.model, validation, device, dtype))
+
+
+def solve_last_layer(
+    model: nn.Module, images: Labelled, real: int, mixing: Mixing, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Make the last layer a logistic regression on ``images``, of which the first ``real`` are real."""
+    pixels, labels = images
+    layer = last_layer(model)
+    assert isinstance(layer, nn.Linear), layer
+    found = features(model, layer, pixels, device, dtype)
+    weights = weights_of(mixing, torch.arange(len(labels)) < real)
+    scaler = StandardScaler().fit(found)
+    regression = LogisticRegression(C=STRENGTH, max_iter=2000).fit(
+        scaler.transform(found), labels, None if weights is None else weights.numpy() * len(labels)
+    )
+    slopes, constants = _for_softmax(regression)
+    slopes = slopes / scaler.scale_
+    constants = constants - slopes @ scaler.mean_
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(slopes))
+        layer.bias.copy_(torch.from_numpy(constants))
+
+
+def _for_softmax(regression: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
+    """(K, F) slopes and (K,) constants; scikit-learn keeps one row for two classes."""
+    slopes, constants = regression.coef_, regression.intercept_
+    if len(slopes) > 1:
+        return slopes, constants
+    return np.concatenate([0 * slopes, slopes]), np.concatenate([0 * constants, constants])
+
+
+def features(
+    model: nn.Module, layer: nn.Module, pixels: np.ndarray, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """(N, H, W, 3) uint8 -> (N, F) float64, what reaches ``layer``."""
+    caught: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
+    try:
+        forward(model, pixels, device, dtype)
+    finally:
+        hook.remove()
+    return torch.cat(caught).double().numpy()

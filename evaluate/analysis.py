@@ -1,0 +1,95 @@
+"""Everything that is computed from the records, once: for the page, the terminal and the files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluate.answers import Record
+from evaluate.choices import MixingChoice, choices
+from evaluate.exchange import SOURCES, Exchange, Law, exchange, laws
+from evaluate.intervals import Interval, Spread, mean_and_spread, wilson
+from evaluate.significance import Resolution, smallest_detectable
+from evaluate.statistics import MARGIN, ArmKey, Row, arms, summarise
+from evaluate.strata import Strata, Stratum, accuracies
+from evaluate.verdict import limits, verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """One arm on a further real set, on which nothing was chosen."""
+
+    arm: ArmKey
+    name: str
+    """The set's name."""
+    images: int
+    accuracy: Spread
+    interval: Interval
+    """Wilson 95% interval of the mean accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What a sweep says."""
+
+    verdict: str
+    limits: Sequence[str]
+    margin: float
+    """Percentage points of accuracy that count as no loss."""
+    rows: Sequence[Row]
+    resolutions: Sequence[Resolution]
+    """One for each size of test set."""
+    exchanges: Sequence[Exchange]
+    """One for each kind of generator."""
+    no_exchange: str
+    """Why there is no exchange rate; empty where there is one."""
+    laws: Sequence[Law]
+    strata: Sequence[Stratum]
+    elsewhere: Sequence[Elsewhere]
+    choices: Sequence[MixingChoice]
+
+
+def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | None = None) -> Analysis:
+    """``margin`` in percentage points; ``strata`` says of each test image what kind it is."""
+    rows = summarise(records, margin)
+    rates = [exchange(records, kind) for kind in SOURCES]
+    known = [rate for rate in rates if isinstance(rate, Exchange)]
+    return Analysis(
+        verdict=verdict(rows, margin),
+        limits=limits(rows, margin),
+        margin=margin,
+        rows=rows,
+        resolutions=[smallest_detectable(n) for n in sorted({row.n_test for row in rows})],
+        exchanges=known,
+        no_exchange="" if known else next(reason for reason in rates if isinstance(reason, str)),
+        laws=laws(records),
+        strata=accuracies(records, strata or {}),
+        elsewhere=[found for arm, runs in arms(records).items() for found in _elsewhere(arm, runs)],
+        choices=choices(records),
+    )
+
+
+def _elsewhere(arm: ArmKey, runs: Sequence[Record]) -> list[Elsewhere]:
+    found = []
+    for name in dict.fromkeys(name for run in runs for name in run.get("external") or {}):
+        scored = [run["external"][name] for run in runs if name in (run.get("external") or {})]
+        images = len(scored[0]["predictions"])
+        accuracy = mean_and_spread(score["accuracy"] for score in scored)
+        right = float(np.mean([score["accuracy"] for score in scored])) * images
+        interval = wilson(right, images)
+        found.append(Elsewhere(arm=arm, name=name, images=images, accuracy=accuracy, interval=interval))
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses and named tuples as mappings, so that each number of a JSON file has its name."""
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: as_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {name: as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    return value

@@ -1,0 +1,25 @@
+"""Commands of ours run from one of several processes: each a run of its own."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+
+OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
+PREFIXES = ("TORCHELASTIC_", "MASTER_", "ACCELERATE_", "PMI_", "OMPI_")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def environment(parent: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of a child that must not take itself for one of this launch's processes.
+
+    It sees the one GPU that this process uses, where there is one.
+    """
+    kept = {
+        name: value for name, value in parent.items() if name not in OURS and not name.startswith(PREFIXES)
+    }
+    if torch.cuda.is_available():
+        device = torch.cuda.current_device()
+        visible = [word for word in parent.get(VISIBLE, "").split(",") if word]
+        kept[VISIBLE] = visible[device] if visible else str(device)
+    return kept

@@ -1,0 +1,50 @@
+"""The plan of an experiment, as it is printed before anything runs."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from evaluate.arms import Run
+from evaluate.config import Evaluate
+from evaluate.sets import Sets, generator_notes
+from orchard import folders
+from orchard.terminal import say
+
+VALIDATION = {
+    "none": "all real training images take part, none is held out",
+    "real": "validation images come from an arm's real training images, drawn anew with each seed",
+}
+
+
+def plan(
+    console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run], precision: str, processes: int
+) -> None:
+    """Print the sets, what their generators have seen, every arm once, and how classifiers are trained."""
+    through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
+    arms = {run.arm_key: run for run in reversed(runs)}
+    for line in (
+        f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
+        *(f"note      {note}" for note in sets.train.notes),
+        f"synthetic {_synthetic(config, sets)}",
+        *(f"untuned   {folders.describe(images)}" for images in [sets.untuned] if len(images)),
+        *(f"external  {folders.describe(images)}" for images in sets.external.values()),
+        *(f"note      {note}" for note in generator_notes(sets)),
+        f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
+        *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
+        f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
+        f"{config.batch_size}, {config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
+        f"processes {processes}, each takes whole arms with generators of their own, else single runs",
+        f"output    {config.output}",
+    ):
+        say(console, line)
+
+
+def _synthetic(config: Evaluate, sets: Sets) -> str:
+    if sets.base is not None:
+        return f"by each arm's own adapters ({config.arm_steps} steps), under {config.output}"
+    return folders.describe(sets.synthetic) if len(sets.synthetic) else "not needed"
+
+
+def _counted(run: Run) -> str:
+    synthetic = sum(run.arm.mixture.synthetic.values())
+    return f"{run.arm.title}: {len(run.real)} real + {synthetic} synthetic images"

@@ -1,0 +1,42 @@
+"""Several experiments on one page: sweeps over ratios, shots and folds live in folders of their own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluate import records as lines
+from orchard.errors import UserError
+from orchard.run import differences
+
+TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation")
+ALIKE = (*TRAINING, "size", "train", "test")
+"""What has to be the same for arms of two experiments to stand in one table."""
+
+
+def require_alike(also: Sequence[Path], experiment: Mapping[str, Any]) -> None:
+    """Raise `UserError` naming the first folder of ``also`` that is no experiment like this one."""
+    for folder in also:
+        if not (folder / lines.EXPERIMENT).is_file():
+            raise UserError(f"--also {folder}: no {lines.EXPERIMENT} there; name an --output of evaluate")
+        there = lines.noted(folder)
+        changes = differences(*({name: of.get(name) for name in ALIKE} for of in (there, experiment)))
+        if changes:
+            raise UserError(f"--also {folder}: another kind of experiment: {changes}; leave it out")
+
+
+def read(folder: Path, also: Sequence[Path]) -> list[dict[str, Any]]:
+    """The runs of every folder, the experiment's own first; each with every field of this version.
+
+    Raises:
+        UserError: two folders hold the same run.
+    """
+    found: dict[lines.Key, dict[str, Any]] = {}
+    for place in (folder, *also):
+        for record in lines.read(place):
+            key = lines.key(record)
+            if key in found:
+                raise UserError(
+                    f"--also {place}: holds runs that another folder has too; leave one of them out"
+                )
+            found[key] = lines.complete(record)
+    return list(found.values())

@@ -1,0 +1,171 @@
+"""Which classifiers are trained: the arms that the options ask for, each over its seeds."""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from itertools import product
+
+from classify.sets import parts
+from evaluate.arms import Arm, Given, Run, Seeds, Source, seeds_of
+from evaluate.config import Evaluate, parse_shots
+from evaluate.ratios import Mixture, draw, mix, require_enough
+from evaluate.sets import Sets
+from evaluate.tuning import Tuned
+from orchard import cli, splits
+from orchard.images import TEST, TRAIN, ImageSet, Photo
+
+
+def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) -> list[Run]:
+    """Every run of the sweep, seed after seed, so that a stopped sweep has all arms of its first seeds.
+
+    Raises:
+        UserError: a class is too small for an arm, or there are too few synthetic images.
+    """
+    if config.shots:
+        return list(_low_shot(config, sets, precision))
+    if config.folds:
+        return list(_cross_validation(config, sets, shares, precision))
+    runs = list(_ratios(config, sets, shares))
+    for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
+        used = [run.arm.mixture for run in runs if _takes(run, images)]
+        if used:
+            require_enough(used, images.counts(), folder)
+    return runs
+
+
+def _takes(run: Run, images: ImageSet) -> bool:
+    return isinstance(run.source, Given) and run.source.found is images
+
+
+def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[Run]:
+    for seeds in seeds_of(config):
+        rest, held_out = parts(sets.train, config.validation, seeds.subset)
+        for share in shares:
+            mixture = mix(config.design, share, rest.counts(), config.total)
+            for name, taken, source in _with_controls(config, sets, mixture):
+                real = draw(rest.photos, taken.real, "real", seeds.subset)
+                yield _run(config, name, taken, seeds, real, held_out, sets.test, source)
+        if "strong" in config.controls:
+            strong = replace(config, augmentation="strong")
+            mixture = mix(config.design, 1.0, rest.counts())
+            yield _run(strong, "strong", mixture, seeds, rest.photos, held_out, sets.test, None)
+
+
+def _with_controls(
+    config: Evaluate, sets: Sets, mixture: Mixture
+) -> Iterator[tuple[str, Mixture, Given | None]]:
+    """A mixture, then what it is to be compared with at equal steps: name, mixture, source."""
+    mixed, some_real = any(mixture.synthetic.values()), any(mixture.real.values())
+    yield "ratio", mixture, Given(found=sets.synthetic) if mixed else None
+    if mixed and len(sets.untuned):
+        yield "untuned", mixture, Given(found=sets.untuned)
+    # Where all real images stay, the arm with them alone is this control already.
+    partly = mixed and some_real and config.design == "substitute"
+    if partly and "oversampled" in config.controls:
+        yield "oversampled", replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), None
+
+
+def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
+    """Real images alone, then with synthetic ones from adapters tuned on just these."""
+    shots = parse_shots(config.shots)
+    least = min(sets.train.counts().values())
+    cli.check(shots[-1] <= least, f"--shots {shots[-1]}: the smallest class has {least} training images")
+    needs_two = config.validation == "real" or config.mixing == "auto"
+    cli.check(
+        shots[0] > 1 or not needs_two,
+        "--shots 1: leaves no real image to validate on; use --validation none and no --mixing auto",
+    )
+    for seeds in seeds_of(config):
+        for count in shots:
+            counts = dict.fromkeys(sets.train.classes, count)
+            own = sets.train.keep(draw(sets.train.photos, counts, "shots", seeds.subset))
+            rest, held_out = parts(own, config.validation, seeds.subset)
+            source = _tuned(config, sets, rest, sets.test, seeds, config.arm_count, precision)
+            for added in (0, config.arm_count):
+                mixture = _added(rest.counts(), added)
+                yield _run(
+                    config, "shots", mixture, seeds, rest.photos, held_out, sets.test, source, shots=count
+                )
+
+
+def _added(real: Mapping[str, int], synthetic: int) -> Mixture:
+    """All real images and ``synthetic`` ones of each class."""
+    total = sum(real.values())
+    ratio = total / (total + synthetic * len(real))
+    return Mixture(ratio=ratio, real=dict(real), synthetic=dict.fromkeys(real, synthetic))
+
+
+def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) -> Iterator[Run]:
+    """Every real image is scored once a repeat, by classifiers and generators that have not seen it."""
+    everything = sets.train.keep((*sets.train.photos, *sets.test.photos))
+    first = seeds_of(config)[0]
+    for repeat in range(config.repeats):
+        seeds = Seeds(
+            subset=first.subset + repeat, generator=first.generator + repeat, classifier=first.classifier
+        )
+        for fold, apart in enumerate(splits.folds(everything, config.folds, "folds", seeds.subset)):
+            train, test = _divided(everything, apart)
+            rest, held_out = parts(train, config.validation, seeds.subset)
+            mixtures = [mix(config.design, share, rest.counts()) for share in shares]
+            count = max(max(mixture.synthetic.values()) for mixture in mixtures)
+            source = _tuned(config, sets, rest, test, seeds, count, precision)
+            for mixture, place in product(mixtures, range(config.seeds)):
+                real = draw(rest.photos, mixture.real, "real", seeds.subset)
+                seeded = replace(seeds, classifier=seeds.classifier + place)
+                places = {"fold": fold, "repeat": repeat}
+                yield _run(config, "fold", mixture, seeded, real, held_out, test, source, **places)
+
+
+def _divided(everything: ImageSet, apart: Set[str]) -> tuple[ImageSet, ImageSet]:
+    """The images outside and inside of a fold, as a training and a test split."""
+    moved = [replace(photo, split=TEST if photo.sha256 in apart else TRAIN) for photo in everything.photos]
+    divided = everything.keep(moved)
+    return divided.of(TRAIN), divided.of(TEST)
+
+
+def _tuned(
+    config: Evaluate, sets: Sets, real: ImageSet, test: ImageSet, seeds: Seeds, count: int, precision: str
+) -> Tuned:
+    assert sets.base is not None
+    one_a_class = {photo.label: photo for photo in reversed(test.photos)}
+    return Tuned(
+        root=config.output,
+        real=real,
+        held_out=test.keep(one_a_class.values()),
+        base=sets.base,
+        steps=config.arm_steps,
+        seed=seeds.generator,
+        count=count,
+        flip=config.flip,
+        precision=precision,
+    )
+
+
+def _run(
+    config: Evaluate,
+    name: str,
+    mixture: Mixture,
+    seeds: Seeds,
+    real: Sequence[Photo],
+    held_out: ImageSet,
+    test: ImageSet,
+    source: Source | None,
+    **places: int,
+) -> Run:
+    """One run; an arm of one source alone has nothing to mix and needs no generator."""
+    synthetic, own = any(mixture.synthetic.values()), any(mixture.real.values())
+    return Run(
+        arm=Arm(
+            name=name,
+            design="augment" if name == "shots" else config.design,
+            mixture=mixture,
+            mixing=config.mixing if synthetic and own else "union",
+            real_weight=config.real_weight,
+            **places,
+        ),
+        seeds=seeds,
+        real=real,
+        held_out=held_out.photos,
+        test=test.photos,
+        source=source if synthetic else None,
+        options=config,
+    )

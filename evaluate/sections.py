@@ -1,0 +1,139 @@
+"""What the report page shows of one table of arms: figures, matrices and curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluate import figures
+from evaluate.analysis import Analysis
+from evaluate.answers import Record
+from evaluate.reference import Reference
+from evaluate.statistics import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
+from evaluate.wording import KINDS, label, quoted, title
+
+CHARTED = 8
+"""Classes up to which their recalls are drawn."""
+NAMES = dict(zip(AVERAGED, ("Precision", "Recall", "F1", "ROC-AUC"), strict=True))
+EXPLAINED = {
+    ("ratio", "substitute"): "The number of training images stays the same; synthetic ones take the place of "
+    "real ones.",
+    ("ratio", "augment"): "Every real training image stays; synthetic images are added.",
+    ("shots", "augment"): "A few real training images of each class, alone and with synthetic images.",
+    ("fold", "substitute"): "Every real image is tested once a repeat, by classifiers that have not seen it; "
+    "synthetic images take the place of real ones.",
+    ("fold", "augment"): "Every real image is tested once a repeat, by classifiers that have not seen it; "
+    "synthetic images are added to the others.",
+}
+OWN = "every arm's generator was tuned on that arm's real images alone"
+
+
+def sections(
+    records: Sequence[Record], analysis: Analysis, generator: Sequence[str], reference: Reference | None
+) -> list[dict[str, Any]]:
+    """One entry a table of arms, in the order of the rows, for ``results.html.j2``.
+
+    ``generator`` says what the generator of the given synthetic images has seen.
+    """
+    tables = dict.fromkeys(table_of(row.arm) for row in analysis.rows)
+    return [_section(table, records, analysis, generator, reference) for table in tables]
+
+
+def _section(
+    table: tuple[str, str],
+    records: Sequence[Record],
+    analysis: Analysis,
+    generator: Sequence[str],
+    reference: Reference | None,
+) -> dict[str, Any]:
+    rows = [row for row in analysis.rows if table_of(row.arm) == table]
+    own = [record for record in records if table_of(arm_of(record)) == table]
+    arms = [_arm(row, own, reference) for row in rows]
+    return {
+        "title": title(rows[0].arm),
+        "explained": EXPLAINED.get(table, ""),
+        "generator": generator if table[0] == "ratio" else [OWN],
+        "steps": "/".join(map(str, sorted({record["steps"] for record in own}))),
+        "arms": arms,
+        "classes": list(own[0]["classes"]),
+        "quoted": any(arm["quoted"] for arm in arms),
+        "curves": _curves(arms, own),
+        "strata": _grouped(analysis.strata, table),
+        "elsewhere": _grouped(analysis.elsewhere, table),
+        "choices": [choice for choice in analysis.choices if table_of(choice.arm) == table],
+    }
+
+
+def _arm(row: Row, records: Sequence[Record], reference: Reference | None) -> dict[str, Any]:
+    runs = [record for record in records if arm_of(record) == row.arm]
+    confusion = np.sum([run["confusion"] for run in runs], axis=0)
+    totals = confusion.sum(axis=1)
+    classes = runs[0]["classes"]
+    return {
+        "row": row,
+        "label": label(row.arm),
+        "quoted": quoted(row.arm, reference),
+        "confusion": confusion.tolist(),
+        "totals": totals.tolist(),
+        "recall": {
+            name: float(confusion[k, k] / totals[k]) if totals[k] else None for k, name in enumerate(classes)
+        },
+    }
+
+
+def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:
+    """Names of curves -> data URIs; ``metrics`` is a list of them with the metric's name."""
+    found: dict[str, Any] = {"accuracy": None, "shots": None, "recall": None, "metrics": []}
+    if arms[0]["row"].arm.shots is not None:
+        return found | {"shots": figures.shots_curve(_low_shot([arm["row"] for arm in arms]))}
+    mixtures = [arm for arm in arms if _plain(arm["row"])]
+    rows = [arm["row"] for arm in mixtures]
+    others = _others([arm["row"] for arm in arms])
+    if not rows or len({arm["row"].arm.ratio for arm in arms}) < 2:
+        return found
+    kinds = {row.arm for row in rows}
+    runs = [(record["ratio"], record["accuracy"]) for record in records if arm_of(record) in kinds]
+    known = {arm["row"].arm.ratio: arm["quoted"] for arm in mixtures if arm["quoted"]}
+    found["accuracy"] = figures.ratio_curve(rows, runs, others, known)
+    if len(rows) < 2:
+        return found
+    ratios, classes = [row.arm.ratio for row in rows], list(records[0]["classes"])
+    recalls = {name: [arm["recall"][name] for arm in mixtures] for name in classes}
+    return found | {
+        "recall": figures.recall_chart(ratios, recalls) if len(classes) <= CHARTED else None,
+        "metrics": [
+            {"name": name, "src": figures.metric_curve(rows, metric, name, known)}
+            for metric, name in NAMES.items()
+        ],
+    }
+
+
+def _plain(row: Row) -> bool:
+    return row.arm.kind in PLAIN and row.arm.mixing == UNION
+
+
+def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by what joins the real images."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        mixing = "" if row.arm.mixing == UNION else f", {row.arm.mixing}"
+        lines.setdefault("real alone" if row.arm.ratio == 1 else f"real + synthetic{mixing}", []).append(row)
+    return lines
+
+
+def _others(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Controls and other ways of mixing, by name."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        if not _plain(row):
+            control = [] if row.arm.kind in PLAIN else [KINDS[row.arm.kind]]
+            mixing = [] if row.arm.mixing == UNION else [row.arm.mixing]
+            lines.setdefault(", ".join(control + mixing), []).append(row)
+    return lines
+
+
+def _grouped(entries: Sequence[Any], table: tuple[str, str]) -> list[dict[str, Any]]:
+    """Entries with an ``arm``, those of one table, by the arm's label in order."""
+    own = [entry for entry in entries if table_of(entry.arm) == table]
+    names = dict.fromkeys(label(entry.arm) for entry in own)
+    return [{"label": n, "entries": [entry for entry in own if label(entry.arm) == n]} for n in names]

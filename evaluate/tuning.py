@@ -1,0 +1,143 @@
+"""An arm's own synthetic images: adapters tuned on its real images alone, by the commands a user has.
+
+What an arm's images depend on names a folder, so equal arms share it and a sweep that goes on finds it.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evaluate import leaks
+from evaluate.children import environment
+from orchard import layout, run, shards
+from orchard.bases import Base
+from orchard.errors import UserError
+from orchard.images import ImageSet, sha256
+
+FOLDER = "arms"
+LARGEST_BATCH = 16
+KEPT_LINES = 4
+
+
+class TuningError(UserError):
+    """An arm's own images could not be made; all runs that need them are lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The synthetic images of one arm, made when they are first asked for."""
+
+    root: Path
+    """The experiment's folder; the arm's own is ``arms/KEY`` in it."""
+    real: ImageSet
+    """The arm's real images: its adapters see no others."""
+    held_out: ImageSet
+    """Images that the arm is not trained on: they keep finetune from drawing a test split of its own."""
+    base: Base
+    steps: int
+    """Optimiser steps an adapter."""
+    seed: int
+    count: int
+    """Images a class; not part of the key, since more rows begin with the same ones."""
+    flip: bool
+    precision: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything that the images depend on, but for their number."""
+        captions = sorted(f"{photo.sha256}:{photo.text}" for photo in self.real.photos if photo.text)
+        return {
+            "photos": self.real.digest(),
+            "captions": sha256("\n".join(captions).encode()) if captions else "",
+            "classes": list(self.real.classes),
+            "base": self.base.name,
+            "base_digest": self.base.digest,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "flip": self.flip,
+            "precision": self.precision,
+        }
+
+    @property
+    def batch_size(self) -> int:
+        """No more than the images of the largest class: a batch need not hold an image twice."""
+        return min(LARGEST_BATCH, max(self.real.counts().values()))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where adapters and shards lie."""
+        return self.root / FOLDER / sha256(json.dumps(self.arguments, sort_keys=True).encode())[:16]
+
+    @property
+    def name(self) -> str:
+        """The shards' folder."""
+        return str(self.folder / "shards")
+
+    def images(self) -> ImageSet:
+        """The synthetic set; tuned and sampled first where it is missing or short.
+
+        Raises:
+            TuningError: a command failed.
+            UserError: the adapters have seen other images than the arm's.
+        """
+        if not self.is_there:
+            self._make()
+        found = shards.read(self.folder / "shards")
+        leaks.require_own(self.name, shards.read_manifest(self.folder / "shards"), self.real.hashes())
+        return found
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing is left to make."""
+        if not (self.folder / "shards" / shards.MANIFEST).is_file():
+            return False
+        rows = shards.read_manifest(self.folder / "shards")["rows"]
+        return all(rows.get(name, 0) >= self.count for name in self.real.classes)
+
+    def _make(self) -> None:
+        photos, adapters = self.folder / "photos", self.folder / "adapters"
+        run.writable(self.folder)
+        run.write_json(self.folder / "arm.json", self.arguments)
+        layout.write(photos, self.real, self.held_out)
+        self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
+        files = [adapters / f"{run.file_name(name)}.safetensors" for name in self.real.classes]
+        # A screen that compares with real images takes them from there, too.
+        self._call("generate", "--lora", *files, "--data", photos, *self._generate_options())
+        shutil.rmtree(photos)  # the ledger names them; the real set still has them
+
+    def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
+        # With nothing there to go on from, --resume would be refused.
+        begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/*"))
+        return [
+            *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
+            *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
+            *(() if self.flip else ("--no_flip",)),
+            *(("--resume", "latest") if begun else ()),
+        ]
+
+    def _generate_options(self) -> Sequence[object]:
+        return [
+            *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
+            *("--precision", self.precision),
+        ]
+
+    def _call(self, module: str, *options: object) -> None:
+        """Run a command of ours to its end, its output in ``log.txt`` of the arm's folder."""
+        log = self.folder / "log.txt"
+        words = [sys.executable, "-m", module, *map(str, options)]
+        with log.open("a", encoding="utf-8") as file:
+            done = subprocess.run(
+                words, stdout=file, stderr=subprocess.STDOUT, env=environment(), check=False
+            )
+        if done.returncode:
+            with log.open(encoding="utf-8", errors="replace") as file:
+                last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
+            raise TuningError(f"{module} ended with code {done.returncode}: {last}; see {log}")

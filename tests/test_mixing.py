@@ -1,0 +1,152 @@
+"""How two sources share the steps, and what is chosen on validation images."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from classify.augment import blend
+from classify.config import TrainingOptions
+from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
+from classify.train import LABEL_SMOOTHING, Batch, fit, loss_of
+from evaluate.choice import UNTRIED, candidates, choose
+from orchard.heads import last_layer
+from orchard.networks import build
+
+REAL, SYNTHETIC = 6, 10
+LABELS = torch.tensor([0, 1] * 3 + [0] * 5 + [1] * 5)
+CPU = torch.device("cpu")
+
+
+def rows(name: str, steps: int = 40, batch: int = 4, real: int = REAL, labels=LABELS, weight: float = 0.75):
+    generator = torch.Generator().manual_seed(0)
+    mixing = Mixing(name=name, real_weight=weight)
+    return torch.stack(list(islice(rows_of(mixing, labels, real, batch, steps, generator), steps)))
+
+
+@pytest.mark.parametrize("name", ["union", "weight"])
+def test_every_image_of_both_sources_comes_once_an_epoch(name):
+    assert Counter(rows(name, steps=8).flatten().tolist()) == dict.fromkeys(range(16), 2)
+
+
+def test_each_batch_holds_its_share_of_real_images():
+    found = rows("batch")
+    assert ((found < REAL).sum(dim=1) == 3).all()
+    assert Counter(found[found < REAL].tolist()) == dict.fromkeys(range(REAL), 20)
+    assert ((rows("batch", weight=0.99) < REAL).sum(dim=1) == 3).all()
+
+
+def test_real_images_give_way_to_synthetic_ones_of_their_class():
+    found = rows("replace", steps=2000, weight=0.7).flatten()
+    assert (found >= REAL).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    shares = torch.bincount(LABELS[found]) / len(found)
+    assert shares.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert len(set(found.tolist())) == 16
+
+
+def test_a_class_without_synthetic_images_keeps_its_real_ones():
+    labels = torch.tensor([0, 1, 0, 1, 0, 0])
+    found = rows("replace", real=4, labels=labels, weight=0.1).flatten()
+    assert set(found.tolist()) == {0, 1, 2, 3, 4, 5}
+    assert (labels[found] == 1).float().mean().item() == pytest.approx(0.5)
+
+
+def test_synthetic_images_come_first_then_real_ones():
+    found = rows("synthetic_first", steps=10)
+    assert (found[:5] >= REAL).all()
+    assert (found[5:] < REAL).all()
+
+
+def test_the_last_layer_alone_is_refitted_on_real_images():
+    found = rows("refit", steps=10)
+    assert set(found[:8].flatten().tolist()) == set(range(16))
+    assert (found[8:] < REAL).all()
+    assert [step for step in range(1, 11) if freezes(Mixing(name="refit"), step, 10)] == [8]
+    model = build("cnn", 2, 32, 0)
+    freeze_all_but_last(model)
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {
+        id(p) for p in last_layer(model).parameters()
+    }
+
+
+@pytest.mark.parametrize("name", ["batch", "replace", "synthetic_first", "refit"])
+@pytest.mark.parametrize("real", [0, 16])
+def test_one_source_alone_is_never_mixed(name, real):
+    assert Counter(rows(name, steps=4, real=real).flatten().tolist()) == dict.fromkeys(range(16), 1)
+
+
+def test_weights_give_each_source_its_share_whatever_the_batch():
+    mixing = Mixing(name="weight", real_weight=0.8)
+    found = weights_of(mixing, torch.tensor([True, False, False, False]))
+    assert found.tolist() == pytest.approx([0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3])
+    assert weights_of(mixing, torch.tensor([True, True])) is None
+    assert weights_of(Mixing(), torch.tensor([True, False])) is None
+
+
+def test_the_weighted_loss_is_the_sources_mean_losses_at_their_weights():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    is_real = torch.tensor([True, False, True, False])
+    found = loss_of(logits, Batch(logits, labels, weights_of(Mixing(name="weight"), is_real)))
+
+    def mean(rows: torch.Tensor) -> float:
+        return functional.cross_entropy(logits[rows], labels[rows], label_smoothing=LABEL_SMOOTHING).item()
+
+    assert found.item() == pytest.approx(0.8 * mean(is_real) + 0.2 * mean(~is_real), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_blended_pairs_stay_within_their_source(kind):
+    torch.manual_seed(1)
+    is_real = torch.tensor([True, False] * 4)
+    images = torch.where(is_real, 1.0, 0.0).view(-1, 1, 1, 1).repeat(1, 3, 8, 8)
+    labels = torch.tensor([0, 2, 1, 3] * 2)
+    blended, shares = blend(images, labels, is_real, 4, kind)
+    assert torch.allclose(blended, images)
+    assert torch.allclose(shares.sum(dim=1), torch.ones(8))
+    assert (shares[is_real][:, 2:] == 0).all() and (shares[~is_real][:, :2] == 0).all()
+    assert (shares.max(dim=1).values < 1).any()
+    assert blend(images, labels, is_real, 4, "plain")[1] is labels
+
+
+@pytest.mark.parametrize("name", ["union", "weight", "batch", "replace", "synthetic_first", "refit"])
+@pytest.mark.parametrize("augmentation", ["plain", "cutmix"])
+def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    options = TrainingOptions(steps=5, batch_size=4, augmentation=augmentation)
+
+    def weights() -> dict[str, torch.Tensor]:
+        fitted = fit(
+            train=(pixels[:REAL], LABELS[:REAL].numpy()),
+            synthetic=(pixels[REAL:], LABELS[REAL:].numpy()),
+            mixing=Mixing(name=name),
+            validation=(pixels[:0], LABELS[:0].numpy()),
+            classes=2,
+            options=options,
+            seed=0,
+            device=CPU,
+            dtype=torch.float32,
+        )
+        assert fitted.seconds_network > 0
+        return fitted.model.state_dict()
+
+    first, again = weights(), weights()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_the_choice_is_the_lowest_loss_and_may_be_no_synthetic_image_at_all():
+    losses = {candidate: 1.0 - 0.1 * place for place, candidate in enumerate(candidates(0.8))}
+    last = choose(0.8, lambda candidate: losses[candidate])
+    assert last.candidate == candidates(0.8)[-1]
+    assert last.counts({"x": 5, "y": 4}) == {"x": 5, "y": 4}
+    none = choose(0.8, lambda candidate: candidate.share)
+    assert none.record["chosen"] == "no synthetic images"
+    assert none.counts({"x": 5, "y": 4}) == {"x": 0, "y": 0}
+    assert none.record["untried"] == list(UNTRIED)
+    assert none.record["tried"]["union, 50% of them"] == 0.5
+    assert choose(0.8, lambda _: 1.0).candidate.share == 0
+    assert replace(none, record=None).candidate == candidates(0.8)[0]

@@ -1,0 +1,207 @@
+"""Which runs an experiment has: the arms, their images, and what stays apart."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pictures
+import pytest
+
+from classify.sizes import Sizes
+from evaluate import records
+from evaluate.arms import seeds_of
+from evaluate.config import Evaluate, parse_shots
+from evaluate.plan import plan
+from evaluate.sets import Sets
+from evaluate.sweep import share
+from orchard.images import TEST, TRAIN, ImageSet
+
+COUNTS = {"apple": 20, "pear": 16}
+
+
+def some(kind: str, counts: dict[str, int], split: str = TRAIN) -> ImageSet:
+    photos = [
+        pictures.photo(f"{kind}/{n}/{i}", n, split) for n, count in counts.items() for i in range(count)
+    ]
+    return pictures.image_set(photos, sorted(counts))
+
+
+def sets(**changes) -> Sets:
+    """Twenty apples and sixteen pears to train on, six to test on, thirty synthetic ones a class."""
+    values = {
+        "train": some("train", COUNTS),
+        "test": some("test", {"apple": 4, "pear": 2}, TEST),
+        "synthetic": some("synthetic", {"apple": 60, "pear": 60}),
+        "untuned": some("untuned", {}),
+        "external": {},
+        "manifest": {},
+        "base": SimpleNamespace(name="mini", digest="d", resolution=64),
+        "sizes": Sizes(size=64, through=None),
+    }
+    return Sets(**(values | changes))
+
+
+def planned(given: Sets | None = None, shares=(1.0, 0.5, 0.0), **options):
+    config = Evaluate(**options)
+    config.require_valid()
+    return plan(config, given or sets(), shares, "fp32")
+
+
+def hashes(photos) -> set[str]:
+    return {photo.sha256 for photo in photos}
+
+
+def test_a_smaller_share_of_real_images_lies_in_a_larger_one():
+    large, small = (run.real for run in planned(shares=(0.5, 0.25), seeds=1))
+    assert hashes(small) < hashes(large)
+    assert Counter(photo.label for photo in small) == {"apple": 5, "pear": 4}
+
+
+def test_fewer_shots_lie_in_more_shots_and_come_with_and_without_synthetic_images():
+    runs = planned(shots=("4", "1,2"), seeds=1, arm_count=7)
+    assert [(run.arm.shots, sum(run.arm.mixture.synthetic.values())) for run in runs] == [
+        (1, 0), (1, 14), (2, 0), (2, 14), (4, 0), (4, 14),
+    ]  # fmt: skip
+    assert [run.arm.mixture.ratio for run in runs] == [1, 2 / 16, 1, 4 / 18, 1, 8 / 22]
+    one, two, four = (hashes(run.real) for run in runs[::2])
+    assert one < two < four
+    assert [len(one), len(two), len(four)] == [2, 4, 8]
+    for run in runs[1::2]:
+        assert hashes(run.source.real.photos) == hashes(run.real)
+
+
+def test_all_arms_train_the_same_number_of_steps_with_the_same_options():
+    runs = planned(shares=(1.0, 0.3, 0.0), seeds=2, controls=("oversampled",), steps=123)
+    assert len({run.options for run in runs}) == 1
+    assert {run.options.steps for run in runs} == {123}
+
+
+def test_controls_stand_beside_the_arms_they_belong_to():
+    given = sets(untuned=some("untuned", {"apple": 60, "pear": 60}))
+    runs = planned(given, seeds=1, controls=("oversampled", "strong"), untuned=Path("u"))
+    found = [(run.arm.name, run.arm.mixture.ratio, len(run.real)) for run in runs]
+    assert found == [
+        ("ratio", 1.0, 36),
+        ("ratio", 0.5, 18), ("untuned", 0.5, 18), ("oversampled", 0.5, 18),
+        ("ratio", 0.0, 0), ("untuned", 0.0, 0),
+        ("strong", 1.0, 36),
+    ]  # fmt: skip
+    mixed, untuned, oversampled = runs[1:4]
+    assert hashes(mixed.real) == hashes(untuned.real) == hashes(oversampled.real)
+    assert untuned.source.found is given.untuned
+    assert oversampled.source is None
+    assert [run.options.augmentation for run in runs] == ["plain"] * 6 + ["strong"]
+    assert len({run.key for run in runs}) == len(runs)
+
+
+def test_too_few_images_of_the_untuned_base_are_named(refused):
+    given = sets(untuned=some("untuned", {"apple": 60, "pear": 3}))
+    with refused("3 images of pear", "--count 20"):
+        planned(given, seeds=1, untuned=Path("u"))
+
+
+def test_seeds_of_subset_generator_and_classifier_go_apart():
+    config = Evaluate(seed=5, seeds=2, subset_seed=7, generator_seed=9)
+    assert [(s.subset, s.generator, s.classifier) for s in seeds_of(config)] == [(7, 9, 5), (8, 10, 6)]
+    fixed = seeds_of(replace(config, vary=("classifier",)))
+    assert [(s.subset, s.generator, s.classifier) for s in fixed] == [(7, 9, 5), (7, 9, 6)]
+    runs = planned(shots=("2",), seeds=2, vary=("classifier",))
+    assert hashes(runs[0].real) == hashes(runs[2].real)
+    assert runs[1].source.name == runs[3].source.name
+    moved = planned(shots=("2",), seeds=2, vary=("classifier", "generator"))
+    assert hashes(moved[1].real) == hashes(moved[3].real)
+    assert moved[1].source.name != moved[3].source.name
+
+
+def test_cross_validation_scores_every_real_image_once_by_generators_that_have_not_seen_it():
+    given = sets()
+    runs = planned(given, folds=3, repeats=2, seeds=2, shares=(1.0, 0.5))
+    everything = hashes(given.train.photos) | hashes(given.test.photos)
+    assert len(runs) == 2 * 3 * 2 * 2
+    for repeat in (0, 1):
+        first = [r for r in runs if r.arm.repeat == repeat and r.seeds.classifier == 0 and r.source]
+        tested = Counter(digest for run in first for digest in hashes(run.test))
+        assert tested == dict.fromkeys(everything, 1)
+        assert [len(run.test) for run in first] == [14, 14, 14]
+        for run in first:
+            assert hashes(run.source.real.photos) == everything - hashes(run.test)
+            assert hashes(run.real) <= hashes(run.source.real.photos)
+            assert {photo.split for photo in run.real} == {TRAIN}
+    divisions = [{frozenset(hashes(r.test)) for r in runs if r.arm.repeat == k} for k in (0, 1)]
+    assert divisions[0] != divisions[1]
+
+
+def test_a_class_too_small_for_the_folds_is_named(refused):
+    with refused("class plum has 2 images", "3 folds need at least 3"):
+        planned(
+            sets(train=some("train", {"apple": 9, "plum": 2}), test=some("t", {"apple": 1, "plum": 0})),
+            folds=3,
+        )
+
+
+def test_more_shots_than_images_are_refused(refused):
+    with refused("--shots 17", "16 training images"):
+        planned(shots=("17",))
+
+
+def test_one_shot_leaves_nothing_to_validate_on(refused):
+    with refused("--shots 1", "--mixing auto"):
+        planned(shots=("1",), mixing="auto")
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "1.5", "two", "²"])
+def test_shots_are_whole_numbers(word, refused):
+    with refused(f"--shots {word}", "1,2,4,8,16"):
+        parse_shots((word,))
+
+
+def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refused):
+    for options in ({"total": 9}, {"controls": ("strong",)}, {"untuned": Path("u")}, {"folds": 2}):
+        with refused("--shots"):
+            Evaluate(shots=("1",), **options).require_valid()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"folds": 1}, "--folds 1"),
+        ({"real_weight": 1.0}, "--real_weight 1.0"),
+        ({"external": ("a", "a")}, "--external: a is given twice"),
+        ({"vary": ("subset",), "seeds": 2}, "--vary"),
+        ({"model": "features:cnn", "mixing": "batch"}, "--mixing batch"),
+        ({"generator_seed": -1}, "--generator_seed -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, words, refused):
+    with refused(words):
+        Evaluate(**options).require_valid()
+
+
+def test_mixing_names_the_arms_of_two_sources_alone():
+    runs = planned(seeds=1, mixing="weight", real_weight=0.7)
+    assert [run.arm.mixed_by for run in runs] == ["union", "weight 0.7", "union"]
+
+
+def test_a_run_knows_its_record_and_those_of_older_versions():
+    run = planned(seeds=1, seed=3)[1]
+    record = {**run.identity, "accuracy": 1.0}
+    assert records.key(record) == run.key
+    older = {"design": "substitute", "ratio": 0.5, "shots": None, "seed": 3, "accuracy": 1.0}
+    assert records.key(older) == run.key
+
+
+def test_processes_share_the_runs_and_each_generator_has_one_of_them():
+    runs = planned(shots=("1,2,4",), seeds=2)
+    parts = [share(runs, process, 2) for process in (0, 1)]
+    assert sorted(run.key for part in parts for run in part) == sorted(run.key for run in runs)
+    owners = [{run.source.name for run in part if run.source} for part in parts]
+    assert owners[0] and owners[1] and not owners[0] & owners[1]
+
+
+def test_seeds_whose_mixing_is_chosen_together_stay_on_one_process():
+    runs = planned(shots=("2,4",), seeds=3, mixing="auto")
+    for process in (0, 1):
+        mine = [run for run in share(runs, process, 2) if run.source]
+        assert [run.seeds.classifier for run in mine] == [0, 1, 2]
+        assert len({run.arm_key for run in mine}) == 1

@@ -1,0 +1,67 @@
+"""Kinds of test images, and the accuracy on each."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import run, wrong_at
+
+from evaluate.intervals import wilson
+from evaluate.strata import accuracies, background, count_boxes, describe
+from orchard import sources
+
+BOX = "<object><name>apple</name><bndbox><xmin>1</xmin></bndbox></object>"
+
+
+def scene(border, size=(200, 100)):
+    pixels = np.full((size[1], size[0], 3), border, np.uint8)
+    pixels[20:80, 40:160] = (200, 20, 20)
+    return Image.fromarray(pixels)
+
+
+def test_background_is_told_by_the_border_alone():
+    assert background(scene(255)) == "white"
+    assert background(scene(235)) == "white"
+    assert background(scene(180)) == "scene"
+    assert background(Image.fromarray(np.full((90, 90, 3), (255, 255, 90), np.uint8))) == "scene"
+
+
+def test_an_object_may_cross_the_border_of_a_white_image():
+    pixels = np.array(scene(255))
+    pixels[:, 160:] = (200, 20, 20)
+    assert background(Image.fromarray(pixels)) == "white"
+
+
+def test_boxes_are_counted_and_a_damaged_file_has_none(tmp_path):
+    (tmp_path / "a.xml").write_text(f"<annotation>{BOX}{BOX}</annotation>")
+    (tmp_path / "b.xml").write_text("<annotation><object>")
+    assert count_boxes(tmp_path / "a.xml") == 2
+    assert count_boxes(tmp_path / "b.xml") == 0
+
+
+def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
+    for label in ("apple", "pear"):
+        for i, border in enumerate((255, 120)):
+            folder = tmp_path / label
+            folder.mkdir(exist_ok=True)
+            scene(border).save(folder / f"{i}.png")
+    (tmp_path / "apple" / "0.xml").write_text(f"<annotation>{BOX}</annotation>")
+    (tmp_path / "apple" / "1.xml").write_text(f"<annotation>{BOX}{BOX}</annotation>")
+    assert describe(sources.load(str(tmp_path)).photos) == {
+        "apple/0.png": {"background": "white", "objects": "one"},
+        "apple/1.png": {"background": "scene", "objects": "several"},
+        "pear/0.png": {"background": "white"},
+        "pear/1.png": {"background": "scene"},
+    }
+
+
+def test_accuracy_of_each_kind_is_a_mean_over_runs_and_its_interval_counts_images():
+    records = [run(wrong_at(10, 0), seed=0), run(wrong_at(10, 0, 2, 5), seed=1)]
+    strata = {f"test/{i}.jpg": {"background": "white" if i < 4 else "scene"} for i in range(9)}
+    white, in_scene = accuracies(records, strata)
+    assert (white.kind, white.images, white.accuracy) == ("white", 4, pytest.approx(5 / 8))
+    assert (in_scene.kind, in_scene.images, in_scene.accuracy) == ("scene", 5, pytest.approx(9 / 10))
+    assert white.interval == pytest.approx(wilson(2.5, 4))
+
+
+def test_kinds_that_no_test_image_has_are_left_out():
+    assert accuracies([run(wrong_at(3))], {}) == []
