@@ -8,7 +8,7 @@ from typing import Any
 from classify.sizes import Sizes, native, resolve
 from evaluate import leaks
 from evaluate.config import Evaluate
-from orchard import bases, cli, shards, sources, splits
+from orchard import bases, cli, shards, sources, splits, storage
 from orchard.classifiers import seen_by
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet, Photo
