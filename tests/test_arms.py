@@ -202,10 +202,10 @@ def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, mo
     assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
 
 
-def test_an_experiment_with_other_external_sets_is_another_one(tmp_path, made, refused):
+def test_an_experiment_with_other_external_sets_is_another_one(tmp_path, made, fruit, refused):
     evaluate(config(tmp_path, ratios=("1",)))
     with refused("external {}", "another --output"):
-        evaluate(config(tmp_path, ratios=("1",), external=("fruit",)))
+        evaluate(config(tmp_path, ratios=("1",), external=(str(fruit),)))
 
 
 def test_a_child_does_not_take_itself_for_a_process_of_the_launch():
