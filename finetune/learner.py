@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.training_utils import EMAModel
 
-from finetune import sharded
+from finetune import attention, sharded
 from finetune.config import TrainLora
 from finetune.optimizers import build, switch
 
@@ -103,8 +103,9 @@ class Learner:
 
 def prepare(family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Any) -> Learner:
     """A learner over the trainable ``parameters``, or groups of them, of a family, with a fresh optimiser."""
-    if config.gradient_checkpointing:
-        for model in family.models.values():
+    for model in family.models.values():
+        attention.suit(model, accelerator.device)
+        if config.gradient_checkpointing:
             _checkpoint_gradients(model)
     optimizer = build(config.optimizer, config.learning_rate, parameters)
     network, optimizer = accelerator.prepare(family.network, optimizer)

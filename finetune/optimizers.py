@@ -31,7 +31,7 @@ class Kind:
 
 DECAY = {"weight_decay": 1e-2}
 KINDS = {
-    "adamw": Kind(module="torch.optim", name="AdamW", options=DECAY),
+    "adamw": Kind(module="torch.optim", name="AdamW", options={**DECAY, "fused": True}),
     "adamw8bit": Kind(
         module="bitsandbytes.optim", name="AdamW8bit", package="bitsandbytes", options=DECAY, kept=1
     ),

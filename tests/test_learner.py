@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from test_finetune import cache
 
-from finetune import learner, lora
+from finetune import attention, learner, lora
 from finetune.config import TrainLora
 from finetune.families import family_of
 from finetune.training import train_steps
@@ -100,3 +100,25 @@ def test_inside_a_look_the_average_is_in_the_network(folder):
         assert all(torch.equal(a, b) for a, b in zip(before, trained.parameters, strict=True))
 
     run(folder, look=look, ema_decay=0.9)
+
+
+def test_attention_on_a_cpu_is_the_same_function_by_other_products(folder):
+    base = bases.resolve(str(folder))
+    unet = family_of(bases.load(base, torch.float32, CPU), base).denoiser
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, unet.config.cross_attention_dim)
+    with torch.no_grad():
+        fused = unet(*inputs).sample
+        attention.suit(unet, torch.device("cuda"))
+        assert {type(one).__name__ for one in unet.attn_processors.values()} == {"AttnProcessor2_0"}
+        attention.suit(unet, CPU)
+        plain = unet(*inputs).sample
+        assert not torch.equal(plain, fused)
+        torch.testing.assert_close(plain, fused)
+
+
+def test_long_sequences_keep_the_fused_kernel(monkeypatch):
+    monkeypatch.setattr(attention, "LONGEST", 3)
+    short = attention.ShortPlain()
+    monkeypatch.setattr(short, "plain", lambda attn, states: "plain")
+    monkeypatch.setattr(short, "fused", lambda attn, states: "fused")
+    assert [short(None, torch.zeros(1, n, 2)) for n in (3, 4)] == ["plain", "fused"]
