@@ -28,7 +28,7 @@ def signs() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Encoded photos and prompts of all tests, apart from the user's own; no test leans on the user's photos."""
+    """Encoded photos and prompts of all tests, apart from the user's own; none leans on the user's photos."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCHARD_CACHE", str(folder))

@@ -105,7 +105,8 @@ def test_inside_a_look_the_average_is_in_the_network(folder):
 def test_attention_on_a_cpu_is_the_same_function_by_other_products(folder):
     base = bases.resolve(str(folder))
     unet = family_of(bases.load(base, torch.float32, CPU), base).denoiser
-    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 77, unet.config.cross_attention_dim)
+    states = torch.randn(2, 77, unet.config.cross_attention_dim)
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), states
     with torch.no_grad():
         fused = unet(*inputs).sample
         attention.suit(unet, torch.device("cuda"))
