@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluate.ablation import Ablation, ablations
 from evaluate.answers import Record
 from evaluate.choices import MixingChoice, choices
 from evaluate.exchange import SOURCES, Exchange, Law, exchange, laws
@@ -48,6 +49,7 @@ class Analysis:
     strata: Sequence[Stratum]
     elsewhere: Sequence[Elsewhere]
     choices: Sequence[MixingChoice]
+    screens: Sequence[Ablation]
 
 
 def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | None = None) -> Analysis:
@@ -67,6 +69,7 @@ def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | 
         strata=accuracies(records, strata or {}),
         elsewhere=[found for arm, runs in arms(records).items() for found in _elsewhere(arm, runs)],
         choices=choices(records),
+        screens=ablations(records),
     )
 
 

@@ -116,6 +116,7 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "test": sets.test.digest(),
         "synthetic": _used(sets.synthetic),
         "untuned": _used(sets.untuned),
+        "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
         "external": {name: images.digest() for name, images in sets.external.items()},
         "arms": {"base": sets.base.digest, "steps": config.arm_steps} if sets.base else None,
         "folds": config.folds or None,

@@ -11,7 +11,7 @@ from orchard.errors import UserError
 from orchard.pretrained import FEATURES
 
 Design = Literal["substitute", "augment"]
-Control = Literal["oversampled", "strong"]
+Control = Literal["oversampled", "strong", "screens"]
 Source = Literal["subset", "generator", "classifier"]
 Mixing = Literal[MixingName, "auto"]
 
@@ -37,7 +37,8 @@ class Evaluate(TrainingOptions):
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
     controls: tuple[Control, ...] = ()
-    """Further arms at equal steps. oversampled: the real part alone; strong: strong augmentation alone."""
+    """Further arms at equal steps. oversampled: the real part alone; strong: strong augmentation alone;
+    screens: the synthetic images as each screen of generate would have let them through (ablation)."""
     untuned: Path | None = None
     """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
     shots: tuple[str, ...] = ()

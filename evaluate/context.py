@@ -54,6 +54,7 @@ def gather(
         notes=sets.train.notes,
         generator=() if config.owns_generators else generator_notes(sets),
         shown=shown.arm,
+        rejections=shards.rejections(manifest) if manifest else {},
         copies=copies,
         gaps=found,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},

@@ -27,6 +27,7 @@ def plan(
         *(f"note      {note}" for note in sets.train.notes),
         f"synthetic {_synthetic(config, sets)}",
         *(f"untuned   {folders.describe(images)}" for images in [sets.untuned] if len(images)),
+        *(f"screen    left out in an arm: {name}" for name in sets.unscreened),
         *(f"external  {folders.describe(images)}" for images in sets.external.values()),
         *(f"note      {note}" for note in generator_notes(sets)),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",

@@ -8,6 +8,7 @@ from classify.sets import parts
 from evaluate.arms import Arm, Given, Run, Seeds, Source, seeds_of
 from evaluate.config import Evaluate, parse_shots
 from evaluate.ratios import Mixture, draw, mix, require_enough
+from evaluate.records import WITHOUT
 from evaluate.sets import Sets
 from evaluate.tuning import Tuned
 from orchard import cli, splits
@@ -25,6 +26,7 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
     if config.folds:
         return list(_cross_validation(config, sets, shares, precision))
     runs = list(_ratios(config, sets, shares))
+    # The sets without a screen are as large as the one with all of them.
     for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
         used = [run.arm.mixture for run in runs if _takes(run, images)]
         if used:
@@ -58,6 +60,9 @@ def _with_controls(
     yield "ratio", mixture, Given(found=sets.synthetic) if mixed else None
     if mixed and len(sets.untuned):
         yield "untuned", mixture, Given(found=sets.untuned)
+    for screen, images in sets.unscreened.items():
+        if mixed:
+            yield WITHOUT + screen, mixture, Given(found=images)
     # Where all real images stay, the arm with them alone is this control already.
     partly = mixed and some_real and config.design == "substitute"
     if partly and "oversampled" in config.controls:

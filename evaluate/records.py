@@ -7,7 +7,8 @@ Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real i
 Records of this version also have
 
 - ``arm``: ``ratio`` (a mixture), its controls ``oversampled`` (the mixture's real images alone), ``strong``
-  (all real images, strong augmentation) and ``untuned`` (synthetic images of the untuned base), ``shots``
+  (all real images, strong augmentation), ``untuned`` (synthetic images of the untuned base) and
+  ``without_SCREEN`` (synthetic images as if that screen of generate had not been there), ``shots``
   (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
 - ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
 - ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
@@ -32,6 +33,8 @@ from typing import Any
 from orchard.errors import UserError
 from orchard.run import differences, write_json
 
+WITHOUT = "without_"
+"""Before the name of a screen: the arm whose synthetic images that screen did not judge."""
 RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
 ADDED: Mapping[str, Any] = {
     "arm": "ratio",

@@ -35,6 +35,8 @@ class Context:
     """What the generator of the given synthetic images has seen, sentence by sentence."""
     shown: str = ""
     """The arm whose images are shown and measured, where arms have generators of their own."""
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    """Screen -> synthetic images that it rejected."""
     copies: str = ""
     """How many synthetic images are near copies of real ones, in a sentence."""
     gaps: Gaps = field(default_factory=dict)

@@ -10,7 +10,7 @@ from evaluate.analysis import Analysis
 from evaluate.answers import Record
 from evaluate.reference import Reference
 from evaluate.statistics import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
-from evaluate.wording import KINDS, label, quoted, title
+from evaluate.wording import control, label, quoted, title
 
 CHARTED = 8
 """Classes up to which their recalls are drawn."""
@@ -60,6 +60,7 @@ def _section(
         "curves": _curves(arms, own),
         "strata": _grouped(analysis.strata, table),
         "elsewhere": _grouped(analysis.elsewhere, table),
+        "screens": [one for one in analysis.screens if table_of(one.arm) == table],
         "choices": [choice for choice in analysis.choices if table_of(choice.arm) == table],
     }
 
@@ -126,9 +127,9 @@ def _others(rows: Sequence[Row]) -> dict[str, list[Row]]:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         if not _plain(row):
-            control = [] if row.arm.kind in PLAIN else [KINDS[row.arm.kind]]
-            mixing = [] if row.arm.mixing == UNION else [row.arm.mixing]
-            lines.setdefault(", ".join(control + mixing), []).append(row)
+            kind = "" if row.arm.kind in PLAIN else control(row.arm.kind)
+            mixing = "" if row.arm.mixing == UNION else row.arm.mixing
+            lines.setdefault(", ".join(filter(None, (kind, mixing))), []).append(row)
     return lines
 
 

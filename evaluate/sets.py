@@ -24,6 +24,8 @@ class Sets:
     """Empty where the arms need no given synthetic images."""
     untuned: ImageSet
     """Images of the untuned base, for a control; empty without one."""
+    unscreened: Mapping[str, ImageSet]
+    """Screen -> the synthetic set as it would be without it; those that rejected an image, for a control."""
     external: Mapping[str, ImageSet]
     """Further real sets by name, with the class list of ``train``; a class may have no image there."""
     manifest: dict[str, Any]
@@ -34,7 +36,8 @@ class Sets:
 
     def photos(self) -> list[Photo]:
         """Every image that is there before the experiment begins."""
-        given = (self.train, self.test, self.synthetic, self.untuned, *self.external.values())
+        others = (*self.unscreened.values(), *self.external.values())
+        given = (self.train, self.test, self.synthetic, self.untuned, *others)
         return [photo for images in given for photo in images.photos]
 
 
@@ -54,10 +57,13 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     scored = _scored(config, real, external)
     manifest: dict[str, Any] = {}
     synthetic = untuned = train.keep(())
+    unscreened: dict[str, ImageSet] = {}
     if not config.owns_generators and set(shares) != {1.0}:
         folder = storage.place(config.synthetic)
         manifest = shards.read_manifest(folder)
         synthetic = _synthetic(f"--synthetic {config.synthetic}", folder, config, train, scored)
+        if "screens" in config.controls:
+            unscreened = _unscreened(folder, manifest, scored)
     if config.untuned is not None:
         untuned = _synthetic(f"--untuned {config.untuned}", config.untuned, config, train, scored)
         leaks.require_untuned(config.untuned, shards.read_manifest(config.untuned))
@@ -67,6 +73,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
         test=test,
         synthetic=synthetic,
         untuned=untuned,
+        unscreened=unscreened,
         external=external,
         manifest=manifest,
         base=base,
@@ -104,6 +111,19 @@ def _synthetic(who: str, folder: Path, config: Evaluate, train: ImageSet, scored
             f"{', '.join(train.classes)}; generate from adapters of this set"
         )
     leaks.require_honest(who, shards.read_manifest(folder), found, scored)
+    return found
+
+
+def _unscreened(folder: Path, manifest: Mapping[str, Any], scored: leaks.Scored) -> dict[str, ImageSet]:
+    screens = shards.rejections(manifest)
+    cli.check(
+        bool(screens),
+        f"--controls screens: no screen rejected an image of {folder}, so none would have changed the set; "
+        "leave it out, or generate with more of --screens",
+    )
+    found = {screen: shards.read_unscreened(folder, screen) for screen in screens}
+    for screen, images in found.items():
+        leaks.require_honest(f"{folder} without screen {screen}", manifest, images, scored)
     return found
 
 

@@ -45,10 +45,10 @@ class ArmKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """An arm against real images alone, over the seeds and images that both have."""
+    """An arm against another, such as real images alone, over the seeds and images that both have."""
 
     points: float
-    """Mean accuracy minus that of real images alone, percentage points."""
+    """Mean accuracy minus the other's, percentage points."""
     interval: Interval | None
     """95% bootstrap interval over seeds and images, points; `None` where no run differs on any image."""
     vote_interval: Interval | None
@@ -166,13 +166,13 @@ def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None
         nll=mean_and_spread(calibration.negative_log_likelihood(*answer) for answer in answers),
         ece=mean_and_spread(calibration.expected_calibration_error(*answer) for answer in answers),
         interval=wilson(accuracy * n_test, n_test),
-        change=_change(real_only, runs) if real_only else None,
+        change=change(real_only, runs) if real_only else None,
     )
 
 
-def _change(real_only: Sequence[Record], runs: Sequence[Record]) -> Change | None:
-    """From ``real_only`` to ``runs``, over the seeds and folds that both have."""
-    partners = {_pairing(run): run for run in real_only}
+def change(before: Sequence[Record], runs: Sequence[Record]) -> Change | None:
+    """From the arm ``before`` to ``runs``, over the seeds and folds that both have; None without any."""
+    partners = {_pairing(run): run for run in before}
     b = [run for run in runs if _pairing(run) in partners]
     if not b:
         return None

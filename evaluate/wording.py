@@ -1,6 +1,7 @@
 """How arms and numbers are written everywhere."""
 
 from evaluate.intervals import Interval, Spread
+from evaluate.records import WITHOUT
 from evaluate.reference import Reference
 from evaluate.statistics import UNION, ArmKey, table_of
 
@@ -10,7 +11,7 @@ KINDS = {
     "untuned": "untuned base",
     "strong": "strong augmentation",
 }
-"""What is said of an arm besides its mixture."""
+"""Kinds of arms that do not go without saying."""
 TITLES = {
     ("ratio", "substitute"): "Substitute: real images replaced",
     ("ratio", "augment"): "Augment: synthetic images added",
@@ -34,11 +35,18 @@ def label(arm: ArmKey) -> str:
         parts = [mixture(arm.ratio)]
     else:
         parts = [f"{arm.shots}-shot" + " + synthetic" * (arm.ratio < 1)]
-    if arm.kind in KINDS:
-        parts.append(KINDS[arm.kind])
+    if control(arm.kind):
+        parts.append(control(arm.kind))
     if arm.mixing != UNION:
         parts.append(arm.mixing.replace("_", " "))
     return ", ".join(parts)
+
+
+def control(kind: str) -> str:
+    """What is said of an arm besides its mixture; nothing of a plain one."""
+    if kind.startswith(WITHOUT):
+        return f"without the screen {kind.removeprefix(WITHOUT).replace('_', ' ')}"
+    return KINDS.get(kind, "")
 
 
 def title(arm: ArmKey) -> str:

@@ -34,6 +34,7 @@ def sets(**changes) -> Sets:
         "test": some("test", {"apple": 4, "pear": 2}, TEST),
         "synthetic": some("synthetic", {"apple": 60, "pear": 60}),
         "untuned": some("untuned", {}),
+        "unscreened": {},
         "external": {},
         "manifest": {},
         "base": SimpleNamespace(name="mini", digest="d", resolution=64),
@@ -93,6 +94,17 @@ def test_controls_stand_beside_the_arms_they_belong_to():
     assert oversampled.source is None
     assert [run.options.augmentation for run in runs] == ["plain"] * 6 + ["strong"]
     assert len({run.key for run in runs}) == len(runs)
+
+
+def test_each_screen_is_left_out_of_each_mixture_with_synthetic_images():
+    given = sets(unscreened={"flat": some("unscreened", {"apple": 60, "pear": 60})})
+    runs = planned(given, seeds=1, controls=("screens",))
+    found = [(run.arm.name, run.arm.mixture.ratio) for run in runs]
+    assert found == [
+        ("ratio", 1.0), ("ratio", 0.5), ("without_flat", 0.5), ("ratio", 0.0), ("without_flat", 0.0),
+    ]  # fmt: skip
+    assert runs[2].source.found is given.unscreened["flat"]
+    assert hashes(runs[2].real) == hashes(runs[1].real)
 
 
 def test_too_few_images_of_the_untuned_base_are_named(refused):

@@ -52,6 +52,24 @@ def test_a_flat_image_is_kept_apart_and_replaced_by_the_next_number(tmp_path, ge
     )
 
 
+def test_without_a_screen_its_images_stand_where_they_were(tmp_path, generate):
+    def draw(one):
+        return noise(row(2)) if one.index == 5 else flat_at(3, 10)(one)
+
+    generate(tmp_path / "s", draw)
+    folder = tmp_path / "s"
+    assert indices(folder) == [0, 1, 2, 4, 6, 7, 8, 9, 11, 12]
+    assert shards.rejections(shards.read_manifest(folder)) == {"duplicate": 1, "flat": 2}
+    assert _numbers(shards.read(folder)) == indices(folder)
+    assert _numbers(shards.read_unscreened(folder, "flat")) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert _numbers(shards.read_unscreened(folder, "duplicate")) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 11]
+    assert shards.read_unscreened(folder, "memorised").digest() == shards.read(folder).digest()
+
+
+def _numbers(images):
+    return [int(photo.path.removesuffix(".png").rsplit("-", 1)[1]) for photo in images.photos]
+
+
 def test_of_near_duplicates_the_first_stays(tmp_path, generate):
     def draw(one):
         if one.index in (5, 9):  # the same picture, brighter and in another size

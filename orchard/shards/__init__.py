@@ -34,7 +34,7 @@ from orchard.shards.manifest import (
     write_manifest,
 )
 from orchard.shards.origin import KEY, SCHEMA, Origin
-from orchard.shards.reading import read
+from orchard.shards.reading import read, read_unscreened, rejections
 
 __all__ = [
     "GENERATOR",
@@ -59,6 +59,8 @@ __all__ = [
     "path_of",
     "read",
     "read_manifest",
+    "read_unscreened",
+    "rejections",
     "require_complete",
     "require_same",
     "rows_of",

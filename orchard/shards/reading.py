@@ -1,6 +1,7 @@
 """A complete synthetic set as photos."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,64 @@ from orchard.shards.manifest import MANIFEST, ledger, read_manifest
 def read(folder: Path) -> ImageSet:
     """The synthetic set as photos in row order, all of them training images; rejected ones are left out."""
     manifest = read_manifest(folder)
-    photos = [photo for entry in manifest["files"] for photo in _photos(folder, entry, manifest["classes"])]
+    return _set(folder, manifest, _rows(folder, manifest["files"]))
+
+
+def read_unscreened(folder: Path, screen: str) -> ImageSet:
+    """The set as if ``screen`` had not been there: each class has as many images as it has in `read`.
+
+    What this screen was the first to reject stands in its place again, and the last rows, which were
+    sampled in its stead, are left out.
+    """
+    manifest = read_manifest(folder)
+    away = [row for row in _rows(folder, manifest["rejected_files"]) if row["reason"] == screen]
+    rows = sorted([*_rows(folder, manifest["files"]), *away], key=lambda row: (row["label"], row["index"]))
+    kept: Counter[int] = Counter()
+    first = []
+    for row in rows:
+        if kept[row["label"]] < manifest["rows"][manifest["classes"][row["label"]]]:
+            kept[row["label"]] += 1
+            first.append(row)
+    return _set(folder, manifest, first)
+
+
+def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Screen -> images of all classes that it was the first to reject, by name."""
+    found: Counter[str] = Counter()
+    for reasons in manifest["rejected"].values():
+        found.update(reasons)
+    return dict(sorted(found.items()))
+
+
+def _set(folder: Path, manifest: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> ImageSet:
     return ImageSet(
         name=str(folder),
         classes=tuple(manifest["classes"]),
-        photos=tuple(photos),
+        photos=tuple(_photo(row, manifest["classes"]) for row in rows),
         seen=frozenset().union(*ledger(manifest).values()),
     )
 
 
-def _photos(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> list[Photo]:
+def _rows(folder: Path, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [row for entry in entries for row in _whole(folder, entry)]
+
+
+def _whole(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     path = folder / entry["name"]
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path)
     if len(rows) != entry["rows"]:
         raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; run generate again")
-    return [
-        Photo(
-            path=row["image"]["path"],
-            label=classes[row["label"]],
-            split=TRAIN,
-            sha256=sha256(row["image"]["bytes"]),
-            read=partial(bytes, row["image"]["bytes"]),
-            text=row["prompt"],
-        )
-        for row in rows
-    ]
+    return rows
+
+
+def _photo(row: Mapping[str, Any], classes: Sequence[str]) -> Photo:
+    return Photo(
+        path=row["image"]["path"],
+        label=classes[row["label"]],
+        split=TRAIN,
+        sha256=sha256(row["image"]["bytes"]),
+        read=partial(bytes, row["image"]["bytes"]),
+        text=row["prompt"],
+    )

@@ -1,0 +1,44 @@
+"""What each screen of the synthetic set brings: accuracy with it, and with what it rejected let through."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from evaluate.answers import Record
+from evaluate.intervals import Spread, mean_and_spread
+from evaluate.records import WITHOUT
+from evaluate.statistics import PLAIN, ArmKey, Change, arms, change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One screen in one mixture."""
+
+    arm: ArmKey
+    """The mixture with all screens."""
+    screen: str
+    screened: Spread
+    """Accuracy with all screens."""
+    unscreened: Spread
+    """Accuracy without this one."""
+    change: Change
+    """What the screen brought: from without it to with it, over the seeds that both have."""
+
+
+def ablations(records: Iterable[Record]) -> list[Ablation]:
+    """Every screen that was left out, mixture after mixture; p is not corrected for their number."""
+    found = arms(records)
+    lines = []
+    for arm, runs in found.items():
+        with_all = found.get(replace(arm, kind=PLAIN[0]), [])
+        brought = change(runs, with_all) if arm.kind.startswith(WITHOUT) else None
+        if brought is not None:
+            lines.append(
+                Ablation(
+                    arm=replace(arm, kind=PLAIN[0]),
+                    screen=arm.kind.removeprefix(WITHOUT),
+                    screened=mean_and_spread(run["accuracy"] for run in with_all),
+                    unscreened=mean_and_spread(run["accuracy"] for run in runs),
+                    change=brought,
+                )
+            )
+    return lines
