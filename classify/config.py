@@ -6,7 +6,7 @@ from typing import Literal
 
 from orchard import cli
 
-Validation = Literal["none", "real"]
+Validation = Literal["none", "real", "mixed"]
 Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
 MixingName = Literal["union", "weight", "batch", "replace", "synthetic_first", "refit"]
 SMALLEST = 32
@@ -30,7 +30,8 @@ class TrainingOptions(cli.Common):
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW, above 0; warm-up over a tenth of the steps, then cosine."""
     validation: Validation = "none"
-    """none: all training images train; real: a tenth of them is kept apart, to choose settings by."""
+    """none: all training images train; real: a tenth of them is kept apart, to choose settings by; mixed:
+    in evaluate, as many synthetic images join it in arms that have some (the student report's way)."""
     flip: bool = True
     """Mirror images at random; turn off where a mirror image is another class."""
     augmentation: Augmentation = "plain"
@@ -66,4 +67,7 @@ class Classify(TrainingOptions):
         example = "e.g. --train fruit --test fruit, or --train shards/ --test fruit"
         cli.check(self.train != "", f"--train is missing: name the set to train on, {example}")
         cli.check(self.test != "", f"--test is missing: name the real set to score on, {example}")
+        cli.check(
+            self.validation != "mixed", "--validation mixed: for evaluate's mixtures; use real or none here"
+        )
         super().require_valid()

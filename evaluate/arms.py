@@ -1,5 +1,6 @@
 """Arms of an experiment, and the runs that repeat them over seeds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,6 +116,18 @@ class Run:
     source: Source | None
     """None where the arm has no synthetic image."""
     options: TrainingOptions
+
+    @property
+    def held_out_synthetic(self) -> dict[str, int]:
+        """Synthetic validation images of each class: as many as real ones with ``--validation mixed``."""
+        mixed = self.options.validation == "mixed" and self.source is not None
+        real = Counter(photo.label for photo in self.held_out)
+        return {name: real[name] * mixed for name in self.arm.mixture.synthetic}
+
+    @property
+    def needed(self) -> dict[str, int]:
+        """Synthetic images of each class, those to validate on included."""
+        return {n: count + self.held_out_synthetic[n] for n, count in self.arm.mixture.synthetic.items()}
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from orchard.terminal import say
 
 VALIDATION = {
     "none": "all real training images take part, none is held out",
+    "mixed": "validation images come from an arm's real training images, and as many from its synthetic ones",
     "real": "validation images come from an arm's real training images, drawn anew with each seed",
 }
 

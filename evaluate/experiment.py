@@ -75,9 +75,10 @@ class Experiment:
         """
         choice = self._choice(run, report)
         synthetic = _synthetic(run, choice)
+        held_out = validation_images(run, synthetic)
         started = time.monotonic()
         mixing = choice.candidate.mixing
-        fitted = self._fit(run, run.real, run.held_out, synthetic, mixing, report)
+        fitted = self._fit(run, run.real, held_out, synthetic, mixing, report)
         trained_on = ImageSet(name=run.title, classes=self.classes, photos=(*run.real, *synthetic))
         external = {name: self._scores(fitted, images.photos) for name, images in self.external.items()}
         self.on_fitted(run, fitted)
@@ -161,3 +162,12 @@ def _synthetic(run: Run, choice: Choice) -> list[Photo]:
         return []
     counts = choice.counts(run.arm.mixture.synthetic)
     return draw(run.source.images().photos, counts, "synthetic", run.seeds.subset)
+
+
+def validation_images(run: Run, taken: Sequence[Photo]) -> list[Photo]:
+    """Held-out real images, and with ``--validation mixed`` synthetic ones that are not ``taken``."""
+    if run.source is None or not any(run.held_out_synthetic.values()):
+        return list(run.held_out)
+    used = {photo.sha256 for photo in taken}
+    drawn = draw(run.source.images().photos, run.needed, "synthetic", run.seeds.subset)
+    return [*run.held_out, *(photo for photo in drawn if photo.sha256 not in used)]

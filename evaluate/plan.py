@@ -28,7 +28,7 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
     runs = list(_ratios(config, sets, shares))
     # The sets without a screen are as large as the one with all of them.
     for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
-        used = [run.arm.mixture for run in runs if _takes(run, images)]
+        used = [run.needed for run in runs if _takes(run, images)]
         if used:
             require_enough(used, images.counts(), folder)
     return runs
@@ -74,7 +74,7 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
     shots = parse_shots(config.shots)
     least = min(sets.train.counts().values())
     cli.check(shots[-1] <= least, f"--shots {shots[-1]}: the smallest class has {least} training images")
-    needs_two = config.validation == "real" or config.mixing == "auto"
+    needs_two = config.validation != "none" or config.mixing == "auto"
     cli.check(
         shots[0] > 1 or not needs_two,
         "--shots 1: leaves no real image to validate on; use --validation none and no --mixing auto",
@@ -84,12 +84,18 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
             counts = dict.fromkeys(sets.train.classes, count)
             own = sets.train.keep(draw(sets.train.photos, counts, "shots", seeds.subset))
             rest, held_out = parts(own, config.validation, seeds.subset)
-            source = _tuned(config, sets, rest, sets.test, seeds, config.arm_count, precision)
+            made = config.arm_count + _most_mixed(config, held_out)
+            source = _tuned(config, sets, rest, sets.test, seeds, made, precision)
             for added in (0, config.arm_count):
                 mixture = _added(rest.counts(), added)
                 yield _run(
                     config, "shots", mixture, seeds, rest.photos, held_out, sets.test, source, shots=count
                 )
+
+
+def _most_mixed(config: Evaluate, held_out: ImageSet) -> int:
+    """Synthetic images that join the validation images of a class, at most."""
+    return max(held_out.counts().values()) if config.validation == "mixed" else 0
 
 
 def _added(real: Mapping[str, int], synthetic: int) -> Mixture:
@@ -112,6 +118,7 @@ def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], pre
             rest, held_out = parts(train, config.validation, seeds.subset)
             mixtures = [mix(config.design, share, rest.counts()) for share in shares]
             count = max(max(mixture.synthetic.values()) for mixture in mixtures)
+            count += _most_mixed(config, held_out)
             source = _tuned(config, sets, rest, test, seeds, count, precision)
             for mixture, place in product(mixtures, range(config.seeds)):
                 real = draw(rest.photos, mixture.real, "real", seeds.subset)

@@ -73,12 +73,12 @@ def mix(design: str, ratio: float, real: Mapping[str, int], total: int = 0) -> M
     return Mixture(ratio=ratio, real=kept, synthetic={name: wanted[name] - kept[name] for name in wanted})
 
 
-def require_enough(mixtures: Sequence[Mixture], there: Mapping[str, int], folder: object) -> None:
-    """Raise `UserError` when a mixture needs more synthetic images of a class than there are."""
-    needed = {name: max(mixture.synthetic[name] for mixture in mixtures) for name in there}
-    for name, count in needed.items():
+def require_enough(needs: Sequence[Mapping[str, int]], there: Mapping[str, int], folder: object) -> None:
+    """Raise `UserError` when an arm ``needs`` more synthetic images of a class than are ``there``."""
+    most = {name: max(needed[name] for needed in needs) for name in there}
+    for name, count in most.items():
         if there[name] < count:
-            how = f"--count {max(needed.values())} or more" if there[name] else f"the adapter of {name}"
+            how = f"--count {max(most.values())} or more" if there[name] else f"the adapter of {name}"
             raise UserError(
                 f"--synthetic {folder}: {there[name]} images of {name}, the mixtures need {count}; "
                 f"run python -m generate with {how}"

@@ -12,7 +12,9 @@ from classify.sizes import Sizes
 from evaluate import records
 from evaluate.arms import seeds_of
 from evaluate.config import Evaluate, parse_shots
+from evaluate.experiment import validation_images
 from evaluate.plan import plan
+from evaluate.ratios import draw
 from evaluate.sets import Sets
 from evaluate.sweep import share
 from orchard.images import TEST, TRAIN, ImageSet
@@ -150,6 +152,32 @@ def test_a_class_too_small_for_the_folds_is_named(refused):
             sets(train=some("train", {"apple": 9, "plum": 2}), test=some("t", {"apple": 1, "plum": 0})),
             folds=3,
         )
+
+
+def test_mixed_validation_takes_synthetic_images_that_train_nothing():
+    runs = planned(validation="mixed", seeds=1, shares=(1.0, 0.5))
+    alone, mixed = runs
+    assert alone.held_out_synthetic == {"apple": 0, "pear": 0}
+    assert (
+        mixed.held_out_synthetic
+        == Counter(photo.label for photo in mixed.held_out)
+        == {"apple": 2, "pear": 2}
+    )
+    assert mixed.needed == {"apple": 11, "pear": 9}
+    taken = draw(mixed.source.images().photos, mixed.arm.mixture.synthetic, "synthetic", mixed.seeds.subset)
+    found = validation_images(mixed, taken)
+    assert Counter(photo.path.split("/")[0] for photo in found) == {"train": 4, "synthetic": 4}
+    assert not hashes(found) & hashes(taken)
+    assert validation_images(alone, []) == list(alone.held_out)
+    (_, tuned) = planned(validation="mixed", seeds=1, shots=("8",), arm_count=7)
+    assert tuned.source.count == 7 + 1
+
+
+def test_mixed_validation_needs_images_of_its_own(refused):
+    counts = {"apple": 10, "pear": 10}
+    planned(sets(synthetic=some("synthetic", counts)), seeds=1, shares=(1.0, 0.5))
+    with refused("10 images of apple, the mixtures need 11"):
+        planned(sets(synthetic=some("synthetic", counts)), validation="mixed", seeds=1, shares=(1.0, 0.5))
 
 
 def test_more_shots_than_images_are_refused(refused):

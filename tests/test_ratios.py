@@ -45,9 +45,9 @@ def test_a_larger_total_takes_synthetic_images_alone_where_real_ones_run_out(ref
 
 def test_too_few_synthetic_images_are_named_before_anything_runs(refused):
     mixtures = [mix("substitute", share, {"apple": 10, "pear": 10}) for share in (1.0, 0.0)]
-    require_enough(mixtures, {"apple": 10, "pear": 10}, "shards")
+    require_enough([mixture.synthetic for mixture in mixtures], {"apple": 10, "pear": 10}, "shards")
     with refused("9 images of pear", "--count 10"):
-        require_enough(mixtures, {"apple": 10, "pear": 9}, "shards")
+        require_enough([mixture.synthetic for mixture in mixtures], {"apple": 10, "pear": 9}, "shards")
 
 
 def test_a_smaller_draw_lies_in_a_larger_one():
@@ -61,4 +61,4 @@ def test_a_smaller_draw_lies_in_a_larger_one():
 def test_too_few_synthetic_images_name_a_count_that_is_enough_for_every_class(refused):
     wanted = mix("substitute", 0.0, {"apple": 5, "pear": 8})
     with refused("4 images of apple, the mixtures need 5", "--count 8 or more"):
-        require_enough([wanted], {"apple": 4, "pear": 4}, "shards")
+        require_enough([wanted.synthetic], {"apple": 4, "pear": 4}, "shards")

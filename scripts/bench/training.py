@@ -26,7 +26,7 @@ from finetune.training import train_steps
 from orchard import bases, run
 
 PROMPT = "a photo of apple"
-IMAGES = 16
+IMAGES = 2
 GIB = 2**30
 
 
@@ -164,7 +164,9 @@ def main() -> None:
     run.quiet_libraries()
     before = peak_memory()
     family, side = _family(shape), shape.pixels
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (max(IMAGES, shape.batch_size), side, side, 3), np.uint8
+    )
     config = TrainLora(
         steps=shape.steps + 1,
         batch_size=shape.batch_size,
