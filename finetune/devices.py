@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedType, DynamoBackend, GradientAccumulationPlugin
 
 from finetune import logs
 from finetune.config import TrainLora
@@ -53,6 +53,13 @@ def processes_of(accelerator: Any) -> str:
     plugin = accelerator.distributed_type
     named = f" ({plugin.value})" if plugin in WHOLE_RUN else ""
     return f"{accelerator.num_processes}{named}"
+
+
+def arithmetic_of(accelerator: Any, dtype: torch.dtype) -> dict[str, str]:
+    """What decides how an adapter's last digits come out: precision, and the compiler where there is one."""
+    compiler = accelerator.state.dynamo_plugin.backend
+    compiled = {} if compiler == DynamoBackend.NO else {"compiler": compiler.value.lower()}
+    return {"precision": run.dtype_name(dtype), **compiled}
 
 
 def require_jobs(accelerator: Any, jobs: int) -> None:

@@ -1,6 +1,6 @@
 """One adapter: train it from the start or from a checkpoint, save it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,16 @@ class StopError(Exception):
         self.checkpoint, self.code = checkpoint, code
 
 
-def identity(config: TrainLora, base: Base, job: Job, precision: str) -> dict[str, Any]:
-    """What an adapter depends on; equal ones give equal adapters on one machine."""
+def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
+    """What an adapter depends on; equal ones give equal adapters on one machine.
+
+    ``arithmetic`` as `finetune.devices.arithmetic_of`.
+    """
     values = ((f.name, getattr(config, f.name)) for f in fields(config) if f.name not in SOURCES | OUTCOMES)
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
-        "precision": precision,
+        **arithmetic,
         "classes": list(job.classes),
         "base_digest": base.digest,
         "photos": sha256(photos.encode()),

@@ -8,7 +8,7 @@ import torch
 
 from finetune import logs, objective, optimizers, preflight, resume, targets, training_set
 from finetune.config import TrainLora
-from finetune.devices import processes_of, require_jobs
+from finetune.devices import arithmetic_of, processes_of, require_jobs
 from finetune.job import identity
 from finetune.preflight import Preflight
 from finetune.resume import Rest
@@ -57,8 +57,9 @@ def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
     real, sizes = training_set.of(everything, config)
     jobs = _jobs(config, real)
     require_jobs(accelerator, len(jobs))
-    precision = run.dtype_name(dtype)
-    identities = {job.name: identity(config, base, job, precision) for job in jobs}
+    arithmetic = arithmetic_of(accelerator, dtype)
+    precision = arithmetic["precision"]
+    identities = {job.name: identity(config, base, job, arithmetic) for job in jobs}
     rest = resume.find(config, jobs, identities)
     left = [job for job in jobs if job.name not in rest.done]
     return Plan(

@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help="timed training steps")
     parser.add_argument("--rows", type=int, default=80, help="images to sample")
     parser.add_argument("--sampling_steps", type=int, default=0, help="0 takes the base's usual number")
-    parser.add_argument("--compile", action="store_true", help="also sample with a compiled denoiser")
+    parser.add_argument("--compile", action="store_true", help="also with a compiled denoiser")
     found = parser.parse_args()
     if unknown := set(found.what) - set(WHAT):
         parser.error(f"{', '.join(sorted(unknown))}: give some of {', '.join(WHAT)}")
@@ -109,6 +109,7 @@ def trained(args: argparse.Namespace, dtype: torch.dtype) -> training.Shape:
         batch_size=args.batch_size,
         steps=args.steps,
         precision=run.dtype_name(dtype),
+        compile=args.compile,
     )
 
 

@@ -6,11 +6,13 @@ import pipelines
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
 from test_finetune import cache
 
 from finetune import attention, learner, lora
 from finetune.config import TrainLora
+from finetune.devices import arithmetic_of
 from finetune.families import family_of
 from finetune.training import train_steps
 from orchard import bases
@@ -24,13 +26,16 @@ def folder(tmp_path_factory) -> Path:
     return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
-def run(folder: Path, look=None, **options) -> tuple[list[torch.Tensor], list[float]]:
+def run(folder: Path, look=None, compiler="no", **options) -> tuple[list[torch.Tensor], list[float]]:
     """Final weights and losses of a short run; ``look(learner, family)`` is called after every step."""
     base = bases.resolve(str(folder))
     family = family_of(bases.load(base, torch.float32, CPU), base)
     config = TrainLora(**{"steps": 5, "batch_size": 4, "learning_rate": 1e-2, **options})
+    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run has the first one's compiler
     accelerator = Accelerator(
-        cpu=True, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation)
+        cpu=True,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
+        dynamo_backend=compiler,
     )
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)
     trained = learner.prepare(family, parameters, config, accelerator)
@@ -55,6 +60,24 @@ def test_gradient_checkpointing_gives_the_same_adapter_to_the_bit(folder):
     plain, _ = run(folder)
     saved, _ = run(folder, gradient_checkpointing=True)
     assert all(torch.equal(a, b) for a, b in zip(plain, saved, strict=True))
+
+
+def test_a_launcher_that_compiles_gives_the_same_adapter_to_float_noise(folder):
+    kinds = []
+
+    def look(trained, family):
+        kinds.append((type(trained.network).__name__, type(family.denoiser).__name__))
+
+    plain, _ = run(folder, steps=2)
+    compiled, _ = run(folder, look, steps=2, compiler="eager")
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(plain, compiled, strict=True))
+    assert set(kinds) == {("OptimizedModule", "UNet2DConditionModel")}
+
+
+@pytest.mark.parametrize(("name", "compiler"), [("no", {}), ("aot_eager", {"compiler": "aot_eager"})])
+def test_what_compiles_is_part_of_what_an_adapter_depends_on(name, compiler):
+    accelerator = Accelerator(cpu=True, dynamo_backend=name)
+    assert arithmetic_of(accelerator, torch.float32) == {"precision": "fp32", **compiler}
 
 
 def test_the_moving_average_is_what_remains(folder):

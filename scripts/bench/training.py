@@ -43,6 +43,8 @@ class Shape:
     """Timed ones, after one that is not."""
     precision: str = "fp32"
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """Our loop as `accelerate launch --dynamo_backend inductor` runs it; the plain loop stays as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +175,8 @@ def main() -> None:
         gradient_checkpointing=shape.gradient_checkpointing,
     )
     dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
-    accelerator = Accelerator(cpu=True, mixed_precision=MIXED[dtype])
+    compiler = "inductor" if shape.compile and loop == "ours" else "no"
+    accelerator = Accelerator(cpu=True, mixed_precision=MIXED[dtype], dynamo_backend=compiler)
     steps = {"ours": _ours, "plain": _plain}[loop](family, pixels, config, accelerator)
     next(steps)  # the first one makes buffers
     watch = Stopwatch(family.denoiser, [p for p in family.denoiser.parameters() if p.requires_grad])
