@@ -26,4 +26,4 @@ lint: install
 	$(RUN) lint-imports
 
 bench: install
-	@$(RUN) $(BIN)/python scripts/benchmark.py
+	@$(RUN) $(BIN)/python scripts/benchmark.py --append docs/benchmarks.md

@@ -1,17 +1,19 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
-    python scripts/benchmark.py [generate] [train] [shards] [memory]
+    python scripts/benchmark.py [generate] [train] [evaluate] [startup] [shards] [memory]
     python scripts/benchmark.py generate --base sd15-random --pixels 256 --rows 16
 
 Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `train` takes a
 network of Stable Diffusion 1.5's sizes with random weights (sd15-random) unless told another --base,
-`generate` the embedded one; `memory` says what training needs on a device.
+`generate` the embedded one; `memory` says what training needs on a device. `--append` keeps what was found.
 """
 
 import argparse
+import shlex
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import generation, memory, released, training
+from bench import classifying, generation, memory, page, released, startup, training
 from orchard import demo, images, run, shards
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
-WHAT = ("generate", "train", "shards", "memory")
+WHAT = ("generate", "train", "evaluate", "startup", "shards", "memory")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -56,14 +58,16 @@ def bench_shards(folder: Path) -> Table:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", default=WHAT[:3], metavar="|".join(WHAT))
+    parser.add_argument("what", nargs="*", default=WHAT[:5], metavar="|".join(WHAT))
     parser.add_argument("--base", default="", help=f"a base, or {released.RANDOM}")
     parser.add_argument("--pixels", type=int, default=256, help=f"side of the images of {released.RANDOM}")
     parser.add_argument("--precision", default="auto", help="of the networks: auto, fp32 or bf16")
     parser.add_argument("--batch_size", type=int, default=1, help="training images a step")
     parser.add_argument("--steps", type=int, default=10, help="timed training steps")
+    parser.add_argument("--classifier_steps", type=int, default=30, help="timed steps of the classifier")
     parser.add_argument("--rows", type=int, default=80, help="images to sample")
     parser.add_argument("--sampling_steps", type=int, default=0, help="0 takes the base's usual number")
+    parser.add_argument("--append", type=Path, help="Markdown page that the tables are added to")
     parser.add_argument("--compile", action="store_true", help="also with a compiled denoiser")
     found = parser.parse_args()
     if unknown := set(found.what) - set(WHAT):
@@ -75,18 +79,31 @@ def main() -> None:
     """Run what was asked for and print a table each."""
     args, console = arguments(), Console()
     run.quiet_libraries()
-    dtype = run.torch_dtype(args.precision, CPU)
+    found = []
+    for table in tables(args, run.torch_dtype(args.precision, CPU)):
+        console.print(table)
+        found.append(table)
+    console.print(f"{page.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if args.append:
+        page.append(args.append, shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]]), found)
+
+
+def tables(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[Table]:
+    """What was asked for, one after the other."""
     if "generate" in args.what:
-        console.print(generation.bench(sampled(args, dtype)))
+        yield generation.bench(sampled(args, dtype))
     if "train" in args.what:
-        console.print(training.compare(trained(args, dtype)))
+        yield training.compare(trained(args, dtype))
+    if "evaluate" in args.what:
+        with tempfile.TemporaryDirectory() as folder:
+            yield classifying.bench(args.classifier_steps, dtype, Path(folder))
+    if "startup" in args.what:
+        yield startup.bench()
     if "shards" in args.what:
         with tempfile.TemporaryDirectory() as folder:
-            console.print(bench_shards(Path(folder)))
+            yield bench_shards(Path(folder))
     if "memory" in args.what:
-        for table in memory.tables(run.dtype_name(dtype)):
-            console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {dtype}, torch {torch.__version__}")
+        yield from memory.tables(run.dtype_name(dtype))
 
 
 def sampled(args: argparse.Namespace, dtype: torch.dtype) -> generation.Setup:

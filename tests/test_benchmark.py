@@ -6,10 +6,11 @@ import time
 import pytest
 import torch
 from conftest import ROOT
+from rich.table import Table
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from bench import memory, released, training
+from bench import memory, page, released, training
 
 MILLIONS = {
     "sd15": {"unet": 859.5, "text_encoder": 123.1, "vae": 83.7},
@@ -35,6 +36,19 @@ def test_the_networks_have_the_released_sizes(name):
 def test_a_lora_is_counted_as_it_is_made():
     unet = torch.nn.ModuleDict({"to_q": torch.nn.Linear(10, 20), "other": torch.nn.Linear(5, 5)})
     assert memory.lora_parameters(unet, ("to_q",)) == memory.RANK * 30
+
+
+def test_the_page_grows_and_keeps_what_was_there(tmp_path):
+    table = Table("train", "ratio", title="sd15-random")
+    table.add_row("steps/s", "1.50")
+    page.append(tmp_path / "b.md", "first", [table])
+    before = (tmp_path / "b.md").read_text()
+    page.append(tmp_path / "b.md", "second", [table])
+    text = (tmp_path / "b.md").read_text()
+    assert text.startswith(before.rstrip())
+    assert [line for line in text.splitlines() if line.startswith("`")] == ["`first`", "`second`"]
+    assert text.endswith("sd15-random:\n\n| train | ratio |\n| --- | --- |\n| steps/s | 1.50 |\n")
+    assert f"torch {torch.__version__.split('+')[0]}" in text
 
 
 class Slow(torch.autograd.Function):
