@@ -17,7 +17,7 @@ from generate.sampler import Sampler
 from generate.screens import Screens
 from generate.sources import Job
 from generate.tally import Tally
-from orchard import shards
+from orchard import shards, storage
 from orchard.terminal import bar
 
 Pairs = Iterable[tuple[Row, Image.Image]]
@@ -86,7 +86,7 @@ def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
     """Put the rows with those of their shard that are there."""
     there = shards.load(folder, task.job.label, task.shard.number)
     rows = sorted([*there, *fresh], key=lambda record: record["index"])
-    (folder / shards.MANIFEST).unlink(missing_ok=True)  # the set is no longer what it says
+    storage.remove(folder / shards.MANIFEST)  # the set is no longer what it says
     shards.store(folder, task.shard.number, rows, task.job.origin)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from generate import duplicates
 from generate.folder import Known, known
 from generate.sources import Job
-from orchard import shards
+from orchard import shards, storage
 
 
 def settle(folder: Path, planned: Sequence[Job]) -> None:
@@ -17,7 +17,7 @@ def settle(folder: Path, planned: Sequence[Job]) -> None:
 
     Only for classes without a missing row: a verdict depends on all rows before it.
     """
-    (folder / shards.MANIFEST).unlink(missing_ok=True)
+    storage.remove(folder / shards.MANIFEST)
     there = known(folder, planned)
     for job in planned:
         rejected = _near(folder, job, there[job.label])

@@ -123,8 +123,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 def writable(folder: Path, option: str = "--output") -> None:
     """Make ``folder``; raise `UserError` naming ``option`` when nothing can be written there."""
     if not storage.is_local(folder):
-        with storage.reached(folder):
-            _probe(folder / f".probe-{os.getpid()}")
+        storage.require_writable(folder)
         return
     probe = folder / f".probe-{os.getpid()}"
     try:

@@ -1,5 +1,6 @@
 """Folders by name: local, or behind any fsspec URL such as s3://bucket/set and hf://datasets/me/set."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,23 @@ def uploaded(path: Path) -> Iterator[Path]:
         with reached(path):
             remote = cast(Any, path)
             remote.fs.put_file(str(aside), remote.path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it is there; behind a URL by its file system, since paths of some kinds only read."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+    elif path.is_file():
+        with reached(path):
+            cast(Any, path).fs.rm(cast(Any, path).path)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `UserError` when nothing can be written to a folder behind a URL."""
+    probe = folder / f".probe-{os.getpid()}"
+    with uploaded(probe) as aside:
+        aside.write_bytes(b"")
+    remove(probe)
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""A local stand-in of the Hub's HTTP API: creating a repository, committing to it, fetching from it."""
+"""A local stand-in of the Hub's HTTP API: repositories are made, committed to, listed and fetched from."""
 
 import base64
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_stand_in"
 
@@ -57,9 +59,17 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
         """Say nothing."""
 
-    def answer(self, value: Any, status: int = 200) -> None:
+    def missing(self, code: str) -> None:
+        """The Hub tells by a header what was not found."""
+        self.answer({"error": "not found"}, 404, {"X-Error-Code": code})
+
+    def answer(
+        self, value: Any, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
+        for name, content in headers.items():
+            self.send_header(name, content)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -69,8 +79,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def do_GET(self) -> None:
-        if match := re.match(r"/api/(model|dataset)s/(.+)/tree/main", self.path):
-            self.tree(match[1], match[2])
+        path, _, query = self.path.partition("?")
+        if match := re.match(r"/api/(model|dataset)s/(.+)/tree/main/?(.*)", path):
+            self.tree(match[1], match[2], unquote(match[3]), whole="recursive=true" in query.lower())
+        elif match := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(/revision/main)?", path):
+            self.describe(match[1], match[2])
         elif "/resolve/" in self.path:
             self.fetch(body=True)
         elif self.path != "/api/whoami-v2":
@@ -84,19 +97,44 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.fetch(body=False)
 
-    def tree(self, kind: str, repo: str) -> None:
-        there = {name: data for (k, r, name), data in self.server.files.items() if (k, r) == (kind, repo)}
-        entries = [
-            {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-            for name, data in there.items()
-        ]
-        self.answer(entries if entries else {"error": "Repository not found"}, 200 if entries else 404)
+    def there(self, kind: str, repo: str) -> dict[str, bytes]:
+        return {name: data for (k, r, name), data in self.server.files.items() if (k, r) == (kind, repo)}
+
+    def describe(self, kind: str, repo: str) -> None:
+        if (kind, repo) in self.server.repos:
+            self.answer({"id": repo, "sha": "1" * 40})
+        else:
+            self.missing("RepoNotFound")
+
+    def tree(self, kind: str, repo: str, folder: str, *, whole: bool) -> None:
+        below = f"{folder}/" if folder else ""
+        names = [name for name in self.there(kind, repo) if name.startswith(below)]
+        if not whole:  # what lies deeper shows as its folder
+            names = list(dict.fromkeys(below + name.removeprefix(below).split("/")[0] for name in names))
+        entries = [self.entry(kind, repo, name) for name in names]
+        if entries:
+            self.answer(entries)
+        else:
+            known = (kind, repo) in self.server.repos
+            self.missing("EntryNotFound" if known or self.there(kind, repo) else "RepoNotFound")
+
+    def entry(self, kind: str, repo: str, name: str) -> dict[str, Any]:
+        data = self.there(kind, repo).get(name)
+        if data is None:
+            return {"type": "directory", "path": name, "oid": "0" * 40}
+        return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+
+    def paths(self, kind: str, repo: str, names: list[str]) -> None:
+        there = self.there(kind, repo)
+        known = [n for n in names if n in there or any(other.startswith(f"{n}/") for other in there)]
+        self.answer([self.entry(kind, repo, name) for name in known])
 
     def fetch(self, *, body: bool) -> None:
-        repo, _, name = self.path[1:].partition("/resolve/main/")
-        data = self.server.files.get(("model", repo, name))
+        repo, _, name = unquote(self.path[1:].partition("?")[0]).partition("/resolve/main/")
+        kind = "dataset" if repo.startswith("datasets/") else "model"
+        data = self.server.files.get((kind, repo.removeprefix("datasets/"), name))
         if data is None:
-            self.answer({"error": "Entry not found"}, 404)
+            self.missing("EntryNotFound")
             return
         self.send_response(200)
         self.send_header("X-Repo-Commit", "1" * 40)
@@ -118,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = [{"path": name, "uploadMode": _mode(name), "shouldIgnore": False} for name in names]
             self.answer({"files": modes})
+        elif match := re.fullmatch(r"/api/(model|dataset)s/(.+)/paths-info/main", self.path):
+            self.paths(match[1], match[2], _names(body))
         elif match := re.fullmatch(r"/api/(model|dataset)s/(.+)/commit/main", self.path):
             self.commit(match[1], match[2], body)
         elif self.path.endswith("/info/lfs/objects/batch"):
@@ -147,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
     def commit(self, kind: str, name: str, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
+            if line["key"] == "deletedFile":
+                del self.server.files[kind, name, value["path"]]
             if line["key"] == "file":
                 self.server.files[kind, name, value["path"]] = base64.b64decode(value["content"])
             if line["key"] == "lfsFile":
@@ -154,6 +196,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(
             {"success": True, "commitUrl": f"{self.server.address}/{name}/commit/1", "commitOid": "1" * 40}
         )
+
+
+def _names(body: bytes) -> list[str]:
+    """The paths that a client asks about, in JSON or as a form."""
+    if body.startswith(b"{"):
+        return json.loads(body)["paths"]
+    return parse_qs(body.decode())["paths"]
 
 
 def _mode(name: str) -> str:

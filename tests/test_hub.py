@@ -1,14 +1,16 @@
 """Sharing, against a local stand-in of the Hub."""
 
+import io
 import json
 from pathlib import Path
 
 import hub_server
 import loras as random_loras
 import pipelines
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
-from shell import GENERATE, TRAIN, command, refusal
+from shell import EVALUATE, GENERATE, TRAIN, command, refusal
 
 from orchard import adapter, hub, shards
 
@@ -130,3 +132,28 @@ def test_an_adapter_is_fetched_from_the_hub_once_and_then_sampled(base, tmp_path
     first, second = (shards.rows_of(shards.path_of(tmp_path / name, "apple", 0)) for name in ("a", "b"))
     assert first[0]["lora"] == second[0]["lora"] == adapter.read(Path(file)).digest
     assert first[0]["image"] != second[0]["image"]
+
+
+@pytest.mark.slow
+def test_a_set_is_written_into_a_repository_gone_on_with_and_read_there(base, tmp_path):
+    url = "hf://datasets/mira/fruit"
+    sample = ("--base", base, "--classes", "apple", "banana", "orange", "--steps", 1, "--shard_size", 2)
+    with hub_server.serve() as server:
+        server.repos["dataset", "mira/fruit"] = False
+        command(tmp_path, *GENERATE, *sample, "--count", 2, "--output", url, **server.environment)
+        command(tmp_path, *GENERATE, *sample, "--count", 3, "--output", url, **server.environment)
+        words = ("--ratios", 1, 0, "--total", 9, "--seeds", 1, "--steps", 2, "--synthetic", url)
+        said = command(tmp_path, *EVALUATE, *words, **server.environment)
+        line = refusal(
+            tmp_path, *GENERATE, *sample, "--output", "hf://datasets/mira/none", **server.environment
+        )
+    assert "0% real: 0 real + 9 synthetic images" in said
+    assert "hf://datasets/mira/none: cannot be reached" in line
+    command(tmp_path, *GENERATE, *sample, "--count", 3, "--output", "local")
+    local = {
+        str(p.relative_to(tmp_path / "local")): p for p in (tmp_path / "local").rglob("*") if p.is_file()
+    }
+    assert {name for _, _, name in server.files} == set(local)
+    for name in (name for name in local if name.endswith(".parquet")):
+        there = pq.read_table(io.BytesIO(server.files["dataset", "mira/fruit", name]))
+        assert there.to_pylist() == shards.rows_of(local[name])

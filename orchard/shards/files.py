@@ -88,7 +88,7 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
         part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
         path = path_of(folder, origin.label, number, split)
         if not part:
-            path.unlink(missing_ok=True)
+            storage.remove(path)
         elif [row["index"] for row in part] != _indices(path):
             write(path, part, origin)
 
