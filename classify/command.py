@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +12,7 @@ from classify import sets
 from classify.config import Classify
 from classify.features import fit_classifier
 from classify.sets import Sets
-from classify.train import Fitted, Labelled, Step
+from classify.train import Fitted, Step, Task
 from orchard import classifiers, cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
@@ -44,7 +43,16 @@ def classify(config: Classify) -> None:
     rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
     run.writable(config.output)
-    fitted = _fit(console, config, found, train, validation, device, dtype)
+    task = Task(
+        train=train,
+        validation=validation,
+        classes=len(found.train.classes),
+        options=config,
+        seed=config.seed,
+        device=device,
+        dtype=dtype,
+    )
+    fitted = _fit(task, config)
     predicted = probabilities(fitted.model, test[0], device, dtype)
     scores = score(predicted, test[1], found.train.classes)
     write(config, found, fitted, predicted, scores)
@@ -73,15 +81,7 @@ def _counts(images: ImageSet) -> str:
     return ", ".join(f"{name} {count}" for name, count in images.counts().items())
 
 
-def _fit(
-    console: Console,
-    config: Classify,
-    found: Sets,
-    train: Labelled,
-    validation: Labelled,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Fitted:
+def _fit(task: Task, config: Classify) -> Fitted:
     total = config.steps * config.batch_size
     with bar("training", total, unit="images") as advance:
 
@@ -89,16 +89,7 @@ def _fit(
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
 
         try:
-            return fit_classifier(
-                train=train,
-                validation=validation,
-                classes=len(found.train.classes),
-                options=config,
-                seed=config.seed,
-                device=device,
-                dtype=dtype,
-                on_step=on_step,
-            )
+            return fit_classifier(task, on_step)
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -10,11 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from classify.config import TrainingOptions
-from classify.mixing import UNION, Mixing, weights_of
-from classify.train import Fitted, Labelled, Step, accuracy, fit, joined
+from classify.mixing import weights_of
+from classify.train import Fitted, Step, Task, fit
 from orchard.heads import last_layer
-from orchard.networks import build
 from orchard.predict import forward
 from orchard.pretrained import FEATURES
 
@@ -22,54 +19,30 @@ STRENGTH = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
 
 
-def fit_classifier(
-    *,
-    train: Labelled,
-    validation: Labelled,
-    classes: int,
-    options: TrainingOptions,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    synthetic: Labelled | None = None,
-    mixing: Mixing = UNION,
-    on_step: Callable[[Step], None] | None = None,
-) -> Fitted:
+def fit_classifier(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
     """As `classify.train.fit`; with ``features:NAME`` the last layer is a logistic regression instead.
 
     The features are the network's with ``options.pretrained``, else those it learns from ``train`` alone
     (from ``synthetic`` where that is empty) in ``options.steps`` steps.
     """
-    network = partial(
-        fit,
-        validation=validation,
-        classes=classes,
-        options=options,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        on_step=on_step,
-    )
-    if not options.model.startswith(FEATURES):
-        return network(train=train, synthetic=synthetic, mixing=mixing)
-    if options.pretrained:
-        model = build(options.model, classes, train[0].shape[1], seed, options.pretrained).to(device).eval()
-        fitted = Fitted(model=model, validation_accuracy=None)
+    if not task.options.model.startswith(FEATURES):
+        return fit(task, on_step)
+    if task.options.pretrained:
+        fitted = Fitted(model=task.network().eval(), validation_accuracy=None)
     else:
-        fitted = network(train=train if len(train[1]) or synthetic is None else synthetic)
-    solve_last_layer(fitted.model, joined(train, synthetic), len(train[1]), mixing, device, dtype)
-    return replace(fitted, validation_accuracy=accuracy(fitted.model, validation, device, dtype))
+        learned = task.train if len(task.train[1]) or task.synthetic is None else task.synthetic
+        fitted = fit(replace(task, train=learned, synthetic=None), on_step)
+    solve_last_layer(fitted.model, task)
+    return replace(fitted, validation_accuracy=task.scored(fitted.model))
 
 
-def solve_last_layer(
-    model: nn.Module, images: Labelled, real: int, mixing: Mixing, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Make the last layer a logistic regression on ``images``, of which the first ``real`` are real."""
-    pixels, labels = images
+def solve_last_layer(model: nn.Module, task: Task) -> None:
+    """Make the last layer a logistic regression on the task's images, mixed as it says."""
+    pixels, labels = task.images()
     layer = last_layer(model)
     assert isinstance(layer, nn.Linear), layer
-    found = features(model, layer, pixels, device, dtype)
-    weights = weights_of(mixing, torch.arange(len(labels)) < real)
+    found = features(model, layer, pixels, task.device, task.dtype)
+    weights = weights_of(task.mixing, torch.arange(len(labels)) < len(task.train[1]))
     scaler = StandardScaler().fit(found)
     regression = LogisticRegression(C=STRENGTH, max_iter=2000).fit(
         scaler.transform(found), labels, None if weights is None else weights.numpy() * len(labels)

@@ -63,39 +63,60 @@ class Fitted:
     """Time spent in the network while training."""
 
 
-def fit(
-    *,
-    train: Labelled,
-    validation: Labelled,
-    classes: int,
-    options: TrainingOptions,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    synthetic: Labelled | None = None,
-    mixing: Mixing = UNION,
-    on_step: Callable[[Step], None] | None = None,
-) -> Fitted:
-    """Train ``options.steps`` steps on ``train``, mixed with ``synthetic``; keep the averaged last weights.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one classifier learns from, and how."""
 
-    Validation images score the result and choose nothing in it: the best of ten checkpoints by a few
-    dozen images was often an early, worse one (docs/fruit.md). The same arguments give the same weights
-    bit for bit on a CPU.
+    train: Labelled
+    """Real images, or whatever the only source is."""
+    synthetic: Labelled | None = None
+    """Images of the second source, mixed with the first."""
+    mixing: Mixing = UNION
+    validation: Labelled
+    """Images that score the result and choose nothing in it; there may be none."""
+    classes: int
+    options: TrainingOptions
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    """Arithmetic of the network."""
+
+    def images(self) -> Labelled:
+        """Both sources, the first one first."""
+        if self.synthetic is None or not len(self.synthetic[1]):
+            return self.train
+        pixels, labels = (np.concatenate(pair) for pair in zip(self.train, self.synthetic, strict=True))
+        return pixels, labels
+
+    def network(self) -> nn.Module:
+        """The network before its first step, on the device."""
+        size, weights = self.train[0].shape[1], self.options.pretrained
+        return build(self.options.model, self.classes, size, self.seed, weights).to(self.device)
+
+    def scored(self, model: nn.Module) -> float | None:
+        """Share of validation images that ``model`` gets right, or None where there are none."""
+        return accuracy(model, self.validation, self.device, self.dtype)
+
+
+def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
+    """Train the options' number of steps on all images; keep the averaged last weights.
+
+    Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
+    worse one (docs/fruit.md). The same task gives the same weights bit for bit on a CPU.
 
     Raises:
         FloatingPointError: the loss of a step is not finite.
     """
-    pixels, labels = joined(train, synthetic)
-    real = len(train[1])
-    assert len(pixels) == len(labels) >= 1, (len(pixels), len(labels))
-    mixing = mixing if 0 < real < len(labels) else UNION
+    images, options, real = task.images(), task.options, len(task.train[1])
+    assert len(images[1]) >= 1
+    mixing = task.mixing if 0 < real < len(images[1]) else UNION
     spent = 0.0
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # for dropout and blending; weights, order and augmentation have their own
-        model = build(options.model, classes, pixels.shape[1], seed, options.pretrained).to(device)
-        batches = batch_stream((pixels, labels), real, classes, options, mixing, seed, device)
+        torch.manual_seed(task.seed)  # for dropout and blending; weights, order, augmentation have their own
+        model = task.network()
+        batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device)
         averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
-        for step in train_steps(model, batches, options, device, dtype):
+        for step in train_steps(model, batches, options, task.device, task.dtype):
             averaged.update_parameters(model)
             spent += step.seconds
             if freezes(mixing, step.index, options.steps):
@@ -103,16 +124,7 @@ def fit(
             if on_step is not None:
                 on_step(step)
     kept = averaged.module.eval()
-    correct = accuracy(kept, validation, device, dtype)
-    return Fitted(model=kept, validation_accuracy=correct, seconds_network=spent)
-
-
-def joined(train: Labelled, synthetic: Labelled | None) -> Labelled:
-    """Both sources, the first one first."""
-    if synthetic is None or not len(synthetic[1]):
-        return train
-    pixels, labels = (np.concatenate(pair) for pair in zip(train, synthetic, strict=True))
-    return pixels, labels
+    return Fitted(model=kept, validation_accuracy=task.scored(kept), seconds_network=spent)
 
 
 def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:

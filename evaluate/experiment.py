@@ -11,7 +11,7 @@ import torch
 from classify.features import fit_classifier
 from classify.mixing import Mixing
 from classify.sizes import Sizes
-from classify.train import Fitted, Labelled, Step
+from classify.train import Fitted, Labelled, Step, Task
 from evaluate.arms import Run
 from evaluate.calibration import negative_log_likelihood
 from evaluate.choice import Candidate, Choice, choose
@@ -128,19 +128,19 @@ class Experiment:
         mixing: Mixing,
         report: Report,
     ) -> Fitted:
+        task = Task(
+            train=self.pixels.of(real, self.classes),
+            synthetic=self.pixels.of(synthetic, self.classes),
+            mixing=mixing,
+            validation=self.pixels.of(held_out, self.classes),
+            classes=len(self.classes),
+            options=run.options,
+            seed=run.seeds.classifier,
+            device=self.device,
+            dtype=self.dtype,
+        )
         try:
-            return fit_classifier(
-                train=self.pixels.of(real, self.classes),
-                synthetic=self.pixels.of(synthetic, self.classes),
-                mixing=mixing,
-                validation=self.pixels.of(held_out, self.classes),
-                classes=len(self.classes),
-                options=run.options,
-                seed=run.seeds.classifier,
-                device=self.device,
-                dtype=self.dtype,
-                on_step=lambda step: report(run.title, step),
-            )
+            return fit_classifier(task, lambda step: report(run.title, step))
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 

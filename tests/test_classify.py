@@ -14,7 +14,7 @@ from classify.augment import NONE, Strength, affine_matrices, augment, hue_matri
 from classify.config import TrainingOptions
 from classify.mixing import row_stream
 from classify.sizes import Sizes, resolve
-from classify.train import Batch, Step, fit, schedule, train_steps
+from classify.train import Batch, Step, Task, fit, schedule, train_steps
 from orchard.errors import UserError
 from orchard.networks import build, require_name
 from orchard.predict import probabilities, to_float
@@ -33,7 +33,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def fit_small(
     pixels: np.ndarray, labels: np.ndarray, validation=None, dtype=torch.float32, seed=0, **options
 ):
-    return fit(
+    task = Task(
         train=(pixels, labels),
         validation=validation or (pixels[:0], labels[:0]),
         classes=2,
@@ -42,6 +42,7 @@ def fit_small(
         device=CPU,
         dtype=dtype,
     )
+    return fit(task)
 
 
 def test_augmentation_of_zero_strength_leaves_the_pixels():

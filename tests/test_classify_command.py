@@ -183,7 +183,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, root, capsys):
 
 
 def test_diverging_training_is_one_line_and_saves_nothing(tmp_path, root, monkeypatch):
-    def diverge(**_):
+    def diverge(*_):
         raise FloatingPointError("loss is nan at step 3 of 30")
 
     monkeypatch.setattr("classify.command.fit_classifier", diverge)

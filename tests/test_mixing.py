@@ -12,7 +12,7 @@ from torch.nn import functional
 from classify.augment import blend
 from classify.config import TrainingOptions
 from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
-from classify.train import LABEL_SMOOTHING, Batch, fit, loss_of
+from classify.train import LABEL_SMOOTHING, Batch, Task, fit, loss_of
 from evaluate.choice import UNTRIED, candidates, choose
 from orchard.heads import last_layer
 from orchard.networks import build
@@ -120,7 +120,7 @@ def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
     options = TrainingOptions(steps=5, batch_size=4, augmentation=augmentation)
 
     def weights() -> dict[str, torch.Tensor]:
-        fitted = fit(
+        task = Task(
             train=(pixels[:REAL], LABELS[:REAL].numpy()),
             synthetic=(pixels[REAL:], LABELS[REAL:].numpy()),
             mixing=Mixing(name=name),
@@ -131,6 +131,7 @@ def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
             device=CPU,
             dtype=torch.float32,
         )
+        fitted = fit(task)
         assert fitted.seconds_network > 0
         return fitted.model.state_dict()
 

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from classify.config import TrainingOptions
 from classify.features import STRENGTH, features, fit_classifier
 from classify.mixing import UNION, Mixing
+from classify.train import Task
 from orchard import classifiers
 from orchard.heads import last_layer
 from orchard.networks import build, require_name
@@ -22,7 +23,7 @@ PIXELS = GENERATOR.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
 
 def fitted(classes: int, real: int = 24, mixing: Mixing = UNION, **options):
     labels = np.arange(24) % classes
-    return fit_classifier(
+    task = Task(
         train=(PIXELS[:real], labels[:real]),
         synthetic=(PIXELS[real:], labels[real:]),
         mixing=mixing,
@@ -33,6 +34,7 @@ def fitted(classes: int, real: int = 24, mixing: Mixing = UNION, **options):
         device=CPU,
         dtype=torch.float32,
     )
+    return fit_classifier(task)
 
 
 @pytest.fixture
