@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,39 @@ class Batches:
         return latents, captions.draw(self.photos.labels[rows], self.traits[rows], self.rng)
 
 
+class _Learner:
+    """The networks in bf16, their full-precision masters, the masters' average, and the optimiser."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        self.tokenizer = tokenizer
+        unet, text = build(tokenizer)
+        unet.set_attn_processor(AttnProcessor())
+        self.unet = unet.to(torch.bfloat16, memory_format=torch.channels_last)
+        self.text = text.to(torch.bfloat16)
+        self.masters = loop.Masters(self.unet, self.text)
+        self.average = loop.Average(self.masters.full)
+        self.optimizer = torch.optim.AdamW(self.masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.masters.restore(state["masters"])
+        self.average.values = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def state(self) -> dict[str, Any]:
+        optimizer = self.optimizer.state_dict()
+        return {"masters": self.masters.full, "average": self.average.values, "optimizer": optimizer}
+
+    def step(self, loss: Tensor, clock: loop.Clock) -> None:
+        loss.backward()
+        self.masters.step(self.optimizer, loop.learning_rate(clock.done, PEAK))
+        self.average.update(self.masters.full, clock.step)
+
+    def averaged(self, scale: float) -> Denoiser:
+        weights = iter(self.average.values)
+        unet, text = (_copy(module, weights) for module in build(self.tokenizer))
+        return Denoiser(unet=unet, text=text, scale=scale)
+
+
 def train(
     photos: Photos,
     latents: Tensor,
@@ -100,46 +134,29 @@ def train(
     preview,
 ) -> Denoiser:
     """Fit text encoder and UNet within ``seconds``; ``preview(denoiser, step)`` at each checkpoint."""
-    unet, text = build(tokenizer)
-    unet.set_attn_processor(AttnProcessor())
-    unet = unet.to(torch.bfloat16, memory_format=torch.channels_last)
-    text = text.to(torch.bfloat16)
-    masters = loop.Masters(unet, text)
-    average = loop.Average(masters.full)
-    optimizer = torch.optim.AdamW(masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+    learner = _Learner(tokenizer)
     clock = loop.Clock(name="denoiser", budget=seconds, batch_size=BATCH)
     path = work / "denoiser.pt"
-    state = loop.restore(path, clock)
-    if state:
-        masters.restore(state["masters"])
-        average.values = state["average"]
-        optimizer.load_state_dict(state["optimizer"])
+    if state := loop.restore(path, clock):
+        learner.restore(state)
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
     batches = Batches(latents, photos, class_weights(photos, focus, share), rng)
     words = tokenizer(captions.table(photos.names), padding="max_length", return_tensors="pt").input_ids
-    compute = _objective(unet, text, words)
-
-    def averaged() -> Denoiser:
-        weights = iter(average.values)
-        unet, text = (_copy(module, weights) for module in build(tokenizer))
-        return Denoiser(unet=unet, text=text, scale=batches.scale)
+    compute = _objective(learner.unet, learner.text, words)
 
     def keep() -> None:
-        parts = {"masters": masters.full, "average": average.values, "optimizer": optimizer.state_dict()}
-        loop.save(path, clock, **parts)
-        preview(averaged(), clock.step)
+        loop.save(path, clock, **learner.state())
+        preview(learner.averaged(batches.scale), clock.step)
 
     for due in loop.ticks(clock, work / "log.jsonl"):
         if due:
             keep()
         loss = compute(*batches.draw())
-        loss.backward()
-        masters.step(optimizer, loop.learning_rate(clock.done, PEAK))
-        average.update(masters.full, clock.step)
+        learner.step(loss, clock)
         clock.losses = {"loss": _smooth(clock.losses.get("loss"), loss.item())}
     keep()
-    return averaged()
+    return learner.averaged(batches.scale)
 
 
 def _smooth(old: float | None, new: float) -> float:
