@@ -54,10 +54,11 @@ def save(
     Called by every process; the main one writes the weights and publishes.
     """
     final = folder / f"{PREFIX}{len(losses):06d}"
-    aside = final.with_name(f".{final.name}.part")
+    aside = _aside(final)
     if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        with run.written(final):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
     accelerator.wait_for_everyone()
     states.save(aside / RANDOM.format(process=accelerator.process_index), _random_state())
     state = learner.state()
@@ -68,8 +69,9 @@ def save(
         files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
         content = {"losses": list(losses), "identity": dict(identity), "files": files}
         run.write_json(aside / MANIFEST, content)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
+        with run.written(final):
+            shutil.rmtree(final, ignore_errors=True)
+            aside.replace(final)
     accelerator.wait_for_everyone()
     return final
 
@@ -82,13 +84,34 @@ def _random_state() -> dict[str, Any]:
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints; 0 keeps all."""
     for old in _numbered(folder)[:-keep] if keep else []:
-        shutil.rmtree(old)
+        _remove(old)
 
 
 def clear(folder: Path) -> None:
     """Delete the checkpoints of an earlier run, which would be taken for this run's."""
     for old in _numbered(folder):
-        shutil.rmtree(old)
+        _remove(old)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what a killed run had not finished writing, or deleting."""
+    with run.written(folder):
+        for left in folder.glob(str(_aside(Path(f"{PREFIX}*")))):
+            shutil.rmtree(left)
+
+
+def _aside(checkpoint: Path) -> Path:
+    """Where a checkpoint lies while it is not whole."""
+    return checkpoint.with_name(f".{checkpoint.name}.part")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; it loses its name before it loses a file."""
+    aside = _aside(checkpoint)
+    with run.written(checkpoint):
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.replace(aside)
+        shutil.rmtree(aside)
 
 
 def _numbered(folder: Path) -> list[Path]:
