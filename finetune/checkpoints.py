@@ -52,8 +52,22 @@ def save(
     """Write a checkpoint after ``len(losses)`` steps; it gets its final name once every part is whole.
 
     Called by every process; the main one writes the weights and publishes.
+
+    Raises:
+        WriteError: it cannot be written; nothing of it stays.
     """
     final = folder / f"{PREFIX}{len(losses):06d}"
+    content = {"losses": list(losses), "identity": dict(identity)}
+    try:
+        _write(final, accelerator, learner, content)
+    except BaseException:
+        shutil.rmtree(_aside(final), ignore_errors=True)
+        raise
+    return final
+
+
+def _write(final: Path, accelerator: Any, learner: Learner, content: Mapping[str, Any]) -> None:
+    """Write the parts aside, then give them their name."""
     aside = _aside(final)
     if accelerator.is_main_process:
         with run.written(final):
@@ -67,13 +81,11 @@ def save(
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
         states.save(aside / STATE, {**state, "scaler": scaler})
         files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
-        content = {"losses": list(losses), "identity": dict(identity), "files": files}
-        run.write_json(aside / MANIFEST, content)
+        run.write_json(aside / MANIFEST, {**content, "files": files})
         with run.written(final):
             shutil.rmtree(final, ignore_errors=True)
             aside.replace(final)
     accelerator.wait_for_everyone()
-    return final
 
 
 def _random_state() -> dict[str, Any]:

@@ -7,6 +7,7 @@ also between the last byte of a file and its renaming.
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import io
 import os
@@ -126,6 +127,7 @@ def command(
     if clock is not None:
         shifted_clock.jump(clock)
     _obey_modes()
+    gc.freeze()  # what was imported is no garbage, and takes long to look through
     module = importlib.import_module(MODULES[name])
     if draw:
         sampling = importlib.import_module("generate.command")

@@ -33,31 +33,31 @@ def trials(tmp_path_factory):
     )
 
 
-@pytest.mark.fault("kill -9", "each file is whole or not there; the same command ends in equal bytes")
-def test_killed(trials):
-    trials.killed()
+@pytest.mark.fault("kill -9", 20, "each file is whole or not there; the same command ends in equal bytes")
+def test_killed(trials, moments):
+    trials.killed(moments)
 
 
-@pytest.mark.fault("SIGTERM", "exit code 143; each file is whole or not there; then equal bytes")
-def test_terminated(trials):
-    trials.terminated()
+@pytest.mark.fault("SIGTERM", 20, "code 143; each file is whole or not there; then equal bytes")
+def test_terminated(trials, moments):
+    trials.terminated(moments)
 
 
-@pytest.mark.fault("full disk", "one line, exit code 2; each file is whole or not there; then equal bytes")
-def test_full_disk(trials):
-    trials.full()
+@pytest.mark.fault("full disk", 20, "one line; each file is whole or not there; then equal bytes")
+def test_full_disk(trials, moments):
+    trials.full(moments)
 
 
-@pytest.mark.fault("read-only output", "one line, exit code 2, before training; then equal bytes")
-def test_read_only(trials):
-    trials.protected()
+@pytest.mark.fault("read-only output", 20, "one line; then equal bytes")
+def test_read_only(trials, moments):
+    trials.protected(moments)
 
 
-@pytest.mark.fault("clock that jumps", "equal bytes")
+@pytest.mark.fault("clock that jumps", 1, "equal bytes")
 def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", "the second is refused and changes nothing; equal bytes")
-def test_two_writers(trials):
-    trials.two_writers()
+@pytest.mark.fault("two writers", 20, "the second is refused and changes nothing; equal bytes")
+def test_two_writers(trials, moments):
+    trials.two_writers(moments)

@@ -53,37 +53,31 @@ def trials(tmp_path_factory):
     )
 
 
-@pytest.mark.fault(
-    "kill -9", "finished runs stay; the same command trains the others: equal records but for seconds"
-)
-def test_killed(trials):
-    trials.killed()
+@pytest.mark.fault("kill -9", 20, "finished runs stay; the same command trains the others: equal records")
+def test_killed(trials, moments):
+    trials.killed(moments)
 
 
-@pytest.mark.fault("SIGTERM", "exit code 143; finished runs stay; then equal records but for seconds")
-def test_terminated(trials):
-    trials.terminated()
+@pytest.mark.fault("SIGTERM", 20, "code 143; finished runs stay; then equal records")
+def test_terminated(trials, moments):
+    trials.terminated(moments)
 
 
-@pytest.mark.fault(
-    "full disk", "one line, exit code 2; finished runs stay; then equal records but for seconds"
-)
-def test_full_disk(trials):
-    trials.full()
+@pytest.mark.fault("full disk", 6, "one line; finished runs stay; then equal records")
+def test_full_disk(trials, moments):
+    trials.full(moments)
 
 
-@pytest.mark.fault(
-    "read-only output", "one line, exit code 2; finished runs stay; then equal records but for seconds"
-)
-def test_read_only(trials):
-    trials.protected()
+@pytest.mark.fault("read-only output", 6, "one line; finished runs stay; then equal records")
+def test_read_only(trials, moments):
+    trials.protected(moments)
 
 
-@pytest.mark.fault("clock that jumps", "equal records but for seconds")
+@pytest.mark.fault("clock that jumps", 1, "equal records")
 def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", "the second is refused and changes nothing; equal records but for seconds")
-def test_two_writers(trials):
-    trials.two_writers()
+@pytest.mark.fault("two writers", 6, "the second is refused and changes nothing; equal records")
+def test_two_writers(trials, moments):
+    trials.two_writers(moments)

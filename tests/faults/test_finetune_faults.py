@@ -10,22 +10,23 @@ from finetune import checkpoints
 from orchard import adapter
 
 SIZES = ("--steps", 4, "--save_every", 2, "--keep", 1, "--batch_size", 2, "--rank", 1, "--precision", "fp32")
-SHOWN = ("--export", "kohya", "--preview_every", 2, "--no_sheets")
+SHOWN = ("--export", "kohya", "--no_sheets")
+CACHE = "cache"
 
 
 def seen(output):
-    """Weights, headers, pictures and cards; the log without speeds; checkpoints by name."""
+    """Weights, headers and the card; the log without speeds; one checkpoint of each."""
     found = {}
     for path in output.rglob("*.safetensors"):
-        if checkpoints.FOLDER not in path.parts:
+        if not {checkpoints.FOLDER, CACHE} & set(path.parts):
             weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}
             found[path.relative_to(output)] = weights, adapter.read(path).provenance
-    for pattern in ("*.png", "*.md"):
-        found |= {path.relative_to(output): path.read_bytes() for path in output.rglob(pattern)}
+    found["card"] = (output / "README.md").read_bytes()
     for path in output.glob("logs/*"):
         lines = path.read_text().splitlines()
         found[path.name] = [line.partition(', "images_per_second"')[0] for line in lines]
-    return found | {"checkpoints": sorted(path.name for path in output.glob("checkpoints/*/*"))}
+    # Of another step where a signal asked for one.
+    return found | {"checkpoints": sorted(path.parent.name for path in output.glob("checkpoints/*/*"))}
 
 
 def finished(output):
@@ -39,9 +40,9 @@ def finished(output):
 
 
 def going_on(output):
-    """What a stopped run asks for, once there is something to go on from."""
+    """A cache of its own, and what a stopped run asks for once there is something to go on from."""
     there = any(output.glob("checkpoints/*/step-*")) or any(output.glob("*.safetensors"))
-    return ("--resume", "latest") if there else ()
+    return ("--cache", output / CACHE, *(("--resume", "latest") if there else ()))
 
 
 @pytest.fixture(scope="module")
@@ -61,34 +62,34 @@ def trials(tmp_path_factory):
 
 
 @pytest.mark.fault(
-    "kill -9", "finished adapters and the last checkpoint stay; `--resume latest` ends in the same bits"
+    "kill -9", 20, "finished adapters and the last checkpoint stay; `--resume latest` ends in the same bits"
 )
-def test_killed(trials):
-    trials.killed()
+def test_killed(trials, moments):
+    trials.killed(moments)
 
 
 @pytest.mark.fault(
-    "SIGTERM", "exit code 143; in training a checkpoint is saved first; `--resume latest`: the same bits"
+    "SIGTERM", 20, "code 143; in training a checkpoint is saved first; `--resume latest`: the same bits"
 )
-def test_terminated(trials):
-    trials.terminated()
+def test_terminated(trials, moments):
+    trials.terminated(moments)
 
 
-@pytest.mark.fault("full disk", "one line, exit code 2; what was finished stays; then the same bits")
-def test_full_disk(trials):
-    trials.full()
+@pytest.mark.fault("full disk", 6, "one line; what was finished stays; then the same bits")
+def test_full_disk(trials, moments):
+    trials.full(moments)
 
 
-@pytest.mark.fault("read-only output", "one line, exit code 2; what was finished stays; then the same bits")
-def test_read_only(trials):
-    trials.protected()
+@pytest.mark.fault("read-only output", 6, "one line; what was finished stays; then the same bits")
+def test_read_only(trials, moments):
+    trials.protected(moments)
 
 
-@pytest.mark.fault("clock that jumps", "the same bits")
+@pytest.mark.fault("clock that jumps", 1, "the same bits")
 def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", "the second is refused and changes nothing; the same bits")
-def test_two_writers(trials):
-    trials.two_writers()
+@pytest.mark.fault("two writers", 6, "the second is refused and changes nothing; the same bits")
+def test_two_writers(trials, moments):
+    trials.two_writers(moments)

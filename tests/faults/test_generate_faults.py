@@ -31,31 +31,31 @@ def trials(tmp_path_factory):
     )
 
 
-@pytest.mark.fault("kill -9", "whole shards stay; the same command samples what is missing: equal bytes")
-def test_killed(trials):
-    trials.killed()
+@pytest.mark.fault("kill -9", 20, "whole shards stay; the same command samples what is missing: equal bytes")
+def test_killed(trials, moments):
+    trials.killed(moments)
 
 
-@pytest.mark.fault("SIGTERM", "exit code 143; whole shards stay; the same command goes on: equal bytes")
-def test_terminated(trials):
-    trials.terminated()
+@pytest.mark.fault("SIGTERM", 20, "code 143; whole shards stay; the same command goes on: equal bytes")
+def test_terminated(trials, moments):
+    trials.terminated(moments)
 
 
-@pytest.mark.fault("full disk", "one line, exit code 2; whole shards stay; then equal bytes")
-def test_full_disk(trials):
-    trials.full()
+@pytest.mark.fault("full disk", 20, "one line; whole shards stay; then equal bytes")
+def test_full_disk(trials, moments):
+    trials.full(moments)
 
 
-@pytest.mark.fault("read-only output", "one line, exit code 2; whole shards stay; then equal bytes")
-def test_read_only(trials):
-    trials.protected()
+@pytest.mark.fault("read-only output", 20, "one line; whole shards stay; then equal bytes")
+def test_read_only(trials, moments):
+    trials.protected(moments)
 
 
-@pytest.mark.fault("clock that jumps", "equal bytes")
+@pytest.mark.fault("clock that jumps", 1, "equal bytes")
 def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", "the second is refused and changes nothing; equal bytes")
-def test_two_writers(trials):
-    trials.two_writers()
+@pytest.mark.fault("two writers", 20, "the second is refused and changes nothing; equal bytes")
+def test_two_writers(trials, moments):
+    trials.two_writers(moments)

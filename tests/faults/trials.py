@@ -19,7 +19,6 @@ from disturb import Fault
 from PIL import Image
 from safetensors import safe_open
 
-TIMES = 20
 CLEANING = ("terminate", "fill")
 """After these a run can still tidy up itself."""
 PATIENCE = 300
@@ -46,7 +45,7 @@ class Subject:
     """What has to be the same after every run that ended well."""
     finished: Callable[[Path], set[Any]]
     """What must not be lost again once it is in the output."""
-    going_on: Callable[[Path], Sequence[str]] = lambda output: ()
+    going_on: Callable[[Path], Sequence[object]] = lambda output: ()
     """Further words of a run that goes on in this output."""
     draw: str = ""
 
@@ -113,12 +112,12 @@ class Trials:
         assert left_over(output) == []
         assert self.subject.seen(output) == self.whole
 
-    def disturbed(self, kind: str, seed: int, expect: Callable[[Ended], None], times: int = TIMES) -> None:
+    def disturbed(self, kind: str, expect: Callable[[Ended], None], times: int) -> None:
         """Let ``kind`` happen so many times, each in a run that goes on from what the one before left.
 
         A run that ends before its moment has to be equal to the undisturbed one; the next begins afresh.
         """
-        chance = random.Random(f"{self.subject.command} {kind} {seed}")
+        chance = random.Random(f"{self.subject.command} {kind}")
         output, before = self.fresh(kind), set[Any]()
         while times:
             fault = Fault(kind=kind, at=chance.randint(1, self.touches), share=chance.random())
@@ -140,27 +139,29 @@ class Trials:
         assert ended.code == 0, ended.said
         self.require_equal(output)
 
-    def killed(self) -> None:
+    def killed(self, times: int) -> None:
         """kill -9, the file being written cut off somewhere."""
-        self.disturbed("kill", 0, lambda ended: _expect(ended, -signal.SIGKILL))
+        self.disturbed("kill", lambda ended: _expect(ended, -signal.SIGKILL), times)
 
-    def terminated(self) -> None:
+    def terminated(self, times: int) -> None:
         """SIGTERM."""
-        self.disturbed("terminate", 0, _expect_stop)
+        self.disturbed("terminate", _expect_stop, times)
 
-    def full(self) -> None:
+    def full(self, times: int) -> None:
         """From some moment on no file can grow."""
-        self.disturbed("fill", 0, lambda ended: expect_refusal(ended, "cannot be written"))
+        place = str(self.subject.home / "fill")
+        self.disturbed("fill", lambda ended: expect_refusal(ended, place, "cannot be written"), times)
 
-    def protected(self) -> None:
+    def protected(self, times: int) -> None:
         """The output is read-only, from the start or from some moment on."""
         output = self.fresh("read-only")
         output.mkdir(mode=0o555)
         expect_refusal(self.subject.run(output), f"--output {output}", "cannot be written")
         assert list(output.iterdir()) == []
-        self.disturbed("protect", 0, lambda ended: expect_refusal(ended, "cannot be"))
+        place = str(self.subject.home / "protect")
+        self.disturbed("protect", lambda ended: expect_refusal(ended, place, "cannot be written"), times)
 
-    def two_writers(self, times: int = TIMES) -> None:
+    def two_writers(self, times: int) -> None:
         """Another run comes while one stands still at a random moment."""
         chance = random.Random(f"{self.subject.command} second")
         for _ in range(times):
