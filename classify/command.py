@@ -16,6 +16,7 @@ from classify.train import Fitted, Step, Task
 from orchard import classifiers, cli, run
 from orchard.errors import UserError
 from orchard.images import ImageSet
+from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.predict import probabilities
 from orchard.terminal import bar, say
@@ -36,7 +37,8 @@ def classify(config: Classify) -> None:
     show_plan(console, config, found)
     if config.dry_run:
         return
-    device = run.processes().device
+    state = run.processes()
+    device = state.device
     dtype = run.torch_dtype(config.precision, device)
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
@@ -52,10 +54,11 @@ def classify(config: Classify) -> None:
         device=device,
         dtype=dtype,
     )
-    fitted = _fit(task, config)
-    predicted = probabilities(fitted.model, test[0], device, dtype)
-    scores = score(predicted, test[1], found.train.classes)
-    write(config, found, fitted, predicted, scores)
+    with writing(config.output, state):
+        fitted = _fit(task, config)
+        predicted = probabilities(fitted.model, test[0], device, dtype)
+        scores = score(predicted, test[1], found.train.classes)
+        write(config, found, fitted, predicted, scores)
     show_scores(console, config, fitted, scores)
 
 

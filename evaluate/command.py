@@ -17,6 +17,7 @@ from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
 from orchard import run
 from orchard.images import ImageSet
+from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import say
 
@@ -45,7 +46,8 @@ def evaluate(config: Evaluate) -> None:
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
     pixels = Pixels(sets.sizes)
     pixels.add(sets.photos())
-    missing = _begin(config, _identity(config, sets, precision), runs, state)
+    identity = _identity(config, sets, precision)
+    joined.require_alike(config.also, identity)
     experiment = Experiment(
         classes=sets.train.classes,
         external=sets.external,
@@ -55,10 +57,13 @@ def evaluate(config: Evaluate) -> None:
         dtype=dtype,
         on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
     )
-    outcome = sweep(experiment, missing, config.output, state)
-    if state.is_main_process:
-        _report(console, config, sets, runs, experiment, backbones)
-        _say_how_it_went(console, outcome)
+    run.writable(config.output)
+    with writing(config.output, state):
+        missing = _begin(config, identity, runs, state)
+        outcome = sweep(experiment, missing, config.output, state)
+        if state.is_main_process:
+            _report(console, config, sets, runs, experiment, backbones)
+            _say_how_it_went(console, outcome)
     state.destroy_process_group()
     if state.is_main_process and outcome.failures:
         raise SystemExit(FAILED)
@@ -66,8 +71,6 @@ def evaluate(config: Evaluate) -> None:
 
 def _begin(config: Evaluate, identity: dict[str, Any], runs: Sequence[Run], state: Any) -> list[Run]:
     """Note the experiment in its folder; the runs that are not there yet."""
-    joined.require_alike(config.also, identity)
-    run.writable(config.output)
     with state.main_process_first():
         records.require_same(config.output, identity)
         done = {records.key(record) for record in records.read(config.output)}

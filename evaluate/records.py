@@ -28,10 +28,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchard.errors import UserError
-from orchard.run import differences, write_json
+from orchard.run import differences, write_json, written
 
 WITHOUT = "without_"
 """Before the name of a screen: the arm whose synthetic images that screen did not judge."""
@@ -65,7 +65,7 @@ def complete(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Finished runs in the order they finished; a last line cut off by a crash is dropped from the file.
+    """Finished runs in the order they finished; a last line cut off by a crash does not count.
 
     Raises:
         UserError: a line in the middle is damaged.
@@ -75,9 +75,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
         return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
@@ -87,13 +84,43 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def append(folder: Path, record: Mapping[str, Any]) -> None:
-    """Add one finished run and see it to the disk; processes that share the folder take turns."""
+    """Add one finished run and see it to the disk; processes that share the folder take turns.
+
+    A last line cut off by a crash goes, and so does this one where it does not fit on the disk.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    with (folder / RECORDS).open("a", encoding="utf-8") as file:
+    path = folder / RECORDS
+    with written(path), path.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            _write_all(file, line.encode())
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Unbuffered, a write may take a part of what it is given."""
+    while data:
+        data = data[file.write(data) :]
 
 
 def noted(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from evaluate.arms import Given, Run
 from evaluate.choice import candidates
 from evaluate.experiment import Experiment
 from evaluate.tuning import TuningError
+from orchard.errors import WriteError
 from orchard.terminal import bar
 
 
@@ -83,6 +84,8 @@ def _attempts(
             advance(0, f"{run.title}: its own adapters and images")
         try:
             yield run, experiment.record(run, lambda name, step: advance(1, f"{name}, loss {step.loss:.3f}"))
+        except WriteError:  # the other arms could not be kept either
+            raise
         except Exception as error:  # whatever it was, the other arms are still worth having
             reason = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, TuningError):

@@ -4,6 +4,7 @@ What an arm's images depend on names a folder, so equal arms share it and a swee
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import ImageSet, sha256
 
-FOLDER = "arms"
+FOLDER, PHOTOS = "arms", "photos"
 LARGEST_BATCH = 16
 KEPT_LINES = 4
 
@@ -90,6 +91,8 @@ class Tuned:
         """
         if not self.is_there:
             self._make()
+        # The ledger names them, and the real set still has them.
+        shutil.rmtree(self.folder / PHOTOS, ignore_errors=True)
         found = shards.read(self.folder / "shards")
         leaks.require_own(self.name, shards.read_manifest(self.folder / "shards"), self.real.hashes())
         return found
@@ -103,7 +106,7 @@ class Tuned:
         return all(rows.get(name, 0) >= self.count for name in self.real.classes)
 
     def _make(self) -> None:
-        photos, adapters = self.folder / "photos", self.folder / "adapters"
+        photos, adapters = self.folder / PHOTOS, self.folder / "adapters"
         run.writable(self.folder)
         run.write_json(self.folder / "arm.json", self.arguments)
         layout.write(photos, self.real, self.held_out)
@@ -111,11 +114,10 @@ class Tuned:
         files = [adapters / f"{run.file_name(name)}.safetensors" for name in self.real.classes]
         # A screen that compares with real images takes them from there, too.
         self._call("generate", "--lora", *files, "--data", photos, *self._generate_options())
-        shutil.rmtree(photos)  # the ledger names them; the real set still has them
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
         # With nothing there to go on from, --resume would be refused.
-        begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/*"))
+        begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/step-*"))
         return [
             *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
             *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
@@ -132,8 +134,9 @@ class Tuned:
     def _call(self, module: str, *options: object) -> None:
         """Run a command of ours to its end, its output in ``log.txt`` of the arm's folder."""
         log = self.folder / "log.txt"
-        words = [sys.executable, "-m", module, *map(str, options)]
-        with log.open("a", encoding="utf-8") as file:
+        # Whatever ends this process ends the command too: the next sweep would find it still writing.
+        words = [sys.executable, "-m", "evaluate.bound", str(os.getpid()), module, *map(str, options)]
+        with run.written(log), log.open("a", encoding="utf-8") as file:
             done = subprocess.run(
                 words, stdout=file, stderr=subprocess.STDOUT, env=environment(), check=False
             )

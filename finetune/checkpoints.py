@@ -52,12 +52,27 @@ def save(
     """Write a checkpoint after ``len(losses)`` steps; it gets its final name once every part is whole.
 
     Called by every process; the main one writes the weights and publishes.
+
+    Raises:
+        WriteError: it cannot be written; nothing of it stays.
     """
     final = folder / f"{PREFIX}{len(losses):06d}"
-    aside = final.with_name(f".{final.name}.part")
+    content = {"losses": list(losses), "identity": dict(identity)}
+    try:
+        _write(final, accelerator, learner, content)
+    except BaseException:
+        shutil.rmtree(_aside(final), ignore_errors=True)
+        raise
+    return final
+
+
+def _write(final: Path, accelerator: Any, learner: Learner, content: Mapping[str, Any]) -> None:
+    """Write the parts aside, then give them their name."""
+    aside = _aside(final)
     if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        with run.written(final):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
     accelerator.wait_for_everyone()
     states.save(aside / RANDOM.format(process=accelerator.process_index), _random_state())
     state = learner.state()
@@ -66,12 +81,11 @@ def save(
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
         states.save(aside / STATE, {**state, "scaler": scaler})
         files = {path.name: run.file_hash(path) for path in sorted(aside.iterdir())}
-        content = {"losses": list(losses), "identity": dict(identity), "files": files}
-        run.write_json(aside / MANIFEST, content)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.replace(final)
+        run.write_json(aside / MANIFEST, {**content, "files": files})
+        with run.written(final):
+            shutil.rmtree(final, ignore_errors=True)
+            aside.replace(final)
     accelerator.wait_for_everyone()
-    return final
 
 
 def _random_state() -> dict[str, Any]:
@@ -82,13 +96,34 @@ def _random_state() -> dict[str, Any]:
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints; 0 keeps all."""
     for old in _numbered(folder)[:-keep] if keep else []:
-        shutil.rmtree(old)
+        _remove(old)
 
 
 def clear(folder: Path) -> None:
     """Delete the checkpoints of an earlier run, which would be taken for this run's."""
     for old in _numbered(folder):
-        shutil.rmtree(old)
+        _remove(old)
+
+
+def tidy(folder: Path) -> None:
+    """Delete what a killed run had not finished writing, or deleting."""
+    with run.written(folder):
+        for left in folder.glob(str(_aside(Path(f"{PREFIX}*")))):
+            shutil.rmtree(left)
+
+
+def _aside(checkpoint: Path) -> Path:
+    """Where a checkpoint lies while it is not whole."""
+    return checkpoint.with_name(f".{checkpoint.name}.part")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; it loses its name before it loses a file."""
+    aside = _aside(checkpoint)
+    with run.written(checkpoint):
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.replace(aside)
+        shutil.rmtree(aside)
 
 
 def _numbered(folder: Path) -> list[Path]:

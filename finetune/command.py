@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from finetune import card, logs
+from finetune import card, logs, resume
 from finetune import plan as planning
 from finetune.config import TrainLora
 from finetune.devices import accelerator_for
@@ -23,6 +24,7 @@ from finetune.setup import Job, Setup
 from finetune.usage import generate_command
 from finetune.watch import sheet_paths
 from orchard import adapter, bases, hub, run
+from orchard.lock import writing
 from orchard.terminal import bar, say
 
 
@@ -40,12 +42,15 @@ def train(config: TrainLora) -> None:
         return
     plan.checked.make_folders()
     run.quiet_libraries()
-    logs.start(config, accelerator)
-    written = list(_adapters(config, plan, accelerator, dtype))
-    say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
     files = [job.path(config.output) for job in plan.jobs]
-    if accelerator.is_main_process:
-        _share(console, config, files)
+    with writing(config.output, accelerator):
+        # Another run may have ended between the plan and the lock.
+        plan = replace(plan, rest=resume.find(config, plan.jobs, plan.identities))
+        logs.start(config, accelerator)
+        written = list(_adapters(config, plan, accelerator, dtype))
+        say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
+        if accelerator.is_main_process:
+            _share(console, config, files)
     say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
     accelerator.end_training()

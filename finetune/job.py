@@ -112,10 +112,13 @@ def _learner(setup: Setup, job: Job, start: Checkpoint | None) -> Learner:
     config, family = setup.config, setup.family
     groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
     learner = learners.prepare(family, groups, config, setup.accelerator)
+    folder = checkpoints.folder_of(config.output, job.name)
+    if setup.accelerator.is_main_process:
+        checkpoints.tidy(folder)
     if start is not None:
         checkpoints.load(start, setup.accelerator, learner)
     elif setup.accelerator.is_main_process:
-        checkpoints.clear(checkpoints.folder_of(config.output, job.name))
+        checkpoints.clear(folder)
     return learner
 
 
@@ -135,10 +138,12 @@ def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: d
 
 
 def _save(setup: Setup, path: Path, origin: Provenance) -> None:
-    """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for."""
+    """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for.
+
+    The adapter comes last: once it is there, the job counts as finished.
+    """
     family = setup.family
     encoders = family.text_encoders
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders)
     if setup.config.export == "kohya":
         adapter.save(
             path.parent / KOHYA / path.name,
@@ -148,6 +153,7 @@ def _save(setup: Setup, path: Path, origin: Provenance) -> None:
             text_encoders=encoders,
             dialect="kohya",
         )
+    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders)
 
 
 def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> Provenance:

@@ -12,6 +12,7 @@ from PIL import Image
 from finetune.config import TrainLora
 from orchard import cli
 from orchard.errors import UserError
+from orchard.run import whole_file, written
 
 FOLDER = "logs"
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
@@ -40,9 +41,9 @@ class Log:
         self.path = config.output / FOLDER / f"{name}.jsonl"
         self.before = time.monotonic()
         if accelerator.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text(encoding="utf-8").splitlines() if done and self.path.is_file() else []
-            self.path.write_text("".join(f"{line}\n" for line in lines[:done]), encoding="utf-8")
+            with whole_file(self.path) as aside:
+                aside.write_text("".join(f"{line}\n" for line in lines[:done]), encoding="utf-8")
 
     def step(self, number: int, values: Mapping[str, float]) -> None:
         """One step, counted from 1."""
@@ -51,7 +52,7 @@ class Log:
         self.before = now
         self.accelerator.log({f"{self.name}/{key}": value for key, value in found.items()}, step=number)
         if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as file:
+            with written(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": number, **found}) + "\n")
 
     def picture(self, number: int, name: str, image: Image.Image) -> None:

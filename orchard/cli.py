@@ -6,6 +6,7 @@ handed to `run`, which is called after parsing, so that ``--help`` answers at on
 
 import contextlib
 import dataclasses
+import errno
 import io
 import itertools
 import re
@@ -18,8 +19,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 import tyro
 import yaml
 
+from orchard import stopping
 from orchard.errors import UserError
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system says of a disk that is full, or read-only."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Section = Annotated[tuple[str, ...], "section"]
 """Several NAME=VALUE; a recipe writes them as a section of names with a value or a list of values each."""
@@ -59,16 +63,26 @@ Config = TypeVar("Config", bound=Common)
 
 
 def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
-    """Parse the command line and call ``main``; exit code 2 after a `UserError`, 130 after Ctrl-C."""
+    """Parse the command line and call ``main``.
+
+    Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    stopping.on_terminate()
     try:
         config = parse(config_type, sys.argv[1:], prog)
         main(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or "standard output or a file"
+        print(f"error: {place}: cannot be written ({error.strerror}); make room there", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, stopping.Terminated) as stop:
         print("stopped; what was finished is kept", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(stopping.code(stop)) from None
 
 
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:

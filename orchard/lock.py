@@ -1,11 +1,11 @@
-"""One run at a time may write a folder."""
+"""One run at a time may write a folder, one process at a time a shared file."""
 
 import fcntl
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,36 @@ def _take(handle: int, kind: int, folder: Path) -> None:
         ) from None
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be locked ({error.strerror}); choose another") from None
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait until no other process writes the file at ``path``, which is made if need be.
+
+    A process that dies gives its turn up. Where the file system knows no locks nobody waits.
+    """
+    handle = _opened(path)
+    while not _is_at(handle, path):  # whoever had the turn before has renamed it
+        os.close(handle)
+        handle = _opened(path)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lockable(folder: Path) -> Path:

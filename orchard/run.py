@@ -6,16 +6,16 @@ import json
 import os
 import re
 import subprocess
-import uuid
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import orchard
-from orchard import storage
-from orchard.errors import UserError
+from orchard import lock, storage
+from orchard.errors import UserError, WriteError
 
 LIBRARIES = (
     "torch",
@@ -63,26 +63,46 @@ def _git(folder: Path, *arguments: str) -> str:
 def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """A name to write to beside ``path``; it becomes ``path`` only once it is on disk.
 
-    ``shared``: other processes may be writing the same file, so each gets a name of its own.
+    ``shared``: other processes may be writing the same file; they take turns.
+
+    Raises:
+        WriteError: it cannot be written; nothing is left beside ``path``.
     """
     if not storage.is_local(path):
-        with storage.uploaded(path) as aside:
+        with written(path), storage.uploaded(path) as aside:
             yield aside
         return
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part" if shared else f"{path.name}.part")
-    try:
+    # Always the same name, so that the next run finds what a killed one has left, and writes over it.
+    aside = path.with_name(f"{path.name}.part")
+    with written(path):
         aside.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        # Some writers make private files; a dataset is there to be read by others.
-        aside.chmod(0o666 & ~_umask())
-        aside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+        with lock.turn(aside) if shared else nullcontext():
+            try:
+                yield aside
+                with aside.open("rb") as file:
+                    os.fsync(file.fileno())
+                # Some writers make private files; a dataset is there to be read by others.
+                aside.chmod(0o666 & ~_umask())
+                aside.replace(path)
+            finally:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn what a failed write to ``path`` raises into a `WriteError` that names it."""
+    try:
+        yield
+    except Exception as error:
+        from safetensors import SafetensorError  # which is what its writer raises on a full disk
+
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
+        raise WriteError(
+            f"{path}: cannot be written ({reason}); make room there, or name another folder"
+        ) from error
 
 
 def _umask() -> int:
@@ -121,23 +141,18 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def writable(folder: Path, option: str = "--output") -> None:
-    """Make ``folder``; raise `UserError` naming ``option`` when nothing can be written there."""
+    """Make ``folder``; raise `WriteError` naming ``option`` when nothing can be written there."""
     if not storage.is_local(folder):
         storage.require_writable(folder)
         return
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _probe(probe)
+        with tempfile.TemporaryFile(dir=folder):  # without a name, so that nothing stays of a killed run
+            pass
     except OSError as error:
-        raise UserError(
+        raise WriteError(
             f"{option} {folder}: cannot be written ({error.strerror}); choose another folder"
         ) from None
-
-
-def _probe(path: Path) -> None:
-    path.write_bytes(b"")
-    path.unlink()
 
 
 def file_hash(path: Path) -> str:

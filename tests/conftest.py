@@ -61,3 +61,9 @@ def refused() -> Callable[..., AbstractContextManager[None]]:
             assert word in message, message
 
     return expect
+
+
+@pytest.fixture
+def moments(request: pytest.FixtureRequest) -> int:
+    """How often a fault happens, as the test's marker says."""
+    return request.node.get_closest_marker("fault").args[1]

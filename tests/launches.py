@@ -1,7 +1,6 @@
 """The processes of one launch of generate, forked from one that has imported everything."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -10,17 +9,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import forks
 import stub_sampler
-
-CONTEXT = multiprocessing.get_context("forkserver")
-# What the command imports only when it needs it would else be imported by every process anew.
-LATER = (
-    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-    "diffusers.schedulers.scheduling_dpmsolver_multistep",
-    "datasets",
-    "imagehash",
-)
-CONTEXT.set_forkserver_preload(["generate.command", *LATER])
 
 
 def start(processes: int, options: Mapping[str, Any], draw: str = "") -> list[BaseProcess]:
@@ -29,10 +19,7 @@ def start(processes: int, options: Mapping[str, Any], draw: str = "") -> list[Ba
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = (processes, port, dict(options), draw)
-    found = [CONTEXT.Process(target=_rank, args=(rank, *arguments)) for rank in range(processes)]
-    for process in found:
-        process.start()
-    return found
+    return [forks.start(_rank, rank, *arguments) for rank in range(processes)]
 
 
 def kill(processes: list[BaseProcess]) -> None:

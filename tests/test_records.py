@@ -1,5 +1,7 @@
 """The sweep's log: whole lines only, one experiment a folder."""
 
+import resource
+
 import pytest
 
 from evaluate import records
@@ -29,6 +31,28 @@ def test_a_line_cut_off_by_a_crash_is_dropped_and_written_anew(tmp_path):
     assert records.read(tmp_path) == [record(0)]
     records.append(tmp_path, record(1))
     assert records.read(tmp_path) == [record(0), record(1)]
+
+
+def test_reading_leaves_a_line_alone_that_another_run_is_still_writing(tmp_path):
+    records.append(tmp_path, record(0))
+    with (tmp_path / records.RECORDS).open("a") as file:
+        file.write('{"design": "subst')
+    before = (tmp_path / records.RECORDS).read_bytes()
+    records.read(tmp_path)
+    assert (tmp_path / records.RECORDS).read_bytes() == before
+
+
+def test_of_a_line_that_does_not_fit_on_the_disk_nothing_stays(tmp_path, refused):
+    records.append(tmp_path, record(0))
+    before = (tmp_path / records.RECORDS).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with refused("records.jsonl", "cannot be written", "make room"):
+            records.append(tmp_path, record(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / records.RECORDS).read_bytes() == before
 
 
 def test_a_damaged_line_in_the_middle_is_refused(tmp_path, refused):

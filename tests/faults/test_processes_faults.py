@@ -1,9 +1,7 @@
-"""Runs that are killed, run out of disk, or meet another one on the same folder."""
+"""`python -m generate` on two processes that are killed."""
 
-import fcntl
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -32,36 +30,6 @@ def photos(tmp_path_factory):
 
 def found(folder):
     return {split: rows(folder, split) for split in SPLITS}
-
-
-def test_a_second_writer_is_refused_and_changes_nothing(tmp_path, monkeypatch, base, photos, refused):
-    (tmp_path / "s").mkdir()
-    handle = os.open(tmp_path / "s", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    with refused("another run is writing there"):
-        stub_sampler.generate(monkeypatch, base, tmp_path / "s", data=str(photos))
-    assert list((tmp_path / "s").iterdir()) == []
-    os.close(handle)
-    stub_sampler.generate(monkeypatch, base, tmp_path / "s", data=str(photos))
-    assert len(rows(tmp_path / "s")) == 10
-
-
-def test_a_full_disk_leaves_whole_shards_and_can_be_gone_on_from(
-    tmp_path, monkeypatch, base, photos, refused
-):
-    options = {"count": 20, "data": str(photos)}
-    stub_sampler.generate(monkeypatch, base, tmp_path / "whole", **options)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (tmp_path / "whole" / "data" / "train-apple-00002.parquet").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2000, limits[1]))
-    try:
-        with refused("train-apple-00000.parquet", "cannot be written"):
-            stub_sampler.generate(monkeypatch, base, tmp_path / "s", **options)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list((tmp_path / "s").rglob("*.p*")) == []
-    stub_sampler.generate(monkeypatch, base, tmp_path / "s", **options)
-    assert found(tmp_path / "s") == found(tmp_path / "whole")
 
 
 @pytest.mark.slow
