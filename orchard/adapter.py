@@ -115,7 +115,7 @@ def read(path: Path) -> Adapter:
             keys = list(file.keys())
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     learned = [key.lower() for key in shapes if key not in alphas]
     if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
@@ -166,7 +166,7 @@ def require_finite(adapter: Adapter) -> None:
     from safetensors.torch import load_file
 
     tensors = load_file(adapter.path)
-    bad = [key for key, value in tensors.items() if not value.isfinite().all()]
+    bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
-import yaml
 
+from orchard import pipes, recipes, typed
 from orchard.errors import UserError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -60,15 +60,16 @@ Config = TypeVar("Config", bound=Common)
 
 def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
     """Parse the command line and call ``main``; exit code 2 after a `UserError`, 130 after Ctrl-C."""
-    try:
-        config = parse(config_type, sys.argv[1:], prog)
-        main(config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; what was finished is kept", file=sys.stderr)
-        raise SystemExit(130) from None
+    with pipes.closing():
+        try:
+            config = parse(config_type, sys.argv[1:], prog)
+            main(config)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("stopped; what was finished is kept", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
@@ -120,14 +121,8 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
-    if not path.is_file():
-        raise UserError(f"--config {path}: no such file; recipes/ has examples")
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"--config {path}: not YAML ({error})") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
+    recipe = recipes.read(path)
+    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
     kinds = get_type_hints(config_type, include_extras=True)
     words = []
     for key, given in recipe.items():
@@ -154,12 +149,12 @@ def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:
     if name == "config":
         return "a recipe cannot name another one; copy its lines here"
     items = value if isinstance(value, list) else [value]
-    if any(isinstance(item, dict | list) for item in items):
-        return f"{value} is nested; give one value, or a list of values"
+    if not all(isinstance(item, recipes.Scalar | None) for item in items):
+        return f"{typed.shown(value)} is nested; give one value, or a list of values"
     if None in items and type(None) not in get_args(kind):
         return "has no value; give one or remove the line"
     if kind is bool and not isinstance(value, bool):
-        return f"{value} is neither true nor false"
+        return f"{str(value)[: typed.SHOWN]} is neither true nor false"
     return None
 
 

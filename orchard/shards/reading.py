@@ -7,7 +7,7 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
-from orchard.shards.files import rows_of
+from orchard.shards.files import origin_of, rows_of
 from orchard.shards.manifest import MANIFEST, ledger, read_manifest
 
 
@@ -28,16 +28,18 @@ def _photos(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> l
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path)
+    if origin_of(path).classes != list(classes):
+        raise UserError(f"{path}: has another class list than {MANIFEST}; run generate again")
     if len(rows) != entry["rows"]:
         raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; run generate again")
     return [
         Photo(
-            path=row["image"]["path"],
+            path=row["image"]["path"] or f"{path.name}/{place}",
             label=classes[row["label"]],
             split=TRAIN,
             sha256=sha256(row["image"]["bytes"]),
             read=partial(bytes, row["image"]["bytes"]),
             text=row["prompt"],
         )
-        for row in rows
+        for place, row in enumerate(rows)
     ]
