@@ -70,3 +70,5 @@ def _require_predictions(predictions: list[dict[str, Any]], classes: list[str]) 
         found = typed.table(PREDICTION, prediction)
         if found["truth"] not in known or found["probabilities"].keys() != known:
             raise ValueError(f"a prediction of {typed.shown(found['file'])} is not of its classes")
+        if not all(0 <= share <= 1 for share in found["probabilities"].values()):
+            raise ValueError(f"a probability of {typed.shown(found['file'])} is not from 0 to 1")

@@ -45,7 +45,7 @@ def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, s
 def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise `UserError` when adapters made some of the images of the untuned control."""
     # What a set does not say of a class is no proof that the base alone made it.
-    made = dict.fromkeys(manifest.get("rows", ()), {}) | manifest["arguments"]
+    made = {label: {} for label in manifest.get("rows", ())} | manifest["arguments"]
     tuned = [label for label, arguments in made.items() if arguments.get("lora") != ""]
     if tuned:
         raise UserError(

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from orchard import typed
+from orchard import typed, weights
 from orchard.run import whole_file
 
 SHAPE = "shape"
@@ -29,9 +28,9 @@ def load(path: Path) -> Any:
         ValueError: it is something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             return _unpacked(typed.parse((file.metadata() or {})[SHAPE]), file.get_tensor)
-    except (SafetensorError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds no state ({error})") from None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from orchard import limits, run, typed
+from orchard import limits, run, typed, weights
 from orchard.errors import UserError
 from orchard.networks import build
 
@@ -88,12 +88,10 @@ def find(path: Path) -> Path:
 
 
 def _header(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             return (file.metadata() or {}).get(HEADER)
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); train it again") from None
 
 
@@ -115,14 +113,11 @@ def load(path: Path, device: torch.device | None = None) -> tuple[nn.Module, Rec
     Raises:
         UserError: as `read`, or the weights do not belong to the network that the header names.
     """
-    from safetensors.torch import load_file
-
     record, file = read(path), find(path)
     model = build(record.model, len(record.classes), record.size, record.seed)
-    weights = load_file(file)
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+        model.load_state_dict(weights.load(file))
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{file}: its weights do not fit {record.model} ({str(error)[:120]})") from None
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise UserError(f"{file}: its weights hold NaN or infinity; train it again")

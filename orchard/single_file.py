@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchard import weights
 from orchard.errors import UserError
 
 DENOISER = "model.diffusion_model."
@@ -51,12 +52,10 @@ def read(path: Path) -> SingleFile:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"--base {path}: not a safetensors file ({error})") from None
 
 

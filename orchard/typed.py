@@ -151,6 +151,8 @@ def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
 
 def shown(value: Any) -> str:
     """The value in a few words, for a message."""
-    # Numbers of thousands of digits have no text in decimals.
-    text = hex(value) if isinstance(value, int) and abs(value) > LARGEST_INTEGER else repr(value)
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        # Such a number may have no text: Python stops at some thousands of digits.
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
