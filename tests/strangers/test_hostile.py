@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import re
-import shutil
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +27,7 @@ from orchard.provenance import Provenance
 from orchard.run import file_name
 
 SIGN = "HARMED"
+CODE = f"import os, pathlib\npathlib.Path(os.environ[{SIGN!r}]).touch()\n"
 
 
 class Harm:
@@ -91,14 +91,13 @@ def test_a_base_with_pickled_weights_alone_is_refused(unharmed, refused, part):
 
 def test_pickles_beside_whole_weights_and_code_in_a_base_are_left_alone(unharmed, monkeypatch):
     folder = pipelines.tiny(unharmed / "base")
-    code = "import os, pathlib\npathlib.Path(os.environ['HARMED']).touch()\n"
     for part, name in WEIGHTS.items():
         poisoned(folder / part / name)
-        (folder / part / "own.py").write_text(code)
+        (folder / part / "own.py").write_text(CODE)
         config = folder / part / "config.json"
         value = json.loads(config.read_text()) | {"auto_map": {"AutoModel": "own.Model"}}
         config.write_text(json.dumps(value))
-    (folder / "pipeline.py").write_text(code)
+    (folder / "pipeline.py").write_text(CODE)
     monkeypatch.chdir(folder / "unet")
     assert load(bases.resolve(str(folder))).unet is not None
 
@@ -108,7 +107,7 @@ def test_a_base_that_names_other_modules_is_refused(unharmed, refused, library, 
     folder = pipelines.tiny(unharmed / "base")
     index = json.loads((folder / "model_index.json").read_text()) | {"unet": [library, "Model"]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    (unharmed / "own.py").write_text("import os, pathlib\npathlib.Path(os.environ['HARMED']).touch()\n")
+    (unharmed / "own.py").write_text(CODE)
     monkeypatch.syspath_prepend(unharmed)
     with refused("its unet is of", "only components of"):
         bases.resolve(str(folder))
@@ -116,9 +115,7 @@ def test_a_base_that_names_other_modules_is_refused(unharmed, refused, library, 
 
 def test_a_backbone_with_code_of_its_own_is_refused(unharmed, refused):
     (unharmed / "net").mkdir()
-    (unharmed / "net" / "own.py").write_text(
-        "import os, pathlib\npathlib.Path(os.environ['HARMED']).touch()\n"
-    )
+    (unharmed / "net" / "own.py").write_text(CODE)
     config = {"auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}, "model_type": "own"}
     (unharmed / "net" / "config.json").write_text(json.dumps(config))
     with refused("code of its own"):
@@ -127,7 +124,7 @@ def test_a_backbone_with_code_of_its_own_is_refused(unharmed, refused):
 
 def test_a_data_set_runs_no_script_and_unpacks_nothing(unharmed):
     root = pictures.write(unharmed / "set", ["apple/0.png", "pear/0.png"])
-    (root / "set.py").write_text("import os, pathlib\npathlib.Path(os.environ['HARMED']).touch()\n")
+    (root / "set.py").write_text(CODE)
     poisoned(root / "apple" / "data.pkl")
     with zipfile.ZipFile(root / "more.zip", "w") as archive:
         archive.writestr("../../escaped.png", "x")
@@ -191,7 +188,7 @@ def report(classes: tuple[str, ...], word: str) -> str:
     return render(found, analysis.analyse(found, 2.0, {}), context)
 
 
-@pytest.mark.parametrize("word", NAMES)
+@pytest.mark.parametrize("word", [NAMES[0], "".join(NAMES)], ids=["script", "all"])
 def test_no_name_becomes_markup_of_the_report(word):
     plain, hostile = report(("a", "b", "c"), "w"), report((word, "b", "c"), word)
     found, known = tags(hostile), tags(plain)
@@ -285,12 +282,3 @@ def test_a_class_name_is_a_file_of_its_folder(tmp_path, label):
     assert Path(name).name == name
     assert not name.startswith(".")
     assert file_name(label + "x") != name or len(label) < 3
-
-
-def test_a_base_folder_may_be_copied_without_its_pickles(unharmed):
-    """The refusal names what to do: the weights that count are safetensors."""
-    folder = pipelines.tiny(unharmed / "base")
-    whole = bases.resolve(str(folder)).digest
-    poisoned(folder / "unet" / WEIGHTS["unet"])
-    other = shutil.copytree(folder, unharmed / "copy")
-    assert bases.resolve(str(other)).digest == whole
