@@ -19,7 +19,7 @@ from orchard.images import ImageSet
 from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.predict import probabilities
-from orchard.terminal import bar, say
+from orchard.terminal import Terminal, bar, say
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 
@@ -33,7 +33,7 @@ def classify(config: Classify) -> None:
     config.require_valid()
     require_name(config.model)
     found = sets.load(config)
-    console = Console()
+    console = Terminal()
     show_plan(console, config, found)
     if config.dry_run:
         return

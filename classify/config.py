@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchard import cli
+from orchard import cli, limits
 
 Validation = Literal["none", "real", "mixed"]
 Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
@@ -22,7 +22,7 @@ class TrainingOptions(cli.Common):
     pretrained: str = ""
     """Weights to begin with: a .safetensors file, a folder of python -m classify, or `cache` (timm's)."""
     size: int = 0
-    """Input side in pixels, 32 or more; 0 is 256, or the training images' size where that is smaller."""
+    """Input side in pixels, 32 to 2048; 0 is 256, or the training images' size where that is smaller."""
     steps: int = 400
     """Optimiser steps, 1 or more."""
     batch_size: int = 48
@@ -41,8 +41,8 @@ class TrainingOptions(cli.Common):
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
         cli.check(
-            self.size == 0 or self.size >= SMALLEST,
-            f"--size {self.size}: use {SMALLEST} pixels or more, or 0 to take it from the images",
+            self.size == 0 or SMALLEST <= self.size <= limits.SIDE,
+            f"--size {self.size}: use {SMALLEST} to {limits.SIDE} pixels, or 0 to take it from the images",
         )
         cli.check(self.steps >= 1, f"--steps {self.steps}: use 1 or more")
         cli.check(self.batch_size >= 2, f"--batch_size {self.batch_size}: use 2 or more")

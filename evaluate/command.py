@@ -19,7 +19,7 @@ from orchard import run
 from orchard.images import ImageSet
 from orchard.lock import writing
 from orchard.networks import build, require_name
-from orchard.terminal import say
+from orchard.terminal import Terminal, say
 
 SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
 FAILED = 1
@@ -37,7 +37,7 @@ def evaluate(config: Evaluate) -> None:
     with state.main_process_first():  # it downloads what the others find
         sets = load(config, shares)
     runs = plan(config, sets, shares, precision)
-    console = Console(quiet=not state.is_main_process)
+    console = Terminal(quiet=not state.is_main_process)
     describe.plan(console, config, sets, runs, precision, state.num_processes)
     if config.dry_run:
         return

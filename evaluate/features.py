@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from classify.features import features
+from orchard import typed
 from orchard.errors import UserError
 from orchard.heads import last_layer
 from orchard.networks import Standardise
@@ -44,6 +45,8 @@ def of_backbone(name: str, device: torch.device) -> Embed:
 
     folder = _folder(name)
     try:
+        if "auto_map" in typed.table({}, typed.parse(typed.read(folder / "config.json"))):
+            raise ValueError("it brings code of its own, which is not run")
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluate import integrity
 from evaluate import records as lines
 from orchard.errors import UserError
 from orchard.run import differences
@@ -38,5 +39,5 @@ def read(folder: Path, also: Sequence[Path]) -> list[dict[str, Any]]:
                 raise UserError(
                     f"--also {place}: holds runs that another folder has too; leave one of them out"
                 )
-            found[key] = lines.complete(record)
+            found[key] = integrity.checked(lines.complete(record), place / lines.RECORDS)
     return list(found.values())

@@ -44,7 +44,9 @@ def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, s
 
 def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raise `UserError` when adapters made some of the images of the untuned control."""
-    tuned = [label for label, arguments in manifest["arguments"].items() if arguments["lora"]]
+    # What a set does not say of a class is no proof that the base alone made it.
+    made = {label: {} for label in manifest.get("rows", ())} | manifest["arguments"]
+    tuned = [label for label, arguments in made.items() if arguments.get("lora") != ""]
     if tuned:
         raise UserError(
             f"--untuned {folder}: {', '.join(tuned)} came from adapters; run generate without --lora"

@@ -18,7 +18,6 @@ Read = Callable[[Sequence[Photo]], np.ndarray]
 SHEET = 12
 """Images of a kind and class that a sheet shows."""
 SIDE = 128
-REJECTED = "data/rejected-*.parquet"
 
 
 def thumbnail(image: Image.Image) -> str:
@@ -54,16 +53,16 @@ def sheets(
     ]
 
 
-def rejected(folder: Path, classes: Sequence[str]) -> list[dict[str, str]]:
+def rejected(folder: Path) -> list[dict[str, str]]:
     """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``."""
     found: list[dict[str, str]] = []
-    for path in sorted(folder.glob(REJECTED)):
-        for row in shards.rows_of(path):
-            label = classes[row["label"]]
+    for shard in shards.existing(folder, shards.REJECTED):
+        for row in shards.rows_of(shard.path):
+            label = shard.origin.label
             if sum(image["label"] == label for image in found) >= SHEET:
                 break
             image = decode(row["image"]["bytes"], row["image"]["path"])
-            found.append({"label": label, "note": row["reason"], "src": thumbnail(image)})
+            found.append({"label": label, "note": row.get("reason") or "", "src": thumbnail(image)})
     return found
 
 

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from orchard import limits, typed
 from orchard.errors import UserError
 from orchard.run import differences, write_json, written
 
@@ -48,6 +49,9 @@ ADDED: Mapping[str, Any] = {
 """Fields that older records lack, and what their lack meant."""
 UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}, "commands": []}
 """What the experiments of older versions did not note, and what it was."""
+IDENTITY: Mapping[str, Any] = {"design": str, "ratio": float, "shots": int | None, "seed": int}
+NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}
+"""Types of what is read back from either file before it is used."""
 KEY = ("arm", "design", "ratio", "shots", "fold", "repeat", "mixing", "subset_seed", "generator_seed", "seed")
 
 Key = tuple[Any, ...]
@@ -73,14 +77,21 @@ def read(folder: Path) -> list[dict[str, Any]]:
     path = folder / RECORDS
     if not path.is_file():
         return []
-    data = path.read_bytes()
+    data = _bytes(path)
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        return [typed.table(IDENTITY, typed.parse(line)) for line in whole.splitlines()]
     except ValueError as error:
         raise UserError(
             f"{path}: damaged ({error}); remove the bad line or choose another --output"
         ) from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return typed.read_bytes(path, limits.RECORDS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
 
 
 def append(folder: Path, record: Mapping[str, Any]) -> None:
@@ -127,7 +138,8 @@ def noted(folder: Path) -> dict[str, Any]:
     """What the experiment in ``folder`` is; raise `UserError` when that cannot be read."""
     path = folder / EXPERIMENT
     try:
-        return {**UNNOTED, **json.loads(path.read_text(encoding="utf-8"))}
+        value = typed.parse(typed.read(path))
+        return typed.table(NOTED, {**UNNOTED, **typed.table({}, value)})
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
 

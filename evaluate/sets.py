@@ -161,7 +161,7 @@ def generator_notes(sets: Sets) -> list[str]:
         )
     elif tuned_on:
         notes.append("the generator was tuned on other images than this set's")
-    if not any(arguments["lora"] for arguments in sets.manifest["arguments"].values()):
+    if not any(arguments.get("lora") for arguments in sets.manifest["arguments"].values()):
         notes.append("the generator is the untuned base")
     unknown = sets.manifest.get("unknown_ledger")
     if unknown:

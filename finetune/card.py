@@ -42,10 +42,10 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
     return "\n".join(
         [
             cards.head(head),
-            f"# LoRA adapters for {first.base}",
+            f"# LoRA adapters for {cards.plain(first.base)}",
             "",
-            f"Trained on `{first.data}` with the base {base} ({first.family}, {first.resolution} px). The "
-            "base's licence applies.",
+            f"Trained on {cards.code(first.data)} with the base {cards.plain(base)} "
+            f"({first.family}, {first.resolution} px). The base's licence applies.",
             "",
             cards.table(COLUMNS, [_row(path, one) for path, one in adapters]),
             "",
@@ -63,11 +63,11 @@ def _pictures(path: Path, one: Provenance) -> list[str]:
     curve, samples = sheet_paths(path)
     lines = []
     if samples.is_file():
-        label = ", ".join(one.classes)
+        label = cards.plain(", ".join(one.classes))
         lines += [f"## {label}", "", "The same seeds without and with the adapter:", ""]
         lines += [f"![Samples of {label} by the base alone and with the adapter]({samples.name})", ""]
     if curve.is_file():
-        lines += [f"![Loss of {path.stem} over the steps]({curve.name})", ""]
+        lines += [f"![Loss of {cards.plain(path.stem)} over the steps]({curve.name})", ""]
     return lines
 
 
@@ -75,12 +75,12 @@ def _row(path: Path, one: Provenance) -> list[object]:
     losses = " to ".join(f"{one.losses[key]:.4f}" for key in ("first", "last") if key in one.losses)
     ledger = sha256("\n".join(sorted(one.trained_on)).encode())[:12]
     return [
-        path.name,
-        ", ".join(one.classes),
+        cards.plain(path.name),
+        cards.plain(", ".join(one.classes)),
         len(one.trained_on),
         f"`{ledger}`",
         one.method,
-        ", ".join([*one.targets, *(place.replace("_", " ") for place in one.text_encoders)]),
+        cards.plain(", ".join([*one.targets, *(place.replace("_", " ") for place in one.text_encoders)])),
         one.rank,
         f"{one.alpha:g}",
         one.steps,

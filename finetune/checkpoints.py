@@ -16,12 +16,13 @@ import torch
 
 from finetune import states
 from finetune.learner import Learner
-from orchard import run
+from orchard import run, typed
 from orchard.errors import UserError
 
 FOLDER = "checkpoints"
 STATE, RANDOM, MANIFEST = "state.safetensors", "random-{process}.safetensors", "checkpoint.json"
 PREFIX = "step-"
+FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +151,12 @@ def read(folder: Path) -> Checkpoint:
         UserError: a file is missing or damaged.
     """
     try:
-        value = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        value = typed.table(FIELDS, typed.parse(typed.read(folder / MANIFEST)))
         losses, identity, files = value["losses"], value["identity"], value["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         raise UserError(f"checkpoint {folder} is broken: no readable {MANIFEST}") from None
+    for name in {STATE, RANDOM.format(process=0)} - files.keys():
+        raise UserError(f"checkpoint {folder} is broken: {MANIFEST} does not name {name}")
     for name, digest in files.items():
         path = folder / Path(name).name
         if not path.is_file():
@@ -186,11 +189,19 @@ def load(checkpoint: Checkpoint, accelerator: Any, learner: Learner) -> None:
             f"--resume: {checkpoint.folder} was made by {there} processes, this run has "
             f"{accelerator.num_processes}; start as many"
         )
-    state = states.load(checkpoint.folder / STATE)
+    try:
+        _restore(states.load(checkpoint.folder / STATE), states.load(random), accelerator, learner)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(
+            f"--resume: {checkpoint.folder} holds no state of this run ({reason}); delete that folder"
+        ) from None
+
+
+def _restore(state: Any, generators: Any, accelerator: Any, learner: Learner) -> None:
     learner.restore(state)
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
-    generators = states.load(random)
     torch.set_rng_state(generators["cpu"])
     if generators["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(generators["cuda"])

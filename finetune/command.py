@@ -25,7 +25,7 @@ from finetune.usage import generate_command
 from finetune.watch import sheet_paths
 from orchard import adapter, bases, hub, run
 from orchard.lock import writing
-from orchard.terminal import bar, say
+from orchard.terminal import Terminal, bar, say
 
 
 def train(config: TrainLora) -> None:
@@ -35,7 +35,7 @@ def train(config: TrainLora) -> None:
     plan = planning.make(config, accelerator, dtype)
     if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "model")
-    console = Console(quiet=not accelerator.is_main_process)
+    console = Terminal(quiet=not accelerator.is_main_process)
     for line in planning.lines(config, plan, accelerator):
         say(console, line)
     if config.dry_run:

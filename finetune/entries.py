@@ -57,7 +57,7 @@ def read(path: Path, key: Key) -> Tensors | None:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         return None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise DamagedError(f"{path.name} cannot be read: {error}") from None
     if header.get(KEY) != _canonical(key):
         raise DamagedError(f"{path.name} was made from something else")

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from finetune import entries
 from finetune.entries import DamagedError, Key, Tensors
-from orchard.terminal import bar, say
+from orchard.terminal import Terminal, bar, say
 
 MANY = 8
 """So many entries to make are worth a progress bar."""
@@ -82,5 +81,5 @@ def _report(damaged: Sequence[str], accelerator: Any) -> None:
     total = int(accelerator.reduce(torch.tensor(len(damaged), device=accelerator.device), "sum"))
     if total:
         example = f" ({damaged[0]})" if damaged else ""
-        console = Console(quiet=not accelerator.is_main_process)
+        console = Terminal(quiet=not accelerator.is_main_process)
         say(console, f"cache     damaged entries made anew: {total}{example}")

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
+from orchard import typed, weights
 from orchard.run import whole_file
 
 SHAPE = "shape"
@@ -22,9 +22,16 @@ def save(path: Path, value: Any) -> None:
 
 
 def load(path: Path) -> Any:
-    """What `save` wrote, tensors on the CPU."""
-    with safe_open(path, framework="pt") as file:
-        return _unpacked(json.loads(file.metadata()[SHAPE]), file.get_tensor)
+    """What `save` wrote, tensors on the CPU.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        with weights.opened(path) as file:
+            return _unpacked(typed.parse((file.metadata() or {})[SHAPE]), file.get_tensor)
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path.name} holds no state ({error})") from None
 
 
 def _packed(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

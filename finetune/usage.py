@@ -1,10 +1,11 @@
 """How an adapter is used: in generate, in diffusers, in WebUI and ComfyUI."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchard import bases, lycoris, prompts
+from orchard import bases, cards, lycoris, prompts
 from orchard.provenance import Provenance
 
 KOHYA = "kohya"
@@ -45,18 +46,23 @@ def _diffusers(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
         "```python",
         "from diffusers import DiffusionPipeline",
         "",
-        f'pipe = DiffusionPipeline.from_pretrained("{base}")',
-        f'pipe.load_lora_weights("{adapter.name}")',
-        f'pipe("{prompt}").images[0]',
+        f"pipe = DiffusionPipeline.from_pretrained({_string(base)})",
+        f"pipe.load_lora_weights({_string(adapter.name)})",
+        f"pipe({_string(prompt)}).images[0]",
         "```",
     ]
+
+
+def _string(text: str) -> str:
+    """A string of Python, on one line, whatever stands in it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _interfaces(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
     source = _file_for_interfaces(adapter, origin)
     return [
         f"In WebUI: copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
-        f"`{prompt} <lora:{adapter.stem}:1>`.",
+        f"{cards.code(f'{prompt} <lora:{adapter.stem}:1>')}.",
         "",
         "In ComfyUI: copy the same file to `models/loras/` and put a *Load LoRA* node with strength 1 "
         "behind the checkpoint loader.",

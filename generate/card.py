@@ -99,11 +99,11 @@ def _sheets(manifest: Mapping[str, Any]) -> list[str]:
 def _classes(manifest: Mapping[str, Any]) -> list[list[Any]]:
     return [
         [
-            label,
+            cards.plain(label),
             manifest["rows"][label],
             sum(manifest["rejected"].get(label, {}).values()),
-            arguments["prompt"],
-            arguments["base"],
+            cards.plain(arguments["prompt"]),
+            cards.plain(arguments["base"]),
             " + ".join(digest[:12] for digest in arguments["lora"].split("+")) or "none",
         ]
         for label, arguments in manifest["arguments"].items()
@@ -113,7 +113,10 @@ def _classes(manifest: Mapping[str, Any]) -> list[list[Any]]:
 def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     """Each base with its hash and licence."""
     found = {one["base"]: one["base_digest"] for one in arguments.values()}
-    lines = [f"{name} (weights `{digest[:12]}`, {cards.licence([name])})" for name, digest in found.items()]
+    lines = [
+        f"{cards.plain(name)} (weights `{digest[:12]}`, {cards.licence([name])})"
+        for name, digest in found.items()
+    ]
     return f"bases are {', '.join(lines)}"
 
 

@@ -1,7 +1,5 @@
 """`python -m generate`: plan, refuse what cannot work, sample the missing rows, then the manifest."""
 
-from rich.console import Console
-
 from generate import description, pipeline, rounds, screens
 from generate import folder as folders
 from generate.config import Generate
@@ -10,6 +8,7 @@ from generate.sampling import Samplers
 from generate.sources import jobs
 from orchard import hub, run, storage
 from orchard.lock import writing
+from orchard.terminal import Terminal
 
 
 def generate(config: Generate) -> None:
@@ -25,7 +24,7 @@ def generate(config: Generate) -> None:
     screened = screens.plan(config, sampled)
     planned = [screened.marked(job) for job in sampled]
     folders.require_fit(folder, planned)
-    console = Console(quiet=not state.is_main_process)
+    console = Terminal(quiet=not state.is_main_process)
     description.describe(console, config, planned, folders.gaps(folder, planned))
     description.processes(console, state.num_processes, run.dtype_name(dtype))
     if config.dry_run:

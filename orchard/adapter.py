@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchard import dialects, injected, layers, lycoris, scaling
+from orchard import dialects, injected, layers, lycoris, scaling, weights
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.provenance import HEADER, Provenance, of_header
@@ -107,15 +107,13 @@ def read(path: Path) -> Adapter:
         UserError: not a safetensors file, no LoRA tensors in it, a header that cannot be read or of a newer
             schema, or one tensor under two names.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             header = file.metadata() or {}
             keys = list(file.keys())
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     learned = [key.lower() for key in shapes if key not in alphas]
     if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
@@ -163,12 +161,17 @@ def require_fit(adapter: Adapter, base: Base) -> None:
 
 def require_finite(adapter: Adapter) -> None:
     """Raise `UserError` when a tensor of the file holds NaN or infinity."""
-    from safetensors.torch import load_file
-
-    tensors = load_file(adapter.path)
-    bad = [key for key, value in tensors.items() if not value.isfinite().all()]
+    tensors = _tensors(adapter)
+    bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
+
+
+def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+    try:
+        return weights.load(adapter.path)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: not a LoRA's tensors ({error})") from None
 
 
 def require_place(adapter: Adapter, base: Base) -> None:
@@ -227,11 +230,9 @@ def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name
 
 def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
     """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
-    from safetensors.torch import load_file
-
     blocks = layers.per_block(getattr(pipe, "unet", None))
     try:
-        plain = scaling.normalise(load_file(adapter.path), adapter.scalings, blocks)
+        plain = scaling.normalise(_tensors(adapter), adapter.scalings, blocks)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: {error}") from None
     fitting, unmatched = layers.place(plain, pipe)

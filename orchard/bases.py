@@ -2,13 +2,12 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from orchard import single_file
+from orchard import single_file, typed
 from orchard.components import weights_hash
 from orchard.errors import UserError
 from orchard.run import file_hash
@@ -19,7 +18,12 @@ HUB = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
 }
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
+"""What an index may name a component of; the last is the safety checker's module in diffusers."""
 EMBEDDED = Path(__file__).parent / "mini_sd"
+LARGEST_SIZE = 65536
+"""Pixels of an image, or width of a text state: far more than any base has."""
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 FLOW = "flow"
 """The prediction type of SD 3, where noise minus latents is predicted."""
 
@@ -115,12 +119,27 @@ def _of_file(name: str, file: Path) -> Base:
 
 
 def _family(folder: Path, name: str) -> str:
-    kind = _json(folder / "model_index.json", name).get("_class_name", "no class name")
+    index = _json(folder / "model_index.json", name)
+    _require_stock(index, name)
+    kind = index.get("_class_name", "no class name")
     for family, layout in FAMILIES.items():
         if kind == layout.pipeline:
             return family
     supported = ", ".join(layout.pipeline for layout in FAMILIES.values())
     raise UserError(f"--base {name}: a {kind}; supported are {supported}")
+
+
+def _require_stock(index: Mapping[str, Any], name: str) -> None:
+    """Raise `UserError` unless every component is of the libraries that its stock pipeline takes them from.
+
+    diffusers would import whatever module is named there, from the working folder too.
+    """
+    for part, value in index.items():
+        if isinstance(value, list) and not (len(value) == 2 and value[0] in LIBRARIES):
+            raise UserError(
+                f"--base {name}: its {part} is of {str(value[:1])[1:-1][:60]}; only components of "
+                f"{' and '.join(LIBRARIES[1:3])} are loaded"
+            )
 
 
 def _describe(name: str, folder: Path, family: str, digest: str, file: Path | None = None) -> Base:
@@ -132,7 +151,11 @@ def _describe(name: str, folder: Path, family: str, digest: str, file: Path | No
     try:
         resolution = int(denoiser["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
         width = int(denoiser["joint_attention_dim" if flow else "cross_attention_dim"])
-    except (KeyError, TypeError, ValueError) as error:
+        sizes = {"resolution": resolution, "text width": width}
+        if wrong := [f"{what} {size}" for what, size in sizes.items() if not 0 < size <= LARGEST_SIZE]:
+            raise ValueError(", ".join(wrong))
+        kind = typed.conform(Prediction, scheduler.get("prediction_type", "epsilon"), "prediction_type")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"--base {name}: its configs lack or distort a size ({error!r})") from None
     return Base(
         name=name,
@@ -140,7 +163,7 @@ def _describe(name: str, folder: Path, family: str, digest: str, file: Path | No
         family=family,
         resolution=resolution,
         cross_attention_dim=width,
-        prediction_type=FLOW if flow else scheduler.get("prediction_type", "epsilon"),
+        prediction_type=FLOW if flow else kind,
         digest=digest,
         file=file,
     )
@@ -201,7 +224,7 @@ def index(base: Base) -> dict[str, Any]:
 
 def _json(path: Path, name: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return typed.table({}, typed.parse(typed.read(path)))
     except (OSError, ValueError) as error:
         raise UserError(f"--base {name}: {path.parent.name}/{path.name} cannot be read ({error})") from None
 

@@ -1,5 +1,6 @@
 """Markdown of the Hub: YAML head and tables."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ LICENCES = {
 }
 """Licences of the named bases, as their cards give them; they bind adapters and images too."""
 OTHER = "other"
+_ESCAPED = str.maketrans({character: f"&#{ord(character)};" for character in "&<>`[]|\\"})
 
 
 def licence(bases: Iterable[str]) -> str:
@@ -30,6 +32,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; cells are escaped."""
     lines = [list(columns), ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def plain(value: Any) -> str:
+    """A stranger's text in a card: one line, in which no HTML, link, code or cell can begin."""
+    return " ".join(str(value).split()).translate(_ESCAPED)
+
+
+def code(value: Any) -> str:
+    """The same between backticks, more of them than it has itself in a row."""
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
 
 
 def _cell(value: Any) -> str:

@@ -4,18 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from orchard import run
+from orchard import limits, run, typed, weights
 from orchard.errors import UserError
 from orchard.networks import build
 
 SCHEMA = 1
 HEADER = "orchard"
 FILE = "model.safetensors"
+LARGEST = {"size": limits.SIDE, "through": limits.SIDE, "seed": 2**32}
+"""What a record's values are at most; the seed is one less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +88,23 @@ def find(path: Path) -> Path:
 
 
 def _header(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             return (file.metadata() or {}).get(HEADER)
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); train it again") from None
 
 
 def _record(path: Path, text: str) -> Record:
     try:
-        value: dict[str, Any] = json.loads(text)
-        if value["schema"] > SCHEMA:
-            raise UserError(f"{path}: written by a newer version; update this toolkit")
-        for key in ("classes", "trained_on"):
-            value[key] = tuple(value[key])
-        return Record(**value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: its `{HEADER}` header is not a classifier's ({error!r})") from None
+        found = typed.versioned(Record, text, SCHEMA)
+        typed.require_distinct(found.classes)
+        for name, value in (("size", found.size), ("through", found.through or 1), ("seed", found.seed + 1)):
+            if not 0 < value <= LARGEST[name]:
+                raise ValueError(f"{name} is out of range")
+        return found
+    except ValueError as error:
+        raise UserError(f"{path}: its `{HEADER}` header is not a classifier's ({error})") from None
 
 
 def load(path: Path, device: torch.device | None = None) -> tuple[nn.Module, Record]:
@@ -114,14 +113,14 @@ def load(path: Path, device: torch.device | None = None) -> tuple[nn.Module, Rec
     Raises:
         UserError: as `read`, or the weights do not belong to the network that the header names.
     """
-    from safetensors.torch import load_file
-
     record, file = read(path), find(path)
     model = build(record.model, len(record.classes), record.size, record.seed)
     try:
-        model.load_state_dict(load_file(file))
-    except RuntimeError as error:
+        model.load_state_dict(weights.load(file))
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{file}: its weights do not fit {record.model} ({str(error)[:120]})") from None
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise UserError(f"{file}: its weights hold NaN or infinity; train it again")
     return model.to(device or torch.device("cpu")).eval(), record
 
 

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
-import yaml
 
-from orchard import stopping
+from orchard import pipes, recipes, stopping, typed
 from orchard.errors import UserError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -68,21 +67,24 @@ def run(config_type: type[Config], main: Callable[[Config], None], prog: str) ->
     Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
     stopping.on_terminate()
-    try:
-        config = parse(config_type, sys.argv[1:], prog)
-        main(config)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        place = error.filename or "standard output or a file"
-        print(f"error: {place}: cannot be written ({error.strerror}); make room there", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (KeyboardInterrupt, stopping.Terminated) as stop:
-        print("stopped; what was finished is kept", file=sys.stderr)
-        raise SystemExit(stopping.code(stop)) from None
+    with pipes.closing():
+        try:
+            main(parse(config_type, sys.argv[1:], prog))
+        except UserError as error:
+            _refuse(str(error))
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            place = error.filename or "standard output or a file"
+            _refuse(f"{place}: cannot be written ({error.strerror}); make room there")
+        except (KeyboardInterrupt, stopping.Terminated) as stop:
+            print("stopped; what was finished is kept", file=sys.stderr)
+            raise SystemExit(stopping.code(stop)) from None
+
+
+def _refuse(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
@@ -134,14 +136,8 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
-    if not path.is_file():
-        raise UserError(f"--config {path}: no such file; recipes/ has examples")
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"--config {path}: not YAML ({error})") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
+    recipe = recipes.read(path)
+    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
     kinds = get_type_hints(config_type, include_extras=True)
     words = []
     for key, given in recipe.items():
@@ -168,12 +164,12 @@ def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:
     if name == "config":
         return "a recipe cannot name another one; copy its lines here"
     items = value if isinstance(value, list) else [value]
-    if any(isinstance(item, dict | list) for item in items):
-        return f"{value} is nested; give one value, or a list of values"
+    if not all(isinstance(item, recipes.Scalar | None) for item in items):
+        return f"{typed.shown(value)} is nested; give one value, or a list of values"
     if None in items and type(None) not in get_args(kind):
         return "has no value; give one or remove the line"
     if kind is bool and not isinstance(value, bool):
-        return f"{value} is neither true nor false"
+        return f"{str(value)[: typed.SHOWN]} is neither true nor false"
     return None
 
 

@@ -2,11 +2,11 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchard import typed
 from orchard.run import file_hash
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def digest(base: "Base", parts: Sequence[str]) -> str:
 
 def latent_shape(base: "Base", size: Sequence[int]) -> tuple[int, int, int]:
     """(height, width) of an image in pixels -> (channels, height, width) of its latents."""
-    config = json.loads((base.folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    config = typed.parse(typed.read(base.folder / "vae" / "config.json"))
     factor = 2 ** (len(config["block_out_channels"]) - 1)
     return config.get("latent_channels", 4), size[0] // factor, size[1] // factor

@@ -1,11 +1,13 @@
-"""The exceptions that users see."""
+"""The one exception that users see."""
 
 
 class UserError(Exception):
     """Something a user can mend. The message is one line that names the value and the fix."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        # Names out of files may hold what a terminal obeys, and halves of characters.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
 
 
 class WriteError(UserError):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from orchard import listings, splits
+from orchard import limits, listings, splits, typed
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
 from orchard.listings import Listing
@@ -110,7 +110,7 @@ def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: 
         label = _label(root, file, folders, listing)
         if not in_folders and label == MANY_CLASSES and label not in also:
             continue
-        read = partial(_bytes, root / file)
+        read = partial(file_bytes, root / file)
         photos.append(
             Photo(
                 path=str(file),
@@ -130,14 +130,17 @@ def _annotation(image: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """The bytes of an image's file; `UserError` for what is none, or is too large."""
     try:
         if path.is_file():
-            return path.read_bytes()
+            return typed.read_bytes(path, limits.IMAGE_FILE)
         reason = "a broken link" if path.is_symlink() else "not a file"
     except OSError as error:
         reason = str(error.strerror)
-    raise UserError(f"{path}: cannot be read ({reason}); mend or remove it")
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"{path} cannot be read ({reason}); mend or remove it")
 
 
 def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Listing) -> str:

@@ -8,8 +8,10 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -24,6 +26,9 @@ TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
 Fit = Literal["crop", "pad"]
 DEEPEST = 65535
+LARGE = 2**24
+"""Pixels: photos of more are decoded one at a time, since the largest take gigabytes each."""
+_one_large = Lock()
 # What `Image.open` may try: its other readers include one that hands the file to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 
@@ -122,9 +127,10 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _over_white(_eight_bits(image))
+        with _one_large if image.width * image.height > LARGE else nullcontext():
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _over_white(_eight_bits(image))
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         raise UserError(
             f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file"
@@ -143,12 +149,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit greys to 8 bits, which Pillow would clip; refuse pixels without a known range."""
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
-    deep = np.asarray(image, dtype=np.float64)
+    deep = np.asarray(image)
     if image.mode == "F" or deep.min() < 0 or deep.max() > DEEPEST:
         raise ValueError(f"pixels from {deep.min():g} to {deep.max():g}, not 8 or 16 bits; save it so")
-    grey = np.rint(deep * 255 / DEEPEST)
+    # 65535 is 255 times 257, so this rounds exactly, in half the memory of floats.
+    grey = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     grey[deep == image.info.get("transparency")] = BACKGROUND[0]
-    return Image.fromarray(grey.astype(np.uint8))
+    return Image.fromarray(grey)
 
 
 def _over_white(image: Image.Image) -> Image.Image:

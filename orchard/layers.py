@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from orchard import typed
 from orchard.roles import BIAS, DOWN, MAGNITUDE, UP, Shape, added, by_module, fits, method_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def skeleton(folder: Path) -> Any:
     """
     import torch
 
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = typed.parse(typed.read(folder / "model_index.json"))
     models = {}
     for name in _TUNED:
         library, kind = index.get(name) or ("", "")

@@ -1,13 +1,13 @@
 """What lies beside images and says something of them: metadata files and captions."""
 
 import csv
-import json
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchard import splits
+from orchard import splits, typed
 from orchard.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -33,7 +33,10 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
     covered: set[str] = set()
     for path in sorted(path for path in everything if path.name in METADATA):
         folder = PurePosixPath(path.parent.relative_to(root).as_posix())
-        rows.update({str(folder / _file_name(path, row)): row for row in _rows(path)})
+        for row in _rows(path):
+            file = str(folder / _file_name(path, row))
+            if rows.setdefault(file, row) != row:
+                raise UserError(f"{path}: {file} stands there twice, with other values; keep one row of them")
         covered.update(str(file) for file in files if folder in file.parents)
     notes = []
     if silent := sorted(covered - rows.keys()):
@@ -56,24 +59,28 @@ def _file_name(path: Path, row: Any) -> PurePosixPath:
     """The image that a metadata row is about, checked with what the row says of it."""
     if not isinstance(row, dict):
         raise UserError(f'{path}: {row!r} is not an object; write one {{"file_name": …}} a line')
-    if not row.get("file_name"):
-        found = ", ".join(f"{key} {value}" for key, value in row.items())
+    if not row.get("file_name") or not isinstance(row["file_name"], str):
+        found = ", ".join(f"{key} {value}" for key, value in row.items())[:200]
         raise UserError(f"{path}: a row has no file_name, found {found}; add it or remove the row")
     file = PurePosixPath(str(row["file_name"]))
     if file.is_absolute() or ".." in file.parts:
         raise UserError(f"{path}: {file} leads out of its folder; list files below it")
     if not isinstance(row.get("text"), str | None):
-        raise UserError(f"{path}: the text of {file} is {row['text']!r}; write a plain string")
+        raise UserError(f"{path}: the text of {file} is {typed.shown(row['text'])}; write a plain string")
+    label = row.get("label")
+    if isinstance(label, bool) or not isinstance(label, str | int | None):
+        raise UserError(f"{path}: the label of {file} is {typed.shown(label)}; write the name of its class")
     return file
 
 
 def _rows(path: Path) -> Iterator[Any]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                yield from csv.DictReader(file, restkey="")
-            else:
-                yield from (json.loads(line) for line in file if line.strip())
+        text = typed.read(path)
+        typed.require_characters(text)
+        if path.suffix == ".csv":
+            yield from csv.DictReader(io.StringIO(text, newline=""), restkey="")
+        else:
+            yield from (typed.parse(line) for line in text.split("\n") if line.strip())
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
 
@@ -96,6 +103,8 @@ def _beside(
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = typed.read(path)
+        typed.require_characters(text)
+        return text
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchard import weights
 from orchard.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ def load_into(network: "nn.Module", name: str, source: str) -> None:
     Raises:
         UserError: they are not at hand, are no safetensors, or belong to another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = find(name, source)
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
+        state = weights.load(path)
+    except ValueError as error:
         raise UserError(f"--pretrained {path}: not a whole safetensors file ({error})") from None
     _load(network, {key.removeprefix(OWN): value for key, value in state.items()}, name, path)
 

@@ -1,11 +1,11 @@
 """Where an adapter came from, as its file's header says."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchard import typed
 from orchard.errors import UserError
 
 SCHEMA = 2
@@ -56,9 +56,10 @@ def of_header(path: Path, header: Mapping[str, str]) -> Provenance | None:
     if HEADER not in header:
         return None
     try:
-        value = json.loads(header[HEADER])
-        if value["schema"] > SCHEMA:
-            raise UserError(f"--lora {path}: written by a newer version; update this toolkit")
-        return Provenance(**value)
-    except (ValueError, TypeError, KeyError) as error:
+        found = typed.versioned(Provenance, header[HEADER], SCHEMA)
+        if not found.classes or not set(found.classes) <= set(found.all_classes):
+            raise ValueError(f"its classes {found.classes} are not of {found.all_classes}")
+        typed.require_distinct(found.all_classes)
+        return found
+    except ValueError as error:
         raise UserError(f"--lora {path}: its `{HEADER}` header cannot be read ({error})") from None

@@ -28,6 +28,8 @@ LIBRARIES = (
     "torchvision",
     "scikit-learn",
 )
+LONGEST_NAME = 160
+"""Bytes of a class in a file's name, of the 255 that file systems take."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
@@ -118,8 +120,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def file_name(label: str) -> str:
-    """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``."""
-    return re.sub(r"[^\w.-]", "_", label).lstrip(".") or "_"
+    """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``.
+
+    What is longer than file systems take beside our own parts is cut off, and ends in its hash.
+    """
+    name = re.sub(r"[^\w.-]", "_", label).lstrip(".") or "_"
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    ending = f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return name.encode()[: LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
 
 
 def require_distinct_files(labels: Sequence[str]) -> None:
@@ -234,6 +243,8 @@ def quiet_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # They name no file; what matters of one is said when it is decoded.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._dynamo")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchard import typed
 from orchard.dialects import is_alpha, rename, saved_by_peft
 from orchard.roles import (
     ALPHA,
@@ -27,6 +27,8 @@ from orchard.roles import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+LONGEST_PATTERN, MOST_REPEATS = 1000, 3
+"""Characters, and ``*`` or the like, in a pattern of a peft config; those of real files are module names."""
 _PEFT_ALPHA = {"LOHA": "alpha", "LOKR": "alpha"}
 """peft types whose configs call it otherwise than ``lora_alpha``."""
 
@@ -74,7 +76,10 @@ def of_file(path: Path, header: str | None, keys: Sequence[str]) -> dict[str, Sc
     # With another file of peft's own name there, the config is that one's.
     whose = path.with_name("adapter_model.safetensors")
     if saved_by_peft(keys) and config.is_file() and (whose == path or not whose.exists()):
-        return scalings_of(config.read_text(encoding="utf-8"))
+        try:
+            return scalings_of(typed.read(config))
+        except OSError as error:
+            raise ValueError(f"{config.name} beside it cannot be read ({error.strerror})") from None
     return {}
 
 
@@ -87,31 +92,43 @@ def scalings_of(text: str) -> dict[str, Scaling]:
         ValueError: not such a config.
     """
     try:
-        config = json.loads(text)
+        config = typed.parse(text)
         if not isinstance(config, dict):
             raise ValueError("not an object")
         key = _PEFT_ALPHA.get(str(config.get("peft_type")), "lora_alpha")
         prefixes = {name.removesuffix(key) for name in config if name.endswith(key)}
         return {prefix.rstrip("."): _scaling(config, prefix, key) for prefix in prefixes}
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error) as error:
         raise ValueError(f"its LoRA config cannot be read ({error})") from None
 
 
 def _scaling(config: Mapping[str, Any], prefix: str, key: str) -> Scaling:
-    return Scaling(
+    found = Scaling(
         alpha=float(config[f"{prefix}{key}"]),
         patterns=_patterns(config, f"{prefix}alpha_pattern"),
         by_root=bool(config.get(f"{prefix}use_rslora")),
         rank=float(config.get(f"{prefix}r") or 0),
         rank_patterns=_patterns(config, f"{prefix}rank_pattern"),
     )
+    numbers = (found.rank, *found.rank_patterns.values())
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"a rank of {min(numbers)}")
+    return found
 
 
 def _patterns(config: Mapping[str, Any], key: str) -> dict[str, float]:
     patterns = config.get(key) or {}
     for pattern in patterns:
-        re.compile(pattern)
+        _require_bounded(pattern)
     return {pattern: float(value) for pattern, value in patterns.items()}
+
+
+def _require_bounded(pattern: str) -> None:
+    """Raise `ValueError` for a regular expression that could take for ever on a module's path."""
+    repeats = len(re.findall(r"[*+{]", pattern))
+    if len(pattern) > LONGEST_PATTERN or repeats > MOST_REPEATS or re.search(r"\)[*+{]|\\[1-9]", pattern):
+        raise ValueError(f"the pattern {pattern[:60]!r} is too intricate")
+    re.compile(pattern)
 
 
 def scales(
@@ -130,13 +147,17 @@ def scales(
             continue
         component, _, path = module.partition(".")
         alpha, config = alphas.get(f"{module}.{ALPHA}"), configs.get(component) or configs.get("")
-        if alpha is not None and alpha.numel() != 1:
+        if alpha is not None and (alpha.numel() != 1 or alpha.is_complex() or not alpha.float().isfinite()):
             raise ValueError(f"{module}.{ALPHA} is not one number")
         if alpha is None:
             found[module] = config.of(path, own) if config else 1.0
         else:
             # The alpha of two whole matrices is read by no tool.
             found[module] = alpha.float().item() / own if own else 1.0
+    if found and not any(found.values()):
+        raise ValueError("every alpha is 0, so it would do nothing")
+    if strange := [module for module, scale in found.items() if not math.isfinite(scale)]:
+        raise ValueError(f"alpha / rank of {strange[0]} is no finite number")
     return found
 
 

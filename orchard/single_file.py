@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchard import weights
 from orchard.errors import UserError
 
 DENOISER = "model.diffusion_model."
@@ -51,18 +52,16 @@ def read(path: Path) -> SingleFile:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with weights.opened(path) as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"--base {path}: not a safetensors file ({error})") from None
 
 
 def _unet(path: Path, family: str, denoiser: Mapping[str, tuple[int, ...]]) -> SingleFile:
     first, width = denoiser.get("input_blocks.0.0.weight"), _width(denoiser, "attn2.to_k.weight")
-    if first is None or width is None:
+    if first is None or len(first) < 2 or width is None:
         raise UserError(f"--base {path}: its denoiser is not a Stable Diffusion UNet")
     if first[1] != 4:
         raise UserError(
@@ -81,7 +80,9 @@ def _transformer(path: Path, denoiser: Mapping[str, tuple[int, ...]]) -> SingleF
     width = _width(denoiser, "context_embedder.weight")
     if width is None:
         raise UserError(f"--base {path}: its denoiser is not an SD 3 transformer")
-    depth = len({key.split(".")[1] for key in denoiser if key.startswith("joint_blocks.")})
+    depth = len(
+        {key.partition(".")[2].partition(".")[0] for key in denoiser if key.startswith("joint_blocks.")}
+    )
     configs = "stabilityai/stable-diffusion-3-medium-diffusers"
     if depth == SD3_LARGE_DEPTH:
         configs = "stabilityai/stable-diffusion-3.5-large"
@@ -92,7 +93,8 @@ def _transformer(path: Path, denoiser: Mapping[str, tuple[int, ...]]) -> SingleF
 
 def _width(denoiser: Mapping[str, tuple[int, ...]], layer: str) -> int | None:
     """Input width of the first layer with that name."""
-    return next((shape[1] for key, shape in denoiser.items() if key.endswith(layer)), None)
+    named = (shape for key, shape in denoiser.items() if key.endswith(layer))
+    return next((shape[1] for shape in named if len(shape) > 1), None)
 
 
 def has_t5(path: Path) -> bool:

@@ -179,10 +179,11 @@ def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
     names = getattr(rows.features[label], "names", None)
     texts = ["text"] if "text" in rows.features else []
     rows = rows.select_columns([image, label, *texts]).cast_column(image, datasets.Image(decode=False))
+    roots = _roots(name)
     photos = []
     for i, row in enumerate(rows):
         where = f"--data {name}: row {i} of split {split}"
-        data = _bytes(row[image], where)
+        data = _bytes(row[image], where, roots)
         photos.append(
             Photo(
                 path=Path(row[image]["path"] or "").name,
@@ -196,15 +197,31 @@ def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
     return photos, set(names or ()) | {photo.label for photo in photos}
 
 
-def _bytes(cell: dict[str, Any] | None, where: str) -> bytes:
+def _bytes(cell: dict[str, Any] | None, where: str, roots: Sequence[Path]) -> bytes:
     if cell is None:
         raise UserError(f"{where} has no image; fill it or drop the row")
     if cell["bytes"] is not None:
         return cell["bytes"]
+    path = Path(cell["path"] or "")
     try:
-        return Path(cell["path"]).read_bytes()
-    except OSError as error:
-        raise UserError(f"{where}: {cell['path']} cannot be read ({error.strerror}); put it back") from None
+        within = any(path.resolve().is_relative_to(root) for root in roots)
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or no name for a file at all
+        within = False
+    if not within:
+        raise UserError(f"{where}: {path} lies outside the data set; move the image into it")
+    try:
+        return folders.file_bytes(path)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _roots(name: str) -> tuple[Path, ...]:
+    """Folders that rows may name files in: the set's own, else where the Hub's files are kept."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    kept = (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
+    return tuple(Path(place).resolve() for place in ([name] if Path(name).is_dir() else kept))
 
 
 def _label(value: Any, names: Sequence[str] | None, where: str) -> str:

@@ -10,6 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 QUIET_SECONDS = 15.0
 
 
+class Terminal(Console):
+    """A console that reads no markup: names of strangers stand in what is printed."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet, markup=False)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `orchard.pipes`, which ends every command in the same way."""
+        raise BrokenPipeError
+
+
 def say(console: Console, line: str) -> None:
     """Print ``line`` as it is: no wrapping, colours or markup, since names and commands stand in it."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -18,17 +29,17 @@ def say(console: Console, line: str) -> None:
 @contextmanager
 def bar(title: str, total: int, *, unit: str, show: bool = True) -> Iterator[Callable[..., None]]:
     """Yield ``advance(count, note)``; a live bar on a terminal, a line every 15 s in a log."""
-    console = Console(quiet=not show)
+    console = Terminal(quiet=not show)
     if not console.is_terminal:
         yield _lines(console, title, total, unit)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, speed="", note="")

@@ -118,11 +118,14 @@ def test_dataset_of_paths_reads_the_files(tmp_path, monkeypatch, refused):
     features = Features(image=datasets.Image(), label=Value("string"))
     rows = Dataset.from_dict({"image": cells, "label": ["x", "x"]}, features=features)
     monkeypatch.setattr(sources, "_open", lambda name: {"train": rows})
-    images = sources.from_hub("somebody/something")
+    images = sources.from_hub(str(tmp_path))
     assert [(p.path, p.read()) for p in images.photos] == [("a.png", PICTURES[0]), ("b.png", PICTURES[1])]
     (tmp_path / "files" / "b.png").unlink()
     with refused("row 1 of split train", "b.png cannot be read"):
-        sources.from_hub("somebody/something")
+        sources.from_hub(str(tmp_path))
+    for name in ("somebody/something", str(write(tmp_path / "elsewhere", ["a.png"]))):
+        with refused("row 0 of split train", "a.png lies outside the data set"):
+            sources.from_hub(name)
 
 
 def test_repeated_names_are_told_apart(tmp_path):

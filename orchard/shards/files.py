@@ -11,6 +11,7 @@ from orchard import storage
 from orchard.errors import UserError
 from orchard.images import TRAIN
 from orchard.run import file_name, whole_file
+from orchard.shards import contents
 from orchard.shards import origin as origins
 from orchard.shards.origin import KEY, Origin
 
@@ -108,11 +109,18 @@ def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of one file, images as ``{"bytes", "path"}``, label as its number."""
+    """The rows of one file, images as ``{"bytes", "path"}``, label as its number.
+
+    Raises:
+        UserError: not a whole shard, other columns, or a row without an image or a class.
+    """
     import pyarrow.parquet as pq
 
     with _named(path), path.open("rb") as file:
-        return pq.read_table(file).to_pylist()
+        opened = pq.ParquetFile(file)
+        contents.require_columns(opened.schema_arrow)
+        classes = len(origins.decoded(opened.schema_arrow.metadata[KEY]).classes)
+        return contents.rows_within(opened, classes)
 
 
 def columns(path: Path, *names: str) -> Any:
@@ -128,6 +136,11 @@ def given_up(shard: Shard) -> int:
     import pyarrow.compute as pc
 
     return pc.sum(columns(shard.path, "attempt")["attempt"]).as_py() or 0
+
+
+def origin_of(path: Path) -> Origin:
+    """Where the rows of one file come from."""
+    return _shard(path).origin
 
 
 def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
@@ -166,7 +179,9 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a whole shard ({error}); delete it and run generate again") from None
+        # Arrow says it in several lines.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"{path}: not a whole shard ({reason}); delete it and run generate again") from None
 
 
 def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:

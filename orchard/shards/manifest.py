@@ -1,18 +1,40 @@
 """The manifest: what a complete synthetic set holds, and which real images had a part in it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchard import storage
+from orchard import storage, typed
 from orchard.errors import UserError
 from orchard.run import file_hash, write_json
-from orchard.shards.files import REJECTED, Shard, columns, existing
+from orchard.shards.files import NAME, REJECTED, Shard, columns, existing
 from orchard.shards.origin import SCHEMA, Origin
 
 MANIFEST = "manifest.json"
+DATA = "data/"
+FIELDS: Mapping[str, Any] = {
+    "schema": int,
+    "classes": list[str],
+    "rows": dict[str, int],
+    "rejected": dict[str, dict[str, int]],
+    "trained_on": list[str],
+    "screened_with": dict[str, list[str]],
+    "files": list[dict[str, Any]],
+    "rejected_files": list[dict[str, Any]],
+    "arguments": dict[str, dict[str, Any]],
+    "unknown_ledger": list[str],
+}
+"""What readers lean on in a manifest, and its types."""
+ENTRY: Mapping[str, Any] = {"name": str, "rows": int}
+ADDED: Mapping[str, Any] = {
+    "rejected": {},
+    "rejected_files": [],
+    "screened_with": {},
+    "arguments": {},
+    "unknown_ledger": [],
+}
+"""What schema 1 did not say, and what that meant."""
 GENERATOR = "generator"
 
 
@@ -61,7 +83,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def _entry(shard: Shard) -> dict[str, Any]:
-    return {"name": f"data/{shard.path.name}", "rows": shard.rows, "sha256": file_hash(shard.path)}
+    return {"name": f"{DATA}{shard.path.name}", "rows": shard.rows, "sha256": file_hash(shard.path)}
 
 
 def _reasons(rejected: Iterable[Shard]) -> dict[str, dict[str, int]]:
@@ -98,15 +120,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so not complete; run the same generate command again")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["schema"] > SCHEMA:
-            raise UserError(f"{path}: written by a newer version; update this toolkit")
-        missing = [key for key in ("classes", "rows", "trained_on", "files") if key not in manifest]
-        if missing:
-            raise UserError(f"{path}: no {', '.join(missing)} in it; run generate again")
-        return {"rejected": {}, "rejected_files": [], "screened_with": {}} | manifest
-    except (ValueError, KeyError, TypeError) as error:
+        return _checked(typed.parse(typed.read(path)))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); run generate again") from None
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """The manifest in ``value``; every file it names lies in its own folder."""
+    if isinstance(value, dict) and typed.conform(int, value.get("schema"), "schema") > SCHEMA:
+        raise ValueError("written by a newer version; update this toolkit")
+    manifest = typed.table(FIELDS, {**ADDED, **value} if isinstance(value, dict) else value)
+    typed.require_distinct(manifest["classes"])
+    for entry in (*manifest["files"], *manifest["rejected_files"]):
+        name = typed.table(ENTRY, entry)["name"]
+        if not name.startswith(DATA) or not NAME.match(name.removeprefix(DATA)):
+            raise ValueError(f"{name[:80]!r} is not a shard's name")
+    return manifest
 
 
 def ledger(manifest: Mapping[str, Any]) -> dict[str, frozenset[str]]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchard import typed
 from orchard.errors import UserError
 from orchard.run import differences
 
@@ -39,10 +40,11 @@ class Origin:
 @functools.lru_cache(maxsize=64)
 def decoded(metadata: bytes) -> Origin:
     """The origin that schema metadata hold; equal ones, such as a class's shards have, are one object."""
-    value = json.loads(metadata)
-    if value["schema"] > SCHEMA:
-        raise ValueError("written by a newer version; update this toolkit")
-    return Origin(**value)
+    found = typed.versioned(Origin, metadata, SCHEMA)
+    typed.require_distinct(found.classes)
+    if found.label not in found.classes:
+        raise ValueError(f"its label {found.label!r} is not among its classes")
+    return found
 
 
 def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
-from orchard.shards.files import rows_of
+from orchard.shards.files import origin_of, rows_of
 from orchard.shards.manifest import MANIFEST, ledger, read_manifest
 
 
 def read(folder: Path) -> ImageSet:
     """The synthetic set as photos in row order, all of them training images; rejected ones are left out."""
     manifest = read_manifest(folder)
-    return _set(folder, manifest, _rows(folder, manifest["files"]))
+    return _set(folder, manifest, _rows(folder, manifest, "files"))
 
 
 def read_unscreened(folder: Path, screen: str) -> ImageSet:
@@ -25,8 +25,8 @@ def read_unscreened(folder: Path, screen: str) -> ImageSet:
     sampled in its stead, are left out.
     """
     manifest = read_manifest(folder)
-    away = [row for row in _rows(folder, manifest["rejected_files"]) if row["reason"] == screen]
-    rows = sorted([*_rows(folder, manifest["files"]), *away], key=lambda row: (row["label"], row["index"]))
+    away = [row for row in _rows(folder, manifest, "rejected_files") if row.get("reason") == screen]
+    rows = sorted([*_rows(folder, manifest, "files"), *away], key=lambda row: (row["label"], row["index"]))
     kept: Counter[int] = Counter()
     first = []
     for row in rows:
@@ -53,17 +53,21 @@ def _set(folder: Path, manifest: Mapping[str, Any], rows: Iterable[Mapping[str, 
     )
 
 
-def _rows(folder: Path, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [row for entry in entries for row in _whole(folder, entry)]
+def _rows(folder: Path, manifest: Mapping[str, Any], files: str) -> list[dict[str, Any]]:
+    return [row for entry in manifest[files] for row in _whole(folder, entry, manifest["classes"])]
 
 
-def _whole(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _whole(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
     path = folder / entry["name"]
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path)
+    if origin_of(path).classes != classes:
+        raise UserError(f"{path}: has another class list than {MANIFEST}; run generate again")
     if len(rows) != entry["rows"]:
         raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; run generate again")
+    for place, row in enumerate(rows):
+        row["image"]["path"] = row["image"]["path"] or f"{path.name}/{place}"
     return rows
 
 

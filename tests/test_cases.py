@@ -1,0 +1,238 @@
+"""The known ways in which such projects fail, run through the commands as users type them.
+
+Here are those that no other test runs as a command: P13 is in test_checker, the other forms of P03, P10 and
+P15 are in test_commands.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pipelines
+import pytest
+from conftest import DATA
+from loras import OUT, QUERY, kohya, matrices
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, command, refusal
+
+from orchard import shards
+from orchard.images import decode
+
+TURNS = {3: 2, 6: 3, 8: 1}
+"""EXIF orientation -> quarter turns to the left that bring the picture upright."""
+WHITE = (255, 255, 255)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+def pairs() -> dict[str, tuple[bytes, bytes]]:
+    """File name -> the file, and a plain PNG of what is to be seen of it, made without the toolkit."""
+    found = {}
+    for tag, turns in TURNS.items():
+        lying = Image.open(pictures.io.BytesIO(pictures.halves(tag)))
+        upright = Image.fromarray(np.rot90(np.asarray(lying), turns))
+        found[f"IMG_{tag}.JPG"] = (pictures.halves(tag), pictures.encoded(upright))
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    found["clear.PNG"] = (pictures.encoded(clear), pictures.encoded(Image.new("RGB", (8, 8), WHITE)))
+    palette = Image.new("P", (8, 8), 0)
+    palette.putpalette([255, 0, 255, 0, 0, 0])
+    magenta = pictures.encoded(palette, transparency=0)
+    found["palette.Png"] = (magenta, pictures.encoded(Image.new("RGB", (8, 8), (255, 255, 255)), "BMP"))
+    half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
+    found["half.png"] = (pictures.encoded(half), pictures.encoded(Image.new("RGB", (8, 8), (255, 127, 127))))
+    return found
+
+
+def odd_set(folder: Path) -> Path:
+    """Photos of two classes: turned, transparent, in capitals, with captions and a desktop's files."""
+    files: dict[str, bytes | None] = {}
+    for place, (name, (file, plain)) in enumerate(pairs().items()):
+        for split, end in (("train", b""), ("test", b"\n")):  # else the splits would share files
+            files[f"{split}/apple/{name}"] = file + end
+            files[f"{split}/apple/plain_{place}.png"] = plain + end
+    files |= dict.fromkeys(f"{split}/pear/{i}.JPEG" for split in ("train", "test") for i in range(2))
+    leftovers = (
+        "train/apple/.DS_Store",
+        "train/pear/Thumbs.db",
+        "__MACOSX/a.png",
+        ".ipynb_checkpoints/b.png",
+    )
+    files |= dict.fromkeys(leftovers, b"x")
+    listed = "".join(f"train/pear/{i}.JPEG,a pear\n" for i in range(1))
+    files["metadata.csv"] = f"file_name,text\n{listed}".encode()
+    pictures.write(folder, {name: data for name, data in files.items() if data is not None})
+    for seed, name in enumerate(name for name, data in files.items() if data is None):
+        data = pictures.encoded(pictures.noise(100 + seed), "JPEG")
+        pictures.write(folder, {name: data})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory) -> Path:
+    return odd_set(tmp_path_factory.mktemp("odd") / "photos")
+
+
+def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(tmp_path, base, odd):
+    words = (*TRAIN, "--base", base, "--data", odd, "--joint", "--batch_size", 2, "--precision", "fp32")
+    words = (
+        *words,
+        "--no_sheets",
+        "--steps",
+        3,
+        "--save_every",
+        1,
+        "--keep",
+        0,
+        "--cache",
+        tmp_path / "cache",
+    )
+    said = command(tmp_path, *words)
+    assert "train 14 (apple 12, pear 2)" in said
+    for name in (".DS_Store", "Thumbs.db", "__MACOSX", ".ipynb_checkpoints"):
+        assert name in said
+    assert "metadata does not list" in said
+    assert "apple/IMG_3.JPG" in said
+    # Latents are kept by the file's hash; those of a file and of its plain picture are to be the same.
+    latents = {}
+    for path in (tmp_path / "cache").rglob("photos/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            key = json.loads(file.metadata()["key"])["file"]
+        latents[key] = load_file(path)
+    assert len(latents) == 14
+    for file, plain in pairs().values():
+        one, other = (latents[pictures.sha256(data)] for data in (file, plain))
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+    whole = load_file(tmp_path / "adapters" / "joint.safetensors")
+    folder = tmp_path / "adapters" / "checkpoints" / "joint"
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002"]
+    random = folder / "step-000002" / "random-0.safetensors"
+    random.write_bytes(random.read_bytes()[: random.stat().st_size // 2])
+    (tmp_path / "adapters" / "joint.safetensors").unlink()
+    said = command(tmp_path, *words, "--resume", "latest")
+    assert "step-000002 is broken: random-0.safetensors is damaged" in said
+    assert "after step 1" in said
+    again = load_file(tmp_path / "adapters" / "joint.safetensors")
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+def answers(lines: str) -> dict[str, dict[str, float]]:
+    return {line["file"]: line["probabilities"] for line in map(json.loads, lines.splitlines())}
+
+
+def require_alike(found: dict[str, dict[str, float]]) -> None:
+    """Raise unless a file and its plain picture got one answer each."""
+    assert len(found) == 14
+    for place, name in enumerate(pairs()):
+        one, other = (found[f"test/apple/{end}"] for end in (name, f"plain_{place}.png"))
+        assert one == pytest.approx(other, abs=1e-6), name
+
+
+def test_p01_p02_p04_p05_p06_scoring_of_odd_photos(tmp_path, odd):
+    small = ("--steps", 2, "--size", 32, "--batch_size", 4, "--precision", "fp32")
+    command(tmp_path, *CLASSIFY, "--train", odd, "--test", odd, *small)
+    require_alike(answers((tmp_path / "classifier" / "predictions.jsonl").read_text()))
+    command(tmp_path, *EVALUATE, "--data", odd, "--ratios", 1.0, "--seeds", 1, *small)
+    (record,) = map(json.loads, (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines())
+    assert record["classes"] == ["apple", "pear"]
+    require_alike({one["file"]: one["probabilities"] for one in record["predictions"]})
+
+
+def test_p03_half_a_jpeg_stops_the_experiment_before_it_begins(tmp_path):
+    pictures.write(tmp_path, [f"photos/{name}/{i}.png" for name in ("apple", "pear") for i in range(5)])
+    (tmp_path / "photos" / "apple" / "cut.jpg").write_bytes(pictures.half_a_jpeg())
+    line = refusal(tmp_path, *EVALUATE, "--data", "photos", "--ratios", 1.0, "--steps", 1)
+    assert "apple/cut.jpg" in line
+
+
+def refuse_constants(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_p07_p14_a_class_missing_from_the_test_folder(tmp_path):
+    """A network that learns three colours by heart is right by name, so a shifted class list would show."""
+    colours = {"x": (250, 0, 0), "y": (0, 250, 0), "z": (0, 0, 250)}
+    for label, colour in colours.items():
+        for split, count in (("train", 4), ("test", 0 if label == "x" else 2)):
+            for i in range(count):
+                shade = tuple(min(255, value + 2 * i + (split == "test")) for value in colour)
+                image = pictures.encoded(Image.new("RGB", (32, 32), shade))
+                pictures.write(tmp_path, {f"photos/{split}/{label}/{i}.png": image})
+    small = ("--steps", 40, "--size", 32, "--batch_size", 8, "--no_flip", "--precision", "fp32")
+    command(tmp_path, *CLASSIFY, "--train", "photos", "--test", "photos", *small)
+    scores = json.loads((tmp_path / "classifier" / "scores.json").read_text())
+    assert scores["accuracy"] == 1.0
+    assert scores["classes"]["x"] == {"images": 0, "right": 0, "recall": None}
+    command(tmp_path, *EVALUATE, "--data", "photos", "--ratios", 1.0, "--seeds", 1, *small)
+    lines = (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()
+    (record,) = (json.loads(line, parse_constant=refuse_constants) for line in lines)
+    assert record["accuracy"] == 1.0
+    assert record["per_class"]["x"]["roc_auc"] is None
+    assert record["roc_auc_classes"] == ["y", "z"]
+    assert record["roc_auc"] == 1.0
+    pictures.write(tmp_path, [f"other/{split}/{name}/0.png" for split in ("train", "test") for name in "yzw"])
+    line = refusal(tmp_path, *CLASSIFY, "--train", "photos", "--test", "other", "--dry_run")
+    assert "class w is not in --train photos" in line
+
+
+def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
+    """kohya's file of alpha 1, rank 4, one image a batch; peft's of the product / 4, three a batch."""
+    found = {name: (down, up / 8) for name, (down, up) in matrices(QUERY, OUT).items()}
+    save_file(kohya(found, 1.0), tmp_path / "kohya.safetensors")
+    peft = {}
+    for name, (down, up) in found.items():
+        peft[f"base_model.model.{name}.lora_A.weight"] = down
+        peft[f"base_model.model.{name}.lora_B.weight"] = (up / 4).contiguous()
+    save_file(peft, tmp_path / "peft.safetensors")
+    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    small = ("--count", 4, "--steps", 2, "--seed", 3, "--precision", "fp32", "--screens", "none")
+    made = {}
+    for name, batch in (("kohya", 1), ("peft", 3)):
+        lora = ("--lora", tmp_path / f"{name}.safetensors", "--batch_size", batch, "--output", name)
+        command(tmp_path, *GENERATE, *lora, *real, *small)
+        (shard,) = shards.existing(tmp_path / name)
+        made[name] = shard.origin.arguments["lora_scale"], shards.rows_of(shard.path)
+    assert [scale for scale, _ in made.values()] == [0.25, 1.0]
+    for one, other in zip(*(rows for _, rows in made.values()), strict=True):
+        assert one["seed"] == other["seed"]
+        pixels = [np.asarray(decode(row["image"]["bytes"], "x"), dtype=int) for row in (one, other)]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    assert len({row["seed"] for row in made["peft"][1]}) == 4
+    command(tmp_path, *GENERATE, "--output", "untuned", *real, *small)
+    (shard,) = shards.existing(tmp_path / "untuned")
+    assert shards.rows_of(shard.path)[0]["image"]["bytes"] != made["peft"][1][0]["image"]["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("base_model.model.model.layers.0.self_attn.q_proj", "0 of 2 LoRA tensors matched"),
+        ("unet.down_blocks.3.attentions.0.proj_in", "SD 1 or SD 2"),
+    ],
+    ids=["p09", "p10"],
+)
+def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, key, words):
+    down, up = next(iter(matrices(QUERY).values()))
+    save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "a.safetensors")
+    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    line = refusal(tmp_path, *GENERATE, "--lora", tmp_path / "a.safetensors", *real)
+    assert "a.safetensors" in line
+    assert words in line
+
+
+def test_p15_an_empty_class_is_named_and_four_a_class_are_split(tmp_path):
+    four = [f"photos/{name}/{i}.png" for name in ("apple", "pear", "plum") for i in range(4)]
+    pictures.write(tmp_path, four)
+    words = (*EVALUATE, "--data", "photos", "--ratios", 1.0, "--dry_run")
+    assert "held out for test" in command(tmp_path, *words)
+    for path in (tmp_path / "photos" / "plum").iterdir():
+        path.unlink()
+    line = refusal(tmp_path, *words)
+    assert "class plum has 0 images" in line
+    assert "needs at least 2" in line
