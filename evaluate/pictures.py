@@ -53,10 +53,11 @@ def sheets(
     ]
 
 
-def rejected(folder: Path) -> list[dict[str, str]]:
+def rejected(folder: Path, classes: Sequence[str]) -> list[dict[str, str]]:
     """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``."""
     found: list[dict[str, str]] = []
-    for shard in shards.existing(folder, shards.REJECTED):
+    there = shards.existing(folder, shards.REJECTED)
+    for shard in (shard for shard in there if shard.origin.label in classes):
         for row in shards.rows_of(shard.path):
             label = shard.origin.label
             if sum(image["label"] == label for image in found) >= SHEET:

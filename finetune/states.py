@@ -29,7 +29,7 @@ def load(path: Path) -> Any:
     """
     try:
         with weights.opened(path) as file:
-            return _unpacked(typed.parse((file.metadata() or {})[SHAPE]), file.get_tensor)
+            return _unpacked(typed.parse((file.metadata() or {})[SHAPE], finite=False), file.get_tensor)
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds no state ({error})") from None
 

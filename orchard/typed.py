@@ -38,11 +38,14 @@ def read_bytes(path: Path, most: int = limits.TEXT) -> bytes:
     return data
 
 
-def parse(text: str | bytes) -> Any:
-    """JSON without NaN, infinity, NUL and halves of characters, nested no deeper than the parser goes."""
+def parse(text: str | bytes, *, finite: bool = True) -> Any:
+    """JSON without NUL and halves of characters, nested no deeper than the parser goes.
+
+    NaN and infinity are no JSON; where not ``finite``, they are taken nevertheless.
+    """
     text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant if finite else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if "\\u0000" in text:

@@ -5,8 +5,6 @@ import io
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +15,7 @@ from evaluate.distances import Gap
 from evaluate.exhibit import Exhibit
 from evaluate.features import of_backbone, of_classifier
 from evaluate.gap import gaps
+from orchard import shards
 from orchard.images import ImageSet, Photo, sha256
 from orchard.networks import build
 
@@ -60,10 +59,12 @@ def test_sheets_show_the_first_images_of_each_class_and_why_others_were_rejected
 def test_rejected_images_are_read_from_their_own_shards(tmp_path):
     (tmp_path / "data").mkdir()
     assert pictures.rejected(tmp_path, ("apple", "pear")) == []
-    rows = [
-        {"image": {"bytes": png(i), "path": f"{i}.png"}, "label": 1, "reason": "off-class"} for i in range(30)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "rejected-pear-00000.parquet")
+    images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(30)]
+    rows = [{"image": image, "label": 1, "index": i, "reason": "off-class"} for i, image in enumerate(images)]
+    origin = shards.Origin(
+        label="pear", classes=["apple", "pear"], arguments={}, trained_on=[], versions={}, count=30
+    )
+    shards.write(shards.path_of(tmp_path, "pear", 0, shards.REJECTED), rows, origin)
     found = pictures.rejected(tmp_path, ("apple", "pear"))
     assert len(found) == pictures.SHEET
     assert (found[0]["label"], found[0]["note"]) == ("pear", "off-class")

@@ -119,7 +119,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     with _named(path), path.open("rb") as file:
         opened = pq.ParquetFile(file)
         contents.require_columns(opened.schema_arrow)
-        classes = len(origins.decoded(opened.schema_arrow.metadata[KEY]).classes)
+        classes = len(_origin(opened.schema_arrow.metadata).classes)
         return contents.rows_within(opened, classes)
 
 
@@ -165,10 +165,16 @@ def _shard(path: Path) -> Shard:
     match = NAME.match(path.name)
     with _named(path), path.open("rb") as file:
         footer = pq.read_metadata(file)
-        origin = origins.decoded(footer.metadata[KEY])
+        origin = _origin(footer.metadata)
     if match is None:
         raise UserError(f"{path}: not a shard's name; move it elsewhere")
     return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, origin=origin)
+
+
+def _origin(metadata: Mapping[bytes, bytes] | None) -> Origin:
+    if KEY not in (metadata or {}):
+        raise ValueError("not written by generate")
+    return origins.decoded((metadata or {})[KEY])
 
 
 @contextmanager
