@@ -48,33 +48,19 @@ def _take(handle: int, kind: int, folder: Path) -> None:
 
 
 @contextmanager
-def turn(path: Path) -> Iterator[None]:
-    """Wait until no other process writes the file at ``path``, which is made if need be.
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process has its turn in ``folder``.
 
     A process that dies gives its turn up. Where the file system knows no locks nobody waits.
     """
-    handle = _opened(path)
-    while not _is_at(handle, path):  # whoever had the turn before has renamed it
-        os.close(handle)
-        handle = _opened(path)
+    # Not the file itself: its writer may put another one in its place.
+    handle = os.open(folder, os.O_RDONLY)
     try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
-
-
-def _opened(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _lockable(folder: Path) -> Path:

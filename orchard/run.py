@@ -78,7 +78,7 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}.part")
     with written(path):
         aside.parent.mkdir(parents=True, exist_ok=True)
-        with lock.turn(aside) if shared else nullcontext():
+        with lock.turn(aside.parent) if shared else nullcontext():
             try:
                 yield aside
                 with aside.open("rb") as file:
@@ -86,9 +86,10 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
                 # Some writers make private files; a dataset is there to be read by others.
                 aside.chmod(0o666 & ~_umask())
                 aside.replace(path)
-            finally:
+            except BaseException:  # and only then: once renamed, the name may be another process's again
                 with suppress(OSError):
                     aside.unlink(missing_ok=True)
+                raise
 
 
 @contextmanager
