@@ -224,7 +224,8 @@ def index(base: Base) -> dict[str, Any]:
 
 def _json(path: Path, name: str) -> dict[str, Any]:
     try:
-        return typed.table({}, typed.parse(typed.read(path)))
+        # Configs of schedulers may say -Infinity.
+        return typed.table({}, typed.parse(typed.read(path), finite=False))
     except (OSError, ValueError) as error:
         raise UserError(f"--base {name}: {path.parent.name}/{path.name} cannot be read ({error})") from None
 
