@@ -14,6 +14,8 @@ from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin,
 
 from orchard import limits
 
+PIECE = 2**18
+"""Bytes that are read at once."""
 LARGEST_INTEGER = 2**63
 """Integers of ours fit into 64 bits."""
 SHOWN = 60
@@ -31,11 +33,14 @@ def read(path: Path, most: int = limits.TEXT) -> str:
 
 def read_bytes(path: Path, most: int = limits.TEXT) -> bytes:
     """The bytes of a file of at most ``most`` bytes."""
+    data = bytearray()
     with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"larger than {most} bytes")
-    return data
+        # In pieces: a reader that is asked for all bytes that there may be makes room for them first.
+        while piece := file.read(PIECE):
+            data += piece
+            if len(data) > most:
+                raise ValueError(f"larger than {most} bytes")
+    return bytes(data)
 
 
 def parse(text: str | bytes, *, finite: bool = True) -> Any:
