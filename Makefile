@@ -4,13 +4,16 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test install lint bench
+.PHONY: demo test slow install lint bench
 
 demo: install
 	@$(RUN) $(BIN)/python scripts/end_to_end.py
 
 test: install
-	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m "not slow"
+
+slow: install
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m slow
 
 install: $(DONE)
 

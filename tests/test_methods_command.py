@@ -32,6 +32,7 @@ def trained(base: Path, output: Path, **options) -> adapter.Adapter:
     return adapter.read(output / f"{config.classes[-1]}.safetensors")
 
 
+@pytest.mark.slow
 def test_text_encoder_dora_resumes_exactly_and_is_the_same_on_two_processes(base, tmp_path):
     words = [TRAIN[1], "--data", "demo", "--base", base, "--classes", "apple", "--precision", "fp32"]
     words += ["--batch_size", 4, "--rank", 2, "--steps", 4, "--save_every", 2, "--keep", 0]

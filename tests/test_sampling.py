@@ -157,6 +157,7 @@ def test_the_words_that_a_text_encoder_would_not_see_are_named_before_loading(
     tmp_path, folder, monkeypatch, capsys
 ):
     monkeypatch.setattr(bases, "load", None)
+    monkeypatch.chdir(tmp_path)
     # The tiny tokenizer spells words out: 30 letters and two marks fill its 32 tokens.
     prompt = "{label} " + "a" * 21 + " bc def"
     config = Generate(base=str(folder), data="demo", classes=("apple",), prompt=(prompt,), dry_run=True)
