@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.training_utils import EMAModel
 
-from finetune import attention, sharded
+from finetune import cpu, sharded
 from finetune.config import TrainLora
 from finetune.optimizers import build, switch
 
@@ -104,7 +104,7 @@ class Learner:
 def prepare(family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Any) -> Learner:
     """A learner over the trainable ``parameters``, or groups of them, of a family, with a fresh optimiser."""
     for model in family.models.values():
-        attention.suit(model, accelerator.device)
+        cpu.suit(model, accelerator.device)
         if config.gradient_checkpointing:
             _checkpoint_gradients(model)
     optimizer = build(config.optimizer, config.learning_rate, parameters)
