@@ -41,20 +41,19 @@ class SmallMaps(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """(B, C, h, w) -> (B, D, h', w')."""
-        images, _, *sides = input.shape
-        if images * sides[0] * sides[1] > POSITIONS:
+        images, _, height, width = input.shape
+        if images * height * width > POSITIONS or isinstance(self.padding, str):
             return super()._conv_forward(input, weight, bias)
         patches = F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
         maps = weight.flatten(1) @ patches.transpose(0, 1).flatten(1)
         maps = maps if bias is None else maps + bias[:, None]
-        return maps.unflatten(1, (images, *self._sides(sides))).transpose(0, 1)
+        height, width = (self._side(axis, n, self.padding[axis]) for axis, n in enumerate((height, width)))
+        return maps.unflatten(1, (images, height, width)).transpose(0, 1)
 
-    def _sides(self, sides: list[int]) -> list[int]:
-        """Height and width of the answer."""
-        axes = zip(sides, self.kernel_size, self.dilation, self.padding, self.stride, strict=True)
-        return [
-            (n + 2 * pad - dilation * (kernel - 1) - 1) // step + 1 for n, kernel, dilation, pad, step in axes
-        ]
+    def _side(self, axis: int, length: int, padding: int) -> int:
+        """Places of the answer along an axis."""
+        reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
+        return (length + 2 * padding - reach - 1) // self.stride[axis] + 1
 
 
 def suit(model: nn.Module, device: torch.device) -> None:
@@ -75,5 +74,5 @@ def _suit_attention(model: Any) -> None:
 
 def _heavy(layer: nn.Conv2d) -> bool:
     """Whether `SmallMaps` can take its place, and would be quicker."""
-    plain = layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return plain and layer.kernel_size != (1, 1) and layer.weight.numel() >= HEAVY
+    plain = layer.groups == 1 and layer.padding_mode == "zeros" and layer.kernel_size != (1, 1)
+    return plain and layer.weight.numel() >= HEAVY

@@ -171,8 +171,7 @@ def test_convolutions_that_gain_nothing_are_left_alone(monkeypatch):
     monkeypatch.setattr(cpu, "HEAVY", 1)
     pointwise, grouped = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(8, 8, 3, groups=2)
     mirrored = torch.nn.Conv2d(8, 8, 3, padding_mode="reflect")
-    named = torch.nn.Conv2d(8, 8, 3, padding="same")
-    others = [pointwise, grouped, mirrored, named]
+    others = [pointwise, grouped, mirrored]
     for layer in others:
         cpu.suit(layer, CPU)
     elsewhere = torch.nn.Conv2d(8, 8, 3, padding=1)
@@ -185,3 +184,11 @@ def test_large_maps_keep_the_convolution(monkeypatch):
     layer.__class__ = cpu.SmallMaps
     monkeypatch.setattr(cpu.F, "unfold", lambda *_: pytest.fail("unfolded"))
     assert layer(torch.zeros(2, 3, 9, 8)).shape == (2, 2, 9, 8)
+
+
+def test_a_padding_by_name_keeps_the_convolution():
+    layer = torch.nn.Conv2d(3, 2, 3, padding="same")
+    image = torch.randn(1, 3, 4, 4)
+    expected = layer(image)
+    layer.__class__ = cpu.SmallMaps
+    assert torch.equal(layer(image), expected)
