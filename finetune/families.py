@@ -62,6 +62,12 @@ class Family(ABC):
         return {place: model for place, model in self.models.items() if place != self.prefix}
 
     @property
+    def frozen_text_encoders(self) -> list[Any]:
+        """The others, whose states are in the `Cache`."""
+        others = [place for place in FAMILIES[self.name].text_encoders if place not in self.models]
+        return [model for place in others if (model := getattr(self.pipe, place)) is not None]
+
+    @property
     def network(self) -> Network:
         """The same as one module, for the loss."""
         return Network(self)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora, sharded
+from finetune import checkpoints, lora, resting, sharded
 from finetune import learner as learners
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
@@ -88,11 +88,12 @@ def train(
     learner = _learner(setup, job, start)
     context = (material.photos, learner, material.names, config, setup.accelerator)
     try:
-        for step in train_steps(family, *context, prior=material.prior, start=len(losses)):
-            losses.append(step.loss)
-            watch.step(learner, step)
-            advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-            _keep(setup, job, learner, losses, same)
+        with resting.at(family.frozen_text_encoders, resting.HOST):
+            for step in train_steps(family, *context, prior=material.prior, start=len(losses)):
+                losses.append(step.loss)
+                watch.step(learner, step)
+                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+                _keep(setup, job, learner, losses, same)
     except FloatingPointError as error:
         raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
     watch.finish()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finetune import curve, previews, validation
+from finetune import curve, previews, resting, validation
 from finetune.learner import Learner
 from finetune.logs import Log
 from finetune.material import Material
@@ -28,7 +28,8 @@ class Watch:
                 values["validation_loss"] = validation.loss(setup.family, self.held_out, setup.config.seed)
         self.log.step(number, values)
         if setup.config.preview_every and number % setup.config.preview_every == 0:
-            with learner.in_use():
+            encoders, device = setup.family.frozen_text_encoders, setup.accelerator.device
+            with learner.in_use(), resting.at(encoders, device):
                 samples = previews.sample_classes(setup, self.job)
             self._show(samples, number)
 
