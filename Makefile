@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test slow install lint bench
+.PHONY: demo test slow coverage install lint bench
 
 demo: install
 	@$(RUN) $(BIN)/python scripts/end_to_end.py
@@ -14,6 +14,12 @@ test: install
 
 slow: install
 	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m slow
+
+coverage: install
+	@rm -f .coverage .coverage.*
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist worksteal -q -m "not slow"
+	@$(BIN)/coverage combine -q
+	@$(BIN)/python scripts/coverage_page.py
 
 install: $(DONE)
 
