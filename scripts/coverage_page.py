@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "coverage.md"
 HEAD = """# What no test runs
 
-`make coverage` runs the tests of `make test`, the commands in processes of their own too, and writes this page:
+`make coverage` runs the tests of `make test`, their commands in processes of their own too. It found:
 {sum}
 A line that ran is not yet tested; one that did not run surely is not. Lines that only a GPU, `make slow` or a
 process that is killed reaches stand here too.
