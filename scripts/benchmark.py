@@ -1,11 +1,12 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
-    python scripts/benchmark.py [generate] [train] [evaluate] [startup] [shards] [memory]
+    python scripts/benchmark.py [generate] [train] [evaluate] [startup] [shards] [memory] [profile]
     python scripts/benchmark.py generate --base sd15-random --pixels 256 --rows 16
 
 Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `train` takes a
 network of Stable Diffusion 1.5's sizes with random weights (sd15-random) unless told another --base,
-`generate` the embedded one; `memory` says what training needs on a device. `--append` keeps what was found.
+`generate` the embedded one; `memory` says what training needs on a device, `profile` which operators each
+loop spends its time in. `--append` keeps what was found.
 """
 
 import argparse
@@ -21,12 +22,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import classifying, generation, memory, page, released, startup, training
+from bench import classifying, generation, memory, page, profiling, released, startup, training
+from generate.settings import STEPS, USUAL_STEPS
 from orchard import demo, images, run, shards
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
-WHAT = ("generate", "train", "evaluate", "startup", "shards", "memory")
+WHAT = ("generate", "train", "evaluate", "startup", "shards", "memory", "profile")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -104,15 +106,18 @@ def tables(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[Table]:
             yield bench_shards(Path(folder))
     if "memory" in args.what:
         yield from memory.tables(run.dtype_name(dtype))
+    if "profile" in args.what:
+        yield from profiling.tables(trained(args, dtype), sampled(args, dtype))
 
 
 def sampled(args: argparse.Namespace, dtype: torch.dtype) -> generation.Setup:
     """What `generate` measures."""
+    base = args.base or "mini"
     return generation.Setup(
-        base=args.base or "mini",
+        base=base,
         pixels=args.pixels,
         rows=args.rows,
-        steps=args.sampling_steps,
+        steps=args.sampling_steps or USUAL_STEPS.get(base, STEPS),
         compile=args.compile,
         dtype=dtype,
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from bench import memory, page, released, training
+from bench import memory, page, profiling, released, training
 
 MILLIONS = {
     "sd15": {"unet": 859.5, "text_encoder": 123.1, "vae": 83.7},
@@ -84,3 +84,15 @@ def test_the_stopwatch_counts_forward_and_backward_and_nothing_else():
         (network(torch.ones(1))[0] * 2).sum().backward()
         time.sleep(0.1)
     assert 2 * 0.08 <= watch.total < 2 * 0.08 + 0.1
+
+
+def test_a_profile_names_what_takes_the_time():
+    square = torch.ones(600, 600)
+
+    def work():
+        return (square @ square).add(1)
+
+    shares = profiling.table("train", work)
+    first, *_ = zip(*(column.cells for column in shares.columns), strict=True)
+    assert first[0] == "aten::mm"
+    assert 50 < float(first[1].removesuffix("%")) <= 100

@@ -43,7 +43,7 @@ def bench(steps: int, dtype: torch.dtype, folder: Path) -> Table:
     options = TrainingOptions()
     real = demo.render().of(TRAIN)
     _photos(real, folder)
-    rates = _timed(_plain(folder, options, dtype), steps), _timed(_ours(real, options, dtype), steps)
+    rates = _timed(_plain(folder, options, dtype), steps), _timed(ours(real, options, dtype), steps)
     table = Table("evaluate", "plain", "ours", "ratio")
     table.add_row(
         "steps/s", *(f"{rate.steps:.2f}" for rate in rates), f"{rates[1].steps / rates[0].steps:.2f}"
@@ -70,7 +70,8 @@ def _timed(loop: Iterator[float], steps: int) -> Rate:
     return Rate(steps=steps / seconds, network=inside / seconds if inside else None)
 
 
-def _ours(real: ImageSet, options: TrainingOptions, dtype: torch.dtype) -> Iterator[float]:
+def ours(real: ImageSet, options: TrainingOptions, dtype: torch.dtype) -> Iterator[float]:
+    """evaluate's steps: of each the seconds in the network."""
     pixels, labels = images.pixels(real.photos, SIDE), real.labels()
     model = build(options.model, len(real.classes), SIDE, 0)
     batches = batch_stream((pixels, labels), len(labels), len(real.classes), options, UNION, 0, CPU)

@@ -15,7 +15,7 @@ from generate import metadata
 from generate.plan import ClassPlan
 from generate.sampler import Sampler
 from generate.schedulers import scheduler_of
-from generate.settings import GUIDANCE, STEPS, USUAL_STEPS, Settings
+from generate.settings import GUIDANCE, Settings
 from orchard import bases, shards
 
 STOCK_BATCH, STOCK_STEPS = 10, 50
@@ -34,7 +34,7 @@ class Setup:
     """Side of the images of the random model."""
     rows: int
     steps: int
-    """Sampling steps after the first change; 0 takes the base's usual number."""
+    """Sampling steps after the first change."""
     compile: bool
     """Measure the compiled denoiser too."""
     dtype: torch.dtype
@@ -42,7 +42,6 @@ class Setup:
 
 def bench(setup: Setup) -> Table:
     """Images/s of each stage, the ratio to the one before and to the first, the denoiser's share of time."""
-    setup = replace(setup, steps=setup.steps or USUAL_STEPS.get(setup.base, STEPS))
     table = Table("generate", "images/s", "ratio", "to stock", "in the denoiser")
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -54,14 +53,15 @@ def bench(setup: Setup) -> Table:
     return table
 
 
-def _load(setup: Setup) -> Any:
+def load(setup: Setup) -> Any:
+    """The base's stock pipeline."""
     if setup.base == released.RANDOM:
         return released.sd15(setup.dtype, setup.pixels)[0]
     return bases.load(bases.resolve(setup.base), setup.dtype, torch.device("cpu"))
 
 
 def _stages(setup: Setup, folder: Path) -> Iterator[tuple[str, Timing]]:
-    pipe = _load(setup)
+    pipe = load(setup)
     denoiser = pipe.transformer if hasattr(pipe, "transformer") else pipe.unet
     pipe(PROMPT, num_inference_steps=2)  # what the first call allocates is nobody's cost
     own = f"stock, {STOCK_STEPS} steps of {type(pipe.scheduler).__name__}, batches of {STOCK_BATCH}"
@@ -70,12 +70,12 @@ def _stages(setup: Setup, folder: Path) -> Iterator[tuple[str, Timing]]:
     fewer = f"{setup.steps} steps of dpmsolver++"
     yield fewer, timed(lambda: _stock(setup, folder, pipe, setup.steps), denoiser)
     name = f"batches of {BATCH}, prompts encoded once, Parquet"
-    yield name, timed(lambda: _ours(setup, folder, pipe, depth=0), denoiser)
-    yield "decoding and writing overlapped", timed(lambda: _ours(setup, folder, pipe, depth=1), denoiser)
+    yield name, timed(lambda: ours(setup, folder, pipe, depth=0), denoiser)
+    yield "decoding and writing overlapped", timed(lambda: ours(setup, folder, pipe, depth=1), denoiser)
     if setup.compile:
         denoiser.compile()
-        _ours(replace(setup, rows=min(BATCH, setup.rows)), folder, pipe, depth=0)
-        yield "denoiser compiled", timed(lambda: _ours(setup, folder, pipe, depth=1))
+        ours(replace(setup, rows=min(BATCH, setup.rows)), folder, pipe, depth=0)
+        yield "denoiser compiled", timed(lambda: ours(setup, folder, pipe, depth=1))
 
 
 def _plan(rows: int) -> ClassPlan:
@@ -96,7 +96,7 @@ def _stock(setup: Setup, folder: Path, pipe: Any, steps: int) -> None:
             image.save(folder / "stock" / f"{row.index}.png")
 
 
-def _ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
+def ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
     """The same rows through the sampler of `python -m generate` into a shard."""
     settings = Settings(
         scheduler="dpmsolver++", steps=setup.steps, guidance=GUIDANCE, strength=None, resolution=0

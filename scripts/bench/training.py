@@ -160,11 +160,9 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
         yield index
 
 
-def main() -> None:
-    """The process of one loop: measure it and print the result as JSON."""
-    loop, shape = sys.argv[1], Shape(**json.loads(sys.argv[2]))
+def steps_of(loop: str, shape: Shape) -> tuple[Family, Iterator[Any]]:
+    """A loaded family, and the steps of a loop, ``plain`` or ``ours``, on random images."""
     run.quiet_libraries()
-    before = peak_memory()
     family, side = _family(shape), shape.pixels
     pixels = np.random.default_rng(0).integers(
         0, 256, (max(IMAGES, shape.batch_size), side, side, 3), np.uint8
@@ -177,7 +175,14 @@ def main() -> None:
     dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
     compiler = "inductor" if shape.compile and loop == "ours" else "no"
     accelerator = Accelerator(cpu=True, mixed_precision=MIXED[dtype], dynamo_backend=compiler)
-    steps = {"ours": _ours, "plain": _plain}[loop](family, pixels, config, accelerator)
+    return family, {"ours": _ours, "plain": _plain}[loop](family, pixels, config, accelerator)
+
+
+def main() -> None:
+    """The process of one loop: measure it and print the result as JSON."""
+    loop, shape = sys.argv[1], Shape(**json.loads(sys.argv[2]))
+    before = peak_memory()
+    family, steps = steps_of(loop, shape)
     next(steps)  # the first one makes buffers
     watch = Stopwatch(family.denoiser, [p for p in family.denoiser.parameters() if p.requires_grad])
     seconds = []
