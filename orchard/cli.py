@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    print(
+        "error: this Python lacks orchard's packages; run `make install`, then `source .venv/bin/activate`",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 from orchard import pipes, recipes, stopping, typed
 from orchard.errors import UserError
