@@ -152,6 +152,7 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
         value = _pairs(given) if kinds.get(name) == Section else given
         problem = _recipe_problem(name, value, kinds.get(name))
         if problem:
+            problem = problem if name in kinds else "not an option of this command"
             raise UserError(f"--config {path}: {key}: {problem}")
         words.extend(_flag(name, value, kinds.get(name) is bool))
     return words

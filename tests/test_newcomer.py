@@ -16,9 +16,10 @@ from conftest import ROOT
 from shell import TRAIN, command
 
 from finetune import usage
-from generate import finish, sources
+from finetune.config import TrainLora
+from generate import finish, limits, sources
 from generate.config import Generate
-from orchard import cards, run, shards
+from orchard import bases, cards, cli, run, shards
 
 ODD = ('class "two" <b>', "Äpfel & Birnen", "-v1.5.")
 """Class names that shells, Markdown, HTML and command lines could take for something else."""
@@ -121,6 +122,24 @@ def test_a_misspelt_class_is_answered_with_the_adapters_own(base, tmp_path, refu
 def test_a_set_on_the_hub_is_told_how_to_be_named(refused):
     with refused("--synthetic mira/fruit: no such folder", "hf://datasets/mira/fruit"):
         shards.read_manifest(Path("mira/fruit"))
+
+
+def test_a_recipe_of_another_command_is_told_from_a_nested_value(refused):
+    with refused("varied_mini.yaml: vary: not an option of this command"):
+        cli.parse(TrainLora, ["--config", str(ROOT / "recipes" / "varied_mini.yaml")], "train")
+
+
+def test_a_folder_called_like_a_base_is_not_taken_for_it(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sd15" / "kohya").mkdir(parents=True)
+    monkeypatch.setattr(bases, "_download", lambda name, hub_id, *_: Path(hub_id))
+    with refused("--base sd15: stable-diffusion-v1-5/model_index.json cannot be read"):
+        bases.resolve("sd15")
+
+
+def test_a_long_prompt_is_warned_of_once_and_by_us(capfd):
+    limits.cut(bases.resolve("mini"), ["a photo of " + "pear " * 40])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_name_never_looks_like_an_option():
