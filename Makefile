@@ -24,8 +24,11 @@ coverage: install
 install: $(DONE)
 
 $(DONE): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'error: $(PYTHON) is not Python 3.11 or newer; name one, as in make install PYTHON=python3.11' >&2; exit 2; }
+	@echo 'installing into $(VENV): some minutes, about 7 GB'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(DONE)
 
 lint: install

@@ -1,6 +1,7 @@
 """``python -m classify``: train, save, score."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -162,4 +163,5 @@ def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict
     if fitted.validation_accuracy is not None:
         say(console, f"validation accuracy {fitted.validation_accuracy:.4f}")
     say(console, f"saved {config.output / classifiers.FILE}")
-    say(console, "next: python -m evaluate --ratios all")
+    real = [] if config.test == Classify.data else ["--data", config.test]
+    say(console, f"next: {shlex.join(['python', '-m', 'evaluate', '--ratios', 'all', *real])}")

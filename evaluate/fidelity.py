@@ -35,9 +35,10 @@ def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray) -> 
 
 def sentence(found: dict[str, Any]) -> str:
     """What `memorisation` found, for people."""
+    be = "is" if found["near_test"] == 1 else "are"
     return (
         f"{found['near_train']} of {found['images']} synthetic images ({found['share_near_train']:.1%}) are "
         f"nearer to a training image than {1 - QUANTILE:.0%} of the training images are to their nearest "
-        f"neighbour, {found['near_test']} are that near to a test image; of the test images, "
+        f"neighbour, {found['near_test']} {be} that near to a test image; of the test images, "
         f"{found['natural']:.1%} are that near to a training image"
     )

@@ -30,7 +30,7 @@ def ratio_curve(
         canvas.band(0, x, low, high, "95% Wilson interval")
         canvas.series(0, x, [row.weighted["accuracy"].mean for row in rows], "mean")
         canvas.axes.plot(
-            *zip(*runs, strict=True), ".", color=LIGHT[0], ms=5, mew=0, alpha=0.5, label="one run"
+            *zip(*runs, strict=True), "o", color=LIGHT[0], ms=4, mew=0, alpha=0.6, label="one run"
         )
         _quoted(canvas, reference, "accuracy")
         for i, (name, beside) in enumerate(others.items(), start=2):

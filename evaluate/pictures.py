@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def _nearest(photo: Photo, alike: np.ndarray, pool: Sequence[Photo]) -> dict[str
     # Cross-validation tests training photos: none is its own neighbour.
     others = np.where([other.sha256 == photo.sha256 for other in pool], -np.inf, alike)
     near = pool[int(others.argmax())]
-    return {**_shown(near, f"{near.label}: {near.path}"), "similarity": float(others.max())}
+    says = re.search(rf"(^|/){re.escape(near.label)}[/_ -]", near.path)
+    note = near.path if says else f"{near.label}: {near.path}"
+    return {**_shown(near, note), "similarity": float(others.max())}
 
 
 def as_they_are(pixels: np.ndarray) -> np.ndarray:

@@ -55,8 +55,8 @@ def title(arm: ArmKey) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share from 0 to 1 with three decimals."""
-    return UNDEFINED if value is None else f"{value:.3f}"
+    """A share from 0 to 1, or a distance whose estimate may lie below 0, with three decimals."""
+    return UNDEFINED if value is None else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def spread(value: Spread) -> str:

@@ -17,15 +17,15 @@ COLUMNS = (
 )
 
 
-def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]]) -> Path:
-    """Write the card beside the adapters; they share one base. Its path."""
+def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> Path:
+    """Write the card beside the adapters, which share one base and go to ``repo`` on the Hub. Its path."""
     path = folder / NAME
     with whole_file(path) as aside:
-        aside.write_text(render(adapters), encoding="utf-8")
+        aside.write_text(render(adapters, repo), encoding="utf-8")
     return path
 
 
-def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
+def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
     """Card text: YAML head, a table of the adapters, how to use one, and what was seen in training."""
     first = adapters[0][1]
     base = bases.HUB.get(first.base, first.base)
@@ -37,7 +37,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
         "tags": ["lora", "text-to-image", "diffusers", f"base-{first.family}"],
         "widget": [{"text": text} for text in dict.fromkeys(wanted)],
     }
-    if base.count("/") == 1:
+    if cards.is_hub_id(base):
         head["base_model"] = base
     return "\n".join(
         [
@@ -52,7 +52,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]]) -> str:
             "*Ledger*: digest of the SHA-256 hashes of every real image trained on; the hashes themselves "
             "are in each file's header, so that a classifier's test images can be checked against them.",
             "",
-            usage.markdown(*adapters[0]),
+            usage.markdown(*adapters[0], repo),
             *(line for path, one in adapters for line in _pictures(path, one)),
         ]
     )

@@ -33,8 +33,8 @@ def train(config: TrainLora) -> None:
     config.require_valid()
     accelerator, dtype = accelerator_for(config)
     plan = planning.make(config, accelerator, dtype)
-    if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
-        hub.check(config.push_to_hub, "model")
+    shared = config.push_to_hub and accelerator.is_main_process and not config.dry_run
+    repo = hub.check(config.push_to_hub, "model") if shared else ""
     console = Terminal(quiet=not accelerator.is_main_process)
     for line in planning.lines(config, plan, accelerator):
         say(console, line)
@@ -50,7 +50,7 @@ def train(config: TrainLora) -> None:
         written = list(_adapters(config, plan, accelerator, dtype))
         say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
         if accelerator.is_main_process:
-            _share(console, config, files)
+            _share(console, config, files, repo)
     say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
     accelerator.end_training()
@@ -88,12 +88,11 @@ def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
             raise SystemExit(stopped.code) from None
 
 
-def _share(console: Console, config: TrainLora, files: Sequence[Path]) -> None:
+def _share(console: Console, config: TrainLora, files: Sequence[Path], repo: str) -> None:
     """Write the card, and upload it with the adapters where that was asked for."""
     origins = [(path, adapter.read(path).provenance) for path in files]
-    readme = card.write(config.output, [(path, origin) for path, origin in origins if origin])
-    if config.push_to_hub:
-        repo = hub.check(config.push_to_hub, "model")
+    readme = card.write(config.output, [(path, origin) for path, origin in origins if origin], repo)
+    if repo:
         pictures = [path for file in files for path in sheet_paths(file) if path.is_file()]
         contents = {path.name: path for path in (*files, readme, *pictures)}
         address = hub.upload(repo, "model", contents, private=config.private, message="Add LoRA adapters")

@@ -18,39 +18,52 @@ def generate_command(files: Sequence[Path]) -> str:
     return shlex.join(["python", "-m", "generate", "--lora", *names])
 
 
-def markdown(adapter: Path, origin: Provenance) -> str:
-    """The section of a model card on the use of ``adapter``."""
+def markdown(adapter: Path, origin: Provenance, repo: str = "") -> str:
+    """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
     prompt = prompts.fill(origin.prompt, origin.classes[0])
+    place = "" if repo else ", in the folder of this file"
+    name = f"{repo}:{adapter.name}" if repo else adapter.name
     return "\n".join(
         [
             "## Use",
             "",
-            "As a labelled dataset:",
+            f"As a labelled dataset{place}:",
             "",
-            f"    python -m generate --lora {shlex.quote(adapter.name)}",
+            f"    python -m generate --lora {shlex.quote(name)}",
             "",
-            *_diffusers(adapter, origin, prompt),
+            *_diffusers(adapter, origin, prompt, repo),
             "",
             *_interfaces(adapter, origin, prompt),
         ]
     )
 
 
-def _diffusers(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
+def _diffusers(adapter: Path, origin: Provenance, prompt: str, repo: str) -> list[str]:
     if origin.method in lycoris.METHODS:
         return [f"The file has the names of LyCORIS; diffusers does not load {origin.method}."]
-    base = bases.HUB.get(origin.base, origin.base)
+    name = _string(adapter.name)
+    weights = f"{_string(repo)}, weight_name={name}" if repo else name
     return [
-        "In diffusers:",
+        "In diffusers:" if repo else "In diffusers, in the same folder:",
         "",
         "```python",
-        "from diffusers import DiffusionPipeline",
-        "",
-        f"pipe = DiffusionPipeline.from_pretrained({_string(base)})",
-        f"pipe.load_lora_weights({_string(adapter.name)})",
+        *_pipeline(origin),
+        f"pipe.load_lora_weights({weights})",
         f"pipe({_string(prompt)}).images[0]",
         "```",
     ]
+
+
+def _pipeline(origin: Provenance) -> list[str]:
+    """The lines that load the base; the embedded one lies in this package, and has no safety checker."""
+    if origin.base == "mini":
+        head = ["from diffusers import DiffusionPipeline", "from orchard.bases import EMBEDDED"]
+        return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
+    base = _string(bases.HUB.get(origin.base, origin.base))
+    single = origin.base.endswith(".safetensors")
+    kind = bases.FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
+    how = "from_single_file" if single else "from_pretrained"
+    return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({base})"]
 
 
 def _string(text: str) -> str:

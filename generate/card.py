@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard import cards, shards
-from orchard.run import whole_file
+from orchard.run import file_name, whole_file
 
 NAME = "README.md"
 COLUMNS = {
@@ -69,7 +69,7 @@ def render(manifest: Mapping[str, Any]) -> str:
             "## Arguments",
             "",
             "```json",
-            json.dumps(arguments, indent=2),
+            json.dumps(arguments, indent=2, ensure_ascii=False),
             "```",
             "",
         ]
@@ -92,8 +92,9 @@ def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sheets(manifest: Mapping[str, Any]) -> list[str]:
     """The first images of every class, as they come."""
+    labels = {file_name(label): label for label in manifest["rows"]}
     names = [name for name in manifest.get("sheets", ()) if Path(name).parent.name != shards.REJECTED]
-    return [line for name in names for line in (f"![{Path(name).stem}]({name})", "")]
+    return [line for name in names for line in (f"![{cards.plain(labels[Path(name).stem])}]({name})", "")]
 
 
 def _classes(manifest: Mapping[str, Any]) -> list[list[Any]]:

@@ -36,5 +36,5 @@ def generate(config: Generate) -> None:
         samplers = Samplers(config, state.device, dtype)
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:
-            finish(console, config, folder, changed=changed)
+            finish(console, config, folder, planned, changed=changed)
     state.destroy_process_group()

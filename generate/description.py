@@ -49,7 +49,7 @@ def processes(console: Console, number: int, precision: str) -> None:
 def rows(console: Console, planned: Sequence[Job]) -> None:
     """The plan itself: how often each prompt comes, and the first rows with their seeds."""
     for job in planned:
-        used = times(job.plan)
+        used = +times(job.plan)  # a few rows do not reach every prompt
         for prompt, number in used.most_common(MOST_PROMPTS):
             say(console, f"prompt    {job.label}: {number} x {prompt!r}")
         if len(used) > MOST_PROMPTS:

@@ -1,6 +1,7 @@
 """The end of a run: contact sheets, card, then the manifest that makes the set complete; sharing."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ from rich.console import Console
 
 from generate import card, sheets
 from generate.config import Generate
+from generate.sources import Job
 from generate.tally import of_folder
-from orchard import hub, run, shards
+from orchard import cards, hub, run, shards
 from orchard.terminal import say
 
 
-def finish(console: Console, config: Generate, folder: Path, *, changed: bool) -> None:
+def finish(
+    console: Console, config: Generate, folder: Path, planned: Sequence[Job], *, changed: bool
+) -> None:
     """Say what the folder holds, after completing it if this run changed it; share it if asked to."""
     if changed:
         manifest = shards.manifest_of(folder)
@@ -27,7 +31,7 @@ def finish(console: Console, config: Generate, folder: Path, *, changed: bool) -
     say(console, str(of_folder(folder)))
     if config.push_to_hub:
         _share(console, config, folder, manifest)
-    say(console, f"next: {_next(config, manifest)}")
+    say(console, f"next: {next_command(config, manifest, planned)}")
 
 
 def _counts(rows: dict[str, int]) -> str:
@@ -49,7 +53,7 @@ def _share(console: Console, config: Generate, folder: Path, manifest: dict[str,
     say(console, f"uploaded to {address}")
 
 
-def _next(config: Generate, manifest: dict[str, Any]) -> str:
+def next_command(config: Generate, manifest: dict[str, Any], planned: Sequence[Job]) -> str:
     """The command that goes on from here: the classes still missing, else the experiment."""
     default = Generate()
     output = [] if str(config.output) == default.output else ["--output", str(config.output)]
@@ -57,6 +61,16 @@ def _next(config: Generate, manifest: dict[str, Any]) -> str:
     if missing and config.lora and config.balance is None:
         files = [f"{run.file_name(name)}.safetensors" for name in missing]
         return shlex.join(["python", "-m", "generate", "--lora", *files, *output])
-    data = [] if config.data == default.data else ["--data", config.data]
+    real = config.data if config.data != default.data else _trained_on(planned)
+    data = ["--data", real] if real not in ("", default.data) else []
     synthetic = ["--synthetic", str(config.output)] if output else []
     return shlex.join(["python", "-m", "evaluate", "--ratios", "all", *data, *synthetic])
+
+
+def _trained_on(planned: Sequence[Job]) -> str:
+    """The real set that all adapters were trained on, if it can be had from here; else nothing."""
+    origins = [one.adapter.provenance for job in planned for one in job.blend.parts]
+    names = {origin.data if origin else "" for origin in origins}
+    name = names.pop() if len(names) == 1 else ""
+    there = name == "demo" or cards.is_hub_id(name) or (name and Path(name).expanduser().is_dir())
+    return name if there else ""

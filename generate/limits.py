@@ -37,7 +37,9 @@ def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
 
 def _unread(prompt: str, tokenizer: Any, most: int) -> str:
     """The words from the first one of which a token is left out."""
-    spans = tokenizer(prompt, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    # Told to be silent, since what it would warn of is what is looked for here.
+    options = {"return_offsets_mapping": True, "add_special_tokens": False, "verbose": False}
+    spans = tokenizer(prompt, **options)["offset_mapping"]
     room = most - tokenizer.num_special_tokens_to_add()
     if len(spans) <= room:
         return ""

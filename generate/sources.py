@@ -60,7 +60,8 @@ def jobs(config: Generate, precision: str) -> list[Job]:
     """
     vary = prompts.vocabularies(config.vary)
     prompts.require_valid(_templates(config, DEFAULT), vary)
-    chosen = [one for blend in loras.blends(config) for one in _classes(config, blend)]
+    blends = loras.blends(config)
+    chosen = [one for blend in blends for one in _classes(config, blend)]
     labels = [one.label for one in chosen]
     twice = sorted(label for label, times in Counter(labels).items() if times > 1)
     if twice:
@@ -69,7 +70,8 @@ def jobs(config: Generate, precision: str) -> list[Job]:
         )
     missing = sorted(set(config.classes) - set(labels))
     if missing:
-        raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes {', '.join(labels)}")
+        known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
+        raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
     rows = counts.rows_of(config, labels)
     return [_job(config, one, rows[one.label], precision) for one in chosen]
 

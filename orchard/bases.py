@@ -173,8 +173,10 @@ def _folder(name: str) -> Path:
     if name == "mini":
         return EMBEDDED
     path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
+    known = (path / "model_index.json").is_file()
+    # A folder of that name may be somebody's output; of a named base the name is meant.
+    if path.is_dir() and (known or name not in HUB):
+        if not known:
             raise UserError(f"--base {name}: no model_index.json in it, so not a diffusers pipeline folder")
         return path
     if path.suffix in (".safetensors", ".ckpt"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +15,7 @@ LICENCES = {
 }
 """Licences of the named bases, as their cards give them; they bind adapters and images too."""
 OTHER = "other"
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _ESCAPED = str.maketrans({character: f"&#{ord(character)};" for character in "&<>`[]|\\"})
 
 
@@ -21,6 +23,11 @@ def licence(bases: Iterable[str]) -> str:
     """The licence that bases share, as the Hub calls it; ``other`` where they differ or are not known."""
     found = {LICENCES.get(base, OTHER) for base in bases}
     return found.pop() if len(found) == 1 else OTHER
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether a card may link to ``base``: the Hub refuses one that names a folder there."""
+    return bool(_HUB_ID.fullmatch(base)) and not Path(base).exists()
 
 
 def head(fields: Mapping[str, Any]) -> str:

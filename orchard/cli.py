@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    print(
+        "error: this Python lacks orchard's packages; run `make install`, then `source .venv/bin/activate`",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 from orchard import pipes, recipes, stopping, typed
 from orchard.errors import UserError
@@ -145,6 +152,7 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
         value = _pairs(given) if kinds.get(name) == Section else given
         problem = _recipe_problem(name, value, kinds.get(name))
         if problem:
+            problem = problem if name in kinds else "not an option of this command"
             raise UserError(f"--config {path}: {key}: {problem}")
         words.extend(_flag(name, value, kinds.get(name) is bool))
     return words

@@ -14,6 +14,8 @@ from orchard.listings import Listing
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"))
 SILENT_SUFFIXES = frozenset((".xml", ".txt", ".csv", ".json", ".jsonl", ".md", ".zip", ".npz"))
 LEFTOVERS = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
+SILENT_LEFTOVERS = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
+"""What desktops leave in any folder, and never an image: not worth a line."""
 # A number, and perhaps the one that a desktop gives to copies: apple_1, apple (2), apple_1 (2).
 NUMBERED = re.compile(r"^(?P<label>.*?[^\d\s_()-].*?)[ _-]*(?:\d+|\(\d+\))(?: ?\(\d+\))?$")
 MANY_CLASSES = "mixed"
@@ -54,6 +56,8 @@ def _files(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[s
         suffix = path.suffix.lower()
         if any("\ud800" <= letter <= "\udfff" for letter in str(place)):
             raise UserError(f"--data {root}: {str(place)!r} is not a name in UTF-8; rename it")
+        if path.name.lower() in SILENT_LEFTOVERS:
+            continue
         if _is_leftover(path):
             ignored.append(str(place))
         elif path.is_dir():

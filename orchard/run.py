@@ -123,9 +123,10 @@ def write_json(path: Path, value: Any) -> None:
 def file_name(label: str) -> str:
     """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``.
 
+    It begins with none of dot and dash, which would hide it, or make an option of it on a command line.
     What is longer than file systems take beside our own parts is cut off, and ends in its hash.
     """
-    name = re.sub(r"[^\w.-]", "_", label).lstrip(".") or "_"
+    name = re.sub(r"[^\w.-]", "_", label).lstrip(".-") or "_"
     if len(name.encode()) <= LONGEST_NAME:
         return name
     ending = f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_stand_in"
+COMMIT = "1" * 40
 
 
 class Hub(ThreadingHTTPServer):
@@ -79,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def do_GET(self) -> None:
+        # There is one commit, so its hash is as good as the branch's name.
+        self.path = self.path.replace(COMMIT, "main")
         path, _, query = self.path.partition("?")
         if match := re.match(r"/api/(model|dataset)s/(.+)/tree/main/?(.*)", path):
             self.tree(match[1], match[2], unquote(match[3]), whole="recursive=true" in query.lower())
@@ -95,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({"name": "mira", "orgs": [{"name": "lab"}], "auth": auth})
 
     def do_HEAD(self) -> None:
+        self.path = self.path.replace(COMMIT, "main")
         self.fetch(body=False)
 
     def there(self, kind: str, repo: str) -> dict[str, bytes]:
@@ -102,7 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def describe(self, kind: str, repo: str) -> None:
         if (kind, repo) in self.server.repos:
-            self.answer({"id": repo, "sha": "1" * 40})
+            files = [{"rfilename": name} for name in self.there(kind, repo)]
+            self.answer({"id": repo, "sha": COMMIT, "siblings": files})
         else:
             self.missing("RepoNotFound")
 
@@ -136,9 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self.missing("EntryNotFound")
             return
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", "1" * 40)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        tag = hashlib.sha256(data).hexdigest()
+        part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if part:  # as a reader of a Parquet file's end asks
+            data = data[int(part[1]) : int(part[2]) + 1]
+        self.send_response(206 if part else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{tag}"')
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
@@ -156,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = [{"path": name, "uploadMode": _mode(name), "shouldIgnore": False} for name in names]
             self.answer({"files": modes})
-        elif match := re.fullmatch(r"/api/(model|dataset)s/(.+)/paths-info/main", self.path):
+        elif match := re.fullmatch(rf"/api/(model|dataset)s/(.+)/paths-info/(?:main|{COMMIT})", self.path):
             self.paths(match[1], match[2], _names(body))
         elif match := re.fullmatch(r"/api/(model|dataset)s/(.+)/commit/main", self.path):
             self.commit(match[1], match[2], body)
@@ -194,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "lfsFile":
                 self.server.files[kind, name, value["path"]] = self.server.blobs[value["oid"]]
         self.answer(
-            {"success": True, "commitUrl": f"{self.server.address}/{name}/commit/1", "commitOid": "1" * 40}
+            {"success": True, "commitUrl": f"{self.server.address}/{name}/commit/1", "commitOid": COMMIT}
         )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import hub_server
@@ -46,6 +47,13 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         assert f"uploaded to {server.address}/mira/fruit-loras" in said
         sample = ("--lora", "apple.safetensors", "--count", 3, "--steps", 1, "--shard_size", 2)
         command(tmp_path, *GENERATE, *sample, "--push_to_hub", "lab/fruit-synthetic", **server.environment)
+        code = "import datasets; print(datasets.load_dataset('lab/fruit-synthetic')['train'].num_rows)"
+        cache = {"HF_HOME": str(tmp_path / "hub")}
+        said = command(tmp_path, sys.executable, "-c", code, **server.environment, **cache)
+    assert said.splitlines()[-1] == "3"
+    card = server.files["model", "mira/fruit-loras", "README.md"].decode()
+    assert "python -m generate --lora mira/fruit-loras:apple.safetensors" in card
+    assert 'load_lora_weights("mira/fruit-loras", weight_name="apple.safetensors")' in card
     assert server.repos == {("model", "mira/fruit-loras"): True, ("dataset", "lab/fruit-synthetic"): False}
     for (kind, _, name), content in server.files.items():
         folder = tmp_path / ("adapters" if kind == "model" else "shards")
@@ -110,6 +118,8 @@ def test_the_card_says_what_was_seen_and_how_to_load(base, tmp_path):
     assert "| apple.safetensors | apple | 4 |" in card
     assert 'load_lora_weights("apple.safetensors")' in card
     assert json.dumps(str(ROOT)) not in card
+    # The Hub refuses a card that links to a folder of ours.
+    assert "base_model" not in card
 
 
 def test_an_adapter_is_fetched_from_the_hub_once_and_then_sampled(base, tmp_path):

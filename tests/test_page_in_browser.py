@@ -181,6 +181,12 @@ def test_text_is_readable_in_both_schemes(opened):
         assert (light + 0.05) / (dark + 0.05) >= 7
 
 
+def test_captions_beside_a_mistake_use_the_width_of_a_narrow_screen(opened):
+    figures = opened(390).locator(".beside >> nth=0").locator("figure").all()
+    widths = [figure.bounding_box()["width"] for figure in figures]
+    assert len(widths) == 2 and min(widths) > 130
+
+
 def test_wide_tables_can_be_scrolled_by_keyboard(opened):
     regions = opened().locator("[role=region]")
     assert regions.count() > 5

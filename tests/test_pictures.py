@@ -84,7 +84,7 @@ def test_nearest_image_of_each_pool_stands_beside_a_mistake():
     found = pictures.beside(["apple/1.png", "gone.png"], tested, pools, pictures.as_they_are, read)
     assert list(found) == ["apple/1.png"]
     assert list(found["apple/1.png"]) == ["image", "real"]
-    assert found["apple/1.png"]["real"]["note"] == "apple: apple/6.png"
+    assert found["apple/1.png"]["real"]["note"] == "apple/6.png"
     assert found["apple/1.png"]["real"]["similarity"] == pytest.approx(1, abs=1e-3)
 
 

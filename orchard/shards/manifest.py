@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchard import storage, typed
+from orchard import cards, storage, typed
 from orchard.errors import UserError
 from orchard.run import file_hash, write_json
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing
@@ -116,7 +116,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if storage.is_local(folder) and not folder.is_dir():
-        raise UserError(f"--synthetic {folder}: no such folder; python -m generate writes one")
+        hub = f", on the Hub it is hf://datasets/{folder}" if cards.is_hub_id(str(folder)) else ""
+        raise UserError(f"--synthetic {folder}: no such folder; python -m generate writes one{hub}")
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so not complete; run the same generate command again")
     try:

@@ -79,5 +79,12 @@ def sheet(rows: list[np.ndarray], path: Path, scale: int = 2) -> None:
 def write(pipe: StableDiffusionPipeline, out: Path, card: str) -> int:
     """Save the pipeline in fp16 with its model card; returns its size in bytes."""
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
+    _load_in_fp32(out / "text_encoder" / "config.json")
     (out / "README.md").write_text(card)
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def _load_in_fp32(config: Path) -> None:
+    """Say float32 in a config: transformers takes a network's own type, diffusers float32 for all others."""
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"dtype": "float32"}, indent=2) + "\n")
