@@ -47,7 +47,7 @@ def gather(
     files = [mistake["file"] for mistake in worst(records)]
     pools = {"real": shown.real, "synthetic": shown.synthetic}
     manifest = shards.read_manifest(shown.folder) if shown.folder else {}
-    away = pictures.rejected(shown.folder, shown.real.classes) if shown.folder else []
+    away = pictures.rejected(shown.folder, manifest) if shown.folder else []
     return Context(
         title=sets.train.name,
         commands=_commands(config),
