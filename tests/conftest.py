@@ -26,6 +26,22 @@ def signs() -> Path:
     return DATA / "gtsrb5"
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Stable Diffusion pipeline with small random weights."""
+    import pipelines
+
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real set of noise images, of apples and pears, with a split of its own."""
+    import stub_sampler
+
+    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Encoded photos and prompts of all tests, apart from the user's own; none leans on the user's photos."""

@@ -1,7 +1,6 @@
 """Shards that were altered after they were written are not read, and generate makes them anew."""
 
 import pictures
-import pipelines
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,16 +16,6 @@ from evaluate.sets import load as load_for_evaluate
 
 APPLE = "train-apple-00001.parquet"
 OPTIONS = {"classes": CLASSES, "count": 12, "shard_size": 4, "reject_limit": 4.0}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
 
 
 @pytest.fixture

@@ -20,11 +20,6 @@ from orchard import adapter, bases, provenance, shards
 SMALL = {"data": "demo", "precision": "fp32", "steps": 3, "batch_size": 2, "rank": 2, "learning_rate": 0.1}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
 def trained(base: Path, output: Path, **options) -> adapter.Adapter:
     """The last class's adapter."""
     config = TrainLora(base=str(base), output=output, **{"classes": ("apple",), **SMALL, **options})

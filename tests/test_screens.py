@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pictures
-import pipelines
 import pytest
 import stub_sampler
 from PIL import Image
@@ -15,16 +14,6 @@ from generate import duplicates, screens
 from generate.config import Generate
 from generate.sources import jobs
 from orchard import shards
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
 
 
 @pytest.fixture
