@@ -79,7 +79,11 @@ def refused() -> Callable[..., AbstractContextManager[None]]:
     return expect
 
 
-@pytest.fixture
-def moments(request: pytest.FixtureRequest) -> int:
-    """How often a fault happens, as the test's marker says."""
-    return request.node.get_closest_marker("fault").args[1]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``moments``: how often a fault happens, as its marker says; ``slow`` of them in a slow test beside."""
+    if "moments" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("fault")
+        assert marker
+        slow = marker.kwargs.get("slow", 0)
+        rest = [pytest.param(slow, marks=pytest.mark.slow)] if slow else []
+        metafunc.parametrize("moments", [marker.args[1] - slow, *rest])

@@ -117,7 +117,7 @@ class Trials:
 
         A run that ends before its moment has to be equal to the undisturbed one; the next begins afresh.
         """
-        chance = random.Random(f"{self.subject.command} {kind}")
+        chance = random.Random(f"{self.subject.command} {kind} {times}")
         output, before = self.fresh(kind), set[Any]()
         while times:
             fault = Fault(kind=kind, at=chance.randint(1, self.touches), share=chance.random())
@@ -163,7 +163,7 @@ class Trials:
 
     def two_writers(self, times: int) -> None:
         """Another run comes while one stands still at a random moment."""
-        chance = random.Random(f"{self.subject.command} second")
+        chance = random.Random(f"{self.subject.command} second {times}")
         for _ in range(times):
             output = self.fresh("second")
             first = self.subject.start(output, Fault(kind="pause", at=chance.randint(1, self.touches)))
