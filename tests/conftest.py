@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,11 +36,30 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Such a folder for each of `pipelines.TINY`."""
+    import pipelines
+
+    return {name: make(tmp_path_factory.mktemp("bases") / name) for name, make in pipelines.TINY.items()}
+
+
+@pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real set of noise images, of apples and pears, with a split of its own."""
     import stub_sampler
 
     return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch, base: Path, photos: Path) -> Callable[..., int]:
+    """Run the command with images drawn by a function, for noise photos; the number of images drawn."""
+    import stub_sampler
+
+    def run(output: Path, draw: stub_sampler.Draw = stub_sampler.noise, **options: Any) -> int:
+        return stub_sampler.generate(monkeypatch, base, output, draw, **{"data": str(photos), **options})
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,6 @@ import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import stub_sampler
 from shell import CLASSIFY, EVALUATE, command, refusal
 from stub_sampler import CLASSES, unlucky
 
@@ -19,12 +18,8 @@ OPTIONS = {"classes": CLASSES, "count": 12, "shard_size": 4, "reject_limit": 4.0
 
 
 @pytest.fixture
-def generate(monkeypatch, base, photos):
-    def run(output, **options):
-        options = {**OPTIONS, "data": str(photos), **options}
-        return stub_sampler.generate(monkeypatch, base, output, unlucky, **options)
-
-    return run
+def generate(generate):
+    return lambda output, **options: generate(output, unlucky, **{**OPTIONS, **options})
 
 
 @pytest.fixture

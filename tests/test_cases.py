@@ -86,17 +86,7 @@ def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(
         assert name in said
     assert "metadata does not list" in said
     assert "apple/IMG_3.JPG" in said
-    # Latents are kept by the file's hash; those of a file and of its plain picture are to be the same.
-    latents = {}
-    for path in (tmp_path / "cache").rglob("photos/*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            key = json.loads(file.metadata()["key"])["file"]
-        latents[key] = load_file(path)
-    assert len(latents) == 14
-    for file, plain in pairs().values():
-        one, other = (latents[pictures.sha256(data)] for data in (file, plain))
-        assert one.keys() == other.keys()
-        assert all(np.array_equal(one[name], other[name]) for name in one)
+    require_equal_latents(tmp_path / "cache")
     whole = load_file(tmp_path / "adapters" / "joint.safetensors")
     folder = tmp_path / "adapters" / "checkpoints" / "joint"
     assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002"]
@@ -108,6 +98,20 @@ def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(
     assert "after step 1" in said
     again = load_file(tmp_path / "adapters" / "joint.safetensors")
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+def require_equal_latents(cache: Path) -> None:
+    """Raise unless a file has the latents of its plain picture; they are kept by the file's hash."""
+    latents = {}
+    for path in cache.rglob("photos/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            key = json.loads(file.metadata()["key"])["file"]
+        latents[key] = load_file(path)
+    assert len(latents) == 14
+    for file, plain in pairs().values():
+        one, other = (latents[pictures.sha256(data)] for data in (file, plain))
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def answers(lines: str) -> dict[str, dict[str, float]]:
