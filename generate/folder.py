@@ -86,8 +86,9 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
     found = shards.existing(folder)
     labels = {job.label for job in planned}
     shards.require_complete([s for s in found if s.origin.label not in labels], folder)
+    everything = [*found, *shards.existing(folder, shards.REJECTED)]
     for job in planned:
-        shards.require_same([*found, *shards.existing(folder, shards.REJECTED)], job.origin, folder)
+        shards.require_same(everything, job.origin, folder)
 
 
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
