@@ -4,7 +4,7 @@ import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shell import CLASSIFY, EVALUATE, command, refusal
+from shell import CLASSIFY, EVALUATE, refusal
 from stub_sampler import CLASSES, unlucky
 
 from classify.config import Classify
@@ -154,6 +154,3 @@ def test_the_commands_end_in_one_line(folder, tmp_path, generate, photos):
     ):
         line = refusal(tmp_path, *words)
         assert APPLE in line and "delete it and run generate again" in line
-    (folder / "data" / APPLE).unlink()
-    generate(folder)
-    command(tmp_path, *words)

@@ -51,6 +51,7 @@ def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
     assert shards.rows_of(shard.path)[0]["image"]["bytes"] != made["peft"][1][0]["image"]["bytes"]
 
 
+@pytest.mark.slow
 def test_p12_an_ancestral_sampler_gives_one_image_at_every_batch_size(tmp_path, base):
     """It draws noise at every step too, and four images are not a multiple of three."""
     words = ("--base", base, "--data", "demo", "--classes", "apple", "--count", 4, "--seed", 3, "--steps", 3)
