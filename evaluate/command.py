@@ -48,15 +48,7 @@ def evaluate(config: Evaluate) -> None:
     pixels.add(sets.photos())
     identity = _identity(config, sets, precision)
     joined.require_alike(config.also, identity)
-    experiment = Experiment(
-        classes=sets.train.classes,
-        external=sets.external,
-        firsts={one.arm_key: one for one in reversed(runs)},
-        pixels=pixels,
-        device=state.device,
-        dtype=dtype,
-        on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
-    )
+    experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
     run.writable(config.output)
     with writing(config.output, state):
         missing = _begin(config, identity, runs, state)
@@ -67,6 +59,20 @@ def evaluate(config: Evaluate) -> None:
     state.destroy_process_group()
     if state.is_main_process and outcome.failures:
         raise SystemExit(FAILED)
+
+
+def _experiment(
+    config: Evaluate, sets: Sets, runs: Sequence[Run], pixels: Pixels, *, device: Any, dtype: Any
+) -> Experiment:
+    return Experiment(
+        classes=sets.train.classes,
+        external=sets.external,
+        firsts={one.arm_key: one for one in reversed(runs)},
+        pixels=pixels,
+        device=device,
+        dtype=dtype,
+        on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
+    )
 
 
 def _begin(config: Evaluate, identity: dict[str, Any], runs: Sequence[Run], state: Any) -> list[Run]:

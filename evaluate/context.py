@@ -18,7 +18,7 @@ from evaluate.pictures import Read
 from evaluate.reference import FRUIT
 from evaluate.report import Context
 from evaluate.sets import Sets, generator_notes
-from orchard import cli, run, shards
+from orchard import cli, run, shards, software
 from orchard.images import Photo
 
 FIDELITY = "fidelity.json"
@@ -47,7 +47,7 @@ def gather(
     files = [mistake["file"] for mistake in worst(records)]
     pools = {"real": shown.real, "synthetic": shown.synthetic}
     manifest = shards.read_manifest(shown.folder) if shown.folder else {}
-    away = pictures.rejected(shown.folder, shown.real.classes) if shown.folder else []
+    away = pictures.rejected(shown.folder, manifest) if shown.folder else []
     return Context(
         title=sets.train.name,
         commands=_commands(config),
@@ -58,8 +58,8 @@ def gather(
         copies=copies,
         gaps=found,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
-        versions=run.versions(),
-        commit=run.git_commit(),
+        versions=software.versions(),
+        commit=software.commit(),
         sheets=pictures.sheets(shown.real, shown.synthetic, away, manifest.get("rejected", {})),
         pictures=pictures.beside(files, tested, pools, embed, read),
         near=near,

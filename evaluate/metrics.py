@@ -3,7 +3,7 @@
 Undefined is `None`, never 0 or NaN, so a result is always valid JSON.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,17 +39,15 @@ def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str
     present = sorted(set(true.tolist()))
     averages = {how: _averages(true, predicted, present, how) for how in ("weighted", "macro")}
     per_class = _per_class(true, predicted, probabilities, names)
-    covered = [name for name in names if per_class[name]["roc_auc"] is not None]
-    areas = [per_class[name]["roc_auc"] for name in covered]
-    support = [per_class[name]["support"] for name in covered]
+    weighted, plain, covered = _areas(per_class)
     return {
         "accuracy": float((true == predicted).mean()),
         **averages["weighted"],
-        "roc_auc": float(np.average(areas, weights=support)) if covered else None,
+        "roc_auc": weighted,
         "roc_auc_classes": covered,
         "nll": negative_log_likelihood(true, probabilities),
         "ece": expected_calibration_error(true, probabilities),
-        "macro": {**averages["macro"], "roc_auc": float(np.mean(areas)) if covered else None},
+        "macro": {**averages["macro"], "roc_auc": plain},
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=range(len(names))).tolist(),
     }
@@ -95,6 +93,16 @@ def _per_class(
             "roc_auc": _area(true == k, probabilities[:, k]),
         }
     return result
+
+
+def _areas(per_class: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float | None, list[str]]:
+    """The mean ROC-AUC weighted by support, the plain mean, and the classes where it is defined."""
+    defined = {name: one for name, one in per_class.items() if one["roc_auc"] is not None}
+    if not defined:
+        return None, None, []
+    areas = [one["roc_auc"] for one in defined.values()]
+    support = [one["support"] for one in defined.values()]
+    return float(np.average(areas, weights=support)), float(np.mean(areas)), list(defined)
 
 
 def _area(positive: np.ndarray, scores: np.ndarray) -> float | None:

@@ -54,15 +54,12 @@ def sheets(
     ]
 
 
-def rejected(folder: Path, classes: Sequence[str]) -> list[dict[str, str]]:
+def rejected(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
     """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``."""
     found: list[dict[str, str]] = []
-    there = shards.existing(folder, shards.REJECTED)
-    for shard in (shard for shard in there if shard.origin.label in classes):
-        for row in shards.rows_of(shard.path):
-            label = shard.origin.label
-            if sum(image["label"] == label for image in found) >= SHEET:
-                break
+    for row in shards.rejected(folder, manifest):
+        label = manifest["classes"][row["label"]]
+        if sum(image["label"] == label for image in found) < SHEET:
             image = decode(row["image"]["bytes"], row["image"]["path"])
             found.append({"label": label, "note": row.get("reason") or "", "src": thumbnail(image)})
     return found

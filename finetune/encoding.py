@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.batches import Cache, assemble
 from finetune.entries import Tensors
-from finetune.families import Family
+from finetune.family import Family
 from finetune.gathering import gather
 from finetune.keys import Keys
 from orchard import images

@@ -1,141 +1,21 @@
-"""What differs between model families: how images and prompts are encoded, what is predicted."""
+"""What differs between model families: the text states, what is predicted, the loss."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from finetune import encoders, lora
-from finetune.batches import Batch, Cache, assemble
+from finetune.batches import Batch
 from finetune.encoders import Text
+from finetune.family import Family
 from finetune.loss import diffuse, diffusion_loss, flow_target, interpolate, snr, target, timesteps_of
-from finetune.network import Network
 from finetune.objective import Objective
-from finetune.targets import places
-from orchard import text
-from orchard.bases import FAMILIES, Base
+from orchard.bases import Base
 
 CLIP = "clip_embeds"
 """SD 3's text states without T5's part."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family(ABC):
-    """A loaded stock pipeline, seen as something to train."""
-
-    pipe: Any
-    trains_text: bool = False
-    """Whether the text encoders learn too, all but T5."""
-
-    name: ClassVar[str]
-    """Its name in `orchard.bases.FAMILIES`."""
-    targets: ClassVar[tuple[str, ...]] = lora.TARGETS
-    """Attention layers of the denoiser, by the end of their names."""
-
-    @classmethod
-    def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
-        """The family's view of the pipeline of ``base``."""
-        return cls(pipe=pipe, trains_text=trains_text)
-
-    @property
-    def prefix(self) -> str:
-        """The denoiser's name in the pipeline, which starts the keys of a LoRA file."""
-        return FAMILIES[self.name].denoiser
-
-    @property
-    def denoiser(self) -> Any:
-        """The network that predicts the noise."""
-        return getattr(self.pipe, self.prefix)
-
-    @property
-    def models(self) -> dict[str, Any]:
-        """Everything that gets an adapter, by its place in the pipeline; the denoiser first."""
-        return {place: getattr(self.pipe, place) for place in places(self.name, trains_text=self.trains_text)}
-
-    @property
-    def text_encoders(self) -> dict[str, Any]:
-        """The text encoders among them."""
-        return {place: model for place, model in self.models.items() if place != self.prefix}
-
-    @property
-    def frozen_text_encoders(self) -> list[Any]:
-        """The others, whose states are in the `Cache`."""
-        others = [place for place in FAMILIES[self.name].text_encoders if place not in self.models]
-        return [model for place in others if (model := getattr(self.pipe, place)) is not None]
-
-    @property
-    def network(self) -> Network:
-        """The same as one module, for the loss."""
-        return Network(self)
-
-    def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> Cache:
-        """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU."""
-        return assemble([self.latents(image) for image in pixels], prompts, self.text)
-
-    def latents(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(H, W, 3) uint8 -> mean and deviation of `moments`, (2, C, h, w) each: image and mirror image.
-
-        By itself, so that what else is encoded does not change its last bits.
-        """
-        return self.moments(np.stack([pixels, pixels[:, ::-1]]))
-
-    @torch.no_grad()
-    def moments(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each."""
-        vae, dtype = self.pipe.vae, self.pipe.vae.dtype
-        overflows = dtype == torch.float16 and vae.config.force_upcast
-        if overflows:
-            vae.to(torch.float32)
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
-        posterior = vae.encode(images).latent_dist
-        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
-        if overflows:
-            vae.to(dtype)
-        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        return (mean - shift) * scale, std * scale
-
-    def text(self, prompts: Sequence[str]) -> Text:
-        """What a `Cache` keeps of P prompts, (P, ...) each: their frozen states, and `tokens`."""
-        return self.frozen_states(prompts) | self.tokens(prompts)
-
-    def frozen_states(self, prompts: Sequence[str]) -> Text:
-        """P prompts -> named text states, (P, ...) each; every prompt by itself, as in `latents`."""
-        found = [text.encode(self.pipe, [prompt], negative=False) for prompt in prompts]
-        return {name: torch.cat([states[name].float().cpu() for states in found]) for name in found[0]}
-
-    def tokens(self, prompts: Sequence[str]) -> Text:
-        """P prompts -> (P, L) token ids for each text encoder that is trained."""
-        return encoders.tokens(self.pipe, list(self.text_encoders), prompts)
-
-    def states(self, text: Text) -> Text:
-        """Text of a `Batch` -> text states for the denoiser, (B, ...) each.
-
-        Those that trained text encoders have a part in are computed from the token ids, inside the graph.
-        """
-        states = {name: value for name, value in text.items() if not name.endswith(encoders.TOKENS)}
-        if self.trains_text:
-            ids, whose = encoders.each_once(text)
-            states |= {name: value[whose] for name, value in self.encode_ids(ids).items()}
-        return {name: state.to(self.pipe.vae.dtype) for name, state in states.items()}
-
-    @abstractmethod
-    def encode_ids(self, ids: Text) -> Text:
-        """Token ids of P prompts for each trained text encoder -> the states they give, (P, ...) each."""
-
-    @abstractmethod
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
-        """What the denoiser says of (B, C, h, w) noisy latents at (B,) timesteps: (B, C, h, w)."""
-
-    @abstractmethod
-    def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
-        """The training loss of one batch: () float32.
-
-        ``network`` is `network` as the caller has wrapped it.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from finetune.setup import Job, Setup
 from finetune.training import train_steps
 from finetune.usage import KOHYA
 from finetune.watch import Watch
-from orchard import adapter, run
+from orchard import adapter, run, software
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import sha256
@@ -179,6 +179,6 @@ def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any
         trained_on=sorted(job.photos.hashes()),
         data=job.photos.name,
         options=same,
-        versions=run.versions(),
-        commit=run.git_commit(),
+        versions=software.versions(),
+        commit=software.commit(),
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 from finetune.entries import Key
 from orchard import components
-from orchard.bases import FAMILIES, Base
+from orchard.bases import Base
+from orchard.families import FAMILIES
 from orchard.images import Photo
 
 PHOTOS, PROMPTS = "photos", "prompts"

@@ -13,7 +13,7 @@ from finetune.config import TrainLora
 from finetune.optimizers import build, switch
 
 if TYPE_CHECKING:
-    from finetune.families import Family
+    from finetune.family import Family
 
 
 @dataclass(frozen=True, kw_only=True)

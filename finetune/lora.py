@@ -12,7 +12,7 @@ from orchard.roles import Method
 from orchard.splits import stable_hash
 
 if TYPE_CHECKING:
-    from finetune.families import Family
+    from finetune.family import Family
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention layers of a UNet, and those of any denoiser for its image tokens."""

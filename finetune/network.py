@@ -8,7 +8,7 @@ from torch import Tensor
 from finetune.encoders import Text
 
 if TYPE_CHECKING:
-    from finetune.families import Family
+    from finetune.family import Family
 
 
 class Network(torch.nn.Module):

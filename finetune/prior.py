@@ -13,7 +13,7 @@ from finetune.batches import Cache, assemble
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
 from finetune.entries import Key, Tensors
-from finetune.families import Family
+from finetune.family import Family
 from finetune.gathering import gather
 from finetune.sampling import GUIDANCE, STEPS, sample
 from orchard import prompts

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.config import TrainLora
 from finetune.devices import is_sharded
-from finetune.families import Family
+from finetune.family import Family
 from finetune.interrupt import Interrupt
 from finetune.targets import Targets
 from orchard.bases import Base

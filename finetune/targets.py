@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from orchard.bases import FAMILIES, T5
 from orchard.errors import UserError
+from orchard.families import FAMILIES, T5
 
 ATTENTION = frozenset(
     (

@@ -10,7 +10,7 @@ import torch
 
 from finetune.batches import Batch, Cache, draw
 from finetune.config import TrainLora
-from finetune.families import Family
+from finetune.family import Family
 from finetune.learner import Learner
 from finetune.objective import Objective
 from finetune.optimizers import KINDS, RELATIVE

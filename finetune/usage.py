@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchard import bases, cards, lycoris, prompts
+from orchard.families import FAMILIES
 from orchard.provenance import Provenance
 
 KOHYA = "kohya"
@@ -61,7 +62,7 @@ def _pipeline(origin: Provenance) -> list[str]:
         return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
     base = _string(bases.HUB.get(origin.base, origin.base))
     single = origin.base.endswith(".safetensors")
-    kind = bases.FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
+    kind = FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
     how = "from_single_file" if single else "from_pretrained"
     return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({base})"]
 

@@ -3,7 +3,7 @@
 import torch
 
 from finetune.batches import Cache, draw
-from finetune.families import Family
+from finetune.family import Family
 from finetune.objective import PLAIN
 from orchard import splits
 from orchard.images import ImageSet

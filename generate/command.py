@@ -6,7 +6,7 @@ from generate.config import Generate
 from generate.finish import finish
 from generate.sampling import Samplers
 from generate.sources import jobs
-from orchard import hub, run, storage
+from orchard import hub, run, shards, storage
 from orchard.lock import writing
 from orchard.terminal import Terminal
 
@@ -33,6 +33,8 @@ def generate(config: Generate) -> None:
     run.quiet_libraries()
     run.writable(folder)
     with writing(folder, state):
+        if state.is_main_process:
+            shards.require_unaltered(folder)
         samplers = Samplers(config, state.device, dtype)
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:

@@ -6,7 +6,7 @@ the only state there is: a run samples the numbers that are missing, and when no
 exactly as many further ones as are lacking.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,8 @@ class Known:
 
 def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
     """The candidates of each class, ascending."""
-    numbers = {split: _numbers(folder, split) for split in (shards.TRAIN, shards.REJECTED)}
+    sizes = {job.label: job.origin.arguments["shard_size"] for job in planned}
+    numbers = {split: _numbers(folder, split, sizes) for split in (shards.TRAIN, shards.REJECTED)}
     none = np.array([], dtype=np.int64)
     found = {}
     for job in planned:
@@ -63,11 +64,20 @@ def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
     return found
 
 
-def _numbers(folder: Path, split: str) -> dict[str, np.ndarray]:
+def _numbers(folder: Path, split: str, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The candidates in the shards of those classes that have a shard size."""
     found: dict[str, list[np.ndarray]] = {}
     for shard in shards.existing(folder, split):
+        label = shard.origin.label
+        if label not in sizes:
+            continue
         numbers = shards.columns(shard.path, "index")["index"].to_numpy()
-        found.setdefault(shard.origin.label, []).append(numbers)
+        if (numbers // sizes[label] != shard.number).any():
+            raise UserError(
+                f"{shard.path}: holds other rows than those of shard {shard.number}; delete it and run "
+                "generate again"
+            )
+        found.setdefault(label, []).append(numbers)
     return {label: np.concatenate(parts) for label, parts in found.items()}
 
 
@@ -76,8 +86,9 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
     found = shards.existing(folder)
     labels = {job.label for job in planned}
     shards.require_complete([s for s in found if s.origin.label not in labels], folder)
+    everything = [*found, *shards.existing(folder, shards.REJECTED)]
     for job in planned:
-        shards.require_same([*found, *shards.existing(folder, shards.REJECTED)], job.origin, folder)
+        shards.require_same(everything, job.origin, folder)
 
 
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:

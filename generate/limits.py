@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchard import bases
-from orchard.bases import T5, Base
+from orchard.bases import Base
+from orchard.families import FAMILIES, T5
 
 T5_TOKENS = 256
 """What the stock SD 3 pipeline passes to its third encoder."""
@@ -26,7 +27,7 @@ def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
     import transformers
 
     found, index = [], bases.index(base)
-    for encoder in bases.FAMILIES[base.family].text_encoders:
+    for encoder in FAMILIES[base.family].text_encoders:
         part = encoder.replace("text_encoder", "tokenizer")
         kind = (index.get(part) or [None, None])[1]
         if kind is not None:

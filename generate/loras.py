@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.config import Generate
-from orchard import adapter, hub
+from orchard import adapter, attaching, hub
 from orchard.adapter import Adapter
 from orchard.bases import Base
 from orchard.errors import UserError
@@ -108,7 +108,7 @@ def require_fit(blend: Blend, base: Base) -> None:
     """Raise `UserError` when an adapter was made for another base or finds no place in this one."""
     for one in blend.all:
         adapter.require_fit(one.adapter, base)
-        adapter.require_place(one.adapter, base)
+        attaching.require_place(one.adapter, base)
 
 
 def attach(pipe: Any, blend: Blend) -> None:
@@ -116,7 +116,7 @@ def attach(pipe: Any, blend: Blend) -> None:
     pipe.unload_lora_weights()
     names = [f"part{place}" for place, _ in enumerate(blend.all)]
     for name, one in zip(names, blend.all, strict=True):
-        adapter.add(pipe, one.adapter, name)
+        attaching.add(pipe, one.adapter, name)
     weights = [one.weight for one in blend.all]
     if len(weights) > 1 or weights not in ([], [1.0]):
         pipe.set_adapters(names, weights)

@@ -10,7 +10,7 @@ from generate.config import Generate
 from generate.loras import Blend
 from generate.plan import ClassPlan
 from generate.settings import Settings, settle
-from orchard import bases, run, sources
+from orchard import bases, run, software, sources
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.prompts import DEFAULT, fill
@@ -123,7 +123,7 @@ def _job(config: Generate, one: Chosen, count: int, precision: str) -> Job:
         classes=list(one.names),
         arguments=arguments,
         trained_on=seen,
-        versions=run.versions(),
+        versions=software.versions(),
         count=count,
     )
     return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, origin=origin)

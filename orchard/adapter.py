@@ -142,7 +142,7 @@ def require_fit(adapter: Adapter, base: Base) -> None:
     width = adapter.cross_attention_dim
     if width is not None and width != base.cross_attention_dim:
         raise UserError(
-            f"--lora {adapter.path.name}: made for {_made_for(adapter)}, but --base {base.name} is "
+            f"--lora {adapter.path.name}: made for {made_for(adapter)}, but --base {base.name} is "
             f"{layers.family_of_width(base.cross_attention_dim)}; pass the base it was made for"
         )
     if adapter.provenance and adapter.provenance.family != base.family:
@@ -161,105 +161,26 @@ def require_fit(adapter: Adapter, base: Base) -> None:
 
 def require_finite(adapter: Adapter) -> None:
     """Raise `UserError` when a tensor of the file holds NaN or infinity."""
-    tensors = _tensors(adapter)
+    tensors = weights_of(adapter)
     bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
         raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
 
 
-def _tensors(adapter: Adapter) -> dict[str, Tensor]:
+def weights_of(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the file names them."""
     try:
         return weights.load(adapter.path)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: not a LoRA's tensors ({error})") from None
 
 
-def require_place(adapter: Adapter, base: Base) -> None:
-    """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
-    _placed(layers.skeleton(base.folder), adapter)
-
-
-def attach(pipe: Any, adapter: Adapter) -> None:
-    """Load the adapter into a stock pipeline, instead of those that are there.
-
-    Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
-
-    Raises:
-        UserError: a tensor found no place in the pipeline, or one of another shape.
-    """
-    fitting = _placed(pipe, adapter)
-    pipe.unload_lora_weights()
-    _load(pipe, adapter, fitting, "default")
-
-
-def add(pipe: Any, adapter: Adapter, name: str) -> None:
-    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
-
-    Raises:
-        UserError: as for `attach`.
-    """
-    _load(pipe, adapter, _placed(pipe, adapter), name)
-
-
-def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
-    """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
-    if is_lycoris(adapter):
-        lycoris.attach(pipe, fitting, adapter.methods[0])
-    else:
-        _load_stock(pipe, adapter, fitting, name)
+def made_for(adapter: Adapter) -> str:
+    """The family and, where the file says so, the base, for a message."""
+    family = adapter.made_for or "an unknown family"
+    return f"{family}, base {adapter.provenance.base}" if adapter.provenance else family
 
 
 def is_lycoris(adapter: Adapter) -> bool:
     """Whether it is a LoHa or LoKr, which stock pipelines do not load."""
     return bool(set(adapter.methods) & set(lycoris.METHODS))
-
-
-def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
-    """Let the stock pipeline load the tensors; after an error it is without any."""
-    try:
-        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
-        loaded = _attached(pipe, name)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        pipe.unload_lora_weights()
-        reason = str(error).strip().splitlines()[-1].strip()[:160]
-        raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
-    if loaded != adapter.tensors:
-        pipe.unload_lora_weights()
-        raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
-
-
-def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
-    """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
-    blocks = layers.per_block(getattr(pipe, "unet", None))
-    try:
-        plain = scaling.normalise(_tensors(adapter), adapter.scalings, blocks)
-    except ValueError as error:
-        raise UserError(f"--lora {adapter.path}: {error}") from None
-    fitting, unmatched = layers.place(plain, pipe)
-    if unmatched:
-        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
-    if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
-        raise UserError(
-            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
-        )
-    return fitting
-
-
-def _attached(pipe: Any, name: str) -> int:
-    """Tensors of the LoRA ``name`` in the pipeline's models."""
-    models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
-    keys = (key for model in models for key, _ in model.named_parameters())
-    return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
-
-
-def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
-    return (
-        f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
-        f"{_made_for(adapter)}, loaded is {layers.family_of_pipeline(pipe)} ({type(pipe).__name__}), "
-        f"which has no place for {first[:120]}"
-    )
-
-
-def _made_for(adapter: Adapter) -> str:
-    family = adapter.made_for or "an unknown family"
-    return f"{family}, base {adapter.provenance.base}" if adapter.provenance else family

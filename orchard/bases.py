@@ -3,13 +3,14 @@
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchard import single_file, typed
 from orchard.components import weights_hash
 from orchard.errors import UserError
+from orchard.families import FAMILIES, T5
 from orchard.run import file_hash
 
 HUB = {
@@ -29,42 +30,6 @@ FLOW = "flow"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The parts of a family's pipelines."""
-
-    pipeline: str
-    """The stock class, as `model_index.json` spells it."""
-    denoiser: str
-    text_encoders: tuple[str, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What `load` passes to the stock class besides."""
-
-
-FAMILIES = {
-    "sd": Layout(
-        pipeline="StableDiffusionPipeline",
-        denoiser="unet",
-        text_encoders=("text_encoder",),
-        options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
-    ),
-    "sdxl": Layout(
-        pipeline="StableDiffusionXLPipeline",
-        denoiser="unet",
-        text_encoders=("text_encoder", "text_encoder_2"),
-        # A watermark would be learned by whatever is trained on the samples.
-        options={"add_watermarker": False},
-    ),
-    "sd3": Layout(
-        pipeline="StableDiffusion3Pipeline",
-        denoiser="transformer",
-        text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
-    ),
-}
-T5 = "text_encoder_3"
-"""The encoder that SD 3 works without."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Base:
     """A Stable Diffusion pipeline and what its configs say of it."""
 
@@ -72,7 +37,7 @@ class Base:
     folder: Path
     """Where its configs lie, and its weights unless they are in ``file``."""
     family: str
-    """A key of `FAMILIES`."""
+    """A key of `orchard.families.FAMILIES`."""
     resolution: int
     cross_attention_dim: int
     """Width of the text states, in SD 3 of the joint ones."""

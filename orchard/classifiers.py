@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from orchard import limits, run, typed, weights
+from orchard import limits, run, software, typed, weights
 from orchard.errors import UserError
 from orchard.networks import build
 
@@ -38,8 +38,8 @@ class Record:
     trained_on: tuple[str, ...]
     """SHA-256 of every real image that it, or the generator of its images, was trained or validated on."""
     validation_accuracy: float | None = None
-    versions: dict[str, str] = field(default_factory=run.versions)
-    commit: str | None = field(default_factory=run.git_commit)
+    versions: dict[str, str] = field(default_factory=software.versions)
+    commit: str | None = field(default_factory=software.commit)
     schema: int = SCHEMA
 
 

@@ -1,11 +1,9 @@
-"""What a run needs around it: device and precision, provenance, files that appear whole."""
+"""What a run needs around it: device and precision, files that appear whole."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -13,52 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import orchard
 from orchard import lock, storage
 from orchard.errors import UserError, WriteError
 
-LIBRARIES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "safetensors",
-    "torchvision",
-    "scikit-learn",
-)
 LONGEST_NAME = 160
 """Bytes of a class in a file's name, of the 255 that file systems take."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-
-
-def versions() -> dict[str, str]:
-    """Versions of this toolkit and of the libraries whose numbers could matter."""
-    found = {"orchard": orchard.__version__}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout this code runs from, ``+`` appended when it has changes."""
-    here = Path(orchard.__file__).parent
-    try:
-        # Installed below somebody else's repository, the files are there but not tracked by it.
-        _git(here, "ls-files", "--error-unmatch", "__init__.py")
-        commit = _git(here, "rev-parse", "HEAD")
-        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextmanager

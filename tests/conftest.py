@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,41 @@ def fruit() -> Path:
 def signs() -> Path:
     """Five classes of traffic signs with a split of their own."""
     return DATA / "gtsrb5"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Stable Diffusion pipeline with small random weights."""
+    import pipelines
+
+    return pipelines.tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Such a folder for each of `pipelines.TINY`."""
+    import pipelines
+
+    return {name: make(tmp_path_factory.mktemp("bases") / name) for name, make in pipelines.TINY.items()}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real set of noise images, of apples and pears, with a split of its own."""
+    import stub_sampler
+
+    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
+
+
+@pytest.fixture
+def generate(monkeypatch: pytest.MonkeyPatch, base: Path, photos: Path) -> Callable[..., int]:
+    """Run the command with images drawn by a function, for noise photos; the number of images drawn."""
+    import stub_sampler
+
+    def run(output: Path, draw: stub_sampler.Draw = stub_sampler.noise, **options: Any) -> int:
+        return stub_sampler.generate(monkeypatch, base, output, draw, **{"data": str(photos), **options})
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,7 +99,11 @@ def refused() -> Callable[..., AbstractContextManager[None]]:
     return expect
 
 
-@pytest.fixture
-def moments(request: pytest.FixtureRequest) -> int:
-    """How often a fault happens, as the test's marker says."""
-    return request.node.get_closest_marker("fault").args[1]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``moments``: how often a fault happens, as its marker says; ``slow`` of them in a slow test beside."""
+    if "moments" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("fault")
+        assert marker
+        slow = marker.kwargs.get("slow", 0)
+        rest = [pytest.param(slow, marks=pytest.mark.slow)] if slow else []
+        metafunc.parametrize("moments", [marker.args[1] - slow, *rest])

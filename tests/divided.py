@@ -15,7 +15,8 @@ from torch.distributed.tensor import DTensor
 
 from finetune import checkpoints, learner, lora, sharded
 from finetune.config import TrainLora
-from finetune.families import Family, family_of
+from finetune.families import family_of
+from finetune.family import Family
 from finetune.sampling import sample
 from finetune.training import train_steps
 from orchard import bases, injected

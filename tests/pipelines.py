@@ -26,6 +26,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+from orchard import bases
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -172,3 +174,19 @@ def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0) -> Path:
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     ).save_pretrained(folder)
     return folder
+
+
+TINY = {
+    "sd": tiny,
+    "sd-v": lambda folder: tiny(folder, prediction_type="v_prediction"),
+    "sdxl": tiny_sdxl,
+    "sd3": tiny_sd3,
+    "sd3-t5": lambda folder: tiny_sd3(folder, with_t5=True),
+}
+"""A base of each family, and of the kinds that differ within one."""
+
+
+def load(folder: Path) -> tuple[bases.Base, Any]:
+    """The base in a folder, and its pipeline in float32 on the CPU."""
+    base = bases.resolve(str(folder))
+    return base, bases.load(base, torch.float32, torch.device("cpu"))

@@ -39,6 +39,11 @@ def unlucky(one: Row) -> Image.Image:
     return noise(one)
 
 
+def flat_at(*numbers: int) -> Draw:
+    """Noise, but for these candidates."""
+    return lambda row: FLAT if row.index in numbers else noise(row)
+
+
 class Samplers:
     """Stands in for `generate.sampling.Samplers`; counts the rows it draws."""
 

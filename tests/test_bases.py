@@ -10,7 +10,7 @@ import single_files
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchard import bases, single_file
+from orchard import bases, families, single_file
 
 CPU = torch.device("cpu")
 TINY = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}
@@ -94,7 +94,7 @@ def test_one_file_with_configs_beside_it_is_the_same_pipeline_offline(tmp_path, 
     assert (base.family, base.resolution, base.file) == (family, 32, file)
     loaded = bases.load(base, torch.float32, CPU)
     assert type(loaded) is type(folder)
-    for part in ("unet", "vae", *bases.FAMILIES[family].text_encoders):
+    for part in ("unet", "vae", *families.FAMILIES[family].text_encoders):
         ours, theirs = (getattr(pipe, part).state_dict() for pipe in (loaded, folder))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), part

@@ -1,7 +1,6 @@
-"""The known ways in which such projects fail, run through the commands as users type them.
+"""The known ways in which such projects fail on photos, run through the commands as users type them.
 
-Here are those that no other test runs as a command: P13 is in test_checker, the other forms of P03, P10 and
-P15 are in test_commands.
+LoRA files and samples have test_cases_sampling; the other forms of P03, P10 and P15 are in test_commands.
 """
 
 import json
@@ -9,26 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pictures
-import pipelines
 import pytest
-from conftest import DATA
-from loras import OUT, QUERY, kohya, matrices
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, command, refusal
-
-from orchard import shards
-from orchard.images import decode
+from safetensors.torch import load_file
+from shell import CLASSIFY, EVALUATE, TRAIN, command, refusal
 
 TURNS = {3: 2, 6: 3, 8: 1}
 """EXIF orientation -> quarter turns to the left that bring the picture upright."""
 WHITE = (255, 255, 255)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
 def pairs() -> dict[str, tuple[bytes, bytes]]:
@@ -99,17 +87,7 @@ def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(
     assert ".DS_Store" not in said and "Thumbs.db" not in said
     assert "metadata does not list" in said
     assert "apple/IMG_3.JPG" in said
-    # Latents are kept by the file's hash; those of a file and of its plain picture are to be the same.
-    latents = {}
-    for path in (tmp_path / "cache").rglob("photos/*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            key = json.loads(file.metadata()["key"])["file"]
-        latents[key] = load_file(path)
-    assert len(latents) == 14
-    for file, plain in pairs().values():
-        one, other = (latents[pictures.sha256(data)] for data in (file, plain))
-        assert one.keys() == other.keys()
-        assert all(np.array_equal(one[name], other[name]) for name in one)
+    require_equal_latents(tmp_path / "cache")
     whole = load_file(tmp_path / "adapters" / "joint.safetensors")
     folder = tmp_path / "adapters" / "checkpoints" / "joint"
     assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002"]
@@ -121,6 +99,20 @@ def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(
     assert "after step 1" in said
     again = load_file(tmp_path / "adapters" / "joint.safetensors")
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+def require_equal_latents(cache: Path) -> None:
+    """Raise unless a file has the latents of its plain picture; they are kept by the file's hash."""
+    latents = {}
+    for path in cache.rglob("photos/*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            key = json.loads(file.metadata()["key"])["file"]
+        latents[key] = load_file(path)
+    assert len(latents) == 14
+    for file, plain in pairs().values():
+        one, other = (latents[pictures.sha256(data)] for data in (file, plain))
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def answers(lines: str) -> dict[str, dict[str, float]]:
@@ -143,6 +135,30 @@ def test_p01_p02_p04_p05_p06_scoring_of_odd_photos(tmp_path, odd):
     (record,) = map(json.loads, (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines())
     assert record["classes"] == ["apple", "pear"]
     require_alike({one["file"]: one["probabilities"] for one in record["predictions"]})
+
+
+def test_p06_an_image_that_the_metadata_leaves_out_is_kept_and_named(tmp_path, base):
+    """All but one are listed; a classifier needs two of a class to train on."""
+    places = [f"{split}/{name}" for split in ("train", "train", "test") for name in ("apple", "pear")]
+    names = [f"{place}/{i}.png" for i, place in enumerate(places)]
+    photos = pictures.write(tmp_path / "photos", names)
+    lines = "".join(f"{name},a fruit\n" for name in names if name != "train/pear/1.png")
+    (photos / "metadata.csv").write_text(f"file_name,text\n{lines}")
+    for words in (
+        (*TRAIN, "--base", base, "--data", photos),
+        (*CLASSIFY, "--train", photos, "--test", photos),
+        (*EVALUATE, "--data", photos, "--ratios", 1.0),
+    ):
+        said = command(tmp_path, *words, "--dry_run")
+        assert "does not list 1 of 6 images (train/pear/1.png); they are kept, without a text" in said
+        assert "apple 2, pear 2" in said, said
+
+
+def test_p06_without_any_label_the_columns_that_there_are_are_named(tmp_path):
+    pictures.write(tmp_path, ["photos/a.png", "photos/b.png"])
+    (tmp_path / "photos" / "metadata.csv").write_text("file_name,text\na.png,red\nb.png,green\n")
+    line = refusal(tmp_path, *CLASSIFY, "--train", "photos", "--test", "photos", "--dry_run")
+    assert "no label column in its metadata, found file_name, text" in line
 
 
 def test_p03_half_a_jpeg_stops_the_experiment_before_it_begins(tmp_path):
@@ -180,51 +196,6 @@ def test_p07_p14_a_class_missing_from_the_test_folder(tmp_path):
     pictures.write(tmp_path, [f"other/{split}/{name}/0.png" for split in ("train", "test") for name in "yzw"])
     line = refusal(tmp_path, *CLASSIFY, "--train", "photos", "--test", "other", "--dry_run")
     assert "class w is not in --train photos" in line
-
-
-def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
-    """kohya's file of alpha 1, rank 4, one image a batch; peft's of the product / 4, three a batch."""
-    found = {name: (down, up / 8) for name, (down, up) in matrices(QUERY, OUT).items()}
-    save_file(kohya(found, 1.0), tmp_path / "kohya.safetensors")
-    peft = {}
-    for name, (down, up) in found.items():
-        peft[f"base_model.model.{name}.lora_A.weight"] = down
-        peft[f"base_model.model.{name}.lora_B.weight"] = (up / 4).contiguous()
-    save_file(peft, tmp_path / "peft.safetensors")
-    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
-    small = ("--count", 4, "--steps", 2, "--seed", 3, "--precision", "fp32", "--screens", "none")
-    made = {}
-    for name, batch in (("kohya", 1), ("peft", 3)):
-        lora = ("--lora", tmp_path / f"{name}.safetensors", "--batch_size", batch, "--output", name)
-        command(tmp_path, *GENERATE, *lora, *real, *small)
-        (shard,) = shards.existing(tmp_path / name)
-        made[name] = shard.origin.arguments["lora_scale"], shards.rows_of(shard.path)
-    assert [scale for scale, _ in made.values()] == [0.25, 1.0]
-    for one, other in zip(*(rows for _, rows in made.values()), strict=True):
-        assert one["seed"] == other["seed"]
-        pixels = [np.asarray(decode(row["image"]["bytes"], "x"), dtype=int) for row in (one, other)]
-        assert np.abs(pixels[0] - pixels[1]).max() <= 1
-    assert len({row["seed"] for row in made["peft"][1]}) == 4
-    command(tmp_path, *GENERATE, "--output", "untuned", *real, *small)
-    (shard,) = shards.existing(tmp_path / "untuned")
-    assert shards.rows_of(shard.path)[0]["image"]["bytes"] != made["peft"][1][0]["image"]["bytes"]
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [
-        ("base_model.model.model.layers.0.self_attn.q_proj", "0 of 2 LoRA tensors matched"),
-        ("unet.down_blocks.3.attentions.0.proj_in", "SD 1 or SD 2"),
-    ],
-    ids=["p09", "p10"],
-)
-def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, key, words):
-    down, up = next(iter(matrices(QUERY).values()))
-    save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "a.safetensors")
-    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
-    line = refusal(tmp_path, *GENERATE, "--lora", tmp_path / "a.safetensors", *real)
-    assert "a.safetensors" in line
-    assert words in line
 
 
 def test_p15_an_empty_class_is_named_and_four_a_class_are_split(tmp_path):

@@ -1,7 +1,5 @@
 """What the base's safety checker flags, and images of one colour, never become data."""
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +7,8 @@ import pipelines
 import plans
 import pytest
 import torch
-from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-from shell import GENERATE, command
-from transformers import BatchFeature, CLIPConfig, CLIPImageProcessor
+from checkers import ALWAYS, NEVER, with_checker
+from transformers import BatchFeature
 
 from generate import decoder, screens
 from generate.command import generate
@@ -19,9 +16,6 @@ from generate.config import Generate
 from generate.sampler import Sampler
 from orchard import bases, checker, shards
 from orchard.images import decode
-
-NEVER, ALWAYS = 2.0, -2.0
-"""Thresholds that no cosine reaches, or every one does."""
 
 
 @pytest.fixture(scope="module")
@@ -169,23 +163,6 @@ def test_the_autoencoder_that_overflows_in_half_precision_decodes_in_single(tmp_
     assert one.fault is None
 
 
-def with_checker(folder: Path, copy: Path, threshold: float) -> Path:
-    """A copy of the base that has a small safety checker of the stock class."""
-    shutil.copytree(folder, copy)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = sizes | {"image_size": 16, "patch_size": 8}
-    one = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config=sizes, projection_dim=8))
-    torch.nn.init.constant_(one.concept_embeds_weights, threshold)
-    torch.nn.init.constant_(one.special_care_embeds_weights, NEVER)
-    one.save_pretrained(copy / "safety_checker")
-    CLIPImageProcessor(size=16, crop_size=16).save_pretrained(copy / "feature_extractor")
-    index = json.loads((copy / "model_index.json").read_text())
-    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
-    (copy / "model_index.json").write_text(json.dumps(index))
-    return copy
-
-
 def test_the_checker_of_a_base_is_loaded_with_it_and_decides(tmp_path, folder, refused):
     lenient = with_checker(folder, tmp_path / "lenient", NEVER)
     rows = run(lenient, tmp_path / "a", count=2, batch_size=2)
@@ -202,12 +179,3 @@ def test_a_checker_that_is_named_but_not_there_is_refused(tmp_path, folder, refu
     (base / "safety_checker" / "model.safetensors").unlink()
     with refused("safety checker cannot be read", "--no_safety_checker"):
         run(base, tmp_path / "s")
-
-
-def test_a_run_whose_images_are_all_flagged_ends_in_an_error(tmp_path, folder):
-    base = with_checker(folder, tmp_path / "strict", ALWAYS)
-    words = ("--base", base, "--data", "demo", "--classes", "apple", "--count", 2, "--steps", 1)
-    output = command(tmp_path, *GENERATE, *words, "--precision", "fp32", "--batch_size", 2, code=2)
-    assert "Traceback" not in output
-    assert output.strip().splitlines()[-1].startswith("error: apple image 0 is flagged")
-    assert "asked 2, written 0, flagged 9, rejected 0" in output

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import pipelines
 import pytest
 import torch
 from accelerate import Accelerator
@@ -21,11 +20,6 @@ from finetune import checkpoints, learner, states
 from finetune.config import TrainLora
 from finetune.interrupt import Interrupt
 from orchard.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
 def words(base: Path, output: Path, *more: object) -> list[object]:

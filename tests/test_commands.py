@@ -19,11 +19,6 @@ from orchard import shards
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
 def flow(tmp_path_factory, base) -> Path:
     """A folder in which the three commands ran, bare but for what makes them small."""
     folder = tmp_path_factory.mktemp("flow")

@@ -5,7 +5,6 @@ import pipelines
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
@@ -18,7 +17,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from orchard import adapter, bases
+from orchard import adapter, attaching, bases
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 SELF_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -80,7 +79,7 @@ def test_stock_diffusers_and_we_give_the_image_that_was_trained(tmp_path, base, 
     stock, again = load(base), load(base)
     plain = picture(stock)
     stock.load_lora_weights(path)
-    adapter.attach(again, adapter.read(path))
+    attaching.attach(again, adapter.read(path))
     assert np.abs(mine - plain).max() > 1e-2
     assert np.abs(mine - picture(stock)).max() < 1e-4
     assert np.abs(mine - picture(again)).max() < 1e-4
@@ -106,7 +105,7 @@ def test_dora_comes_back_with_its_norms(tmp_path, base, dialect):
     encoders = {"text_encoder": ours.text_encoder}
     adapter.save(path, ours.unet, provenance(base), text_encoders=encoders, dialect=dialect)
     again = load(base)
-    adapter.attach(again, adapter.read(path))
+    attaching.attach(again, adapter.read(path))
     assert np.abs(picture(ours) - picture(again)).max() < 1e-4
 
 
@@ -130,17 +129,13 @@ def encoder(kind):
 
 def parts(**vae_options) -> dict:
     words = pipelines.tokenizer()
-    vae = AutoencoderKL(
-        sample_size=32,
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4,
-        mid_block_add_attention=False,
-        **vae_options,
-    )
     second = encoder(CLIPTextModelWithProjection)
-    return {"vae": vae, "tokenizer": words, "tokenizer_2": words, "text_encoder_2": second}
+    return {
+        "vae": pipelines.vae(**vae_options),
+        "tokenizer": words,
+        "tokenizer_2": words,
+        "text_encoder_2": second,
+    }
 
 
 def sdxl(layers: int):
@@ -209,7 +204,7 @@ def test_sdxl_with_both_text_encoders_comes_back_as_it_was_trained(tmp_path, bas
     adapter.save(path, ours.unet, provenance(base), text_encoders=encoders, dialect=dialect)
     stock, again = sdxl(blocks), sdxl(blocks)
     stock.load_lora_weights(path)
-    adapter.attach(again, adapter.read(path))
+    attaching.attach(again, adapter.read(path))
     assert np.abs(mine - plain).max() > 1e-2
     assert np.abs(mine - picture(stock)).max() < 1e-4
     assert np.abs(mine - picture(again)).max() < 1e-4
@@ -236,7 +231,7 @@ def test_a_transformer_comes_back_as_it_was_trained(tmp_path, base, dialect, ref
     options = {"prefix": "transformer", "text_encoders": encoders, "dialect": dialect}
     adapter.save(path, ours.transformer, provenance(base), **options)
     again = sd3()
-    adapter.attach(again, adapter.read(path))
+    attaching.attach(again, adapter.read(path))
     mine = picture(ours)
     assert np.abs(mine - picture(again)).max() < 1e-4
     if dialect == "diffusers":  # stock diffusers reads no other of SD 3
@@ -244,4 +239,4 @@ def test_a_transformer_comes_back_as_it_was_trained(tmp_path, base, dialect, ref
         stock.load_lora_weights(path)
         assert np.abs(mine - picture(stock)).max() < 1e-4
     with refused("SD 3", "loaded is SDXL", "LoRA tensors matched"):
-        adapter.attach(sdxl(1), adapter.read(path))
+        attaching.attach(sdxl(1), adapter.read(path))

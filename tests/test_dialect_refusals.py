@@ -11,7 +11,7 @@ from loras import OUT, QUERY, fused, good, kohya, load, matrices, picture, writt
 
 from generate.command import generate
 from generate.config import Generate
-from orchard import adapter, bases, shards
+from orchard import adapter, attaching, bases, shards
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def test_what_does_not_fit_is_refused_and_a_good_file_still_loads(tmp_path, base
     pipe = load(base)
     plain = picture(pipe)
     with refused("bad.safetensors", *words):
-        adapter.require_place(bad, base)
+        attaching.require_place(bad, base)
     with refused("bad.safetensors", *words):
-        adapter.attach(pipe, bad)
+        attaching.attach(pipe, bad)
     assert np.array_equal(picture(pipe), plain)
     assert not hasattr(pipe.unet, "peft_config")
-    adapter.attach(pipe, good(tmp_path))
+    attaching.attach(pipe, good(tmp_path))
     down, up = matrices(QUERY)[QUERY]
     assert torch.allclose(fused(pipe, QUERY), up @ down, atol=1e-5)
 
@@ -89,9 +89,9 @@ def test_a_file_of_another_width_is_refused_with_both_families_before_a_model_is
 
 def test_attaching_replaces_what_was_attached(tmp_path, base):
     pipe = load(base)
-    adapter.attach(pipe, good(tmp_path))
+    attaching.attach(pipe, good(tmp_path))
     found = matrices(QUERY, seed=7)
-    adapter.attach(pipe, written(tmp_path / "b.safetensors", kohya(found, None)))
+    attaching.attach(pipe, written(tmp_path / "b.safetensors", kohya(found, None)))
     assert torch.allclose(fused(pipe, QUERY), found[QUERY][1] @ found[QUERY][0], atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import torch
 from loras import OUT, QUERY, fused, kohya, load, matrices, written
 from torch.nn import functional as F
 
-from orchard import adapter, bases
+from orchard import adapter, attaching, bases
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_a_kohya_file_is_applied_at_alpha_over_rank(tmp_path, base, alpha, scale
     found = matrices(QUERY, OUT)
     one = written(tmp_path / "a.safetensors", kohya(found, alpha))
     pipe = load(base)
-    adapter.attach(pipe, one)
+    attaching.attach(pipe, one)
     assert one.scale == scale
     assert one.tensors == 4
     for module, (down, up) in found.items():
@@ -36,7 +36,7 @@ def test_layers_may_differ_in_rank_and_alpha(tmp_path, base):
     tensors = kohya({QUERY: found[QUERY]}, 1.0) | kohya({OUT: (down[:2], up[:, :2])}, 3.0)
     one = written(tmp_path / "a.safetensors", tensors)
     pipe = load(base)
-    adapter.attach(pipe, one)
+    attaching.attach(pipe, one)
     assert one.scale is None
     assert torch.allclose(fused(pipe, QUERY), 0.25 * found[QUERY][1] @ found[QUERY][0], atol=1e-5)
     assert torch.allclose(fused(pipe, OUT), 1.5 * up[:, :2] @ down[:2], atol=1e-5)
@@ -73,7 +73,7 @@ def test_every_spelling_loads_and_adds_up_times_down(tmp_path, base, form):
     found = matrices(QUERY, OUT)
     tensors = {key: t for m, two in found.items() for key, t in zip(FORMS[form](m), two, strict=True)}
     pipe = load(base)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", tensors))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", tensors))
     for module, (down, up) in found.items():
         assert torch.allclose(fused(pipe, module), up @ down, atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_peft_file_takes_its_alpha_from_its_config(tmp_path, base, config, sca
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     one = written(tmp_path / "adapter_model.safetensors", tensors, **header)
     pipe = load(base)
-    adapter.attach(pipe, one)
+    attaching.attach(pipe, one)
     assert one.scale == pytest.approx(scale)
     assert torch.allclose(fused(pipe, QUERY), scale * up @ down, atol=1e-5)
 
@@ -114,7 +114,7 @@ def test_two_dialects_in_one_file_load_together(tmp_path, base):
     tensors = kohya({QUERY: found[QUERY]}, 1.0)
     tensors |= dict(zip(FORMS["diffusers"](OUT), found[OUT], strict=True))
     pipe = load(base)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", tensors))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", tensors))
     assert torch.allclose(fused(pipe, QUERY), 0.25 * found[QUERY][1] @ found[QUERY][0], atol=1e-5)
     assert torch.allclose(fused(pipe, OUT), found[OUT][1] @ found[OUT][0], atol=1e-5)
 
@@ -129,7 +129,7 @@ def test_one_tensor_under_two_names_is_refused(tmp_path, refused):
 def test_half_precision_files_add_their_product_in_single_precision(tmp_path, base):
     (down, up) = (t.half() for t in matrices(QUERY)[QUERY])
     pipe = load(base)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", kohya({QUERY: (down, up)}, 3.0)))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", kohya({QUERY: (down, up)}, 3.0)))
     assert torch.allclose(fused(pipe, QUERY), 0.75 * up.float() @ down.float(), atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_a_convolution_of_one_pixel_and_a_linear_layer_take_each_others_form(tmp
         tensors[key] = tensors[key][:, :, None, None]
     pipe = load(base)
     assert isinstance(pipe.unet.mid_block.attentions[0].proj_in, torch.nn.Conv2d)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", tensors))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", tensors))
     for module, (down, up) in found.items():
         assert torch.allclose(fused(pipe, module).flatten(1), up @ down, atol=1e-5)
 
@@ -149,7 +149,7 @@ def test_kohya_norms_of_rows_are_applied_as_dora_defines_them(tmp_path, base):
     (down, up), norms = matrices(QUERY)[QUERY], torch.rand(32, 1) + 0.5
     tensors = kohya({QUERY: (down, up)}, 2.0) | {f"lora_unet_{QUERY.replace('.', '_')}.dora_scale": norms}
     pipe = load(base)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", tensors))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", tensors))
     layer = pipe.unet.get_submodule(QUERY)
     weight = layer.base_layer.weight.detach() + 0.5 * up @ down
     states = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
@@ -161,4 +161,4 @@ def test_kohya_norms_of_columns_are_refused(tmp_path, base, refused):
     name = f"lora_unet_{QUERY.replace('.', '_')}"
     tensors = kohya(matrices(QUERY), 2.0) | {f"{name}.dora_scale": torch.ones(1, 32)}
     with refused("0 of 3", "a.safetensors"):
-        adapter.attach(load(base), written(tmp_path / "a.safetensors", tensors))
+        attaching.attach(load(base), written(tmp_path / "a.safetensors", tensors))

@@ -1,49 +1,23 @@
-"""SD 1, SD with v, SDXL and SD 3: trained, saved, loaded by the stock pipeline, sampled."""
+"""SD 1, SD with v, SDXL and SD 3: encoded, trained, saved, loaded by the stock pipeline."""
 
 import math
 import statistics
-from pathlib import Path
 
 import numpy as np
 import pipelines
-import plans
 import pytest
-import single_files
 import torch
 from peft.utils import get_peft_model_state_dict
 
 from finetune import lora
 from finetune.batches import Batch, draw
-from finetune.command import train
-from finetune.config import TrainLora
 from finetune.families import StableDiffusion3, StableDiffusionXL, family_of
 from finetune.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
 from finetune.network import Network
 from finetune.objective import PLAIN
-from generate.command import generate
-from generate.config import Generate
-from generate.sources import jobs
-from orchard import bases, images, shards
 
 CPU = torch.device("cpu")
-TINY = {
-    "sd": pipelines.tiny,
-    "sd-v": lambda folder: pipelines.tiny(folder, prediction_type="v_prediction"),
-    "sdxl": pipelines.tiny_sdxl,
-    "sd3": pipelines.tiny_sd3,
-    "sd3-t5": lambda folder: pipelines.tiny_sd3(folder, with_t5=True),
-}
 PROMPT = "a photo of apple"
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    return {name: make(tmp_path_factory.mktemp("bases") / name) for name, make in TINY.items()}
-
-
-def load(folder: Path):
-    base = bases.resolve(str(folder))
-    return base, bases.load(base, torch.float32, CPU)
 
 
 def photos(count: int = 2) -> np.ndarray:
@@ -111,9 +85,9 @@ def test_noise_is_added_as_the_stock_scheduler_adds_it():
     assert torch.allclose(ours, scheduler.add_noise(latents, noise, timesteps), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", pipelines.TINY)
 def test_a_step_lowers_the_loss_on_its_batch(folders, name):
-    base, pipe = load(folders[name])
+    base, pipe = pipelines.load(folders[name])
     family = family_of(pipe, base)
     cache = family.encode(photos(), [PROMPT, "a photo of pear"])
     parameters = lora.inject(family.denoiser, 4, 4, 0, family.targets)
@@ -127,9 +101,9 @@ def test_a_step_lowers_the_loss_on_its_batch(folders, name):
     assert after.item() < before.item()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", pipelines.TINY)
 def test_the_stock_pipeline_gives_our_image_from_the_saved_lora(tmp_path, folders, name):
-    base, ours = load(folders[name])
+    base, ours = pipelines.load(folders[name])
     family = family_of(ours, base)
     plain = image(ours)
     for parameter in lora.inject(family.denoiser, 4, 4, 0, family.targets):
@@ -138,15 +112,15 @@ def test_the_stock_pipeline_gives_our_image_from_the_saved_lora(tmp_path, folder
     layers = get_peft_model_state_dict(family.denoiser)
     type(ours).save_lora_weights(tmp_path, **{f"{family.prefix}_lora_layers": layers})
 
-    _, stock = load(folders[name])
+    _, stock = pipelines.load(folders[name])
     stock.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
     assert np.abs(mine - plain).max() > 1e-2
     assert np.abs(mine - image(stock)).max() < 1e-4
 
 
 def test_every_attention_layer_of_a_denoiser_gets_a_lora(folders):
-    for name in TINY:
-        base, pipe = load(folders[name])
+    for name in pipelines.TINY:
+        base, pipe = pipelines.load(folders[name])
         family = family_of(pipe, base)
         layers = [n for n, m in family.denoiser.named_modules() if isinstance(m, torch.nn.Linear)]
         attention = {n for n in layers if ".attn" in n}
@@ -156,8 +130,8 @@ def test_every_attention_layer_of_a_denoiser_gets_a_lora(folders):
 
 
 def test_latents_are_what_the_pipeline_would_decode(folders):
-    for name in TINY:
-        base, pipe = load(folders[name])
+    for name in pipelines.TINY:
+        base, pipe = pipelines.load(folders[name])
         cache = family_of(pipe, base).encode(photos(), [PROMPT] * 2)
         stock = pipe.image_processor.preprocess((photos()[0] / 255).astype(np.float32))
         posterior = pipe.vae.encode(torch.cat([stock, stock.flip(-1)])).latent_dist
@@ -169,8 +143,8 @@ def test_latents_are_what_the_pipeline_would_decode(folders):
 
 
 def test_each_image_keeps_its_own_prompt(folders):
-    for name in TINY:
-        base, pipe = load(folders[name])
+    for name in pipelines.TINY:
+        base, pipe = pipelines.load(folders[name])
         cache = family_of(pipe, base).encode(photos(3), ["pear", "apple", "pear"])
         assert cache.prompt_of.tolist() == [1, 0, 1]
         extra = {"prompt_2": None, "prompt_3": None} if family_of(pipe, base).name == "sd3" else {}
@@ -183,7 +157,7 @@ def test_each_image_keeps_its_own_prompt(folders):
 
 
 def test_a_half_precision_autoencoder_that_overflows_encodes_in_float32(folders):
-    base, pipe = load(folders["sdxl"])
+    base, pipe = pipelines.load(folders["sdxl"])
     pipe.vae.half()
     rounded = family_of(pipe, base).encode(photos(), [PROMPT] * 2).mean
     assert pipe.vae.dtype == torch.float16
@@ -193,7 +167,7 @@ def test_a_half_precision_autoencoder_that_overflows_encodes_in_float32(folders)
 
 
 def test_sdxl_is_told_the_sizes_that_the_pipeline_tells_it(folders):
-    base, pipe = load(folders["sdxl"])
+    base, pipe = pipelines.load(folders["sdxl"])
     family = family_of(pipe, base)
     assert isinstance(family, StableDiffusionXL)
     batch = hand_made(family, [0.1, 0.9])
@@ -206,7 +180,7 @@ def test_sdxl_is_told_the_sizes_that_the_pipeline_tells_it(folders):
 
 
 def test_sd3_is_asked_at_its_noise_level_and_should_say_noise_less_latents(folders):
-    base, pipe = load(folders["sd3"])
+    base, pipe = pipelines.load(folders["sd3"])
     family = family_of(pipe, base)
     assert isinstance(family, StableDiffusion3)
     batch = hand_made(family, [0.5, 0.975])
@@ -220,102 +194,10 @@ def test_sd3_is_asked_at_its_noise_level_and_should_say_noise_less_latents(folde
 
 
 def test_sd3_weighs_every_noise_level_alike(folders):
-    base, pipe = load(folders["sd3"])
+    base, pipe = pipelines.load(folders["sd3"])
     family = family_of(pipe, base)
     batch = hand_made(family, [0.2, 0.9])
     off = torch.ones_like(batch.latents)
     off[1] = 2
     denoiser = Recorder(batch.noise - batch.latents + off)
     assert family.loss(Network(family, denoiser), batch, PLAIN).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "scheduler"),
-    [
-        ("sd-v", "dpmsolver++"),
-        ("sdxl", "dpmsolver++"),
-        ("sdxl", "euler_a"),
-        ("sdxl", "base"),
-        ("sd3", "dpmsolver++"),
-        ("sd3", "euler"),
-        ("sd3", "base"),
-    ],
-)
-def test_an_image_is_the_same_at_every_batch_size(folders, name, scheduler):
-    plan = plans.class_plan(count=3, seed=3)
-    found = [sampled(folders[name], plan, scheduler=scheduler, batch_size=size) for size in (1, 2)]
-    assert max(np.abs(a - b).max() for a, b in zip(*found, strict=True)) <= 1
-    assert np.abs(found[0][0] - found[0][1]).max() > 8
-
-
-def sampled(folder: Path, plan, **options) -> list[np.ndarray]:
-    _, pipe = load(folder)
-    return plans.sampled(pipe, plan, **options)
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("name", TINY)
-def test_a_row_is_what_the_stock_call_gives(folders, name, guidance):
-    plan = plans.class_plan(count=2)
-    _, pipe = load(folders[name])
-    for row, ours in zip(plans.rows(plan), sampled(folders[name], plan, guidance=guidance), strict=True):
-        generator = torch.Generator().manual_seed(row.seed)
-        stock = pipe(PROMPT, generator=generator, num_inference_steps=3, guidance_scale=guidance).images[0]
-        assert np.abs(np.asarray(stock, dtype=int) - ours).max() <= 1
-
-
-def test_both_flow_solvers_reach_the_same_image(folders):
-    plan = plans.class_plan(count=1)
-    (euler,) = sampled(folders["sd3"], plan, scheduler="euler", steps=200, batch_size=1)
-    (solver,) = sampled(folders["sd3"], plan, scheduler="dpmsolver++", steps=50, batch_size=1)
-    assert np.abs(euler - solver).max() <= 2
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"scheduler": "ddim"}, ("--scheduler ddim", "dpmsolver++, euler or base")),
-        ({"scheduler": "unipc"}, ("--scheduler unipc",)),
-        ({"steps": 500}, ("--steps 500", "--scheduler euler")),
-    ],
-)
-def test_what_flow_matching_cannot_do_is_refused_before_loading(
-    folders, refused, monkeypatch, options, words
-):
-    monkeypatch.setattr(bases, "load", None)
-    with refused(*words):
-        jobs(Generate(base=str(folders["sd3"]), data="demo", **options), "fp32")
-    assert jobs(Generate(base=str(folders["sdxl"]), data="demo", **options), "fp32")
-
-
-@pytest.mark.parametrize("kind", ["sdxl", "sd3", "one file"])
-def test_the_commands_go_from_photos_to_shards(tmp_path, folders, kind):
-    if kind == "one file":
-        pipelines.tiny(tmp_path / "model")
-        _, pipe = load(tmp_path / "model")
-        base = single_files.write(pipe, tmp_path / "model.safetensors")
-    else:
-        base, pipe = folders[kind], load(folders[kind])[1]
-    small = {"data": "demo", "classes": ("apple",), "precision": "fp32"}
-    shape = {"steps": 3, "batch_size": 2, "learning_rate": 0.1, "alpha": 4.0, "export": "kohya"}
-    train(TrainLora(base=str(base), output=tmp_path, **shape, **small))
-    lora_file = tmp_path / "apple.safetensors"
-    generate(
-        Generate(lora=(str(lora_file),), output=tmp_path / "s", count=1, steps=3, scheduler="base", **small)
-    )
-    row = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0))[0]
-    plain = sampled_by_hand(pipe, row)
-    pipe.load_lora_weights(lora_file)
-    ours = np.asarray(images.decode(row["image"]["bytes"], "row"), dtype=int)
-    assert np.abs(sampled_by_hand(pipe, row) - ours).max() <= 1
-    assert np.abs(plain - ours).max() > 1
-    if kind != "sd3":  # stock diffusers reads no kohya files of SD 3
-        pipe.unload_lora_weights()
-        pipe.load_lora_weights(tmp_path / "kohya" / "apple.safetensors")
-        assert np.abs(sampled_by_hand(pipe, row) - ours).max() <= 1
-
-
-def sampled_by_hand(pipe, row: dict) -> np.ndarray:
-    generator = torch.Generator().manual_seed(row["seed"])
-    found = pipe(row["prompt"], generator=generator, num_inference_steps=3, guidance_scale=2.0).images[0]
-    return np.asarray(found, dtype=int)

@@ -5,7 +5,6 @@ import tracemalloc
 
 import launches
 import pictures
-import pipelines
 import pytest
 import stub_sampler
 from stub_sampler import rows
@@ -14,16 +13,6 @@ from generate import folder as folders
 from orchard import shards
 
 ROWS, SHARD = 100_000, 1_000
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
 
 
 @pytest.mark.slow

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import hub_server
 import loras as random_loras
-import pipelines
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from shell import EVALUATE, GENERATE, TRAIN, command, refusal
 
 from orchard import adapter, hub, shards
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
 def small(base: Path, *more: object) -> tuple[object, ...]:

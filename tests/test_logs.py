@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pipelines
 import pytest
 import torch
 from PIL import Image
@@ -19,11 +18,6 @@ from finetune.config import TrainLora
 from finetune.families import StableDiffusion
 from orchard import bases, sources
 from orchard.images import TRAIN as TRAINING
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
 def words(base: Path, *more: object) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from loras import OUT, QUERY, fused, good, load, picture, written
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchard import adapter, bases
+from orchard import attaching, bases
 
 CONV = "mid_block.resnets.0.conv1"
 WIDTH = 32
@@ -97,11 +97,11 @@ def test_a_lycoris_file_adds_what_its_method_defines_at_alpha_over_rank(tmp_path
     assert one.methods == (name.partition(" ")[0],)
     assert one.scale == (scale or 1.0)
     assert one.tensors == len(parts)
-    adapter.require_place(one, base)
+    attaching.require_place(one, base)
     pipe = load(base)
-    adapter.attach(pipe, one)
+    attaching.attach(pipe, one)
     assert torch.allclose(fused(pipe, module), (scale or 1.0) * added, atol=1e-4)
-    adapter.attach(pipe, good(tmp_path))
+    attaching.attach(pipe, good(tmp_path))
     assert not any(hasattr(layer, "hada_w1_a") or hasattr(layer, "lokr_w1") for layer in pipe.unet.modules())
     assert pipe.unet.get_submodule(CONV).weight.shape == (WIDTH, WIDTH, 3, 3)
 
@@ -113,7 +113,7 @@ def test_a_file_that_peft_saved_takes_its_scale_from_the_config_beside_it(tmp_pa
     tensors = {f"base_model.model.{QUERY}.{role}": value for role, value in parts.items()}
     one = written(tmp_path / "adapter_model.safetensors", tensors)
     assert one.scale == pytest.approx(scale)
-    adapter.attach(load(base), one)
+    attaching.attach(load(base), one)
 
 
 BAD = {
@@ -147,9 +147,9 @@ def test_what_does_not_fit_is_refused_and_the_base_is_as_it_was(tmp_path, base, 
     bad = written(tmp_path / "bad.safetensors", tensors)
     pipe = load(base)
     with refused("bad.safetensors", *words):
-        adapter.require_place(bad, base)
+        attaching.require_place(bad, base)
     with refused("bad.safetensors", *words):
-        adapter.attach(pipe, bad)
+        attaching.attach(pipe, bad)
     assert not hasattr(pipe.unet, "peft_config")
 
 
@@ -161,7 +161,7 @@ def test_norms_of_a_text_encoder_are_applied_as_dora_defines_them(tmp_path, base
     norms = torch.rand(16, 1, generator=torch.Generator().manual_seed(3)) + 0.5
     tensors = {f"{stem}.lora_down.weight": parts["down"], f"{stem}.lora_up.weight": parts["up"]}
     tensors |= {f"{stem}.alpha": torch.tensor(1.0), f"{stem}.dora_scale": norms}
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", tensors))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", tensors))
     layer = pipe.text_encoder.get_submodule("encoder.layers.0.self_attn.q_proj")
     weight = layer.base_layer.weight.detach() + 0.5 * parts["up"] @ parts["down"]
     states = torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
@@ -171,9 +171,9 @@ def test_norms_of_a_text_encoder_are_applied_as_dora_defines_them(tmp_path, base
 
 def test_nothing_of_an_adapter_stays_in_a_pipeline_that_gets_another(tmp_path, base):
     fresh = load(base)
-    adapter.attach(fresh, good(tmp_path))
+    attaching.attach(fresh, good(tmp_path))
     pipe = load(base)
-    adapter.attach(pipe, written(tmp_path / "a.safetensors", lycoris(QUERY, LOHA, 2.0)))
+    attaching.attach(pipe, written(tmp_path / "a.safetensors", lycoris(QUERY, LOHA, 2.0)))
     assert np.abs(picture(pipe) - picture(fresh)).max() > 1e-3
-    adapter.attach(pipe, good(tmp_path))
+    attaching.attach(pipe, good(tmp_path))
     assert np.array_equal(picture(pipe), picture(fresh))

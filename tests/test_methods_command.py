@@ -15,14 +15,9 @@ from finetune.command import train
 from finetune.config import TrainLora
 from generate.command import generate
 from generate.config import Generate
-from orchard import adapter, bases, provenance, shards
+from orchard import adapter, attaching, bases, provenance, shards
 
 SMALL = {"data": "demo", "precision": "fp32", "steps": 3, "batch_size": 2, "rank": 2, "learning_rate": 0.1}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
 def trained(base: Path, output: Path, **options) -> adapter.Adapter:
@@ -134,5 +129,5 @@ def test_a_lycoris_file_for_another_width_is_refused_and_changes_nothing(base, t
     pipe = load(wide)
     plain = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
     with refused("tensors matched"):
-        adapter.attach(pipe, one)
+        attaching.attach(pipe, one)
     assert all(torch.equal(value, plain[name]) for name, value in pipe.unet.state_dict().items())

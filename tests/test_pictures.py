@@ -57,15 +57,18 @@ def test_sheets_show_the_first_images_of_each_class_and_why_others_were_rejected
 
 
 def test_rejected_images_are_read_from_their_own_shards(tmp_path):
-    (tmp_path / "data").mkdir()
-    assert pictures.rejected(tmp_path, ("apple", "pear")) == []
     images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(30)]
     rows = [{"image": image, "label": 1, "index": i, "reason": "off-class"} for i, image in enumerate(images)]
     origin = shards.Origin(
         label="pear", classes=["apple", "pear"], arguments={}, trained_on=[], versions={}, count=30
     )
+    kept = [
+        {"image": {"bytes": png(40 + i), "path": "k.png"}, "label": 1, "index": 30 + i} for i in range(30)
+    ]
+    shards.write(shards.path_of(tmp_path, "pear", 0), kept, origin)
+    assert pictures.rejected(tmp_path, shards.manifest_of(tmp_path)) == []
     shards.write(shards.path_of(tmp_path, "pear", 0, shards.REJECTED), rows, origin)
-    found = pictures.rejected(tmp_path, ("apple", "pear"))
+    found = pictures.rejected(tmp_path, shards.manifest_of(tmp_path))
     assert len(found) == pictures.SHEET
     assert (found[0]["label"], found[0]["note"]) == ("pear", "off-class")
 

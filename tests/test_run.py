@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import orchard
-from orchard import run
+from orchard import run, software
 
 
 def test_file_appears_under_its_name_when_whole(tmp_path):
@@ -85,20 +85,20 @@ def test_commit_is_the_one_checked_out_with_a_mark_for_changes(checkout):
     git(checkout, "add", ".")
     git(checkout, "commit", "-m", "x")
     commit = git(checkout, "rev-parse", "HEAD")
-    assert run.git_commit() == commit
+    assert software.commit() == commit
     (checkout / "orchard" / "__init__.py").write_text("changed")
-    assert run.git_commit() == f"{commit}+"
+    assert software.commit() == f"{commit}+"
 
 
 def test_commit_of_a_repository_that_does_not_track_us_is_not_ours(checkout):
     (checkout / "own").touch()
     git(checkout, "add", "own")
     git(checkout, "commit", "-m", "x")
-    assert run.git_commit() is None
+    assert software.commit() is None
 
 
 def test_versions_name_this_toolkit_and_torch():
-    found = run.versions()
+    found = software.versions()
     assert found["orchard"] == orchard.__version__
     assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == torch.__version__
 

@@ -14,7 +14,7 @@ from generate import limits, loras
 from generate.command import generate
 from generate.config import Generate
 from generate.sources import jobs
-from orchard import adapter, bases, shards, sources
+from orchard import adapter, attaching, bases, shards, sources
 from orchard.images import TEST, decode, square
 
 CLASSES = ["apple", "pear"]
@@ -252,5 +252,5 @@ def test_offloading_without_a_gpu_is_refused(tmp_path, files, refused):
 def test_adapters_keep_their_own_names_beside_each_other(folder, files):
     pipe = random_loras.load(bases.resolve(str(folder)))
     for name in CLASSES:
-        adapter.add(pipe, adapter.read(Path(files[name])), name)
+        attaching.add(pipe, adapter.read(Path(files[name])), name)
     assert pipe.get_list_adapters()["unet"] == CLASSES

@@ -69,6 +69,20 @@ def test_a_set_behind_a_url_is_written_grown_refilled_and_read(bucket, generate,
     assert generate(url, classes=CLASSES, count=12) == 0
 
 
+def test_an_object_that_was_replaced_is_refused_until_it_is_made_anew(bucket, generate, tmp_path, refused):
+    url, key = f"s3://{BUCKET}/altered", "altered/data/train-apple-00000.parquet"
+    generate(url)
+    whole = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    bucket.put_object(Bucket=BUCKET, Key=key, Body=whole.replace(b"IDAT", b"IDAX", 1))
+    for read in (lambda: shards.read(storage.place(url)), lambda: generate(url)):
+        with refused(key, "delete it and run generate again"):
+            read()
+    bucket.delete_object(Bucket=BUCKET, Key=key)
+    assert generate(url) == 7
+    assert bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read() == whole
+    assert shards.read(storage.place(url)).counts()["apple"] == 10
+
+
 def test_the_experiment_reads_a_set_behind_a_url(bucket, generate, tmp_path):
     from evaluate.config import Evaluate
     from evaluate.ratios import parse

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from finetune import lora, targets
 from finetune.batches import draw
 from finetune.config import TrainLora
-from finetune.families import Family, family_of
+from finetune.families import family_of
+from finetune.family import Family
 from finetune.objective import PLAIN
-from orchard import adapter, bases
+from orchard import adapter, attaching, bases
 
 CPU = torch.device("cpu")
 TINY = {
@@ -135,7 +136,7 @@ def test_the_stock_pipeline_and_we_give_the_image_that_was_trained(tmp_path, fol
     assert one.scale == other.scale == 1.5
     for found in (one, other):
         again = load(base)
-        adapter.attach(again, found)
+        attaching.attach(again, found)
         assert np.abs(mine - image(again)).max() < 1e-4
     readable = [one.path, other.path] if name in PREFIXES and method == "lora" else [one.path]
     for path in readable:
@@ -159,9 +160,9 @@ def test_loha_and_lokr_come_back_from_lycoris_names(tmp_path, folders, name, met
     one = saved(tmp_path / "a.safetensors", family, base)
     assert one.methods == (method,)
     adapter.require_fit(one, base)
-    adapter.require_place(one, base)
+    attaching.require_place(one, base)
     again = load(base)
-    adapter.attach(again, one)
+    attaching.attach(again, one)
     assert np.abs(mine - image(again)).max() < 1e-4
     for model in family.models.values():
         lora.remove(model)

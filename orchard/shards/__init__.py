@@ -25,16 +25,17 @@ from orchard.shards.files import (
 )
 from orchard.shards.manifest import (
     GENERATOR,
-    MANIFEST,
     asked,
     ledger,
     manifest_of,
     read_manifest,
     require_complete,
+    require_unaltered,
     write_manifest,
 )
+from orchard.shards.opening import MANIFEST
 from orchard.shards.origin import KEY, SCHEMA, Origin
-from orchard.shards.reading import read, read_unscreened, rejections
+from orchard.shards.reading import read, read_unscreened, rejected, rejections
 
 __all__ = [
     "GENERATOR",
@@ -60,9 +61,11 @@ __all__ = [
     "read",
     "read_manifest",
     "read_unscreened",
+    "rejected",
     "rejections",
     "require_complete",
     "require_same",
+    "require_unaltered",
     "rows_of",
     "store",
     "write",

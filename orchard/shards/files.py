@@ -1,8 +1,7 @@
 """One shard a file: write, list, read."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from orchard import storage
 from orchard.errors import UserError
 from orchard.images import TRAIN
 from orchard.run import file_name, whole_file
-from orchard.shards import contents
+from orchard.shards import contents, opening
 from orchard.shards import origin as origins
 from orchard.shards.origin import KEY, Origin
 
@@ -76,7 +75,8 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None
     ).data.table
     metadata = {**(table.schema.metadata or {}), KEY: origin.encoded()}
     with whole_file(path) as aside:
-        pq.write_table(table.replace_schema_metadata(metadata), aside)
+        # Until the manifest has the shard's hash, the checksums of its pages tell of flipped bytes.
+        pq.write_table(table.replace_schema_metadata(metadata), aside, write_page_checksum=True)
 
 
 def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
@@ -108,16 +108,14 @@ def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:
     return [found[index] for index in sorted(found)]
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     """The rows of one file, images as ``{"bytes", "path"}``, label as its number.
 
     Raises:
-        UserError: not a whole shard, other columns, or a row without an image or a class.
+        UserError: not the file with that hash, where one is given; not a whole shard, other columns, or a
+            row without an image or a class.
     """
-    import pyarrow.parquet as pq
-
-    with _named(path), path.open("rb") as file:
-        opened = pq.ParquetFile(file)
+    with opening.parquet(path, sha256) as opened:
         contents.require_columns(opened.schema_arrow)
         classes = len(_origin(opened.schema_arrow.metadata).classes)
         return contents.rows_within(opened, classes)
@@ -125,10 +123,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def columns(path: Path, *names: str) -> Any:
     """A `pyarrow.Table` of these columns of one file alone; the images are not read."""
-    import pyarrow.parquet as pq
-
-    with _named(path), path.open("rb") as file:
-        return pq.ParquetFile(file).read(columns=list(names))
+    with opening.parquet(path) as opened:
+        return opened.read(columns=list(names))
 
 
 def given_up(shard: Shard) -> int:
@@ -163,11 +159,13 @@ def _shard(path: Path) -> Shard:
     import pyarrow.parquet as pq
 
     match = NAME.match(path.name)
-    with _named(path), path.open("rb") as file:
+    with opening.named(path), path.open("rb") as file:
         footer = pq.read_metadata(file)
         origin = _origin(footer.metadata)
     if match is None:
         raise UserError(f"{path}: not a shard's name; move it elsewhere")
+    if match["label"] != file_name(origin.label):
+        raise UserError(f"{path}: its rows are of class {origin.label}; delete it and run generate again")
     return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, origin=origin)
 
 
@@ -175,19 +173,6 @@ def _origin(metadata: Mapping[bytes, bytes] | None) -> Origin:
     if KEY not in (metadata or {}):
         raise ValueError("not written by generate")
     return origins.decoded((metadata or {})[KEY])
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged file raises into a `UserError` that names it."""
-    import pyarrow
-
-    try:
-        yield
-    except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
-        # Arrow says it in several lines.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise UserError(f"{path}: not a whole shard ({reason}); delete it and run generate again") from None
 
 
 def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from orchard import cards, storage, typed
 from orchard.errors import UserError
+from orchard.images import TRAIN
 from orchard.run import file_hash, write_json
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing
+from orchard.shards.opening import MANIFEST, another, require_hash
 from orchard.shards.origin import SCHEMA, Origin
 
-MANIFEST = "manifest.json"
 DATA = "data/"
 FIELDS: Mapping[str, Any] = {
     "schema": int,
@@ -26,7 +27,7 @@ FIELDS: Mapping[str, Any] = {
     "unknown_ledger": list[str],
 }
 """What readers lean on in a manifest, and its types."""
-ENTRY: Mapping[str, Any] = {"name": str, "rows": int}
+ENTRY: Mapping[str, Any] = {"name": str, "rows": int, "sha256": str}
 ADDED: Mapping[str, Any] = {
     "rejected": {},
     "rejected_files": [],
@@ -123,7 +124,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         return _checked(typed.parse(typed.read(path)))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run generate again") from None
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run generate again") from None
 
 
 def _checked(value: Any) -> dict[str, Any]:
@@ -137,6 +138,22 @@ def _checked(value: Any) -> dict[str, Any]:
         if not name.startswith(DATA) or not NAME.match(name.removeprefix(DATA)):
             raise ValueError(f"{name[:80]!r} is not a shard's name")
     return manifest
+
+
+def require_unaltered(folder: Path) -> None:
+    """Raise `UserError` unless every shard that is there is the one that the manifest names.
+
+    One that is missing can be filled in; without a manifest, as in a stopped run, nothing tells.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    manifest = read_manifest(folder)
+    named = {entry["name"]: entry["sha256"] for entry in (*manifest["files"], *manifest["rejected_files"])}
+    for shard in (*existing(folder, TRAIN), *existing(folder, REJECTED)):
+        name = f"{DATA}{shard.path.name}"
+        if name not in named:
+            raise another(shard.path)
+        require_hash(shard.path, named[name])
 
 
 def ledger(manifest: Mapping[str, Any]) -> dict[str, frozenset[str]]:

@@ -1,7 +1,7 @@
 """A complete synthetic set as photos."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,20 @@ from typing import Any
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
 from orchard.shards.files import origin_of, rows_of
-from orchard.shards.manifest import MANIFEST, ledger, read_manifest
+from orchard.shards.manifest import ledger, read_manifest
+from orchard.shards.opening import MANIFEST, require_hash
 
 
 def read(folder: Path) -> ImageSet:
-    """The synthetic set as photos in row order, all of them training images; rejected ones are left out."""
+    """The synthetic set as photos in row order, all of them training images; rejected ones are left out.
+
+    Raises:
+        UserError: a shard is missing (a rejected one may be), or is not the one that the manifest names.
+    """
     manifest = read_manifest(folder)
+    # Whoever shows them later, after hours of training, has to find them as they were.
+    for path, entry in _rejected_there(folder, manifest):
+        require_hash(path, entry["sha256"])
     return _set(folder, manifest, _rows(folder, manifest, "files"))
 
 
@@ -34,6 +42,17 @@ def read_unscreened(folder: Path, screen: str) -> ImageSet:
             kept[row["label"]] += 1
             first.append(row)
     return _set(folder, manifest, first)
+
+
+def rejected(folder: Path, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows that the screens turned down, file after file; files that were deleted are left out."""
+    for _, entry in _rejected_there(folder, manifest):
+        yield from _whole(folder, entry, manifest["classes"])
+
+
+def _rejected_there(folder: Path, manifest: Mapping[str, Any]) -> list[tuple[Path, Mapping[str, Any]]]:
+    named = [(folder / entry["name"], entry) for entry in manifest["rejected_files"]]
+    return [(path, entry) for path, entry in named if path.is_file()]
 
 
 def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -61,7 +80,7 @@ def _whole(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> li
     path = folder / entry["name"]
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
-    rows = rows_of(path)
+    rows = rows_of(path, entry["sha256"])
     if origin_of(path).classes != classes:
         raise UserError(f"{path}: has another class list than {MANIFEST}; run generate again")
     if len(rows) != entry["rows"]:

@@ -8,7 +8,7 @@ from rich.table import Table
 from bench import released
 from bench.training import GIB, Shape, measure
 from finetune.families import StableDiffusion, StableDiffusion3, StableDiffusionXL
-from orchard import bases
+from orchard import families
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TRAINED_BYTES = 16
@@ -33,7 +33,7 @@ def computed(precision: str) -> Table:
     table = Table("base", "denoiser", "encoders", "LoRA and optimiser", "sum", title=title)
     for name, family in FAMILIES.items():
         parts = released.skeleton(name)
-        denoiser = parts.pop(bases.FAMILIES[family.name].denoiser)
+        denoiser = parts.pop(families.FAMILIES[family.name].denoiser)
         sizes = [
             parameters(denoiser) * BYTES[precision],
             sum(parameters(part) for part in parts.values()) * BYTES[precision],

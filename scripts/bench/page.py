@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from orchard import run
+from orchard import run, software
 
 HEAD = """# Benchmarks
 
@@ -21,12 +21,12 @@ def append(path: Path, command: str, tables: Sequence[Table]) -> None:
     """Add a part with the machine, the versions and the ``tables``, whole or not at all."""
     there = path.read_text(encoding="utf-8") if path.is_file() else HEAD
     day = datetime.datetime.now(tz=datetime.UTC).date()
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.versions().items()))
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(software.versions().items()))
     facts = (
         f"{processor()}, {torch.get_num_threads()} threads; Python {platform.python_version()}; {versions}"
     )
     parts = [
-        f"## {day}, commit {run.git_commit() or 'unknown'}",
+        f"## {day}, commit {software.commit() or 'unknown'}",
         f"`{command}`",
         facts,
         *map(markdown, tables),

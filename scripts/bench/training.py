@@ -20,7 +20,8 @@ from finetune import learner, lora
 from finetune.batches import Batch
 from finetune.config import TrainLora
 from finetune.devices import MIXED
-from finetune.families import Family, family_of
+from finetune.families import family_of
+from finetune.family import Family
 from finetune.objective import Objective
 from finetune.training import train_steps
 from orchard import bases, run

@@ -28,6 +28,9 @@ is one line, with exit code 2.
 - finetune keeps its cache in the same output here, so that it meets the same faults.
 - The commands that evaluate runs for arms of their own are killed when it ends, however it ends (on Linux).
 - Of several processes SIGTERM ends generate and evaluate at once, as kill -9 does; finetune saves first.
+- generate, classify and evaluate refuse by name a shard that was altered later or replaced by another set's;
+  deleted, it is sampled anew (`tests/test_altered_shards.py`). A stopped set has no manifest yet: there only
+  flipped bytes that are read, and rows in the wrong shard, are found.
 - Not tested: loss of power; file systems without `flock`, where the commands refuse to write.
 """
 

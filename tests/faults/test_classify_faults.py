@@ -28,7 +28,7 @@ def trials(tmp_path_factory):
             words=("--train", photos, "--test", photos, *TRAINING),
             home=home,
             seen=seen,
-            finished=lambda output: {path.name for path in output.iterdir() if path.suffix != ".part"},
+            finished=lambda output: {path.name for path in output.glob("*") if path.suffix != ".part"},
         )
     )
 

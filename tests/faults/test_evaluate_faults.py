@@ -63,12 +63,12 @@ def test_terminated(trials, moments):
     trials.terminated(moments)
 
 
-@pytest.mark.fault("full disk", 4, "one line; finished runs stay; then equal records")
+@pytest.mark.fault("full disk", 20, "one line; finished runs stay; then equal records", slow=16)
 def test_full_disk(trials, moments):
     trials.full(moments)
 
 
-@pytest.mark.fault("read-only output", 4, "one line; finished runs stay; then equal records")
+@pytest.mark.fault("read-only output", 20, "one line; finished runs stay; then equal records", slow=16)
 def test_read_only(trials, moments):
     trials.protected(moments)
 
@@ -78,6 +78,6 @@ def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", 4, "the second is refused and changes nothing; equal records")
+@pytest.mark.fault("two writers", 20, "the second is refused and changes nothing; equal records", slow=16)
 def test_two_writers(trials, moments):
     trials.two_writers(moments)

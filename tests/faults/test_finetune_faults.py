@@ -75,12 +75,12 @@ def test_terminated(trials, moments):
     trials.terminated(moments)
 
 
-@pytest.mark.fault("full disk", 4, "one line; what was finished stays; then the same bits")
+@pytest.mark.fault("full disk", 20, "one line; what was finished stays; then the same bits", slow=16)
 def test_full_disk(trials, moments):
     trials.full(moments)
 
 
-@pytest.mark.fault("read-only output", 4, "one line; what was finished stays; then the same bits")
+@pytest.mark.fault("read-only output", 20, "one line; what was finished stays; then the same bits", slow=16)
 def test_read_only(trials, moments):
     trials.protected(moments)
 
@@ -90,6 +90,6 @@ def test_clock(trials):
     trials.clock()
 
 
-@pytest.mark.fault("two writers", 4, "the second is refused and changes nothing; the same bits")
+@pytest.mark.fault("two writers", 20, "the second is refused and changes nothing; the same bits", slow=16)
 def test_two_writers(trials, moments):
     trials.two_writers(moments)

@@ -3,7 +3,8 @@
 import pipelines
 import pytest
 import stub_sampler
-from trials import Subject, Trials, contents
+from outputs import contents
+from trials import Subject, Trials
 
 from orchard import shards
 

@@ -8,24 +8,12 @@ import sys
 import time
 
 import launches
-import pipelines
 import pytest
-import stub_sampler
 from conftest import ROOT
 from shell import ENVIRONMENT, GENERATE, TWO, command
 from stub_sampler import rows
 
 SPLITS = ("train", "rejected")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return pipelines.tiny(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return stub_sampler.photos(tmp_path_factory.mktemp("real") / "photos")
 
 
 def found(folder):

@@ -1,11 +1,9 @@
 """What every command is put through: disturb a run at random moments, look at what is left, run it again."""
 
-import json
 import os
 import random
 import shutil
 import signal
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +12,8 @@ from typing import Any, NamedTuple
 
 import disturb
 import forks
-import pyarrow.parquet as pq
 from disturb import Fault
-from PIL import Image
-from safetensors import safe_open
+from outputs import contents, left_over, require_whole, unprotect
 
 CLEANING = ("terminate", "fill")
 """After these a run can still tidy up itself."""
@@ -117,7 +113,7 @@ class Trials:
 
         A run that ends before its moment has to be equal to the undisturbed one; the next begins afresh.
         """
-        chance = random.Random(f"{self.subject.command} {kind}")
+        chance = random.Random(f"{self.subject.command} {kind} {times}")
         output, before = self.fresh(kind), set[Any]()
         while times:
             fault = Fault(kind=kind, at=chance.randint(1, self.touches), share=chance.random())
@@ -163,7 +159,7 @@ class Trials:
 
     def two_writers(self, times: int) -> None:
         """Another run comes while one stands still at a random moment."""
-        chance = random.Random(f"{self.subject.command} second")
+        chance = random.Random(f"{self.subject.command} second {times}")
         for _ in range(times):
             output = self.fresh("second")
             first = self.subject.start(output, Fault(kind="pause", at=chance.randint(1, self.touches)))
@@ -209,59 +205,3 @@ def expect_refusal(ended: Ended, *words: str) -> None:
     assert ended.said.startswith("error: ") and ended.said.count("\n") == 1, ended.said
     for word in words:
         assert word in ended.said, ended.said
-
-
-def unprotect(output: Path) -> None:
-    """Let the owner write again."""
-    for path in (output, *output.rglob("*")):
-        if path.exists():
-            path.chmod(path.stat().st_mode | stat.S_IWUSR)
-
-
-def left_over(output: Path) -> list[Path]:
-    """What no run should leave behind."""
-    return [path for path in output.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]
-
-
-def contents(output: Path) -> dict[Path, bytes]:
-    """Every file with its bytes."""
-    return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-
-
-def require_whole(output: Path) -> None:
-    """Every file under its final name can be read to its end; logs that grow may end in half a line."""
-    for path in output.rglob("*"):
-        if path.is_file() and not any(part.endswith(".part") for part in path.relative_to(output).parts):
-            READERS.get(path.suffix, lambda path: None)(path)
-
-
-def _lines(path: Path) -> None:
-    text = path.read_text()
-    grows = path.name == "records.jsonl" or path.parent.name == "logs"
-    for line in text[: text.rfind("\n") + 1].splitlines() if grows else text.splitlines():
-        json.loads(line)
-
-
-def _tensors(path: Path) -> None:
-    with safe_open(path, framework="np") as file:
-        for name in file.keys():  # noqa: SIM118
-            file.get_tensor(name)
-
-
-def _picture(path: Path) -> None:
-    with Image.open(path) as image:
-        image.load()
-
-
-def _page(path: Path) -> None:
-    assert path.read_text().rstrip().endswith("</html>")
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".json": lambda path: json.loads(path.read_text()),
-    ".jsonl": _lines,
-    ".safetensors": _tensors,
-    ".png": _picture,
-    ".parquet": pq.read_table,
-    ".html": _page,
-}

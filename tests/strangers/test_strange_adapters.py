@@ -15,7 +15,7 @@ from loras import OUT, QUERY, kohya, matrices
 from mutations import changed, damaged, fuzz, works_or_refuses
 from safetensors.torch import save, save_file
 
-from orchard import adapter, bases, classifiers, networks, pretrained, single_file
+from orchard import adapter, attaching, bases, classifiers, networks, pretrained, single_file
 from orchard.provenance import HEADER, Provenance
 
 ORIGIN = dataclasses.asdict(
@@ -72,7 +72,7 @@ def read(path: Path, data: bytes, base: bases.Base) -> None:
         found = adapter.read(path)
         adapter.require_finite(found)
         adapter.require_fit(found, base)
-        adapter.require_place(found, base)
+        attaching.require_place(found, base)
 
     works_or_refuses(whole)
 

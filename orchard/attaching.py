@@ -1,0 +1,95 @@
+"""Adapters in a pipeline: every tensor of a file finds its layer, or the pipeline stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchard import dialects, layers, lycoris, scaling
+from orchard.adapter import Adapter, is_lycoris, made_for, weights_of
+from orchard.bases import Base
+from orchard.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def require_place(adapter: Adapter, base: Base) -> None:
+    """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
+    _placed(layers.skeleton(base.folder), adapter)
+
+
+def attach(pipe: Any, adapter: Adapter) -> None:
+    """Load the adapter into a stock pipeline, instead of those that are there.
+
+    Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
+
+    Raises:
+        UserError: a tensor found no place in the pipeline, or one of another shape.
+    """
+    fitting = _placed(pipe, adapter)
+    pipe.unload_lora_weights()
+    _load(pipe, adapter, fitting, "default")
+
+
+def add(pipe: Any, adapter: Adapter, name: str) -> None:
+    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
+
+    Raises:
+        UserError: as for `attach`.
+    """
+    _load(pipe, adapter, _placed(pipe, adapter), name)
+
+
+def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
+    if is_lycoris(adapter):
+        lycoris.attach(pipe, fitting, adapter.methods[0])
+    else:
+        _load_stock(pipe, adapter, fitting, name)
+
+
+def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Let the stock pipeline load the tensors; after an error it is without any."""
+    try:
+        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
+        loaded = _attached(pipe, name)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        pipe.unload_lora_weights()
+        reason = str(error).strip().splitlines()[-1].strip()[:160]
+        raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
+    if loaded != adapter.tensors:
+        pipe.unload_lora_weights()
+        raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+
+
+def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
+    blocks = layers.per_block(getattr(pipe, "unet", None))
+    try:
+        plain = scaling.normalise(weights_of(adapter), adapter.scalings, blocks)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: {error}") from None
+    fitting, unmatched = layers.place(plain, pipe)
+    if unmatched:
+        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
+        raise UserError(
+            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
+        )
+    return fitting
+
+
+def _attached(pipe: Any, name: str) -> int:
+    """Tensors of the LoRA ``name`` in the pipeline's models."""
+    models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
+    keys = (key for model in models for key, _ in model.named_parameters())
+    return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
+
+
+def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
+    return (
+        f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
+        f"{made_for(adapter)}, loaded is {layers.family_of_pipeline(pipe)} ({type(pipe).__name__}), "
+        f"which has no place for {first[:120]}"
+    )

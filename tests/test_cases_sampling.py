@@ -1,0 +1,118 @@
+"""The known ways in which such projects fail on LoRA files and samples, run through the commands.
+
+The flags of P13 that only a stub can set are in test_checker.
+"""
+
+import io
+
+import checkers
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import DATA
+from loras import OUT, QUERY, kohya, matrices
+from PIL import Image
+from safetensors.torch import save_file
+from shell import GENERATE, command, refusal
+
+from orchard import shards
+from orchard.images import decode
+
+
+def pixels(row: dict) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])), dtype=int)
+
+
+def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
+    """kohya's file of alpha 1, rank 4, one image a batch; peft's of the product / 4, three a batch."""
+    found = {name: (down, up / 8) for name, (down, up) in matrices(QUERY, OUT).items()}
+    save_file(kohya(found, 1.0), tmp_path / "kohya.safetensors")
+    peft = {}
+    for name, (down, up) in found.items():
+        peft[f"base_model.model.{name}.lora_A.weight"] = down
+        peft[f"base_model.model.{name}.lora_B.weight"] = (up / 4).contiguous()
+    save_file(peft, tmp_path / "peft.safetensors")
+    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    small = ("--count", 4, "--steps", 2, "--seed", 3, "--precision", "fp32", "--screens", "none")
+    made = {}
+    for name, batch in (("kohya", 1), ("peft", 3)):
+        lora = ("--lora", tmp_path / f"{name}.safetensors", "--batch_size", batch, "--output", name)
+        command(tmp_path, *GENERATE, *lora, *real, *small)
+        (shard,) = shards.existing(tmp_path / name)
+        made[name] = shard.origin.arguments["lora_scale"], shards.rows_of(shard.path)
+    assert [scale for scale, _ in made.values()] == [0.25, 1.0]
+    for one, other in zip(*(rows for _, rows in made.values()), strict=True):
+        assert one["seed"] == other["seed"]
+        pixels = [np.asarray(decode(row["image"]["bytes"], "x"), dtype=int) for row in (one, other)]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    assert len({row["seed"] for row in made["peft"][1]}) == 4
+    command(tmp_path, *GENERATE, "--output", "untuned", *real, *small)
+    (shard,) = shards.existing(tmp_path / "untuned")
+    assert shards.rows_of(shard.path)[0]["image"]["bytes"] != made["peft"][1][0]["image"]["bytes"]
+
+
+@pytest.mark.slow
+def test_p12_an_ancestral_sampler_gives_one_image_at_every_batch_size(tmp_path, base):
+    """It draws noise at every step too, and four images are not a multiple of three."""
+    words = ("--base", base, "--data", "demo", "--classes", "apple", "--count", 4, "--seed", 3, "--steps", 3)
+    words = (*words, "--scheduler", "euler_a", "--screens", "none", "--precision", "fp32")
+    made = []
+    for batch in (1, 2, 3):
+        command(tmp_path, *GENERATE, *words, "--batch_size", batch, "--output", str(batch))
+        (path,) = (tmp_path / str(batch) / "data").glob("*.parquet")
+        made.append(pq.read_table(path).to_pylist())
+    first, *others = made
+    assert len(first) == 4
+    assert len({row["seed"] for row in first}) == 4
+    assert {row["scheduler"] for row in first} == {"euler_a"}
+    for rows in others:
+        assert [row["seed"] for row in rows] == [row["seed"] for row in first]
+        for one, other in zip(first, rows, strict=True):
+            assert np.abs(pixels(one) - pixels(other)).max() <= 1
+    assert all(np.abs(pixels(one) - pixels(first[0])).max() > 8 for one in first[1:])
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("base_model.model.model.layers.0.self_attn.q_proj", "0 of 2 LoRA tensors matched"),
+        ("unet.down_blocks.3.attentions.0.proj_in", "SD 1 or SD 2"),
+    ],
+    ids=["p09", "p10"],
+)
+def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, key, words):
+    down, up = next(iter(matrices(QUERY).values()))
+    save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "a.safetensors")
+    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    line = refusal(tmp_path, *GENERATE, "--lora", tmp_path / "a.safetensors", *real)
+    assert "a.safetensors" in line
+    assert words in line
+
+
+def test_p13_the_second_of_four_images_is_flagged_and_sampled_with_another_seed(tmp_path, base):
+    """By the command, with a checker of the stock class in the base's folder."""
+    checked = checkers.with_checker(base, tmp_path / "base", checkers.NEVER)
+    words = ("--base", checked, "--data", "demo", "--classes", "apple", "--count", 4, "--steps", 2)
+    words = (*words, "--precision", "fp32", "--batch_size", 4, "--screens", "none")
+    said = command(tmp_path, *GENERATE, *words, "--output", "lenient")
+    assert "asked 4, written 4, flagged 0, rejected 0" in said
+    plain = shards.rows_of(shards.path_of(tmp_path / "lenient", "apple", 0))
+    checkers.flag_the_second(checked, [Image.open(io.BytesIO(row["image"]["bytes"])) for row in plain])
+    said = command(tmp_path, *GENERATE, *words, "--output", "strict")
+    assert "asked 4, written 4, flagged 1, rejected 0" in said
+    rows = shards.rows_of(shards.path_of(tmp_path / "strict", "apple", 0))
+    assert [row["attempt"] for row in rows] == [0, 1, 0, 0]
+    assert rows[1]["seed"] not in {row["seed"] for row in plain}
+    for k in (0, 2, 3):
+        assert rows[k] == plain[k]
+    assert np.abs(pixels(rows[1]) - pixels(plain[1])).max() > 8
+    assert all(pixels(row).max() > 0 for row in rows)
+
+
+def test_p13_a_run_whose_images_are_all_flagged_ends_in_an_error(tmp_path, base):
+    strict = checkers.with_checker(base, tmp_path / "strict", checkers.ALWAYS)
+    words = ("--base", strict, "--data", "demo", "--classes", "apple", "--count", 2, "--steps", 1)
+    output = command(tmp_path, *GENERATE, *words, "--precision", "fp32", "--batch_size", 2, code=2)
+    assert "Traceback" not in output
+    assert output.strip().splitlines()[-1].startswith("error: apple image 0 is flagged")
+    assert "asked 2, written 0, flagged 9, rejected 0" in output

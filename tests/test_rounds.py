@@ -1,0 +1,87 @@
+"""What takes the place of rejected images, round after round; the outcome depends on the plan alone."""
+
+import contextlib
+
+from stub_sampler import FLAT, flat_at, indices, noise, rows, unlucky
+
+from generate.config import Generate
+from generate.sources import jobs
+from orchard import shards
+
+
+def test_the_outcome_is_the_same_however_the_run_went(tmp_path, generate):
+    options = {"count": 40, "reject_limit": 4}
+    generate(tmp_path / "whole", unlucky, **options)
+    wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
+    assert len(wanted["train"]) == 40
+    assert {r["reason"] for r in wanted["rejected"]} == {"flat", "duplicate"}
+    generate(tmp_path / "grown", unlucky, **{**options, "count": 7})
+    few = rows(tmp_path / "grown")
+    generate(tmp_path / "grown", unlucky, **{**options, "count": 23})
+    generate(tmp_path / "grown", unlucky, **options, batch_size=5)
+    assert few == wanted["train"][:7]
+    for split, found in wanted.items():
+        assert rows(tmp_path / "grown", split) == found
+    for name in ("train-apple-00001", "rejected-apple-00002"):
+        (tmp_path / "whole" / "data" / f"{name}.parquet").unlink()
+        generate(tmp_path / "whole", unlucky, **options)
+        assert {split: rows(tmp_path / "whole", split) for split in wanted} == wanted
+
+
+def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate, monkeypatch):
+    """Every write of a file is in turn the last one that a run gets to do."""
+    options = {"count": 14, "reject_limit": 4}
+    generate(tmp_path / "whole", unlucky, **options)
+    wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
+    write = shards.files.write
+
+    def one_write():
+        left = [1]
+
+        def write_once(*arguments):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            write(*arguments)
+
+        return write_once
+
+    stops = 0
+    while not (tmp_path / "stopped" / "manifest.json").exists():
+        monkeypatch.setattr(shards.files, "write", one_write())
+        with contextlib.suppress(KeyboardInterrupt):
+            generate(tmp_path / "stopped", unlucky, **options)
+        stops += 1
+        assert stops < 20
+    assert stops > 4
+    assert {split: rows(tmp_path / "stopped", split) for split in wanted} == wanted
+
+
+def test_a_run_that_rejects_too_much_stops_and_can_be_gone_on_with(tmp_path, generate, refused):
+    with refused("class apple: asked 10, written 2, flagged 0, rejected 18", "--reject_limit 1"):
+        generate(tmp_path / "s", lambda one: noise(one) if one.index in (0, 15) else FLAT)
+    assert not (tmp_path / "s" / "manifest.json").exists()
+    draw = lambda one: noise(one) if one.index in (0, 15) or one.index > 30 else FLAT  # noqa: E731
+    generate(tmp_path / "s", draw, reject_limit=9)
+    assert indices(tmp_path / "s") == [0, 15, *range(31, 39)]
+
+
+def test_what_replaces_a_rejected_image_has_the_prompt_guide_and_seed_of_its_own_number(
+    tmp_path, generate, base, photos, capsys
+):
+    options = {"vary": ("light=dim", "light=bright", "light="), "image_guidance": str(photos), "count": 6}
+    options |= {"data": str(photos), "classes": ("apple",), "screens": ("flat",)}
+    generate(tmp_path / "s", flat_at(0, 4), **options)
+    plan = jobs(Generate(base=str(base), **options), "fp32")[0].plan
+    found = rows(tmp_path / "s")
+    assert [r["index"] for r in found] == [1, 2, 3, 5, 6, 7]
+    for r in [*found, *rows(tmp_path / "s", "rejected")]:
+        wanted = plan.row(r["index"])
+        assert (r["prompt"], r["guide"], r["seed"]) == (wanted.prompt, wanted.guide.sha256, wanted.seed)
+    assert len({r["prompt"] for r in found}) == 3
+    assert "asked 6, written 6, flagged 0, rejected 2" in capsys.readouterr().out
+
+
+def test_a_class_whose_images_are_all_rejected_stops_the_run(tmp_path, generate, refused):
+    with refused("class apple: asked 10, written 0, flagged 0, rejected 20"):
+        generate(tmp_path / "s", lambda one: FLAT)
