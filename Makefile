@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
+# An environment that is there is brought up to date, never emptied: others may be running in it.
+NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
 .PHONY: demo test slow coverage install lint bench
@@ -24,10 +26,10 @@ coverage: install
 install: $(DONE)
 
 $(DONE): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@$(PYTHON) -c $(NEW_ENOUGH) || \
 	  { echo 'error: $(PYTHON) is not Python 3.11 or newer; name one, as in make install PYTHON=python3.11' >&2; exit 2; }
 	@echo 'installing into $(VENV): some minutes, about 7 GB'
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c $(NEW_ENOUGH) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(DONE)
 

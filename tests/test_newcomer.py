@@ -113,6 +113,18 @@ def test_make_install_refuses_an_old_python_before_it_makes_anything(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
+def test_make_install_keeps_an_environment_that_is_there(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 0\n")  # new enough, and its pip has nothing to do
+    python.chmod(0o755)
+    subprocess.run(["make", "install"], cwd=tmp_path, check=True, capture_output=True)
+    assert python.read_text().endswith("exit 0\n")
+    assert (tmp_path / ".venv" / ".installed").is_file()
+
+
 def test_a_misspelt_class_is_answered_with_the_adapters_own(base, tmp_path, refused):
     lora = random_loras.trained(tmp_path, base, ["apple"])["apple"]
     with refused("--classes aple: not among the adapters' classes: apple"):

@@ -148,7 +148,8 @@ def test_no_name_becomes_markup_of_the_terminal(capsys, word):
 
     rows = {word: {"images": 1, "right": 1, "recall": 1.0}}
     scores = {"classes": rows, "images": 1, "right": 1, "accuracy": 1.0}
-    fitted, config = SimpleNamespace(validation_accuracy=None), SimpleNamespace(output=Path("out"))
+    fitted = SimpleNamespace(validation_accuracy=None)
+    config = SimpleNamespace(output=Path("out"), test="fruit")
     classify.show_scores(terminal.Terminal(), config, fitted, scores)
     assert word.partition("\x1b")[0] in capsys.readouterr().out
     assert str(UserError(f"class {word}")).isprintable()
