@@ -21,7 +21,17 @@ from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
 
-SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
+SAME = (
+    "model",
+    "pretrained",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "flip",
+    "augmentation",
+    "validation",
+    "frame",
+)
 FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""
 
