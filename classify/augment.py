@@ -9,6 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from classify.config import Augmentation, TrainingOptions
+from orchard.predict import to_float
 
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
 """Of the Beta distribution that the shares of a blended pair come from."""
@@ -72,23 +73,12 @@ def blend(
     return images, shares
 
 
-def framed(images: Tensor, parts: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> the same smaller, in the middle of white: by (B,) ``parts`` of their side.
+def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], each image changed in its own way.
 
-    A photo that is not square is shown whole, on white, where its middle square takes up this part.
+    ``generator`` lives on the CPU whatever the device of ``pixels``, so a seed means one thing.
     """
-    sizes = torch.zeros(len(images), 2, 3)
-    sizes[:, 0, 0] = sizes[:, 1, 1] = 1 / parts
-    grid = functional.affine_grid(sizes.to(images.device), list(images.shape), align_corners=False)
-    # Outside of the image is 0, so white has to be 0.
-    return 1 - functional.grid_sample(1 - images, grid, padding_mode="zeros", align_corners=False)
-
-
-def augment(images: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
-    """(B, 3, H, W) float32 in [0, 1] -> the same, each image changed in its own way.
-
-    ``generator`` lives on the CPU whatever the device of ``images``, so a seed means one thing.
-    """
+    images = to_float(pixels)
     matrices = affine_matrices(len(images), strength, generator).to(images.device)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)

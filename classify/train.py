@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from classify.augment import augment, blend, framed, strength_of
+from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
 from classify.mixing import UNION, Mixing, freeze_all_but_last, freezes, rows_of, weights_of
 from orchard.networks import build
-from orchard.predict import autocast, probabilities, to_float
+from orchard.predict import autocast, probabilities
 from orchard.splits import stable_hash
 
 WARM_UP = 0.1
@@ -71,9 +71,6 @@ class Task:
     """Real images, or whatever the only source is."""
     synthetic: Labelled | None = None
     """Images of the second source, mixed with the first."""
-    parts: np.ndarray | None = None
-    """(N,) parts of the square's side that images of the second source take up, drawn anew each time, as real
-    photos that are not square do; None where they fill it."""
     mixing: Mixing = UNION
     validation: Labelled
     """Images that score the result and choose nothing in it; there may be none."""
@@ -117,9 +114,7 @@ def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)  # for dropout and blending; weights, order, augmentation have their own
         model = task.network()
-        batches = batch_stream(
-            images, real, task.classes, options, mixing, task.seed, task.device, task.parts
-        )
+        batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device)
         averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
         for step in train_steps(model, batches, options, task.device, task.dtype):
             averaged.update_parameters(model)
@@ -192,12 +187,8 @@ def batch_stream(
     mixing: Mixing,
     seed: int,
     device: torch.device,
-    parts: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones.
-
-    The others are framed by one of ``parts``, where there are any.
-    """
+    """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones."""
     pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)) for part in train)
     strength = strength_of(options)
     generator = torch.Generator().manual_seed(stable_hash("augmentation", seed))
@@ -206,11 +197,7 @@ def batch_stream(
     for rows in rows_of(mixing, labels, real, options.batch_size, options.steps, order):
         is_real = rows < real
         weights = weights_of(mixing, is_real)
-        images = to_float(on_device[rows.to(device)])
-        if parts is not None:
-            drawn = torch.from_numpy(parts)[torch.randint(len(parts), rows.shape, generator=generator)]
-            images = framed(images, torch.where(is_real, 1.0, drawn.float()))
-        images = augment(images, strength, generator)
+        images = augment(on_device[rows.to(device)], strength, generator)
         targets = labels[rows].to(device)
         images, targets = blend(images, targets, is_real.to(device), classes, options.augmentation)
         yield Batch(images, targets, None if weights is None else weights.to(device))

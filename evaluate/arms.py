@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from classify.config import TrainingOptions
 from classify.mixing import Mixing
 from evaluate import records
 from evaluate.config import Evaluate
@@ -25,10 +26,6 @@ class Source(Protocol):
     def is_there(self) -> bool:
         """Whether nothing is left to make."""
 
-    @property
-    def real(self) -> ImageSet:
-        """The real images that the synthetic ones stand for."""
-
     def images(self) -> ImageSet:
         """The synthetic set; made first where it has to be."""
 
@@ -38,8 +35,6 @@ class Given:
     """A synthetic set that was there before the experiment."""
 
     found: ImageSet
-    real: ImageSet
-    """All real training images."""
 
     @property
     def name(self) -> str:
@@ -120,7 +115,7 @@ class Run:
     test: Sequence[Photo]
     source: Source | None
     """None where the arm has no synthetic image."""
-    options: Evaluate
+    options: TrainingOptions
 
     @property
     def held_out_synthetic(self) -> dict[str, int]:

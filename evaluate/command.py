@@ -21,17 +21,7 @@ from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
 
-SAME = (
-    "model",
-    "pretrained",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "flip",
-    "augmentation",
-    "validation",
-    "frame",
-)
+SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
 FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""
 

@@ -14,7 +14,6 @@ Design = Literal["substitute", "augment"]
 Control = Literal["oversampled", "strong", "screens"]
 Source = Literal["subset", "generator", "classifier"]
 Mixing = Literal[MixingName, "auto"]
-Frame = Literal["fill", "photos"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +57,6 @@ class Evaluate(TrainingOptions):
     """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
     real_weight: float = 0.8
     """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
-    frame: Frame = "fill"
-    """fill: a synthetic image fills the classifier's square; photos: it lies on white, as large as the middle
-    square of a real photo does, which is shown whole."""
     external: tuple[str, ...] = ()
     """Further real sets of the same classes to score on, all their images; nothing is chosen by them."""
     also: tuple[Path, ...] = ()
@@ -97,10 +93,6 @@ class Evaluate(TrainingOptions):
         cli.check(
             not self.model.startswith(FEATURES) or self.mixing in ("union", "weight"),
             f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",
-        )
-        cli.check(
-            not self.model.startswith(FEATURES) or self.frame == "fill",
-            f"--frame {self.frame}: not with --model {self.model}, which sees each image once; use fill",
         )
         self._require_one_experiment()
         cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")

@@ -16,8 +16,6 @@ VALIDATION = {
     "real": "validation images come from an arm's real training images, drawn anew with each seed",
 }
 
-FRAMED = "synthetic images lie on white, as large as the middle square of a real photo that is shown whole"
-
 
 def plan(
     console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run], precision: str, processes: int
@@ -37,7 +35,6 @@ def plan(
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
         f"{config.batch_size}, {config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
-        *(f"frame     {FRAMED}" for _ in [config] if config.frame == "photos"),
         f"processes {processes}, each takes whole arms with generators of their own, else single runs",
         f"output    {config.output}",
     ):

@@ -18,7 +18,7 @@ from evaluate.choice import Candidate, Choice, choose
 from evaluate.metrics import score
 from evaluate.ratios import draw
 from evaluate.records import Key
-from orchard import images, splits
+from orchard import splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
 from orchard.predict import probabilities
@@ -32,7 +32,6 @@ class Pixels:
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
         self.found: dict[str, np.ndarray] = {}
-        self.shares: dict[str, float] = {}
 
     def add(self, photos: Sequence[Photo]) -> None:
         """Decode what is not there yet; raises `UserError` for a file that is no whole image."""
@@ -44,14 +43,6 @@ class Pixels:
         """(N, S, S, 3) uint8 and (N,) int64 positions in ``classes``."""
         labels = np.array([classes.index(photo.label) for photo in photos], dtype=np.int64)
         return self.rows(photos), labels
-
-    def parts(self, photos: Sequence[Photo]) -> np.ndarray:
-        """(N,) part of its long side that the short side of each photo has."""
-        new = {photo.sha256: photo for photo in photos if photo.sha256 not in self.shares}
-        for photo, size in zip(new.values(), images.measure(list(new.values())), strict=True):
-            assert not isinstance(size, UserError), size  # they were all decoded before
-            self.shares[photo.sha256] = min(size) / max(size)
-        return np.array([self.shares[photo.sha256] for photo in photos])
 
     def rows(self, photos: Sequence[Photo]) -> np.ndarray:
         """(N, S, S, 3) uint8."""
@@ -140,7 +131,6 @@ class Experiment:
         task = Task(
             train=self.pixels.of(real, self.classes),
             synthetic=self.pixels.of(synthetic, self.classes),
-            parts=self._parts(run),
             mixing=mixing,
             validation=self.pixels.of(held_out, self.classes),
             classes=len(self.classes),
@@ -153,12 +143,6 @@ class Experiment:
             return fit_classifier(task, lambda step: report(run.title, step))
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
-
-    def _parts(self, run: Run) -> np.ndarray | None:
-        """How large the run's synthetic images lie in the classifier's square, where they do not fill it."""
-        if run.source is None or run.options.frame == "fill":
-            return None
-        return self.pixels.parts(run.source.real.photos)
 
     def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> dict[str, Any]:
         """Every metric on ``photos``, and the prediction of each."""

@@ -9,7 +9,7 @@ from evaluate import records as lines
 from orchard.errors import UserError
 from orchard.run import differences
 
-TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation", "frame")
+TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation")
 ALIKE = (*TRAINING, "size", "train", "test")
 """What has to be the same for arms of two experiments to stand in one table."""
 

@@ -57,12 +57,12 @@ def _with_controls(
 ) -> Iterator[tuple[str, Mixture, Given | None]]:
     """A mixture, then what it is to be compared with at equal steps: name, mixture, source."""
     mixed, some_real = any(mixture.synthetic.values()), any(mixture.real.values())
-    yield "ratio", mixture, Given(found=sets.synthetic, real=sets.train) if mixed else None
+    yield "ratio", mixture, Given(found=sets.synthetic) if mixed else None
     if mixed and len(sets.untuned):
-        yield "untuned", mixture, Given(found=sets.untuned, real=sets.train)
+        yield "untuned", mixture, Given(found=sets.untuned)
     for screen, images in sets.unscreened.items():
         if mixed:
-            yield WITHOUT + screen, mixture, Given(found=images, real=sets.train)
+            yield WITHOUT + screen, mixture, Given(found=images)
     # Where all real images stay, the arm with them alone is this control already.
     partly = mixed and some_real and config.design == "substitute"
     if partly and "oversampled" in config.controls:

@@ -48,21 +48,21 @@ def fit_small(
 def test_augmentation_of_zero_strength_leaves_the_pixels():
     pixels = random_pixels(4)
     expected = pixels.transpose(0, 3, 1, 2) / 255
-    changed = augment(to_float(torch.from_numpy(pixels)), NONE, generator())
+    changed = augment(torch.from_numpy(pixels), NONE, generator())
     assert changed.numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_augmentation_depends_on_its_generator_alone():
     pixels = torch.from_numpy(random_pixels(4))
-    first, again = (augment(to_float(pixels), Strength(hue=0.05), generator(3)) for _ in range(2))
+    first, again = (augment(pixels, Strength(hue=0.05), generator(3)) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, augment(to_float(pixels), Strength(hue=0.05), generator(4)))
+    assert not torch.equal(first, augment(pixels, Strength(hue=0.05), generator(4)))
     assert first.min() >= 0 and first.max() <= 1
 
 
 def test_flip_mirrors_left_to_right_about_half_of_the_images():
     pixels = random_pixels(1).repeat(200, axis=0)
-    changed = augment(to_float(torch.from_numpy(pixels)), replace(NONE, flip=True), generator()).numpy()
+    changed = augment(torch.from_numpy(pixels), replace(NONE, flip=True), generator()).numpy()
     as_it_was = pixels[0].transpose(2, 0, 1) / 255
     mirrored = as_it_was[:, :, ::-1]
     flips = [np.allclose(image, mirrored, atol=1e-5) for image in changed]
