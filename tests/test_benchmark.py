@@ -86,13 +86,15 @@ def test_the_stopwatch_counts_forward_and_backward_and_nothing_else():
     assert 2 * 0.08 <= watch.total < 2 * 0.08 + 0.1
 
 
-def test_a_profile_names_what_takes_the_time():
-    square = torch.ones(600, 600)
+def test_a_profile_names_operators_by_their_share_the_largest_first():
+    square = torch.ones(300, 300)
 
     def work():
         return (square @ square).add(1)
 
-    shares = profiling.table("train", work)
-    first, *_ = zip(*(column.cells for column in shares.columns), strict=True)
-    assert first[0] == "aten::mm"
-    assert 50 < float(first[1].removesuffix("%")) <= 100
+    found = profiling.table("train", work)
+    names, shares = (list(column.cells) for column in found.columns)
+    shares = [float(share.removesuffix("%")) for share in shares]
+    assert {"aten::mm", "aten::add"} <= set(names)
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) < 100.5
