@@ -21,12 +21,13 @@ import yaml
 with atheris.instrument_imports(include=["orchard", "evaluate.strata", "generate.config"]):
     import test_strange_adapters
     import test_strange_images
+    import test_strange_sets
     import test_strange_texts
     from mutations import works_or_refuses
 
     from evaluate.strata import count_boxes
     from generate.config import Generate
-    from orchard import adapter, cli, folders, images
+    from orchard import adapter, cli, folders, images, shards
 
 Reader = Callable[[bytes, Path], object]
 
@@ -65,6 +66,18 @@ def read_boxes(data: bytes, folder: Path) -> object:
     return count_boxes(folder / "a.xml")
 
 
+def read_manifest(data: bytes, folder: Path) -> object:
+    """The manifest of a synthetic set."""
+    (folder / "shards" / shards.MANIFEST).write_bytes(data)
+    return test_strange_sets.read(folder / "shards")
+
+
+def read_shard(data: bytes, folder: Path) -> object:
+    """A shard whose hash the manifest gives."""
+    shards.path_of(folder / "shards", "apple", 0).write_bytes(data)
+    return test_strange_sets.read(test_strange_sets.sealed(folder / "shards"))
+
+
 def _listed(folder: Path, name: str, data: bytes) -> object:
     (folder / "set" / name).write_bytes(data)
     try:
@@ -73,12 +86,22 @@ def _listed(folder: Path, name: str, data: bytes) -> object:
         (folder / "set" / name).unlink()
 
 
+def _files_of_a_set() -> tuple[bytes, bytes]:
+    """A manifest and a shard."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = test_strange_sets.write(Path(place))
+        return (folder / shards.MANIFEST).read_bytes(), shards.path_of(folder, "apple", 0).read_bytes()
+
+
+MANIFEST, SHARD = _files_of_a_set()
 READERS: dict[str, tuple[Reader, list[bytes]]] = {
     "adapter": (read_adapter, [test_strange_adapters.WHOLE]),
     "image": (read_image, list(test_strange_images.WHOLE.values())),
     "recipe": (read_recipe, [yaml.safe_dump(test_strange_texts.RECIPE).encode()]),
     "table": (read_table, [test_strange_texts.CSV]),
     "lines": (read_lines, ["\n".join(map(json.dumps, test_strange_texts.ROWS)).encode()]),
+    "manifest": (read_manifest, [MANIFEST]),
+    "shard": (read_shard, [SHARD]),
     "boxes": (read_boxes, [test_strange_texts.XML]),
 }
 
@@ -94,6 +117,8 @@ def main() -> None:
         for number, data in enumerate(whole):
             (corpus / str(number)).write_bytes(data)
         pictures.write(folder / "set", ["a.png", "b.png"])
+        (folder / "shards").mkdir()
+        test_strange_sets.write(folder / "shards")
         words = [sys.argv[0], "-rss_limit_mb=4096", "-timeout=20", *sys.argv[2:], str(corpus)]
         atheris.Setup(words, lambda data: works_or_refuses(lambda: read(data, folder)))
         atheris.Fuzz()

@@ -20,7 +20,11 @@ from orchard.shards import origin
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A small synthetic set of two classes."""
-    folder = tmp_path_factory.mktemp("set")
+    return write(tmp_path_factory.mktemp("set"))
+
+
+def write(folder: Path) -> Path:
+    """The set, with a manifest."""
     for label in stub_sampler.CLASSES:
         rows = [_row(label, index) for index in range(3)]
         shards.store(folder, 0, rows, _origin(label))
