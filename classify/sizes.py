@@ -28,7 +28,7 @@ class Sizes:
 
         Centre squares and squashed pictures were worse on validation images: docs/fruit.md.
         """
-        return pixels(photos, self.size, through=self.through, fit="pad")
+        return pixels(photos, self.size, through=self.through)
 
 
 def resolve(asked: int, native: int) -> Sizes:

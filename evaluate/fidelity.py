@@ -2,34 +2,33 @@
 
 from typing import Any
 
-import numpy as np
-
-from orchard.images import ImageSet, pixels
-from orchard.thumbnails import QUANTILE, SIDE, closest_share, nearest
+from orchard.images import FITS, ImageSet
+from orchard.thumbnails import QUANTILE, Originals, Thumbnails, of_photos
 
 
 def measure(synthetic: ImageSet, train: ImageSet, test: ImageSet) -> dict[str, Any]:
-    """`memorisation` of the sets' centre squares, which is what a generator learns from."""
-    return memorisation(*(pixels(part.photos, SIDE) for part in (synthetic, train, test)))
+    """`memorisation` of the sets."""
+    return memorisation(*(of_photos(part.photos) for part in (synthetic, train, test)))
 
 
-def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-    """(N, S, S, 3), (M, S, S, 3), (T, S, S, 3) uint8 pixels -> how many synthetic images are copies.
+def memorisation(synthetic: Thumbnails, train: Thumbnails, test: Thumbnails) -> dict[str, Any]:
+    """Thumbnails of N synthetic, of training and of test images -> how many synthetic images are copies.
 
-    A synthetic image is a near copy when its distance to the nearest real image (`nearest`) is below
-    ``threshold``, the training images' `closest_share`. ``natural`` is the share of test images that are as
-    near to a training image, which no generator has made. Shares run from 0 to 1; at least two training
-    images are needed.
+    A synthetic image is a near copy when its distance to the nearest real image is below ``thresholds``, the
+    training images' `closest_share`, whole on white or by its centre square (`Originals`). ``natural`` is
+    the share of test images that are as near to a training image, which no generator has made. Shares run
+    from 0 to 1; at least two training images are needed.
     """
-    threshold = closest_share(train)
+    originals = Originals(train)
+    images = len(synthetic[0])
     found = {
-        "images": len(synthetic),
-        "threshold": threshold,
-        "natural": float((nearest(test, train) < threshold).mean()),
+        "images": images,
+        "thresholds": dict(zip(FITS, originals.thresholds, strict=True)),
+        "natural": float((originals.nearness(test) < 1).mean()),
     }
-    for name, real in (("train", train), ("test", test)):
-        near = int((nearest(synthetic, real) < threshold).sum())
-        found |= {f"near_{name}": near, f"share_near_{name}": near / len(synthetic)}
+    for name, real in (("train", originals), ("test", Originals(test, among=train))):
+        near = int((real.nearness(synthetic) < 1).sum())
+        found |= {f"near_{name}": near, f"share_near_{name}": near / images}
     return found
 
 

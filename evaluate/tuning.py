@@ -20,10 +20,12 @@ from evaluate.children import environment
 from orchard import layout, run, shards
 from orchard.bases import Base
 from orchard.errors import UserError
-from orchard.images import ImageSet, sha256
+from orchard.images import Fit, ImageSet, sha256
 
 FOLDER, PHOTOS = "arms", "photos"
 LARGEST_BATCH = 16
+FIT: Fit = "pad"
+"""The adapters learn from what the classifiers see."""
 KEPT_LINES = 4
 
 
@@ -62,6 +64,7 @@ class Tuned:
             "base_digest": self.base.digest,
             "steps": self.steps,
             "batch_size": self.batch_size,
+            "fit": FIT,
             "seed": self.seed,
             "flip": self.flip,
             "precision": self.precision,
@@ -120,6 +123,7 @@ class Tuned:
         begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/step-*"))
         return [
             *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
+            *("--fit", FIT),
             *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
             *(() if self.flip else ("--no_flip",)),
             *(("--resume", "latest") if begun else ()),

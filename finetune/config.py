@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchard import cli, prompts
+from orchard.images import Fit
 from orchard.roles import Method
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
@@ -83,8 +84,11 @@ class TrainLora(cli.Sharing):
     """Pictures of each class that the base samples for it, once."""
     prior_prompt: str = prompts.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
+    fit: Fit = "pad"
+    """pad: learn from whole photos, on white where they are not square, as classifiers see them; crop: from
+    their centres, for pictures without white bars."""
     buckets: bool = False
-    """Crop photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
+    """Fit photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
     validate_every: int = 0

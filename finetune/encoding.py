@@ -60,4 +60,5 @@ class Encoder:
         data = photo.read()
         if sha256(data) != photo.sha256:
             raise UserError(f"{photo.path}: changed while the run was under way; start it again")
-        return np.asarray(images.crop(images.decode(data, photo.path), self.keys.sizes[photo.sha256]))
+        size = self.keys.sizes[photo.sha256]
+        return np.asarray(images.framed(images.decode(data, photo.path), size, self.keys.fit))

@@ -9,7 +9,7 @@ from finetune.entries import Key
 from orchard import components
 from orchard.bases import Base
 from orchard.families import FAMILIES
-from orchard.images import Photo
+from orchard.images import Fit, Photo
 
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""
@@ -17,7 +17,7 @@ SCHEMA = 1
 """Goes up when `Family.latents`, `Family.text` or the pixels of `orchard.images` come to be others."""
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 """Libraries whose versions may change the values."""
-TRANSFORM = "upright, over white, centre crop, Lanczos; and its mirror image"
+TRANSFORM = "upright, over white, {fit}, Lanczos; and its mirror image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class Keys:
     setting: Mapping[str, Any]
     sizes: Mapping[str, tuple[int, int]]
     """(height, width) in pixels at which a photo is encoded, by its file's hash."""
+    fit: Fit
+    """How it is brought to them."""
 
     def photo(self, photo: Photo) -> Key:
         """The key of a photo's latents."""
@@ -38,7 +40,7 @@ class Keys:
             "kind": PHOTOS,
             "file": photo.sha256,
             "size": list(self.sizes[photo.sha256]),
-            "transform": TRANSFORM,
+            "transform": TRANSFORM.format(fit=self.fit),
             "autoencoder": self.autoencoder,
             **self.setting,
         }
@@ -48,7 +50,9 @@ class Keys:
         return {"kind": PROMPTS, "text": prompt, "text_encoders": self.text_encoders, **self.setting}
 
 
-def keys_of(base: Base, precision: str, device: str, sizes: Mapping[str, tuple[int, int]]) -> Keys:
+def keys_of(
+    base: Base, precision: str, device: str, sizes: Mapping[str, tuple[int, int]], fit: Fit = "pad"
+) -> Keys:
     """The keys of ``base``, told from its files; ``device`` is a type of `torch.device`."""
     encoders = FAMILIES[base.family].text_encoders
     tokenizers = [name.replace("text_encoder", "tokenizer") for name in encoders]
@@ -58,4 +62,5 @@ def keys_of(base: Base, precision: str, device: str, sizes: Mapping[str, tuple[i
         text_encoders=components.digest(base, [*encoders, *tokenizers]),
         setting={"schema": SCHEMA, "precision": precision, "device": device, "versions": versions},
         sizes=sizes,
+        fit=fit,
     )

@@ -59,7 +59,7 @@ def check(
         UserError: the base has no buckets, or the disk has not the space.
     """
     shapes = _shapes(config, base, sizes)
-    keys = keys_of(base, precision, device.type, shapes)
+    keys = keys_of(base, precision, device.type, shapes, config.fit)
     cache = cache_folder(config.cache)
     wanted = _wanted(config, keys, jobs)
     missing = [key for key in wanted if cache and not entries.path_of(cache, key).is_file()]

@@ -14,10 +14,9 @@ from generate import duplicates
 from generate.config import Generate
 from generate.sources import Job
 from orchard import sources
-from orchard.images import TRAIN, ImageSet, sha256, sized
-from orchard.images import pixels as pixels_of
+from orchard.images import FITS, TRAIN, ImageSet, sha256, sized
 from orchard.splits import require_split
-from orchard.thumbnails import SIDE, References, closest_share
+from orchard.thumbnails import Originals, Thumbnails, of_image, of_photos
 
 FLAT = 4.0
 """Grey levels out of 255: a standard deviation below this is a flat image."""
@@ -73,7 +72,8 @@ def plan(config: Generate, planned: Sequence[Job]) -> Plan:
     if "memorised" in names:
         train = _train(config)
         seen["memorised"] = sorted(train.hashes())
-        arguments["memorised"] = {"train": sha256("".join(seen["memorised"]).encode())}
+        hashes = "".join(seen["memorised"])
+        arguments["memorised"] = {"train": sha256(hashes.encode()), "framings": list(FITS)}
     if "off_class" in names:
         seen["off_class"], arguments["off_class"] = _classifier(config, planned)
     return Plan(names=names, arguments=arguments, seen=seen, train=train)
@@ -126,19 +126,19 @@ def contrast(image: Image.Image, label: str = "") -> float:
     return float(np.asarray(image.convert("L"), dtype=np.float64).std())
 
 
-def memorised(train: np.ndarray) -> Screen:
-    """(N, S, S, 3) uint8 thumbnails of training images -> the screen that rejects near copies of them."""
-    references = References(train)
+def memorised(train: Thumbnails) -> Screen:
+    """Thumbnails of training images -> the screen that rejects near copies of them."""
+    originals = Originals(train)
 
     def distance(image: Image.Image, label: str) -> float:
-        return float(references.nearest(sized(image, train.shape[1])[None])[0])
+        return float(originals.nearness(of_image(image))[0])
 
-    return Screen(name="memorised", least=closest_share(train), measure=distance)
+    return Screen(name="memorised", least=1.0, measure=distance)
 
 
-def _thumbnails(plan: Plan) -> np.ndarray:
+def _thumbnails(plan: Plan) -> Thumbnails:
     assert plan.train is not None
-    return pixels_of(plan.train.photos, SIDE)
+    return of_photos(plan.train.photos)
 
 
 def _off_class(config: Generate) -> Screen:
@@ -153,7 +153,7 @@ def _off_class(config: Generate) -> Screen:
     device = torch.device("cpu")
 
     def margin(image: Image.Image, label: str) -> float:
-        pixels = np.stack([sized(image, record.size, record.through, "pad")])
+        pixels = np.stack([sized(image, record.size, record.through)])
         found = probabilities(model, pixels, device, torch.float32)[0]
         own = record.classes.index(label)
         return float(found[own] - np.delete(found, own).max())

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
-Fit = Literal["crop", "pad"]
+Fit = Literal["pad", "crop"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+"""Ways to bring an image to a shape: all of it on white, or its centre."""
 DEEPEST = 65535
 LARGE = 2**24
 """Pixels: photos of more are decoded one at a time, since the largest take gigabytes each."""
@@ -166,24 +168,23 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
-def square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
-    """The image at ``size`` x ``size`` pixels, Lanczos: its centre square, or all of it on white.
+def framed(image: Image.Image, size: tuple[int, int], fit: Fit = "pad") -> Image.Image:
+    """The image at (height, width) pixels, Lanczos: all of it on white, or what its centre has of that shape.
 
-    A generator must not learn white bars, so it sees the centre; a classifier must not lose the ends
-    of an object, so it sees all.
+    Generators and classifiers see all unless told otherwise, and so the same (docs/fruit.md).
     """
-    if fit == "pad":
-        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color=BACKGROUND)
-    return crop(image, (size, size))
-
-
-def crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at (height, width) pixels, Lanczos: as much of its centre as has those proportions."""
     height, width = size
+    if fit == "pad":
+        return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=BACKGROUND)
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: Fit = "crop") -> np.ndarray:
+def square(image: Image.Image, size: int, fit: Fit = "pad") -> Image.Image:
+    """The image `framed` at ``size`` x ``size`` pixels."""
+    return framed(image, (size, size), fit)
+
+
+def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: Fit = "pad") -> np.ndarray:
     """(N, size, size, 3) uint8 of every photo; ``through`` is a smaller size they all go by first.
 
     Decodes every file whole, so it is also the check that comes before any expensive work.
@@ -197,7 +198,7 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: 
     return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
 
 
-def sized(image: Image.Image, size: int, through: int | None = None, fit: Fit = "crop") -> np.ndarray:
+def sized(image: Image.Image, size: int, through: int | None = None, fit: Fit = "pad") -> np.ndarray:
     """(size, size, 3) uint8 of an image that goes by the smaller size ``through`` first."""
     if through is not None and through < size:
         image = square(image, through, fit)

@@ -1,13 +1,47 @@
 """How near two images are: the correlation of their thumbnails."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from PIL import Image
+
+from orchard.images import FITS, Photo, pixels, sized
 
 SIDE = 32
 """Pixels of a thumbnail's side."""
 QUANTILE = 0.01
 CHUNK = 1024
+Thumbnails = Sequence[np.ndarray]
+"""(N, SIDE, SIDE, 3) uint8 of the same N images for each of `FITS`: a generator learns from one of them."""
+LEAST = 1e-4
+"""Stands in for a threshold of zero, which images that are there twice would give: an exact copy is one."""
+
+
+def of_photos(photos: Sequence[Photo]) -> Thumbnails:
+    """Of every photo."""
+    return [pixels(photos, SIDE, fit=fit) for fit in FITS]
+
+
+def of_image(image: Image.Image) -> Thumbnails:
+    """Of one image."""
+    return [sized(image, SIDE, fit=fit)[None] for fit in FITS]
+
+
+class Originals:
+    """Images that may have been copied.
+
+    ``among`` are those whose `closest_share` says from where on an image counts as a copy, at least two; by
+    default the images themselves.
+    """
+
+    def __init__(self, images: Thumbnails, among: Thumbnails | None = None) -> None:
+        self.references = [References(framing) for framing in images]
+        self.thresholds = [max(closest_share(framing), LEAST) for framing in among or images]
+
+    def nearness(self, queries: Thumbnails) -> np.ndarray:
+        """(N,) distance to the nearest original over the threshold: below 1 it is a copy in some framing."""
+        framings = zip(self.references, queries, self.thresholds, strict=True)
+        return np.min([one.nearest(query) / threshold for one, query, threshold in framings], axis=0)
 
 
 def closest_share(images: np.ndarray) -> float:

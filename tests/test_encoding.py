@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pictures
 import pipelines
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import load_file
 from shell import TRAIN, TWO, command
 
@@ -139,7 +141,32 @@ def test_a_damaged_entry_is_found_counted_and_made_anew(tmp_path, folders, capsy
     assert counted.made == (0, 0)
 
 
-def test_entries_of_other_weights_sizes_and_precisions_are_not_taken(tmp_path, folders):
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_photos_are_encoded_whole_on_white_or_by_their_centres(folders, monkeypatch, fit):
+    wide = Image.new("RGB", (64, 32), pictures.BLUE)
+    wide.paste(pictures.RED, (0, 0, 16, 32))
+    expected = np.full((32, 32, 3), pictures.BLUE)
+    if fit == "pad":
+        expected[:8] = expected[24:] = 255
+        expected[8:24, :8] = pictures.RED
+    photo = pictures.photo("wide.png", "apple", data=pictures.encoded(wide))
+    encoder = Counted(folders["sd"], None, [photo]).encoder
+    encoder = replace(encoder, keys=replace(encoder.keys, fit=fit))
+    seen, encode = [], type(encoder.family).latents
+
+    def latents(family, pixels):
+        seen.append(pixels)
+        return encode(family, pixels)
+
+    monkeypatch.setattr(type(encoder.family), "latents", latents)
+    encoder.cache([photo], TEXTS[:1])
+    clear = np.ones((32, 32), dtype=bool)  # the filter rings where colours change
+    if fit == "pad":
+        clear[6:10] = clear[22:26] = clear[:, 6:10] = False
+    assert np.abs(seen[0].astype(int) - expected)[clear].max() <= 12
+
+
+def test_entries_of_other_weights_sizes_framings_and_precisions_are_not_taken(tmp_path, folders):
     base = bases.resolve(str(folders["sd"]))
     sizes = {photo.sha256: (32, 32) for photo in PHOTOS}
     usual = keys_of(base, "fp32", "cpu", sizes)
@@ -149,10 +176,8 @@ def test_entries_of_other_weights_sizes_and_precisions_are_not_taken(tmp_path, f
         keys_of(base, "bf16", "cpu", sizes),
         keys_of(base, "fp32", "cuda", sizes),
     ]
-    photos = [
-        keys.photo(PHOTOS[0])
-        for keys in (usual, *others, replace(usual, sizes=dict.fromkeys(sizes, (32, 64))))
-    ]
+    larger, cropped = replace(usual, sizes=dict.fromkeys(sizes, (32, 64))), replace(usual, fit="crop")
+    photos = [keys.photo(PHOTOS[0]) for keys in (usual, *others, larger, cropped)]
     texts = [keys.prompt(TEXTS[0]) for keys in (usual, *others)] + [usual.prompt(TEXTS[1])]
     for found in (photos, texts):
         paths = {entries.path_of(tmp_path, key) for key in found}

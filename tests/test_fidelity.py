@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from pictures import encoded, photo
+from PIL import Image, ImageOps
 
 from evaluate.fidelity import memorisation, sentence
-from orchard.thumbnails import nearest
+from orchard.thumbnails import Originals, nearest, of_image, of_photos
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -46,11 +48,30 @@ def test_planted_copies_are_counted_on_both_sides():
     train = (0.7 * noise(1, 5) + 0.3 * noise(20, 6)).astype(np.uint8)
     test = noise(6, 7)
     synthetic = np.concatenate([noise(7, 8), train[:2], train[3:4, :, ::-1], test[:1]])
-    found = memorisation(synthetic, train, test)
+    found = memorisation([synthetic] * 2, [train] * 2, [test] * 2)
     assert (found["near_train"], found["near_test"], found["images"]) == (3, 1, 11)
     assert found["share_near_train"] == pytest.approx(3 / 11)
     assert found["natural"] == 0
     assert sentence(found).startswith("3 of 11 synthetic images (27.3%)")
+
+
+def test_a_copy_is_found_by_whichever_framing_its_generator_learned_from():
+    wide = [Image.fromarray(noise(1, seed)[0]).resize((64, 32)) for seed in range(20)]
+    originals = Originals(
+        of_photos([photo(f"{i}.png", "a", data=encoded(one)) for i, one in enumerate(wide)])
+    )
+    centre = wide[3].crop((16, 0, 48, 32))
+    whole = ImageOps.pad(wide[3], (32, 32), color="white")
+    for copy in (centre, whole):
+        assert originals.nearness(of_image(copy))[0] < 0.5
+        assert originals.nearness(of_image(ImageOps.mirror(copy)))[0] < 0.5
+    assert originals.nearness(of_image(Image.fromarray(noise(1, 99)[0])))[0] >= 1
+
+
+def test_of_images_that_are_there_twice_an_exact_copy_is_one():
+    twice = np.concatenate([noise(4, 1)] * 2)
+    assert (Originals([twice]).nearness([noise(4, 1)]) < 1).all()
+    assert (Originals([twice]).nearness([noise(4, 2)]) > 1).all()
 
 
 def test_many_images_are_compared_in_pieces(monkeypatch):

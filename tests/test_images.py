@@ -140,9 +140,9 @@ def test_whole_files_are_measured_upright_and_the_rest_named():
     assert all(isinstance(size, tuple) for size in found.values())
 
 
-def test_pixels_are_the_upright_centre_square():
+def test_pixels_are_upright():
     photos = [photo("a.jpg", "a", data=halves(6)), photo("b.png", "a", data=encoded(noise(1, (4, 4))))]
-    result = pixels(photos, 4)
+    result = pixels(photos, 4, fit="crop")
     assert (result.shape, result.dtype) == ((2, 4, 4, 3), np.uint8)
     assert near(tuple(result[0, 0, 2]), RED)
     assert near(tuple(result[0, 3, 2]), BLUE)
@@ -153,11 +153,12 @@ def test_padding_keeps_the_ends_that_the_centre_square_loses():
     wide = Image.new("RGB", (30, 10), BLUE)
     wide.paste(RED, (0, 0, 10, 10))
     source = photo("a.png", "a", data=encoded(wide))
-    cropped, padded = pixels([source], 30)[0], pixels([source], 30, fit="pad")[0]
+    cropped, padded = (pixels([source], 30, fit=fit)[0] for fit in ("crop", "pad"))
     assert cropped[:, 10:, 0].max() < 16  # but for the ripples of the filter, no red
     assert near(tuple(padded[15, 5]), RED)
     assert (padded[:9] == 255).all()
     assert (padded[21:] == 255).all()
+    assert np.array_equal(pixels([source], 30)[0], padded)  # all of a picture, unless told otherwise
 
 
 def test_going_through_a_smaller_size_loses_its_detail():
