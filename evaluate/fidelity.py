@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from orchard.images import FITS, ImageSet
+from orchard.framing import FITS
+from orchard.images import ImageSet
 from orchard.thumbnails import QUANTILE, Originals, Thumbnails, of_photos
 
 

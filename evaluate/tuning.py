@@ -20,7 +20,8 @@ from evaluate.children import environment
 from orchard import layout, run, shards
 from orchard.bases import Base
 from orchard.errors import UserError
-from orchard.images import Fit, ImageSet, sha256
+from orchard.framing import Fit
+from orchard.images import ImageSet, sha256
 
 FOLDER, PHOTOS = "arms", "photos"
 LARGEST_BATCH = 16

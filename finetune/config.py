@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchard import cli, prompts
-from orchard.images import Fit
+from orchard.framing import Fit
 from orchard.roles import Method
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]

@@ -9,7 +9,8 @@ from finetune.entries import Key
 from orchard import components
 from orchard.bases import Base
 from orchard.families import FAMILIES
-from orchard.images import Fit, Photo
+from orchard.framing import Fit
+from orchard.images import Photo
 
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""

@@ -14,7 +14,8 @@ from generate import duplicates
 from generate.config import Generate
 from generate.sources import Job
 from orchard import sources
-from orchard.images import FITS, TRAIN, ImageSet, sha256, sized
+from orchard.framing import FITS
+from orchard.images import TRAIN, ImageSet, sha256, sized
 from orchard.splits import require_split
 from orchard.thumbnails import Originals, Thumbnails, of_image, of_photos
 

@@ -12,21 +12,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orchard.errors import UserError
+from orchard.framing import Fit
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
-Fit = Literal["pad", "crop"]
-FITS: tuple[Fit, ...] = get_args(Fit)
-"""Ways to bring an image to a shape: all of it on white, or its centre."""
 DEEPEST = 65535
 LARGE = 2**24
 """Pixels: photos of more are decoded one at a time, since the largest take gigabytes each."""

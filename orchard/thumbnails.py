@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from orchard.images import FITS, Photo, pixels, sized
+from orchard.framing import FITS
+from orchard.images import Photo, pixels, sized
 
 SIDE = 32
 """Pixels of a thumbnail's side."""
