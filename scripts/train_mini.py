@@ -1,12 +1,15 @@
 """Train the embedded base ``mini`` from scratch on the CPU and write its pipeline folder.
 
     python scripts/train_mini.py --data FRUITS40 --hours 2.6
+    python scripts/train_mini.py --data FRUITS40 --hours 1.5 --start orchard/mini_sd
 
 Stages (features, autoencoder, decoder, denoiser) resume from ``--work`` after a stop. Only checkpoints
-written here are read back.
+written here are read back. A run that starts from a pipeline keeps its autoencoder, so that adapters stay
+valid, and trains its text encoder and UNet further.
 """
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import torch
 from mini import autoencoder, captions, data, decoder, denoiser, export, loop, perception, quality
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
+FURTHER = {"features": 0.04, "denoiser": 0.96}
 LATENTS = "latents.pt"
 SHOWN, JUDGED = 12, 64
 CARD = """---
@@ -32,10 +36,11 @@ styles, no sentences.
 
 | | |
 |---|---|
-| training photos | {photos} web photos (Fruits-40-EU), cropped to the photo, centre square, 64 px |
+| training photos | {photos} web photos (Fruits-40-EU), cropped to the photo, 64 px |
+| framing | on white backgrounds whole, scenes whole or by their middle square |
 | cost | {cost} on {threads} CPU threads, bf16 |
 | images seen by the denoiser | {seen} |
-| drawn from {focus} | {share} of the draws |
+| drawn from {focus} | {share} of the draws{last} |
 | seed | {seed} |
 | prediction | v-prediction, zero terminal SNR |
 | autoencoder | L1 {l1:.3f} in [-1, 1], {detail:.0%} of the photos' fine detail (energy of the Laplacian) |
@@ -53,6 +58,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--hours", type=float, default=2.6, help="training time in all")
+    parser.add_argument("--start", type=Path, help="a pipeline folder written here, to be trained further")
     parser.add_argument("--work", type=Path, default=Path("outputs/mini"), help="checkpoints, log, previews")
     parser.add_argument("--out", type=Path, default=Path("orchard/mini_sd"))
     parser.add_argument("--focus", nargs="*", default=["apple", "banana", "orange"])
@@ -64,6 +70,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Run every stage that is not done yet, then write the pipeline."""
     args = parse()
+    earlier = json.loads((args.start / export.HISTORY).read_text()) if args.start else {}
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(args.seed)
@@ -71,13 +78,12 @@ def main() -> None:
     print({name: f"{value / 60:.0f} min" for name, value in seconds.items()}, flush=True)
     photos = data.load(args.data, args.work)
     features = perception.train(photos, args.work, seconds["features"], args.seed)
-    vae = autoencoder.train(photos, features, args.work, seconds["autoencoder"], args.seed)
-    shown = photos.pixels[:: len(photos.pixels) // SHOWN][:SHOWN]
-    before = autoencoder.reconstruct(vae, shown)
-    latents = autoencoder.encode_all(vae, photos, args.work / LATENTS)
-    decoder.train(vae, photos, latents, features, args.work, seconds["decoder"], args.seed)
-    export.sheet([shown, before, autoencoder.reconstruct(vae, shown)], args.work / "autoencoder.png")
-    words = export.tokenizer(captions.table(photos.names))
+    if args.start:
+        vae, start, words = export.load(args.start)
+        latents = autoencoder.encode_all(vae, photos, args.work / LATENTS)
+    else:
+        vae, latents = first_stages(args, photos, features, seconds)
+        start, words = None, export.tokenizer(captions.table(photos.names))
 
     def preview(current: denoiser.Denoiser, step: int) -> None:
         pipe = export.pipeline(vae, current, words)
@@ -94,24 +100,51 @@ def main() -> None:
         focus=tuple(args.focus),
         share=args.focus_share,
         preview=preview,
+        start=start,
     )
     pipe = export.pipeline(vae, trained, words)
-    size = export.write(pipe, args.out, card(args, photos, features, pipe))
+    spent = history(args.work, earlier)
+    size = export.write(pipe, args.out, card(args, photos, features, pipe, spent), spent)
     print(f"wrote {args.out}: {size / 1e6:.1f} MB")
+
+
+def first_stages(args: argparse.Namespace, photos: data.Photos, features: perception.Features, seconds: dict):
+    """The autoencoder, and its latents of every photo."""
+    vae = autoencoder.train(photos, features, args.work, seconds["autoencoder"], args.seed)
+    shown = photos.pixels[:: len(photos.pixels) // SHOWN][:SHOWN]
+    before = autoencoder.reconstruct(vae, shown)
+    latents = autoencoder.encode_all(vae, photos, args.work / LATENTS)
+    decoder.train(vae, photos, latents, features, args.work, seconds["decoder"], args.seed)
+    export.sheet([shown, before, autoencoder.reconstruct(vae, shown)], args.work / "autoencoder.png")
+    return vae, latents
 
 
 def budget(args: argparse.Namespace) -> dict[str, float]:
     """Seconds of each stage."""
-    seconds = {name: share * args.hours * 3600 for name, share in SHARES.items()}
-    if (args.work / LATENTS).exists():
+    shares = FURTHER if args.start else SHARES
+    seconds = {name: share * args.hours * 3600 for name, share in shares.items()}
+    if not args.start and (args.work / LATENTS).exists():
         # The denoiser has learned on these latents: more hours do not reopen what made them.
         seconds |= {"features": 0.0, "autoencoder": 0.0}
     return seconds
 
 
-def card(args: argparse.Namespace, photos: data.Photos, features: perception.Features, pipe) -> str:
+def history(work: Path, earlier: dict) -> dict[str, dict]:
+    """Training seconds and steps of each stage, those of the pipeline that was started from included."""
+    total = {name: dict(stage) for name, stage in earlier.items()}
+    for name in SHARES:
+        if (path := work / f"{name}.pt").exists():
+            stage = total.setdefault(name, {"seconds": 0, "steps": 0})
+            seconds, steps = loop.spent(path)
+            stage["seconds"] += round(seconds)
+            stage["steps"] += steps
+    return total
+
+
+def card(
+    args: argparse.Namespace, photos: data.Photos, features: perception.Features, pipe, spent: dict
+) -> str:
     """The model card, with what was spent and what the result can do."""
-    spent = {name: loop.spent(args.work / f"{name}.pt") for name in SHARES}
     modules = (pipe.unet, pipe.vae, pipe.text_encoder)
     named = []
     for name in args.focus:
@@ -119,15 +152,17 @@ def card(args: argparse.Namespace, photos: data.Photos, features: perception.Fea
         made = quality.named_right(features, export.sample(pipe, name, JUDGED), label)
         real = quality.named_right(features, photos.pixels[photos.labels == label], label)
         named.append(f"{name} {made:.0%} ({real:.0%})")
+    steps = loop.spent(args.work / "denoiser.pt")[1]
     return CARD.format(
         millions=sum(p.numel() for module in modules for p in module.parameters()) / 1e6,
         phrases=", ".join(f"`, {word}`" for words in captions.PHRASES for word in words if word),
         photos=f"{len(photos.labels):,}",
-        cost=", ".join(f"{name} {seconds / 60:.0f} min" for name, (seconds, _) in spent.items()),
+        cost=", ".join(f"{name} {stage['seconds'] / 60:.0f} min" for name, stage in spent.items()),
         threads=torch.get_num_threads(),
-        seen=f"{spent['denoiser'][1] * denoiser.BATCH:,}",
+        seen=f"{spent['denoiser']['steps'] * denoiser.BATCH:,}",
         focus=", ".join(args.focus),
         share=f"{args.focus_share:.0%}",
+        last=f" of the last {steps * denoiser.BATCH:,}" if args.start else "",
         seed=args.seed,
         named=", ".join(named),
         **quality.reconstruction(pipe.vae, photos),

@@ -8,8 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from mini import captions
-from mini.data import Photos
+from mini import captions, data
 
 NAMES = ("apple", "banana")
 ROWS, COLUMNS = np.mgrid[:64, :64]
@@ -25,7 +24,8 @@ def picture(mask: np.ndarray) -> np.ndarray:
 
 
 def said(pixels: np.ndarray) -> list[str]:
-    photos = Photos(pixels=pixels[None], labels=np.array([0]), names=NAMES)
+    white = np.array([data.white_background(pixels)])
+    photos = data.Photos(pixels=pixels[None], labels=np.array([0]), white=white, names=NAMES)
     found = captions.traits(photos)[0]
     return [choices[i] for choices, i in zip(captions.PHRASES, found, strict=True)]
 

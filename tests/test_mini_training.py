@@ -1,5 +1,6 @@
 """Stages that train the embedded base: its decoder is sharpened, its denoiser goes on where it stopped."""
 
+import json
 import sys
 
 import numpy as np
@@ -12,6 +13,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from mini import autoencoder, captions, denoiser, export, loop, perception
 from mini.data import Photos
 from mini.decoder import Sharpener
+
+NAMES = ("apple", "banana")
+WORDS = export.tokenizer(captions.table(NAMES))
 
 
 @pytest.fixture
@@ -57,36 +61,58 @@ def test_a_restored_stage_takes_the_same_next_step(monkeypatch, batch):
     assert one.step(*batch, rate=1e-3, weight=0.05) == other.step(*batch, rate=1e-3, weight=0.05)
 
 
-def test_the_denoiser_goes_on_where_a_stopped_run_left_it(monkeypatch, tmp_path):
+@pytest.fixture
+def train(monkeypatch, tmp_path):
+    """``train(seconds, latents, start)`` -> a denoiser of four photos, its state under ``tmp_path``."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(denoiser, "BATCH", 2)
-    names = ("apple", "banana")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
-    photos = Photos(pixels=pixels, labels=np.array([0, 1, 0, 1]), names=names)
-    latents = torch.randn(2, 4, 8, 16, 16)
-    words = export.tokenizer(captions.table(names))
-    seen: list[int] = []
+    labels, white = np.array([0, 1, 0, 1]), np.array([False] * 4)
+    photos = Photos(pixels=pixels, labels=labels, white=white, names=NAMES)
 
-    def train(seconds: float) -> denoiser.Denoiser:
-        options = {"seed": 0, "focus": ("apple",), "share": 0.5}
+    def train(
+        seconds: float, latents: torch.Tensor, start: denoiser.Denoiser | None = None
+    ) -> denoiser.Denoiser:
         return denoiser.train(
             photos,
             latents,
-            words,
+            WORDS,
             tmp_path,
             seconds=seconds,
-            preview=lambda _, step: seen.append(step),
-            **options,
+            seed=0,
+            focus=("apple",),
+            share=0.5,
+            preview=lambda *_: None,
+            start=start,
         )
 
-    train(0.5)
+    return train
+
+
+def test_the_denoiser_goes_on_where_a_stopped_run_left_it(train, tmp_path):
+    latents = torch.randn(2, 4, 8, 16, 16)
+    train(0.5, latents)
     kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", budget=1, batch_size=2))
-    again = train(0.5)  # the budget is spent
-    assert seen == [kept["step"]] * 2
+    again = train(0.5, latents)  # the budget is spent
+    assert loop.spent(tmp_path / "denoiser.pt") == (kept["spent"], kept["step"])
     assert all(torch.equal(a, b) for a, b in zip(kept["average"], _trained(again), strict=True))
-    further = train(kept["spent"] + 0.3)
-    assert seen[2] > seen[1] >= 1
+    further = train(kept["spent"] + 0.3, latents)
+    assert loop.spent(tmp_path / "denoiser.pt")[1] > kept["step"] >= 1
     assert not all(torch.equal(a, b) for a, b in zip(kept["average"], _trained(further), strict=True))
+
+
+def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, tmp_path):
+    latents = torch.randn(2, 4, 8, 16, 16)
+    first = train(0.0, latents)
+    weights = [weight.clone() for weight in _trained(first)]
+    history = {"denoiser": {"seconds": 1, "steps": 3}}
+    export.write(export.pipeline(autoencoder.build(), first, WORDS), tmp_path / "out", "card", history)
+    assert json.loads((tmp_path / "out" / export.HISTORY).read_text()) == history
+    _, start, _ = export.load(tmp_path / "out")
+    (tmp_path / "denoiser.pt").unlink()
+    on = train(0.0, latents * 2, start)
+    assert on.scale == first.scale != train(0.0, latents * 2).scale
+    assert all(torch.equal(a.half().float(), b) for a, b in zip(weights, _trained(on), strict=True))
 
 
 def _trained(found: denoiser.Denoiser) -> list[torch.Tensor]:

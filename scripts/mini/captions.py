@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from mini.data import Photos
+from mini.data import WHITE, Photos
 
 TEMPLATE = "a photo of {label}"
 PHRASES = (
@@ -16,7 +16,6 @@ PHRASES = (
 )
 """What a caption may add to its class; the first of each says nothing."""
 COMBINATIONS = tuple(product(*(range(len(choices)) for choices in PHRASES)))
-WHITE, WHITE_SHARE = 225, 0.65
 PIECE = 0.03
 SOLID = 0.92
 CLOSE, FAR = 0.5, 0.35
@@ -50,18 +49,11 @@ def draw(labels: np.ndarray, traits: np.ndarray, rng: np.random.Generator) -> np
 
 def traits(photos: Photos) -> np.ndarray:
     """(N, 3) positions in `PHRASES`; number and distance are told on white backgrounds alone."""
-    white = white_background(photos.pixels)
-    found = np.zeros((len(white), len(PHRASES)), dtype=np.int64)
-    found[:, 0] = 1 + white
-    for row in np.flatnonzero(white):
+    found = np.zeros((len(photos.white), len(PHRASES)), dtype=np.int64)
+    found[:, 0] = 1 + photos.white
+    for row in np.flatnonzero(photos.white):
         found[row, 1:] = foreground(photos.pixels[row])
     return found
-
-
-def white_background(pixels: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> (N,) bool: most of the border is near white."""
-    edges = (pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1])
-    return (np.concatenate(edges, axis=1).min(axis=-1) >= WHITE).mean(axis=1) >= WHITE_SHARE
 
 
 def foreground(pixels: np.ndarray) -> tuple[int, int]:

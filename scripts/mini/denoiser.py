@@ -72,11 +72,10 @@ class Batches:
     """Draws latents, noise and caption numbers; all arrays stay in memory."""
 
     def __init__(
-        self, latents: Tensor, photos: Photos, weights: np.ndarray, rng: np.random.Generator
+        self, latents: Tensor, scale: float, photos: Photos, weights: np.ndarray, rng: np.random.Generator
     ) -> None:
-        self.latents, self.photos, self.rng = latents, photos, rng
+        self.latents, self.scale, self.photos, self.rng = latents, scale, photos, rng
         self.cumulative = np.cumsum(weights)
-        self.scale = 1 / latents[0, :, :4].float().std().item()
         self.traits = captions.traits(photos)
 
     def draw(self) -> tuple[Tensor, np.ndarray]:
@@ -91,13 +90,18 @@ class Batches:
 class _Learner:
     """The networks in bf16, their full-precision masters, the masters' average, and the optimiser."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, start: Denoiser | None) -> None:
         self.tokenizer = tokenizer
         unet, text = build(tokenizer)
+        if start:
+            unet.load_state_dict(start.unet.state_dict())
+            text.load_state_dict(start.text.state_dict())
+        full = [p.detach().clone() for module in (unet, text) for p in module.parameters()]
         unet.set_attn_processor(AttnProcessor())
         self.unet = unet.to(torch.bfloat16, memory_format=torch.channels_last)
         self.text = text.to(torch.bfloat16)
         self.masters = loop.Masters(self.unet, self.text)
+        self.masters.restore(full)
         self.average = loop.Average(self.masters.full)
         self.optimizer = torch.optim.AdamW(self.masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
 
@@ -132,22 +136,27 @@ def train(
     focus: tuple[str, ...],
     share: float,
     preview,
+    start: Denoiser | None = None,
 ) -> Denoiser:
-    """Fit text encoder and UNet within ``seconds``; ``preview(denoiser, step)`` at each checkpoint."""
-    learner = _Learner(tokenizer)
+    """Fit text encoder and UNet within ``seconds``; ``preview(denoiser, step)`` at each checkpoint.
+
+    They begin as those of ``start``, if it is given.
+    """
+    scale = start.scale if start else 1 / latents[0, :, :4].float().std().item()
+    learner = _Learner(tokenizer, start)
     clock = loop.Clock(name="denoiser", budget=seconds, batch_size=BATCH)
     path = work / "denoiser.pt"
     if state := loop.restore(path, clock):
         learner.restore(state)
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
-    batches = Batches(latents, photos, class_weights(photos, focus, share), rng)
+    batches = Batches(latents, scale, photos, class_weights(photos, focus, share), rng)
     words = tokenizer(captions.table(photos.names), padding="max_length", return_tensors="pt").input_ids
     compute = _objective(learner.unet, learner.text, words)
 
     def keep() -> None:
         loop.save(path, clock, **learner.state())
-        preview(learner.averaged(batches.scale), clock.step)
+        preview(learner.averaged(scale), clock.step)
 
     for due in loop.ticks(clock, work / "log.jsonl"):
         if due:
@@ -156,7 +165,7 @@ def train(
         learner.step(loss, clock)
         clock.losses = {"loss": _smooth(clock.losses.get("loss"), loss.item())}
     keep()
-    return learner.averaged(batches.scale)
+    return learner.averaged(scale)
 
 
 def _smooth(old: float | None, new: float) -> float:

@@ -14,6 +14,7 @@ from mini import captions
 from mini.denoiser import SCHEDULE, Denoiser
 
 TOKENS = 24
+HISTORY = "training.json"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -56,6 +57,14 @@ def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> St
     return pipe
 
 
+def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
+    """What `write` wrote, in fp32."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    vae = pipe.vae.requires_grad_(False)
+    denoiser = Denoiser(unet=pipe.unet, text=pipe.text_encoder, scale=vae.config.scaling_factor)
+    return vae, denoiser, pipe.tokenizer
+
+
 @torch.no_grad()
 def sample(pipe: StableDiffusionPipeline, label: str, count: int) -> np.ndarray:
     """(count, 64, 64, 3) uint8 pictures of ``label``, with the seeds 0, 1, and so on."""
@@ -76,11 +85,12 @@ def sheet(rows: list[np.ndarray], path: Path, scale: int = 2) -> None:
     Image.fromarray(pixels).resize((width * scale, height * scale)).save(path)
 
 
-def write(pipe: StableDiffusionPipeline, out: Path, card: str) -> int:
-    """Save the pipeline in fp16 with its model card; returns its size in bytes."""
+def write(pipe: StableDiffusionPipeline, out: Path, card: str, history: dict[str, dict]) -> int:
+    """Save the pipeline in fp16 with its card and what training it has had; returns its size in bytes."""
     pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
     _load_in_fp32(out / "text_encoder" / "config.json")
     (out / "README.md").write_text(card)
+    (out / HISTORY).write_text(json.dumps(history, indent=2) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
