@@ -39,9 +39,6 @@ class Strength:
     """Turns of the colour circle, 0 to 0.5."""
 
 
-NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
-
-
 def strength_of(options: TrainingOptions) -> Strength:
     """How far the options let the geometry and colour of an image go."""
     if options.augmentation == "strong":

@@ -22,7 +22,8 @@ class TrainingOptions(cli.Common):
     pretrained: str = ""
     """Weights to begin with: a .safetensors file, a folder of python -m classify, or `cache` (timm's)."""
     size: int = 0
-    """Input side in pixels, 32 to 2048; 0 is 256, or the training images' size where that is smaller."""
+    """Input side in pixels, 32 to 2048; 0 is 256, or the size of the training images (evaluate: of the
+    synthetic ones, or of the base's) where that is smaller."""
     steps: int = 400
     """Optimiser steps, 1 or more."""
     batch_size: int = 48

@@ -108,23 +108,26 @@ def _added(real: Mapping[str, int], synthetic: int) -> Mixture:
 def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) -> Iterator[Run]:
     """Every real image is scored once a repeat, by classifiers and generators that have not seen it."""
     everything = sets.train.keep((*sets.train.photos, *sets.test.photos))
-    first = seeds_of(config)[0]
     for repeat in range(config.repeats):
-        seeds = Seeds(
-            subset=first.subset + repeat, generator=first.generator + repeat, classifier=first.classifier
-        )
-        for fold, apart in enumerate(splits.folds(everything, config.folds, "folds", seeds.subset)):
+        seeds = _of_repeat(config, repeat)
+        for fold, apart in enumerate(splits.folds(everything, config.folds, "folds", seeds[0].subset)):
             train, test = _divided(everything, apart)
-            rest, held_out = parts(train, config.validation, seeds.subset)
+            rest, held_out = parts(train, config.validation, seeds[0].subset)
             mixtures = [mix(config.design, share, rest.counts()) for share in shares]
             count = max(max(mixture.synthetic.values()) for mixture in mixtures)
             count += _most_mixed(config, held_out)
-            source = _tuned(config, sets, rest, test, seeds, count, precision)
-            for mixture, place in product(mixtures, range(config.seeds)):
-                real = draw(rest.photos, mixture.real, "real", seeds.subset)
-                seeded = replace(seeds, classifier=seeds.classifier + place)
-                places = {"fold": fold, "repeat": repeat}
-                yield _run(config, "fold", mixture, seeded, real, held_out, test, source, **places)
+            source = _tuned(config, sets, rest, test, seeds[0], count, precision)
+            places = {"fold": fold, "repeat": repeat}
+            for mixture, one in product(mixtures, seeds):
+                real = draw(rest.photos, mixture.real, "real", one.subset)
+                yield _run(config, "fold", mixture, one, real, held_out, test, source, **places)
+
+
+def _of_repeat(config: Evaluate, repeat: int) -> list[Seeds]:
+    """Seeds of a fold's runs: subset and generator are one further each repeat, and the generator is one."""
+    runs = seeds_of(config)
+    generator = runs[0].generator + repeat
+    return [replace(one, subset=one.subset + repeat, generator=generator) for one in runs]
 
 
 def _divided(everything: ImageSet, apart: Set[str]) -> tuple[ImageSet, ImageSet]:

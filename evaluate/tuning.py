@@ -73,7 +73,7 @@ class Tuned:
 
     @property
     def batch_size(self) -> int:
-        """No more than the images of the largest class: a batch need not hold an image twice."""
+        """No more than the images of the largest class, which would come twice in a batch."""
         return min(LARGEST_BATCH, max(self.real.counts().values()))
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from finetune import encoders, lora
+from finetune import encoders
 from finetune.batches import Batch
 from finetune.encoders import Text
 from finetune.family import Family
@@ -99,13 +99,6 @@ class StableDiffusion3(Family):
     """SD 3: a transformer on joint text states, rectified flow (Esser et al. 2024)."""
 
     name: ClassVar[str] = "sd3"
-    targets: ClassVar[tuple[str, ...]] = (
-        *lora.TARGETS,
-        "add_q_proj",
-        "add_k_proj",
-        "add_v_proj",
-        "to_add_out",
-    )
 
     def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32. Every noise level weighs 1."""

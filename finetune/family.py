@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune import encoders, lora
+from finetune import encoders
 from finetune.batches import Batch, Cache, assemble
 from finetune.encoders import Text
 from finetune.network import Network
@@ -30,8 +30,6 @@ class Family(ABC):
 
     name: ClassVar[str]
     """Its name in `orchard.families.FAMILIES`."""
-    targets: ClassVar[tuple[str, ...]] = lora.TARGETS
-    """Attention layers of the denoiser, by the end of their names."""
 
     @classmethod
     def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
@@ -70,7 +68,10 @@ class Family(ABC):
         return Network(self)
 
     def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> Cache:
-        """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU."""
+        """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU, all at once.
+
+        The command goes by `finetune.encoding`, which keeps what it has encoded.
+        """
         return assemble([self.latents(image) for image in pixels], prompts, self.text)
 
     def latents(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:

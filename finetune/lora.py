@@ -1,6 +1,6 @@
 """Adapters of every method on a model through peft: inject, take out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -8,14 +8,12 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_
 
 from finetune.config import TrainLora
 from finetune.optimizers import RELATIVE
+from finetune.targets import ATTENTION
 from orchard.roles import Method
 from orchard.splits import stable_hash
 
 if TYPE_CHECKING:
     from finetune.family import Family
-
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""The attention layers of a UNet, and those of any denoiser for its image tokens."""
 
 
 def inject(
@@ -23,14 +21,17 @@ def inject(
     rank: int,
     alpha: float,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: Iterable[str] = ATTENTION,
     method: Method = "lora",
 ) -> list[torch.nn.Parameter]:
-    """Add a fresh adapter to the ``targets``; returns its float32 parameters, the only trainable ones."""
+    """Add a fresh adapter to the layers whose names end so; returns its parameters, the only trainable ones.
+
+    They are float32, whatever the model is.
+    """
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(_config(method, rank, alpha, list(targets)), model)
+        inject_adapter_in_model(_config(method, rank, alpha, sorted(targets)), model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     for parameter in parameters:
         # Updates of bf16 weights would be rounded away.

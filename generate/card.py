@@ -21,7 +21,7 @@ COLUMNS = {
     "lora, base": "SHA-256 of the adapter, and the base model",
     "contrast": "standard deviation of the grey levels, 0 to 127.5",
     "phash": "perceptual hash, 16 hex digits",
-    "nearest_train": "distance to the nearest real training image, below 1 a copy",
+    "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
     "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
     "reason, score": "in the split `rejected`: the screen that said no, and what it measured",
 }

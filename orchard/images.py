@@ -1,4 +1,4 @@
-"""Real sets in, from class folders, the Kaggle layout, a Hugging Face dataset or our own shards.
+"""Photos, sets of them, and the one way from a file's bytes to pixels.
 
 Every stage gets its pixels from `decode`, so all of them see the same ones.
 """
@@ -12,16 +12,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orchard.errors import UserError
 from orchard.framing import Fit
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
@@ -90,28 +86,6 @@ class ImageSet:
     def digest(self) -> str:
         """SHA-256 over every label and file, whatever their order."""
         return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in self.photos)).encode())
-
-    def to_dataset(self) -> "Dataset":
-        """The set as a `datasets.Dataset` with columns image, label, sha256 and path."""
-        from datasets import ClassLabel, Dataset, Features, Value
-        from datasets import Image as ImageFeature
-
-        features = Features(
-            image=ImageFeature(),
-            label=ClassLabel(names=list(self.classes)),
-            sha256=Value("string"),
-            path=Value("string"),
-        )
-        rows = [
-            {
-                "image": decode(photo.read(), photo.path),
-                "label": photo.label,
-                "sha256": photo.sha256,
-                "path": photo.path,
-            }
-            for photo in self.photos
-        ]
-        return Dataset.from_list(rows, features=features)
 
 
 def sha256(data: bytes) -> str:

@@ -34,6 +34,7 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Of each channel, less its mean and over its deviation."""
         return (images - self.mean) / self.deviation
 
 
@@ -46,6 +47,7 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
+        """The network's logits for standardised images."""
         output = self.network(self.standardise(images))
         # googlenet and inception_v3 add auxiliary heads in training.
         return output if isinstance(output, Tensor) else output.logits

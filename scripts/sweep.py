@@ -3,8 +3,8 @@
     python scripts/sweep.py --guidance 1 2 3 5 --steps 20
 
 Holds out a fifth of the training split, tunes adapters on the rest, samples with every pair of settings and
-trains classifiers on synthetic images only, scored on the held-out photos. The test split is not
-read past its file names. A stopped sweep goes on where it stood.
+trains classifiers on synthetic images only, scored on the held-out photos. The test split is only
+hashed. A stopped sweep goes on where it stood.
 """
 
 import argparse

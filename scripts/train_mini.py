@@ -64,14 +64,35 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--focus", nargs="*", default=["apple", "banana", "orange"])
     parser.add_argument("--focus_share", type=float, default=0.5, help="share of draws from --focus")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not list(args.data.glob(data.FILES)):
+        parser.error(f"--data {args.data}: no Parquet files there")
+    if args.start and not (args.start / export.HISTORY).is_file():
+        parser.error(f"--start {args.start}: no {export.HISTORY} there; give a folder that this script wrote")
+    if differing := claim(args):
+        parser.error(f"--work {args.work}: holds a run with another {differing}; give another folder")
+    return args
+
+
+def claim(args: argparse.Namespace) -> str:
+    """The first option by which a run in ``--work`` differs from this one, "" if none does.
+
+    What lies there is taken as it is, so one run only may go on with it.
+    """
+    options = {name: str(getattr(args, name)) for name in ("data", "start", "focus", "focus_share", "seed")}
+    path = args.work / "options.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        return next((f"--{name}" for name in options if options[name] != earlier[name]), "")
+    args.work.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(options, indent=2) + "\n")
+    return ""
 
 
 def main() -> None:
     """Run every stage that is not done yet, then write the pipeline."""
     args = parse()
     earlier = json.loads((args.start / export.HISTORY).read_text()) if args.start else {}
-    args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(args.seed)
     seconds = budget(args)

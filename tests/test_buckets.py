@@ -144,7 +144,7 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
     family.denoiser.register_forward_pre_hook(
         lambda _, arguments, options: told.append(options["added_cond_kwargs"]["time_ids"]), with_kwargs=True
     )
-    parameters = lora.inject(family.denoiser, 2, 2, 0, family.targets)
+    parameters = lora.inject(family.denoiser, 2, 2, 0)
     config = TrainLora(steps=4, batch_size=2)
     trained = learner.prepare(family, parameters, config, accelerator)
     losses = [s.loss for s in train_steps(family, cache, trained, list("abcd"), config, accelerator)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from classify import augment as augmentation
-from classify.augment import NONE, Strength, affine_matrices, augment, hue_matrices
+from classify.augment import Strength, affine_matrices, augment, hue_matrices
 from classify.config import TrainingOptions
 from classify.mixing import row_stream
 from classify.sizes import Sizes, resolve
@@ -20,6 +20,7 @@ from orchard.networks import build, require_name
 from orchard.predict import probabilities, to_float
 
 CPU = torch.device("cpu")
+NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)
 
 
 def random_pixels(count: int, size: int = 32, seed: int = 0) -> np.ndarray:

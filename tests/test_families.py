@@ -90,7 +90,7 @@ def test_a_step_lowers_the_loss_on_its_batch(folders, name):
     base, pipe = pipelines.load(folders[name])
     family = family_of(pipe, base)
     cache = family.encode(photos(), [PROMPT, "a photo of pear"])
-    parameters = lora.inject(family.denoiser, 4, 4, 0, family.targets)
+    parameters = lora.inject(family.denoiser, 4, 4, 0)
     batch = draw(cache, 0, batch_size=8, seed=0, flip=True)
     optimizer = torch.optim.SGD(parameters, lr=0.05)
     before = family.loss(family.network, batch, PLAIN)
@@ -106,7 +106,7 @@ def test_the_stock_pipeline_gives_our_image_from_the_saved_lora(tmp_path, folder
     base, ours = pipelines.load(folders[name])
     family = family_of(ours, base)
     plain = image(ours)
-    for parameter in lora.inject(family.denoiser, 4, 4, 0, family.targets):
+    for parameter in lora.inject(family.denoiser, 4, 4, 0):
         torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(1))
     mine = image(ours)
     layers = get_peft_model_state_dict(family.denoiser)
@@ -124,7 +124,7 @@ def test_every_attention_layer_of_a_denoiser_gets_a_lora(folders):
         family = family_of(pipe, base)
         layers = [n for n, m in family.denoiser.named_modules() if isinstance(m, torch.nn.Linear)]
         attention = {n for n in layers if ".attn" in n}
-        lora.inject(family.denoiser, 4, 4, 0, family.targets)
+        lora.inject(family.denoiser, 4, 4, 0)
         found = {n for n, m in family.denoiser.named_modules() if hasattr(m, "lora_A")}
         assert found == attention, name
 

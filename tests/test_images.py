@@ -185,16 +185,6 @@ def test_split_keeps_the_class_list():
     assert both.of(images.TEST).counts() == {"x": 0, "y": 1}
 
 
-def test_dataset_has_the_documented_columns():
-    data = encoded(noise(3))
-    table = image_set([photo("a.png", "pear", data=data)], ["apple", "pear"]).to_dataset()
-    assert table.column_names == ["image", "label", "sha256", "path"]
-    assert table.features["label"].names == ["apple", "pear"]
-    row = table[0]
-    assert (row["label"], row["sha256"], row["path"]) == (1, images.sha256(data), "a.png")
-    assert row["image"].tobytes() == noise(3).tobytes()
-
-
 def test_short_class_is_named_with_its_count(refused):
     with refused("class plum has 1 image in training, needs at least 2 (to split)"):
         require_labelled(numbered({"apple": 4, "plum": 1}), 2, "to split")

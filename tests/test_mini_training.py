@@ -10,6 +10,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import train_mini
 from mini import autoencoder, captions, denoiser, export, loop, perception
 from mini.data import Photos
 from mini.decoder import Sharpener
@@ -113,6 +114,27 @@ def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, 
     on = train(0.0, latents * 2, start)
     assert on.scale == first.scale != train(0.0, latents * 2).scale
     assert all(torch.equal(a.half().float(), b) for a, b in zip(weights, _trained(on), strict=True))
+
+
+def test_a_work_folder_belongs_to_one_run_and_what_is_missing_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "d.parquet").touch()
+    here = {"--data": tmp_path, "--work": tmp_path / "w"}
+
+    def parse(**options: object) -> str:
+        given = here | {f"--{name}": value for name, value in options.items()}
+        argv = ["train_mini.py", *(str(word) for pair in given.items() for word in pair)]
+        monkeypatch.setattr(sys, "argv", argv)
+        train_mini.parse()
+        return capsys.readouterr().err
+
+    assert parse(hours=1) == parse(hours=2) == ""
+    with pytest.raises(SystemExit, match="2"):
+        parse(seed=1)
+    assert f"--work {tmp_path / 'w'}: holds a run with another --seed" in capsys.readouterr().err
+    for option in ("data", "start"):
+        with pytest.raises(SystemExit, match="2"):
+            parse(**{option: tmp_path / "none"})
+        assert f"--{option} {tmp_path / 'none'}: no " in capsys.readouterr().err
 
 
 def _trained(found: denoiser.Denoiser) -> list[torch.Tensor]:

@@ -146,6 +146,16 @@ def test_cross_validation_scores_every_real_image_once_by_generators_that_have_n
     assert divisions[0] != divisions[1]
 
 
+@pytest.mark.parametrize("vary", [("subset", "generator", "classifier"), ("classifier",)])
+def test_the_runs_of_a_fold_share_its_generator_and_draw_real_images_anew_if_asked(vary):
+    runs = [r for r in planned(folds=3, seeds=2, shares=(0.5,), vary=vary) if r.arm.fold == 0]
+    one, other = runs
+    assert (one.seeds.classifier, other.seeds.classifier) == (0, 1)
+    assert one.source.name == other.source.name
+    assert hashes(one.test) == hashes(other.test)
+    assert (hashes(one.real) != hashes(other.real)) == ("subset" in vary)
+
+
 def test_a_class_too_small_for_the_folds_is_named(refused):
     with refused("class plum has 2 images", "3 folds need at least 3"):
         planned(

@@ -77,7 +77,7 @@ def test_what_entries_and_adapters_will_take_is_what_they_take(tmp_path, folders
         header = 2000
         assert least * told < taken < told + header
 
-    parameters = lora.inject(family.denoiser, 3, 3, 0, family.targets)
+    parameters = lora.inject(family.denoiser, 3, 3, 0)
     weights = 4 * sum(parameter.numel() for parameter in parameters)
     trained = attention(base)
     assert space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (1 + 3)

@@ -8,6 +8,7 @@ from rich.table import Table
 from bench import released
 from bench.training import GIB, Shape, measure
 from finetune.families import StableDiffusion, StableDiffusion3, StableDiffusionXL
+from finetune.targets import ATTENTION
 from orchard import families
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -37,7 +38,7 @@ def computed(precision: str) -> Table:
         sizes = [
             parameters(denoiser) * BYTES[precision],
             sum(parameters(part) for part in parts.values()) * BYTES[precision],
-            lora_parameters(denoiser, family.targets) * TRAINED_BYTES,
+            lora_parameters(denoiser) * TRAINED_BYTES,
         ]
         table.add_row(name, *(f"{size / GIB:.2f}" for size in (*sizes, sum(sizes))))
     return table
@@ -48,12 +49,12 @@ def parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def lora_parameters(denoiser: Any, targets: tuple[str, ...]) -> int:
-    """Weights of a LoRA of `RANK` on the linear layers whose names end in one of ``targets``."""
+def lora_parameters(denoiser: Any) -> int:
+    """Weights of a LoRA of `RANK` on the attention layers."""
     return sum(
         RANK * (layer.in_features + layer.out_features)
         for name, layer in denoiser.named_modules()
-        if isinstance(layer, torch.nn.Linear) and name.endswith(targets)
+        if isinstance(layer, torch.nn.Linear) and name.endswith(tuple(ATTENTION))
     )
 
 

@@ -129,14 +129,14 @@ def _family(shape: Shape) -> Family:
 
 def _ours(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[Any]:
     cache = family.encode(pixels, [PROMPT] * len(pixels))
-    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
+    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0)
     trained = learner.prepare(family, parameters, config, accelerator)
     return train_steps(family, cache, trained, [PROMPT] * len(pixels), config, accelerator)
 
 
 def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[int]:
     """The textbook loop: encode the image, encode the prompt, predict, step."""
-    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0, family.targets)
+    parameters = lora.inject(family.denoiser, config.rank, config.rank, 0)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     network = family.network.train()
     for index in range(config.steps):

@@ -13,6 +13,7 @@ from rich.progress import track
 from orchard.images import square
 
 SIZE = 64
+FILES = "*.parquet"
 WHITE, WHITE_SHARE = 225, 0.65
 
 
@@ -28,9 +29,7 @@ class Photos:
 
 def load(folder: Path, cache: Path) -> Photos:
     """Decode every photo once and keep the pixels in ``cache`` for the stages after."""
-    shards = sorted(folder.glob("*.parquet"))
-    if not shards:
-        raise FileNotFoundError(f"no Parquet files in {folder}")
+    shards = sorted(folder.glob(FILES))
     names = tuple(_names(shards[0]))
     files = {key: cache / f"{key}.npy" for key in ("pixels", "labels", "white")}
     if not all(path.exists() for path in files.values()):

@@ -34,6 +34,7 @@ class Adversary(nn.Module):
         self.network = nn.Sequential(*layers, spectral_norm(nn.Conv2d(128, 1, 3, 1, 1)))
 
     def forward(self, images: Tensor) -> Tensor:
+        """A map of logits, above 0 where it takes the patch for real."""
         return self.network(images)
 
 

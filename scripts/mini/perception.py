@@ -36,6 +36,7 @@ class Features(nn.Module):
         return maps
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, classes) logits."""
         return self.head(self.features(pixels)[-1].mean(dim=(2, 3)))
 
 
