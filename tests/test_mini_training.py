@@ -105,15 +105,20 @@ def test_the_denoiser_goes_on_where_a_stopped_run_left_it(train, tmp_path):
 def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, tmp_path):
     latents = torch.randn(2, 4, 8, 16, 16)
     first = train(0.0, latents)
-    weights = [weight.clone() for weight in _trained(first)]
+    before, coder = [weight.clone() for weight in _trained(first)], autoencoder.build()
     history = {"denoiser": {"seconds": 1, "steps": 3}}
-    export.write(export.pipeline(autoencoder.build(), first, WORDS), tmp_path / "out", "card", history)
+    export.write(export.pipeline(coder, first, WORDS), tmp_path / "out", "card", history)
     assert json.loads((tmp_path / "out" / export.HISTORY).read_text()) == history
-    _, start, _ = export.load(tmp_path / "out")
+    vae, start, words = export.load(tmp_path / "out")
+    assert torch.equal(weights(vae).half(), weights(coder).half())
+    table = captions.table(NAMES)
+    assert words(table).input_ids == WORDS(table).input_ids
+    words.save_pretrained(tmp_path / "again")
+    assert "local" not in (tmp_path / "again" / "tokenizer_config.json").read_text()
     (tmp_path / "denoiser.pt").unlink()
     on = train(0.0, latents * 2, start)
     assert on.scale == first.scale != train(0.0, latents * 2).scale
-    assert all(torch.equal(a.half().float(), b) for a, b in zip(weights, _trained(on), strict=True))
+    assert all(torch.equal(a.half().float(), b) for a, b in zip(before, _trained(on), strict=True))
 
 
 def test_a_work_folder_belongs_to_one_run_and_what_is_missing_is_named(tmp_path, monkeypatch, capsys):

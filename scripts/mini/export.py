@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from mini import captions
+from mini import autoencoder, captions
 from mini.denoiser import SCHEDULE, Denoiser
 
 TOKENS = 24
@@ -28,7 +28,10 @@ def tokenizer(texts: list[str]) -> CLIPTokenizer:
     merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{x}</w>" for x in letters), *("".join(m) for m in merges), *SPECIAL]
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+    return _clip({token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges)
+
+
+def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> CLIPTokenizer:
     return CLIPTokenizer(
         vocab=vocabulary,
         merges=merges,
@@ -58,11 +61,15 @@ def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> St
 
 
 def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
-    """What `write` wrote, in fp32."""
+    """What `write` wrote, in fp32, as if made here: configs of loaded parts would say where they were."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    vae = pipe.vae.requires_grad_(False)
-    denoiser = Denoiser(unet=pipe.unet, text=pipe.text_encoder, scale=vae.config.scaling_factor)
-    return vae, denoiser, pipe.tokenizer
+    vae = autoencoder.build()
+    vae.load_state_dict(pipe.vae.state_dict())
+    denoiser = Denoiser(unet=pipe.unet, text=pipe.text_encoder, scale=pipe.vae.config.scaling_factor)
+    # A tokenizer trained anew on the same captions may number its words in another order.
+    merges = json.loads(pipe.tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    words = _clip(pipe.tokenizer.get_vocab(), [tuple(merge) for merge in merges])
+    return vae.eval().requires_grad_(False), denoiser, words
 
 
 @torch.no_grad()
