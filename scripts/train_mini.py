@@ -18,7 +18,7 @@ import torch
 from mini import autoencoder, captions, data, decoder, denoiser, export, loop, perception, quality
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
-FURTHER = {"features": 0.04, "denoiser": 0.96}
+FURTHER = {"features": 0.1, "denoiser": 0.9}
 LATENTS = "latents.pt"
 SHOWN, JUDGED = 12, 64
 CARD = """---
