@@ -151,8 +151,7 @@ def train(
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
     batches = Batches(latents, scale, photos, class_weights(photos, focus, share), rng)
-    words = tokenizer(captions.table(photos.names), padding="max_length", return_tensors="pt").input_ids
-    compute = _objective(learner.unet, learner.text, words)
+    compute = _objective(learner, captions.table(photos.names))
 
     def keep() -> None:
         loop.save(path, clock, **learner.state())
@@ -178,7 +177,7 @@ def _copy(module: nn.Module, weights) -> nn.Module:
     return module.eval()
 
 
-def _objective(unet: UNet2DConditionModel, text: CLIPTextModel, tokens: Tensor):
+def _objective(learner: _Learner, texts: list[str]):
     """(latents, caption rows) -> scalar loss: v-prediction, min-SNR weights (Hang et al. 2023)."""
     scheduler = DDPMScheduler(**SCHEDULE)
     alphas = scheduler.alphas_cumprod
@@ -186,11 +185,12 @@ def _objective(unet: UNet2DConditionModel, text: CLIPTextModel, tokens: Tensor):
     # min(snr, gamma) / (snr + 1), with snr + 1 = 1 / (1 - alpha); never fully zero at the last step
     weights = weights.clamp(min=0.02)
     weights = weights / weights.mean()
-    forward = torch.compile(unet)
+    tokens = learner.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    forward = torch.compile(learner.unet)
 
     def compute(latents: Tensor, captions: np.ndarray) -> Tensor:
         unique, inverse = np.unique(captions, return_inverse=True)
-        hidden = text(tokens[unique]).last_hidden_state[inverse]
+        hidden = learner.text(tokens[unique]).last_hidden_state[inverse]
         timesteps = torch.randint(len(alphas), (len(latents),))
         noise = torch.randn_like(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
