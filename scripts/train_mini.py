@@ -4,8 +4,8 @@
     python scripts/train_mini.py --data FRUITS40 --hours 1.5 --start orchard/mini_sd
 
 Stages (features, autoencoder, decoder, denoiser) resume from ``--work`` after a stop. Only checkpoints
-written here are read back. A run that starts from a pipeline keeps its autoencoder, so that adapters stay
-valid, and trains its text encoder and UNet further.
+written here are read back. A run that starts from a pipeline keeps its autoencoder and
+trains its text encoder and UNet further; adapters have to be tuned anew.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def claim(args: argparse.Namespace) -> str:
 def main() -> None:
     """Run every stage that is not done yet, then write the pipeline."""
     args = parse()
-    earlier = json.loads((args.start / export.HISTORY).read_text()) if args.start else {}
+    earlier = before(args) if args.start else {}
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(args.seed)
     seconds = budget(args)
@@ -127,6 +127,14 @@ def main() -> None:
     spent = history(args.work, earlier)
     size = export.write(pipe, args.out, card(args, photos, features, pipe, spent), spent)
     print(f"wrote {args.out}: {size / 1e6:.1f} MB")
+
+
+def before(args: argparse.Namespace) -> dict[str, dict]:
+    """The history of ``--start`` as this run first found it: its own end may be written over it."""
+    kept = args.work / export.HISTORY
+    if not kept.exists():
+        kept.write_text((args.start / export.HISTORY).read_text())
+    return json.loads(kept.read_text())
 
 
 def first_stages(args: argparse.Namespace, photos: data.Photos, features: perception.Features, seconds: dict):
