@@ -25,7 +25,7 @@ except ModuleNotFoundError:
     )
     raise SystemExit(2) from None
 
-from orchard import pipes, recipes, stopping, typed
+from orchard import pipes, recipes, software, stopping, typed
 from orchard.errors import UserError
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -76,7 +76,9 @@ def run(config_type: type[Config], main: Callable[[Config], None], prog: str) ->
     stopping.on_terminate()
     with pipes.closing():
         try:
-            main(parse(config_type, sys.argv[1:], prog))
+            config = parse(config_type, sys.argv[1:], prog)
+            software.commit()  # as long as it is the code that was started
+            main(config)
         except UserError as error:
             _refuse(str(error))
         except OSError as error:

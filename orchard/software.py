@@ -1,5 +1,6 @@
 """Which software a run is made with: versions of the libraries, and the commit of this checkout."""
 
+import functools
 import importlib.metadata
 import subprocess
 from pathlib import Path
@@ -30,8 +31,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def commit() -> str | None:
-    """The commit of the checkout this code runs from, ``+`` appended when it has changes."""
+    """The commit of the checkout this code runs from, ``+`` appended when it has changes.
+
+    Looked up once: what is committed later is not what runs.
+    """
     here = Path(orchard.__file__).parent
     try:
         # Installed below somebody else's repository, the files are there but not tracked by it.

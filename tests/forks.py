@@ -15,6 +15,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "shifted_clock",
+        "same_commit",
         "stub_sampler",
         *("generate.command", "classify.command", "evaluate.command", "finetune.command"),
         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",

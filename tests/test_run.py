@@ -73,12 +73,14 @@ def git(folder, *arguments):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A repository that tracks a package of our name, standing in for the checkout."""
+    software.commit.cache_clear()
     package = tmp_path / "orchard" / "__init__.py"
     package.parent.mkdir()
     package.touch()
     monkeypatch.setattr(orchard, "__file__", str(package))
     git(tmp_path, "init")
-    return tmp_path
+    yield tmp_path
+    software.commit.cache_clear()
 
 
 def test_commit_is_the_one_checked_out_with_a_mark_for_changes(checkout):
@@ -87,6 +89,8 @@ def test_commit_is_the_one_checked_out_with_a_mark_for_changes(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
     assert software.commit() == commit
     (checkout / "orchard" / "__init__.py").write_text("changed")
+    assert software.commit() == commit  # the code that runs was imported before
+    software.commit.cache_clear()
     assert software.commit() == f"{commit}+"
 
 
