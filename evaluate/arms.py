@@ -90,7 +90,7 @@ class Arm:
     def mixed_by(self) -> str:
         """The way of mixing, with its weight where it has one."""
         if self.mixing == "auto":
-            return self.mixing
+            return f"auto {self.real_weight:g}"
         return Mixing(name=self.mixing, real_weight=self.real_weight).label
 
     @property
@@ -155,7 +155,7 @@ class Run:
     @property
     def arm_key(self) -> Key:
         """The same for all runs of an arm."""
-        return tuple(value for name, value in self.identity.items() if not name.endswith("seed"))
+        return records.arm_key(self.identity)
 
     @property
     def title(self) -> str:

@@ -8,15 +8,17 @@ from rich.console import Console
 
 from evaluate import context, describe, exhibit, joined, publish, records, witness
 from evaluate.arms import Run
+from evaluate.choice import Choice, chosen
 from evaluate.config import Evaluate
 from evaluate.experiment import Experiment, Pixels
 from evaluate.features import Embed, of_backbone
-from evaluate.plan import plan
+from evaluate.plan import division, plan
 from evaluate.ratios import parse
 from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
+from evaluate.tuning import protocol
 from orchard import run
-from orchard.images import ImageSet
+from orchard.images import ImageSet, Photo
 from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
@@ -72,7 +74,19 @@ def _experiment(
         device=device,
         dtype=dtype,
         on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
+        choices=_choices(config, runs),
     )
+
+
+def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]:
+    """What earlier commands chose for arms that have more runs now."""
+    weights = {one.arm_key: one.arm.real_weight for one in runs if one.arm.mixing == "auto"}
+    found = {
+        key: chosen(record, weights[key])
+        for record in records.read(config.output)
+        if (key := records.arm_key(record)) in weights
+    }
+    return {key: choice for key, choice in found.items() if choice}
 
 
 def _begin(config: Evaluate, identity: dict[str, Any], runs: Sequence[Run], state: Any) -> list[Run]:
@@ -127,9 +141,13 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "untuned": _used(sets.untuned),
         "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
         "external": {name: images.digest() for name, images in sets.external.items()},
-        "arms": {"base": sets.base.digest, "steps": config.arm_steps} if sets.base else None,
-        "folds": config.folds or None,
+        "arms": protocol(sets.base, config.arm_steps, _real(sets)) if sets.base else None,
+        "folds": division(config),
     }
+
+
+def _real(sets: Sets) -> tuple[Photo, ...]:
+    return *sets.train.photos, *sets.test.photos
 
 
 def _used(images: ImageSet) -> str | None:

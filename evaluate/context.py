@@ -52,7 +52,7 @@ def gather(
         title=sets.train.name,
         commands=_commands(config),
         notes=sets.train.notes,
-        generator=() if config.owns_generators else generator_notes(sets),
+        generator=() if config.owns_generators else generator_notes(config, sets),
         shown=shown.arm,
         rejections=shards.rejections(manifest) if manifest else {},
         copies=copies,

@@ -30,7 +30,7 @@ def plan(
         *(f"untuned   {folders.describe(images)}" for images in [sets.untuned] if len(images)),
         *(f"screen    left out in an arm: {name}" for name in sets.unscreened),
         *(f"external  {folders.describe(images)}" for images in sets.external.values()),
-        *(f"note      {note}" for note in generator_notes(sets)),
+        *(f"note      {note}" for note in generator_notes(config, sets)),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "

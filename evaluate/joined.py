@@ -9,9 +9,11 @@ from evaluate import records as lines
 from orchard.errors import UserError
 from orchard.run import differences
 
-TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation")
-ALIKE = (*TRAINING, "size", "train", "test")
+TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation", "flip")
+ALIKE = (*TRAINING, "validation", "size", "through", "precision", "train", "test")
 """What has to be the same for arms of two experiments to stand in one table."""
+SAME_IF_USED = ("synthetic", "untuned", "unscreened", "arms", "folds")
+"""What has to be the same where both used it: else an arm's runs would have images of two generators."""
 
 
 def require_alike(also: Sequence[Path], experiment: Mapping[str, Any]) -> None:
@@ -20,7 +22,8 @@ def require_alike(also: Sequence[Path], experiment: Mapping[str, Any]) -> None:
         if not (folder / lines.EXPERIMENT).is_file():
             raise UserError(f"--also {folder}: no {lines.EXPERIMENT} there; name an --output of evaluate")
         there = lines.noted(folder)
-        changes = differences(*({name: of.get(name) for name in ALIKE} for of in (there, experiment)))
+        names = (*ALIKE, *(name for name in SAME_IF_USED if there.get(name) and experiment.get(name)))
+        changes = differences(*({name: of.get(name) for name in names} for of in (there, experiment)))
         if changes:
             raise UserError(f"--also {folder}: another kind of experiment: {changes}; leave it out")
 

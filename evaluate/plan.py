@@ -7,7 +7,7 @@ from itertools import product
 from classify.sets import parts
 from evaluate.arms import Arm, Given, Run, Seeds, Source, seeds_of
 from evaluate.config import Evaluate, parse_shots
-from evaluate.ratios import Mixture, draw, mix, require_enough
+from evaluate.ratios import Mixture, draw, mix, parse, require_enough
 from evaluate.records import WITHOUT
 from evaluate.sets import Sets
 from evaluate.tuning import Tuned
@@ -113,14 +113,25 @@ def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], pre
         for fold, apart in enumerate(splits.folds(everything, config.folds, "folds", seeds[0].subset)):
             train, test = _divided(everything, apart)
             rest, held_out = parts(train, config.validation, seeds[0].subset)
+            # As many as any usual share needs, so that the images do not depend on the shares asked for.
+            usual = [mix(config.design, share, rest.counts()) for share in parse(["all"], config.design)]
             mixtures = [mix(config.design, share, rest.counts()) for share in shares]
-            count = max(max(mixture.synthetic.values()) for mixture in mixtures)
+            count = max(max(mixture.synthetic.values()) for mixture in (*usual, *mixtures))
             count += _most_mixed(config, held_out)
             source = _tuned(config, sets, rest, test, seeds[0], count, precision)
             places = {"fold": fold, "repeat": repeat}
             for mixture, one in product(mixtures, seeds):
-                real = draw(rest.photos, mixture.real, "real", one.subset)
+                # The same subset seed comes in several repeats.
+                salt = ("real", one.subset, *([repeat] if repeat else []))
+                real = draw(rest.photos, mixture.real, *salt)
                 yield _run(config, "fold", mixture, one, real, held_out, test, source, **places)
+
+
+def division(config: Evaluate) -> dict[str, int] | None:
+    """What decides which images a fold holds and what its generators make; None without folds."""
+    first = seeds_of(config)[0]
+    numbers = {"number": config.folds, "subset_seed": first.subset, "generator_seed": first.generator}
+    return numbers if config.folds else None
 
 
 def _of_repeat(config: Evaluate, repeat: int) -> list[Seeds]:

@@ -42,7 +42,7 @@ def publish(
     page = report.write(records, analysis, around, config.output / PAGE)
     table.print_table(analysis.rows, around.reference, console)
     say(console, analysis.verdict)
-    for note in (*around.notes, *generator_notes(sets)):
+    for note in (*around.notes, *generator_notes(config, sets)):
         say(console, f"note: {note}")
     if around.copies:
         say(console, f"copies: {around.copies}")

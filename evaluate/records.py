@@ -12,8 +12,9 @@ Records of this version also have
   (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
 - ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
 - ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
-  there is one source alone. ``auto`` was chosen on validation images, and ``mixing_choice`` (else null) has
-  ``chosen``, ``tried`` (mixing -> mean negative log-likelihood in nats) and ``untried``;
+  there is one source alone. ``auto 0.8`` (its real weight) was chosen on validation images, and
+  ``mixing_choice`` (else null) has ``chosen``, ``tried`` (mixing -> mean negative log-likelihood in nats)
+  and ``untried``;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``external``: name of a further real set -> its metrics and ``predictions``, as above;
@@ -61,6 +62,12 @@ Key = tuple[Any, ...]
 def key(record: Mapping[str, Any]) -> Key:
     """What tells one run from another within an experiment."""
     return tuple(complete(record)[name] for name in KEY)
+
+
+def arm_key(record: Mapping[str, Any]) -> Key:
+    """The same for all runs of an arm: `key` without the seeds."""
+    whole = complete(record)
+    return tuple(whole[name] for name in KEY if not name.endswith("seed"))
 
 
 def complete(record: Mapping[str, Any]) -> dict[str, Any]:

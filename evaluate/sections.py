@@ -9,6 +9,7 @@ from evaluate import figures
 from evaluate.analysis import Analysis
 from evaluate.answers import Record
 from evaluate.reference import Reference
+from evaluate.sets import OWN
 from evaluate.statistics import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
 from evaluate.wording import control, label, quoted, title
 
@@ -25,7 +26,6 @@ EXPLAINED = {
     ("fold", "augment"): "Every real image is tested once a repeat, by classifiers that have not seen it; "
     "synthetic images are added to the others.",
 }
-OWN = "every arm's generator was tuned on that arm's real images alone"
 
 
 def sections(
@@ -52,7 +52,7 @@ def _section(
     return {
         "title": title(rows[0].arm),
         "explained": EXPLAINED.get(table, ""),
-        "generator": generator if table[0] == "ratio" else [OWN],
+        "generator": [OWN[table[0]]] if table[0] in OWN else generator,
         "steps": "/".join(map(str, sorted({record["steps"] for record in own}))),
         "arms": arms,
         "classes": list(own[0]["classes"]),

@@ -13,6 +13,12 @@ from orchard.classifiers import seen_by
 from orchard.errors import UserError
 from orchard.images import TEST, TRAIN, ImageSet, Photo
 
+OWN = {
+    "shots": "every arm's generator was tuned on that arm's real images alone",
+    "fold": "every fold's generator was tuned on all of its real training images, whatever an arm's share",
+}
+"""What the generators that arms bring along have seen, by the kind of the arms."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sets:
@@ -142,13 +148,10 @@ def _external(name: str, train: ImageSet) -> ImageSet:
     return replace(found, classes=train.classes)
 
 
-def generator_notes(sets: Sets) -> list[str]:
+def generator_notes(config: Evaluate, sets: Sets) -> list[str]:
     """What the generators of the synthetic images have seen of the real images."""
     if sets.base is not None:
-        return [
-            f"every arm with synthetic images has adapters of its own on {sets.base.name}, tuned on that "
-            "arm's real images alone"
-        ]
+        return [f"{OWN['fold' if config.folds else 'shots']} (base {sets.base.name})"]
     if not sets.manifest:
         return []
     notes = []

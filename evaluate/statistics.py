@@ -72,6 +72,8 @@ class Row:
 
     arm: ArmKey
     runs: int
+    replicates: int
+    """Trainings of every image once: the folds of a repeat are one."""
     n_real: int
     """Real training images, the rounded mean over runs."""
     n_synthetic: int
@@ -158,6 +160,7 @@ def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None
     return Row(
         arm=arm,
         runs=len(runs),
+        replicates=len({replicate(run) for run in runs}),
         n_real=round(np.mean([run["n_real"] for run in runs])),
         n_synthetic=round(np.mean([run["n_synthetic"] for run in runs])),
         n_test=n_test,

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from orchard import layout, run, shards
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.framing import Fit
-from orchard.images import ImageSet, sha256
+from orchard.images import ImageSet, Photo, sha256
 
 FOLDER, PHOTOS = "arms", "photos"
 LARGEST_BATCH = 16
@@ -56,10 +56,9 @@ class Tuned:
     @property
     def arguments(self) -> dict[str, Any]:
         """Everything that the images depend on, but for their number."""
-        captions = sorted(f"{photo.sha256}:{photo.text}" for photo in self.real.photos if photo.text)
         return {
             "photos": self.real.digest(),
-            "captions": sha256("\n".join(captions).encode()) if captions else "",
+            "captions": captions(self.real.photos),
             "classes": list(self.real.classes),
             "base": self.base.name,
             "base_digest": self.base.digest,
@@ -87,7 +86,7 @@ class Tuned:
         return str(self.folder / "shards")
 
     def images(self) -> ImageSet:
-        """The synthetic set; tuned and sampled first where it is missing or short.
+        """The synthetic set, ``count`` images a class; tuned and sampled first where it is missing or short.
 
         Raises:
             TuningError: a command failed.
@@ -99,7 +98,7 @@ class Tuned:
         shutil.rmtree(self.folder / PHOTOS, ignore_errors=True)
         found = shards.read(self.folder / "shards")
         leaks.require_own(self.name, shards.read_manifest(self.folder / "shards"), self.real.hashes())
-        return found
+        return found.keep(_first(found.photos, self.count))
 
     @property
     def is_there(self) -> bool:
@@ -149,3 +148,23 @@ class Tuned:
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
             raise TuningError(f"{module} ended with code {done.returncode}: {last}; see {log}")
+
+
+def protocol(base: Base, steps: int, photos: Sequence[Photo]) -> dict[str, Any]:
+    """What all arms of an experiment have in common that bring generators tuned on some of ``photos``."""
+    return {"base": base.digest, "steps": steps, "fit": FIT, "captions": captions(photos)}
+
+
+def captions(photos: Sequence[Photo]) -> str:
+    """A hash over the captions that come with the photos; empty where none has one."""
+    lines = sorted(f"{photo.sha256}:{photo.text}" for photo in photos if photo.text)
+    return sha256("\n".join(lines).encode()) if lines else ""
+
+
+def _first(photos: Sequence[Photo], count: int) -> Iterator[Photo]:
+    """The first ``count`` of each class: there are more where another command asked for more."""
+    taken: Counter[str] = Counter()
+    for photo in photos:
+        taken[photo.label] += 1
+        if taken[photo.label] <= count:
+            yield photo

@@ -69,6 +69,9 @@ def _meaning(change: Change, margin: float) -> str:
         return "a significant difference" + (f", though {within}" if within else "")
     if within:
         return f"no worse than real images alone {within}"
+    low, high = change.interval or (0.0, 0.0)
+    if low > 0 or high < 0:
+        return f"which is unresolved: 0 lies outside the interval, but p is above {ALPHA:g}"
     return f"which this test set can neither tell from no change nor show to lie within {margin:g} points"
 
 
@@ -84,9 +87,12 @@ def limits(rows: Sequence[Row], margin: float = MARGIN) -> list[str]:
     lines = [line for n in sorted({row.n_test for row in rows}) for line in _of_size(n)]
     lines += _at_the_ceiling(rows)
     lines.append(_needed(margin))
-    if any(row.runs < 2 for row in rows):
+    if any(row.replicates < 2 for row in rows):
+        lines.append("Arms with one seed: chance in training is not measured there.")
+    if any(row.n_synthetic and row.arm.shots is None for row in rows):
         lines.append(
-            "Arms with one run have no standard deviation: chance in training is not measured there."
+            "All runs of a mixture share their synthetic images, or those of one generator a fold; what "
+            "another generator, or another draw from it, would change is in no interval."
         )
     lines.append(
         "More seeds narrow the chance in training, not the chance in which images the test set holds; the "
@@ -96,7 +102,9 @@ def limits(rows: Sequence[Row], margin: float = MARGIN) -> list[str]:
     if any(change.interval for change in changes):
         lines.append(
             "The bootstrap interval is for the mean over seeds, McNemar's p for one vote of the seeds; where "
-            "only one of them finds a difference, take it as unresolved."
+            "only one of them finds a difference, take it as unresolved. Where the seeds draw different real "
+            "images, their vote has seen more of them than any of its classifiers: it can hide what one "
+            "classifier loses."
         )
     if any(change.p is not None and change.interval is None for change in changes):
         lines.append(

@@ -108,7 +108,7 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
     evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
     found = lines(tmp_path)
     assert [(r["fold"], r["mixing"], r["seed"]) for r in found] == [
-        (fold, mixing, seed) for fold in (0, 1) for mixing in ("union", "auto") for seed in (0, 1)
+        (fold, mixing, seed) for fold in (0, 1) for mixing in ("union", "auto 0.8") for seed in (0, 1)
     ]
     assert len(made) == 4
     tested = [p["file"] for r in found if r["mixing"] == "union" and r["seed"] == 0 for p in r["predictions"]]
@@ -126,8 +126,43 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
     evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
     assert lines(tmp_path) == found
     gap = json.loads((tmp_path / "fidelity.json").read_text())
-    assert gap["arm"] == "50% real, fold 0, repeat 0, auto, seed 0"
+    assert gap["arm"] == "50% real, fold 0, repeat 0, auto 0.8, seed 0"
     assert gap["gap"]["our real-trained classifier"]["test"]["images"] == 84
+
+
+def test_folds_that_were_divided_by_another_seed_do_not_join(tmp_path, made, refused):
+    evaluate(config(tmp_path, folds=2, ratios=("1",)))
+    with refused("--output", "folds", "'subset_seed': 0", "'subset_seed': 1"):
+        evaluate(config(tmp_path, folds=2, ratios=("1",), seed=1))
+    evaluate(config(tmp_path, folds=2, ratios=("1",), seeds=2))
+    assert [record["seed"] for record in lines(tmp_path)] == [0, 0, 1, 1]
+
+
+def test_a_share_gets_the_same_images_whatever_else_is_asked_for(tmp_path, made):
+    for name, ratios in (("one", ("0.5",)), ("two", ("0.5", "0"))):
+        evaluate(config(tmp_path / name, folds=2, ratios=ratios))
+    one, two = (
+        [r["train_files"] for r in lines(tmp_path / name) if r["ratio"] == 0.5] for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_an_arm_takes_the_first_images_where_more_were_made(tmp_path, made):
+    evaluate(config(tmp_path, shots=("2",)))
+    source = tmp_path / "arms"
+    evaluate(config(tmp_path, shots=("2",), arm_count=7, seed=1, generator_seed=0, subset_seed=0))
+    few, many = (r for r in lines(tmp_path) if r["n_synthetic"])
+    assert (few["n_synthetic"], many["n_synthetic"]) == (9, 21)
+    assert len(list(source.iterdir())) == 1
+
+
+def test_a_mixing_is_chosen_once_for_all_commands(tmp_path, made):
+    for seed in (0, 5):
+        evaluate(
+            config(tmp_path, shots=("2",), mixing="auto", seed=seed, vary=("classifier",), subset_seed=0)
+        )
+    first, second = (r["mixing_choice"] for r in lines(tmp_path) if r["mixing"] == "auto 0.8")
+    assert first == second
 
 
 def test_several_commands_into_one_folder_share_a_page_that_names_them(tmp_path, made, monkeypatch):

@@ -44,3 +44,13 @@ def test_margin_outside_its_range_is_refused(refused):
 def test_the_same_run_in_two_folders_is_refused(folders, refused):
     with refused("--also", "leave one of them out"):
         joined.read(folders[0], [folders[1], folders[1]])
+
+
+def test_arms_of_other_images_do_not_join_an_arm(folders, refused):
+    for name, there, asked in (("synthetic", "a", "b"), ("arms", {"steps": 1}, {"steps": 2})):
+        text = json.dumps(IDENTITY | {name: there})
+        (folders[1] / records.EXPERIMENT).write_text(text)
+        joined.require_alike([folders[1]], IDENTITY)
+        joined.require_alike([folders[1]], IDENTITY | {name: there})
+        with refused("--also", name):
+            joined.require_alike([folders[1]], IDENTITY | {name: asked})

@@ -156,6 +156,16 @@ def test_the_runs_of_a_fold_share_its_generator_and_draw_real_images_anew_if_ask
     assert (hashes(one.real) != hashes(other.real)) == ("subset" in vary)
 
 
+def test_runs_of_two_repeats_draw_apart_though_their_subset_seeds_are_alike():
+    many = sets(train=some("train", {"apple": 200}), test=some("test", {"apple": 20}, TEST))
+    runs = planned(many, folds=5, repeats=2, seeds=2, shares=(0.3,))
+    one, other = (next(r for r in runs if r.seeds.subset == 1 and r.arm.repeat == k) for k in (0, 1))
+    common = hashes(one.source.real.photos) & hashes(other.source.real.photos)
+    drawn, again = hashes(one.real) & common, hashes(other.real) & common
+    # By chance 0.3 of them; all but a few where the draws are one.
+    assert len(drawn & again) / len(drawn) < 0.5
+
+
 def test_a_class_too_small_for_the_folds_is_named(refused):
     with refused("class plum has 2 images", "3 folds need at least 3"):
         planned(

@@ -56,7 +56,7 @@ def test_mixtures_with_their_controls_low_shot_and_cross_validation_stand_apart(
 
 
 def test_what_generators_have_seen_is_said_of_their_own_arms_alone(found):
-    assert [section["generator"] for section in found] == [[GIVEN], [OWN], [OWN]]
+    assert [section["generator"] for section in found] == [[GIVEN], [OWN["fold"]], [OWN["shots"]]]
 
 
 def test_each_part_has_its_curve(found):

@@ -45,7 +45,7 @@ def test_verdict_takes_the_p_that_is_corrected_for_all_arms():
     assert "McNemar p = 0.031), a significant difference" in said(records)
     # A second comparison that finds nothing doubles it.
     records.append(run(wrong_at(30, 0), ratio=0.5))
-    assert "p = 0.062, Holm-corrected for 2 comparisons), which this test set can neither" in said(records)
+    assert "p = 0.062, Holm-corrected for 2 comparisons), which is unresolved: 0 lies" in said(records)
 
 
 def test_verdict_says_when_no_loss_beyond_the_margin_is_possible():
