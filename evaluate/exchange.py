@@ -17,7 +17,10 @@ SOURCES = {"ratio": "the given synthetic set", "shots": "generators tuned on eac
 RESAMPLES = 300
 LOWEST, HIGHEST = 1e-3, 10.0
 """Bounds of a synthetic image's worth in real ones: beyond 1000 to 1 it cannot be told from nothing."""
-STEEPEST = 3.0
+STEEPEST, FLATTEST = 3.0, 1e-3
+"""Exponents: the largest that is tried, and one of a law on which numbers of images change nothing."""
+NEAR = 1.01
+"""Factor within which a worth counts as at its bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,9 @@ class Exchange:
     """Where the synthetic images come from."""
     rate: float
     """Synthetic images that one real image is worth."""
-    interval: tuple[float, float | None]
-    """95% bootstrap interval over seeds and images; no upper end where they may be worth nothing."""
+    interval: tuple[float | None, float | None]
+    """95% bootstrap interval over seeds and images; no upper end where they may be worth nothing, and no
+    lower one where each may be worth more than `HIGHEST` real ones."""
     scale: float
     exponent: float
     deviation: float
@@ -96,13 +100,18 @@ def exchange(records: Iterable[Record], kind: str) -> Exchange | str:
     real, synthetic = np.array(counts, dtype=np.float64).T
     accuracies, resampled = _accuracies(found)
     best = fit(real, synthetic, accuracies)
-    worths = np.array([fit(real, synthetic, row, start=best).worth for row in resampled])
-    low, high = quantiles(worths)
+    again = [fit(real, synthetic, row, start=best) for row in resampled]
+    if quantiles(np.array([law.exponent for law in again]))[0] < FLATTEST:
+        return (
+            "needs arms in which more images lower the error: here the law may be flat, and on a flat law an "
+            "image of either source is worth nothing"
+        )
+    low, high = quantiles(np.array([law.worth for law in again]))
     fitted = best.accuracy(real, synthetic)
     return Exchange(
         source=SOURCES[kind],
         rate=1 / best.worth,
-        interval=(1 / high, None if low <= 1.01 * LOWEST else 1 / low),
+        interval=(None if high * NEAR >= HIGHEST else 1 / high, None if low <= NEAR * LOWEST else 1 / low),
         scale=best.scale,
         exponent=best.exponent,
         deviation=100 * float(np.abs(fitted - accuracies).max()),

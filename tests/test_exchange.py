@@ -84,3 +84,15 @@ def test_the_gradient_of_the_fit_is_exact():
     data = (np.array([10.0, 40.0, 0.0]), np.array([0.0, 90.0, 300.0]), np.array([0.3, 0.1, 0.2]))
     at = np.array([0.1, 0.5, -1.0])
     assert check_grad(lambda x: _loss(x, *data)[0], lambda x: _loss(x, *data)[1], at) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_more_real_images_change_nothing_there_is_no_rate(seed):
+    rng = np.random.default_rng(seed)
+    flat = [
+        run(rng.random(55) < 0.98, shots=shots, seed=k, ratio=ratio, n_real=3 * shots, n_synthetic=made)
+        for shots in (4, 8, 16)
+        for ratio, made in ((1.0, 0), (0.5, 150))
+        for k in range(5)
+    ]
+    assert "needs arms in which more images lower the error" in exchange(flat, "shots")
