@@ -59,7 +59,7 @@ def gather(
         gaps=found,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),
-        commit=software.commit(),
+        commits=_commits(records),
         sheets=pictures.sheets(shown.real, shown.synthetic, away, manifest.get("rejected", {})),
         pictures=pictures.beside(files, tested, pools, embed, read),
         near=near,
@@ -92,6 +92,11 @@ def _commands(config: Evaluate) -> list[str]:
         command for folder in (config.output, *config.also) for command in lines.noted(folder)["commands"]
     ]
     return list(dict.fromkeys([*made, typed()]))
+
+
+def _commits(records: Sequence[Record]) -> list[str]:
+    """Those of the checkouts that trained the classifiers, in the order of the records."""
+    return list(dict.fromkeys(record["commit"] for record in records if record["commit"]))
 
 
 def _hashes(config: Evaluate) -> dict[str, str]:

@@ -18,7 +18,7 @@ from evaluate.choice import Candidate, Choice, choose
 from evaluate.metrics import score
 from evaluate.ratios import draw
 from evaluate.records import Key
-from orchard import splits
+from orchard import software, splits
 from orchard.errors import UserError
 from orchard.images import ImageSet, Photo
 from orchard.predict import probabilities
@@ -93,6 +93,7 @@ class Experiment:
             "validation_accuracy": fitted.validation_accuracy,
             "mixing_choice": choice.record,
             "train_files": trained_on.digest(),
+            "commit": software.commit(),
             "seconds": round(time.monotonic() - started, 2),
             "seconds_network": round(fitted.seconds_network, 2),
         }

@@ -25,6 +25,7 @@ FIELDS: Mapping[str, Any] = {
     "confusion": list[list[int]],
     "external": dict[str, dict[str, Any]],
     "mixing_choice": dict[str, Any] | None,
+    "commit": str | None,
     **SCORES,
 }
 PREDICTION: Mapping[str, Any] = {"file": str, "truth": str, "probabilities": dict[str, float]}

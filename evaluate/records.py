@@ -17,6 +17,7 @@ Records of this version also have
   and ``untried``;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
+- ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
 - ``external``: name of a further real set -> its metrics and ``predictions``, as above;
 - ``seconds_network``: the part of ``seconds`` spent in the network;
 - ``nll`` and ``ece``: see `evaluate.calibration`.
@@ -45,6 +46,7 @@ ADDED: Mapping[str, Any] = {
     "mixing": "union",
     "mixing_choice": None,
     "generator_seed": None,
+    "commit": None,
     "external": {},
 }
 """Fields that older records lack, and what their lack meant."""

@@ -43,7 +43,8 @@ class Context:
     """The domain gap in the features of each network."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    commit: str | None = None
+    commits: Sequence[str] = ()
+    """Those that the classifiers were trained at; one of a checkout with changes ends in ``+``."""
     sheets: Sequence[Mapping[str, Any]] = ()
     """As `evaluate.pictures.sheets`."""
     pictures: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)

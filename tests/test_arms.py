@@ -41,8 +41,8 @@ def lines(path: Path) -> list[dict]:
 
 
 def plain(record: dict) -> dict:
-    """A record without what no two runs have in common."""
-    return {name: value for name, value in record.items() if not name.startswith("seconds")}
+    """A record without what no two runs have in common, and the commit, which may change while tests run."""
+    return {n: value for n, value in record.items() if not n.startswith("seconds") and n != "commit"}
 
 
 def by_arm(record: dict) -> tuple:

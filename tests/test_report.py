@@ -159,6 +159,13 @@ def test_notice_stands_at_the_top_and_beside_the_results():
     assert places[0] < html.index('class="verdict"') < places[1] < html.index("<table")
 
 
+def test_every_commit_that_trained_a_classifier_is_named():
+    html = page_of([run(wrong_at(6))], context(commits=["abc1", "def2+"]))
+    assert "trained at commit abc1, def2+ (+: with uncommitted changes)" in html
+    assert "with uncommitted" not in page_of([run(wrong_at(6))], context(commits=["abc1"]))
+    assert "commit unknown (not run from a checkout)" in page_of([run(wrong_at(6))], context())
+
+
 def test_hostile_names_are_text_everywhere():
     evil = HOSTILE[0]
     page_text = page_of(
@@ -167,7 +174,7 @@ def test_hostile_names_are_text_everywhere():
             title=evil,
             commands=[evil],
             notes=[evil],
-            commit=evil,
+            commits=[evil],
             configuration={evil: evil, "nested": {evil: [evil]}},
             versions={evil: evil},
             provenance={evil: {evil: evil}},
