@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluate import leaks
 from evaluate.children import environment
-from orchard import layout, run, shards
+from orchard import adapter, layout, run, shards
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.framing import Fit
@@ -120,13 +120,12 @@ class Tuned:
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
         # With nothing there to go on from, --resume would be refused.
-        begun = any(adapters.glob("*.safetensors")) or any(adapters.glob("checkpoints/*/step-*"))
         return [
             *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
             *("--fit", FIT),
             *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
             *(() if self.flip else ("--no_flip",)),
-            *(("--resume", "latest") if begun else ()),
+            *(("--resume", "latest") if adapter.begun(adapters) else ()),
         ]
 
     def _generate_options(self) -> Sequence[object]:

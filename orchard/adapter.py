@@ -100,6 +100,11 @@ def find(name: str, folder: Path = Path("adapters")) -> Path:
     raise UserError(f"--lora {name}: no file {tried}; {hint}")
 
 
+def begun(folder: Path) -> bool:
+    """Whether finetune left something in ``folder`` to go on from: an adapter, or a checkpoint of one."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob("checkpoints/*/step-*"))
+
+
 def read(path: Path) -> Adapter:
     """Read header, keys, shapes and alphas of a LoRA file of any dialect; no weights, no model.
 

@@ -11,7 +11,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
@@ -73,12 +73,19 @@ def run(config_type: type[Config], main: Callable[[Config], None], prog: str) ->
 
     Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    with one_line():
+        config = parse(config_type, sys.argv[1:], prog)
+        software.commit()  # as long as it is the code that was started
+        main(config)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """End the process in one line, with the code that `run` names, where a user or the system stopped it."""
     stopping.on_terminate()
     with pipes.closing():
         try:
-            config = parse(config_type, sys.argv[1:], prog)
-            software.commit()  # as long as it is the code that was started
-            main(config)
+            yield
         except UserError as error:
             _refuse(str(error))
         except OSError as error:

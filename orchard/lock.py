@@ -14,37 +14,37 @@ from orchard.errors import UserError
 
 
 @contextmanager
-def writing(folder: Path, state: Any) -> Iterator[None]:
+def writing(folder: Path, state: Any, option: str = "--output") -> Iterator[None]:
     """Hold the folder for the processes of this run (an `accelerate.PartialState` each).
 
     The system lets go of the lock when the last of them ends, however it ends. A folder behind a URL is
     held against other runs on this machine only.
 
     Raises:
-        UserError: another run is writing there.
+        UserError: another run is writing there; ``option`` names the folder.
     """
     handle = os.open(_lockable(folder), os.O_RDONLY)
     try:
         if state.is_main_process:
             # Nobody else may be there; then the lock is shared with the other processes of this run.
-            _take(handle, fcntl.LOCK_EX, folder)
-            _take(handle, fcntl.LOCK_SH, folder)
+            _take(handle, fcntl.LOCK_EX, folder, option)
+            _take(handle, fcntl.LOCK_SH, folder, option)
         state.wait_for_everyone()
-        _take(handle, fcntl.LOCK_SH, folder)
+        _take(handle, fcntl.LOCK_SH, folder, option)
         yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, kind: int, folder: Path) -> None:
+def _take(handle: int, kind: int, folder: Path, option: str) -> None:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"--output {folder}: another run is writing there; wait until it ends, or choose another --output"
+            f"{option} {folder}: another run is writing there; wait until it ends, or choose another {option}"
         ) from None
     except OSError as error:
-        raise UserError(f"--output {folder}: cannot be locked ({error.strerror}); choose another") from None
+        raise UserError(f"{option} {folder}: cannot be locked ({error.strerror}); choose another") from None
 
 
 @contextmanager

@@ -10,8 +10,12 @@ import shutil
 from pathlib import Path
 
 import stages
-from orchard import sources
+from orchard import cli, run, sources
 from orchard.errors import UserError
+
+FOLDERS = ("adapters", "shards", "evaluation")
+MARK = ".demo"
+"""Whose folder it is: each demo begins anew."""
 
 
 def parse() -> argparse.Namespace:
@@ -39,16 +43,33 @@ def choose() -> str:
     return "fruit"
 
 
+def empty(output: Path) -> None:
+    """Delete what an earlier demo made there.
+
+    Raises:
+        UserError: there are results that no demo made.
+    """
+    folders = [output / name for name in FOLDERS if (output / name).exists()]
+    if folders and not (output / MARK).exists():
+        raise UserError(
+            f"--output {output}: has a folder {folders[0].name} that no demo made; choose another"
+        )
+    run.writable(output)
+    (output / MARK).touch()
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
 def main() -> None:
     """Adapters, shards, experiment."""
     args = parse()
     data = args.data or choose()
     data = str(Path(data).resolve()) if Path(data).is_dir() else data
-    folders = [args.output.resolve() / name for name in ("adapters", "shards", "evaluation")]
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    adapters, shards, evaluation = folders
+    adapters, shards, evaluation = (args.output.resolve() / name for name in FOLDERS)
     steps = ["--steps", args.train_steps, "--base", args.base]
+    with cli.one_line():
+        sources.load(data)
+        empty(args.output.resolve())
     stages.finetune("--data", data, "--output", adapters, *steps)
     lora = ["--lora", *stages.adapters(adapters)]
     stages.generate(*lora, "--output", shards, "--count", args.count)

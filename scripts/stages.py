@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from orchard import adapter
+
 ROOT = Path(__file__).parents[1]
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1"]
 LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -37,6 +39,11 @@ def run(words: list[object]) -> float:
     seconds = time.monotonic() - started
     print(f"({seconds:.0f} s)", flush=True)
     return seconds
+
+
+def go_on(folder: Path) -> list[str]:
+    """What `finetune` has to be told where a stopped run left something in ``folder``."""
+    return ["--resume", "latest"] if adapter.begun(folder) else []
 
 
 def adapters(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@
 
 Holds out a fifth of the training split, tunes adapters on the rest, samples with every pair of settings and
 trains classifiers on synthetic images only, scored on the held-out photos. The test split is only
-hashed. A stopped sweep goes on where it stood.
+hashed. A stopped sweep goes on where it stood; more pairs of settings may join it.
 """
 
 import argparse
@@ -17,11 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+import claims
 import stages
-from orchard import layout, sources, splits
+from orchard import cli, layout, run, sources, splits
 from orchard.images import TRAIN, ImageSet
 
 SHARE = 0.2
+CLAIMED = ("data", "base", "count", "train_steps", "classify_steps")
 COLUMNS = ("guidance", "steps", "accuracy", "sd", "log_loss", "images_per_second")
 
 
@@ -41,23 +43,32 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Adapters once, then one row a pair of settings."""
+    """Refuse what cannot end well, then compare."""
     args = parse()
-    args.output = args.output.resolve()
+    with cli.one_line():
+        for name in ("count", "seeds", "train_steps", "classify_steps"):
+            cli.check(getattr(args, name) > 0, f"--{name} {getattr(args, name)}: give 1 or more")
+        train = sources.load(args.data).of(TRAIN)
+        args.output = args.output.resolve()
+        claims.claim(args.output, {name: getattr(args, name) for name in CLAIMED})
+        compare(args, train)
+
+
+def compare(args: argparse.Namespace, train: ImageSet) -> None:
+    """Adapters once, then one row a pair of settings."""
     photos, adapters = args.output / "photos", args.output / "adapters"
-    train = sources.load(args.data).of(TRAIN)
     counts = hold_out(train, photos)
     # Classes keep their shares, and none needs more than there is of it.
     total = args.count * sum(counts.values()) // max(counts.values())
     if len(stages.adapters(adapters)) < len(train.classes):
         options = ("--base", args.base, "--steps", args.train_steps, "--output", adapters)
-        stages.finetune("--data", photos, *options)
+        stages.finetune("--data", photos, *options, *stages.go_on(adapters))
     rows = [row(args, total, *pair) for pair in product(args.guidance, args.steps)]
     with (args.output / "sweep.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     table = Table(*COLUMNS)
     for values in rows:
-        table.add_row(*(f"{value:.4g}" for value in values))
+        table.add_row(*("" if value is None else f"{value:.4g}" for value in values))
     Console().print(table)
 
 
@@ -72,16 +83,18 @@ def hold_out(train: ImageSet, folder: Path) -> dict[str, int]:
     return rest.counts()
 
 
-def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tuple[float, ...]:
+def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tuple[float | None, ...]:
     """Sample and score one pair of settings; values in the order of `COLUMNS`."""
     name = f"guidance{guidance:g}-steps{steps}"
     shards, scores = args.output / f"shards-{name}", args.output / f"scores-{name}"
     speed = args.output / f"speed-{name}.json"
     if not speed.exists():
+        whole = not shards.exists()
         lora = ["--lora", *stages.adapters(args.output / "adapters")]
         settings = ["--guidance", guidance, "--steps", steps, "--count", args.count]
         seconds = stages.generate(*lora, *settings, "--output", shards)
-        speed.write_text(json.dumps(len(lora[1:]) * args.count / seconds))
+        # Of a set that was begun before, nobody knows how many images these seconds made.
+        run.write_json(speed, len(lora[1:]) * args.count / seconds if whole else None)
     sets = ["--data", args.output / "photos", "--synthetic", shards, "--output", scores]
     size = ["--steps", args.classify_steps, "--seeds", args.seeds]
     stages.evaluate("--ratios", "0", "--total", total, *sets, *size)

@@ -8,6 +8,22 @@ import pipelines
 import pytest
 from conftest import DATA, ROOT
 
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import end_to_end
+
+
+def test_the_demo_deletes_nothing_that_it_did_not_make(tmp_path, refused):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "mine").touch()
+    with refused(f"--output {tmp_path}: has a folder shards that no demo made"):
+        end_to_end.empty(tmp_path)
+    assert (tmp_path / "shards" / "mine").exists()
+    end_to_end.empty(tmp_path / "demo")
+    (tmp_path / "demo" / "shards").mkdir()
+    end_to_end.empty(tmp_path / "demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [end_to_end.MARK]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("have_photos", [True, False], ids=["kaggle", "rendered"])

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from transformers import CLIPTokenizer
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import train_mini
 from mini import autoencoder, captions, denoiser, export, loop, perception
 from mini.data import Photos
 from mini.decoder import Sharpener
 
 NAMES = ("apple", "banana")
-WORDS = export.tokenizer(captions.table(NAMES))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> CLIPTokenizer:
+    return export.tokenizer(captions.table(NAMES), tmp_path_factory.mktemp("words") / "tokenizer")
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_a_restored_stage_takes_the_same_next_step(monkeypatch, batch):
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path):
+def train(monkeypatch, tmp_path, words):
     """``train(seconds, latents, start)`` -> a denoiser of four photos, its state under ``tmp_path``."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(denoiser, "BATCH", 2)
@@ -77,7 +81,7 @@ def train(monkeypatch, tmp_path):
         return denoiser.train(
             photos,
             latents,
-            WORDS,
+            words,
             tmp_path,
             seconds=seconds,
             seed=0,
@@ -102,44 +106,37 @@ def test_the_denoiser_goes_on_where_a_stopped_run_left_it(train, tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(kept["average"], _trained(further), strict=True))
 
 
-def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, tmp_path):
+def test_masters_average_and_optimizer_come_back_as_they_were_kept(train, tmp_path, words):
+    train(0.5, torch.randn(2, 4, 8, 16, 16))
+    kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", budget=1, batch_size=2))
+    learner = denoiser._Learner(words, None)
+    learner.restore(kept)
+    found = learner.state()
+    for name in ("masters", "average"):
+        assert all(torch.equal(a, b) for a, b in zip(found[name], kept[name], strict=True)), name
+    for moments, before in zip(*(s["optimizer"]["state"].values() for s in (found, kept)), strict=True):
+        assert all(torch.equal(moments[name], before[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+    live = [p for module in (learner.unet, learner.text) for p in module.parameters()]
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(live, kept["masters"], strict=True))
+
+
+def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, tmp_path, words):
     latents = torch.randn(2, 4, 8, 16, 16)
     first = train(0.0, latents)
     before, coder = [weight.clone() for weight in _trained(first)], autoencoder.build()
-    history = {"denoiser": {"seconds": 1, "steps": 3}}
-    export.write(export.pipeline(coder, first, WORDS), tmp_path / "out", "card", history)
+    history = {"stages": {"denoiser": {"seconds": 1, "steps": 3}}, "runs": []}
+    export.write(export.pipeline(coder, first, words), tmp_path / "out", "card", history)
     assert json.loads((tmp_path / "out" / export.HISTORY).read_text()) == history
-    vae, start, words = export.load(tmp_path / "out")
+    vae, start, again = export.load(tmp_path / "out")
     assert torch.equal(weights(vae).half(), weights(coder).half())
     table = captions.table(NAMES)
-    assert words(table).input_ids == WORDS(table).input_ids
-    words.save_pretrained(tmp_path / "again")
+    assert again(table).input_ids == words(table).input_ids
+    again.save_pretrained(tmp_path / "again")
     assert "local" not in (tmp_path / "again" / "tokenizer_config.json").read_text()
     (tmp_path / "denoiser.pt").unlink()
     on = train(0.0, latents * 2, start)
     assert on.scale == first.scale != train(0.0, latents * 2).scale
     assert all(torch.equal(a.half().float(), b) for a, b in zip(before, _trained(on), strict=True))
-
-
-def test_a_work_folder_belongs_to_one_run_and_what_is_missing_is_named(tmp_path, monkeypatch, capsys):
-    (tmp_path / "d.parquet").touch()
-    here = {"--data": tmp_path, "--work": tmp_path / "w"}
-
-    def parse(**options: object) -> str:
-        given = here | {f"--{name}": value for name, value in options.items()}
-        argv = ["train_mini.py", *(str(word) for pair in given.items() for word in pair)]
-        monkeypatch.setattr(sys, "argv", argv)
-        train_mini.parse()
-        return capsys.readouterr().err
-
-    assert parse(hours=1) == parse(hours=2) == ""
-    with pytest.raises(SystemExit, match="2"):
-        parse(seed=1)
-    assert f"--work {tmp_path / 'w'}: holds a run with another --seed" in capsys.readouterr().err
-    for option in ("data", "start"):
-        with pytest.raises(SystemExit, match="2"):
-            parse(**{option: tmp_path / "none"})
-        assert f"--{option} {tmp_path / 'none'}: no " in capsys.readouterr().err
 
 
 def _trained(found: denoiser.Denoiser) -> list[torch.Tensor]:

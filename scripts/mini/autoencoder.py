@@ -1,5 +1,6 @@
 """The autoencoder stage: 64x64x3 pixels to 16x16x4 latents and back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from torch import Tensor
 from mini import data, loop
 from mini.data import Photos
 from mini.perception import Features, batch, distance
+from orchard import run
 
 BATCH = 24
 CROP, CROPPED = 32, 0.75
 PERCEPTUAL = 0.05
-KL = 1e-5
+KL = 2.5e-3
 PEAK = 2e-3
 
 
@@ -36,8 +38,19 @@ def build() -> AutoencoderKL:
     return vae
 
 
-def train(photos: Photos, features: Features, work: Path, seconds: float, seed: int) -> AutoencoderKL:
-    """Fit the autoencoder within ``seconds``: L1, perceptual distance and a little KL."""
+def train(
+    photos: Photos,
+    features: Features,
+    work: Path,
+    *,
+    seconds: float,
+    seed: int,
+    preview: Callable[[AutoencoderKL, int], None],
+) -> AutoencoderKL:
+    """Fit the autoencoder within ``seconds``: L1, perceptual distance and a little KL.
+
+    ``preview(vae, step)`` at each checkpoint.
+    """
     vae = build().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK, betas=(0.9, 0.99), weight_decay=0.0)
     clock = loop.Clock(name="autoencoder", budget=seconds, batch_size=BATCH)
@@ -45,11 +58,13 @@ def train(photos: Photos, features: Features, work: Path, seconds: float, seed: 
     if state:
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
+    torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 2, clock.step])
     losses = torch.compile(lambda images: _losses(vae, features, images), dynamic=False)
 
     def keep() -> None:
         loop.save(work / "autoencoder.pt", clock, vae=vae.state_dict(), optimizer=optimizer.state_dict())
+        preview(vae, clock.step)
 
     for due in loop.ticks(clock, work / "log.jsonl"):
         if due:
@@ -79,7 +94,7 @@ def _losses(vae: AutoencoderKL, features: Features, images: Tensor) -> tuple[Ten
     logvar = logvar.clamp(-30, 20)
     latents = mean + torch.randn_like(mean) * (0.5 * logvar).exp()
     out = vae.decoder(vae.post_quant_conv(latents))
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     pixel = (out.float() - images).abs().mean()
     return pixel, distance(features, out, images).float(), kl
 
@@ -94,20 +109,18 @@ def encode_all(vae: AutoencoderKL, photos: Photos, cache: Path) -> Tensor:
         rows = [_moments(vae, pixels[i : i + 256]) for i in range(0, len(pixels), 256)]
         halves.append(torch.cat(rows))
     latents = torch.stack(halves)
-    torch.save(latents, cache)
+    with run.whole_file(cache) as aside:
+        torch.save(latents, aside)
     return latents
 
 
 def _moments(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
-    images = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(images.contiguous(memory_format=torch.channels_last)).latent_dist
+        posterior = vae.encode(data.to_tensor(pixels)).latent_dist
     return torch.cat([posterior.mean.float(), posterior.std.float()], dim=1).bfloat16()
 
 
 def reconstruct(vae: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
     """(N, 64, 64, 3) uint8 -> the same after encoding and decoding."""
-    images = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     with torch.no_grad():
-        out = vae.decode(vae.encode(images).latent_dist.mean).sample
-    return out.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        return data.to_pixels(vae.decode(vae.encode(data.to_tensor(pixels)).latent_dist.mean).sample)

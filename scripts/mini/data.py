@@ -1,4 +1,4 @@
-"""The training photos as one uint8 array."""
+"""The training photos as one uint8 array, and as tensors."""
 
 import io
 import json
@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 
+from orchard import cli, run
+from orchard.errors import UserError
 from orchard.images import square
 
 SIZE = 64
 FILES = "*.parquet"
 WHITE, WHITE_SHARE = 225, 0.65
+FRAMING = "photos on white whole, scenes whole or by their middle square"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +35,28 @@ class Photos:
 
 def load(folder: Path, cache: Path) -> Photos:
     """Decode every photo once and keep the pixels in ``cache`` for the stages after."""
-    shards = sorted(folder.glob(FILES))
-    names = tuple(_names(shards[0]))
+    names = class_names(folder)
     files = {key: cache / f"{key}.npy" for key in ("pixels", "labels", "white")}
     if not all(path.exists() for path in files.values()):
-        _decode(shards, files)
+        _decode(sorted(folder.glob(FILES)), files)
     return Photos(names=names, **{key: np.load(path) for key, path in files.items()})
 
 
-def _names(shard: Path) -> list[str]:
-    metadata = pq.read_schema(shard).metadata[b"huggingface"]
-    return json.loads(metadata)["info"]["features"]["label"]["names"]
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names that labels stand for.
+
+    Raises:
+        UserError: no Parquet file of a `datasets` data set with class labels there.
+    """
+    shards = sorted(folder.glob(FILES))
+    cli.check(bool(shards), f"--data {folder}: no Parquet files there")
+    try:
+        metadata = pq.read_schema(shards[0]).metadata[b"huggingface"]
+        return tuple(json.loads(metadata)["info"]["features"]["label"]["names"])
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"--data {shards[0]}: no class labels there ({error!r}); give a data set that `datasets` wrote"
+        ) from None
 
 
 def _decode(shards: list[Path], files: dict[str, Path]) -> None:
@@ -54,7 +71,8 @@ def _decode(shards: list[Path], files: dict[str, Path]) -> None:
             rows["labels"].append(label)
             rows["white"].append(white)
     for key, path in files.items():
-        np.save(path, np.array(rows[key]))
+        with run.whole_file(path) as aside, aside.open("wb") as file:
+            np.save(file, np.array(rows[key]))
 
 
 def _framed(photo: Image.Image, whole: bool) -> np.ndarray:
@@ -74,9 +92,22 @@ def white_background(pixels: np.ndarray) -> bool:
 
 def class_weights(photos: Photos, focus: tuple[str, ...], share: float) -> np.ndarray:
     """(N,) sampling weights, summing to 1, that give the ``focus`` classes ``share`` of the draws."""
-    unknown = set(focus) - set(photos.names)
-    if unknown:
-        raise ValueError(f"--focus {sorted(unknown)} not among {photos.names}")
     focused = np.isin(photos.labels, [photos.names.index(name) for name in focus])
     weights = np.where(focused, share / max(focused.sum(), 1), (1 - share) / (~focused).sum())
     return weights / weights.sum()
+
+
+def mirror(pixels: np.ndarray, chosen: np.ndarray) -> None:
+    """Mirror, in place, those of (N, H, W, 3) pictures that (N,) bool ``chosen`` says."""
+    pixels[chosen] = pixels[chosen, :, ::-1]
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float in [-1, 1], channels last."""
+    images = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float()
+    return images.div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """What `to_tensor` took, rounded and clipped."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()

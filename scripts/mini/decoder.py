@@ -1,5 +1,6 @@
 """The decoder stage: the encoder stays, the decoder learns sharpness from an adversary."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from mini import loop
 from mini.autoencoder import PERCEPTUAL
-from mini.data import Photos
+from mini.data import Photos, mirror, to_tensor
 from mini.perception import Features, distance
 
 BATCH = 24
@@ -19,7 +20,7 @@ ADVERSARIAL = 0.05
 PEAK = 3e-4
 BETAS = (0.5, 0.9)
 HEAD_START = 0.04
-"""Share of the budget in which the adversary learns alone."""
+"""Share of the budget before the adversary has a say."""
 
 
 class Adversary(nn.Module):
@@ -90,12 +91,15 @@ def train(
     latents: Tensor,
     features: Features,
     work: Path,
+    *,
     seconds: float,
     seed: int,
+    preview: Callable[[AutoencoderKL, int], None],
 ) -> AutoencoderKL:
     """Sharpen the decoder within ``seconds``: L1, perceptual distance and a hinge adversary.
 
     ``latents`` are `autoencoder.encode_all`'s; they stay valid, since the encoder is not touched.
+    ``preview(vae, step)`` at each checkpoint.
     """
     sharpener = Sharpener(vae, features)
     clock = loop.Clock(name="decoder", budget=seconds, batch_size=BATCH)
@@ -105,13 +109,18 @@ def train(
         sharpener.restore(state)
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 4, clock.step])
+
+    def keep() -> None:
+        loop.save(path, clock, **sharpener.state())
+        preview(vae, clock.step)
+
     for due in loop.ticks(clock, work / "log.jsonl"):
         if due:
-            loop.save(path, clock, **sharpener.state())
+            keep()
         codes, images = _batch(photos, latents, rng)
         weight = ADVERSARIAL if clock.done > HEAD_START else 0.0
         clock.losses = sharpener.step(codes, images, loop.learning_rate(clock.done, PEAK), weight)
-    loop.save(path, clock, **sharpener.state())
+    keep()
     return vae.eval().requires_grad_(False)
 
 
@@ -120,10 +129,8 @@ def _batch(photos: Photos, latents: Tensor, rng: np.random.Generator) -> tuple[T
     rows, mirrored = rng.integers(len(photos.pixels), size=BATCH), rng.integers(2, size=BATCH)
     mean, std = latents[mirrored, rows].float().chunk(2, dim=1)
     pixels = photos.pixels[rows]
-    pixels[mirrored == 1] = pixels[mirrored == 1, :, ::-1]
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-    codes = mean + std * torch.randn_like(mean)
-    return codes, images.contiguous(memory_format=torch.channels_last)
+    mirror(pixels, mirrored == 1)
+    return mean + std * torch.randn_like(mean), to_tensor(pixels)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:

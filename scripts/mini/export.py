@@ -1,6 +1,9 @@
 """Tokenizer in, pipeline folder out, and the preview sheet in between."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +15,26 @@ from transformers import CLIPTokenizer
 
 from mini import autoencoder, captions
 from mini.denoiser import SCHEDULE, Denoiser
+from orchard import typed
+from orchard.errors import UserError
 
 TOKENS = 24
 HISTORY = "training.json"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
-def tokenizer(texts: list[str]) -> CLIPTokenizer:
-    """A CLIP tokenizer whose merges make every caption word one token; other words spell out in bytes."""
+def tokenizer(texts: list[str], folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges make every caption word one token; other words spell out in bytes.
+
+    It is made once and kept in ``folder``: made anew, it may number its words in another order.
+    """
+    if not folder.exists():
+        with _whole(folder) as aside:
+            _tokenizer(texts).save_pretrained(aside)
+    return _plain(CLIPTokenizer.from_pretrained(folder))
+
+
+def _tokenizer(texts: list[str]) -> CLIPTokenizer:
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -29,6 +44,12 @@ def tokenizer(texts: list[str]) -> CLIPTokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{x}</w>" for x in letters), *("".join(m) for m in merges), *SPECIAL]
     return _clip({token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges)
+
+
+def _plain(loaded: CLIPTokenizer) -> CLIPTokenizer:
+    """The same as if made here: the configuration of a loaded one would say where it was."""
+    merges = json.loads(loaded.backend_tokenizer.to_str())["model"]["merges"]
+    return _clip(loaded.get_vocab(), [tuple(merge) for merge in merges])
 
 
 def _clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> CLIPTokenizer:
@@ -61,15 +82,29 @@ def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> St
 
 
 def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
-    """What `write` wrote, in fp32, as if made here: configs of loaded parts would say where they were."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    vae = autoencoder.build()
-    vae.load_state_dict(pipe.vae.state_dict())
-    denoiser = Denoiser(unet=pipe.unet, text=pipe.text_encoder, scale=pipe.vae.config.scaling_factor)
-    # A tokenizer trained anew on the same captions may number its words in another order.
-    merges = json.loads(pipe.tokenizer.backend_tokenizer.to_str())["model"]["merges"]
-    words = _clip(pipe.tokenizer.get_vocab(), [tuple(merge) for merge in merges])
+    """What `write` wrote, in fp32, as if made here: configs of loaded parts would say where they were.
+
+    Raises:
+        UserError: `write` did not write it, or a part is missing or damaged.
+    """
+    if not (folder / HISTORY).is_file():
+        raise UserError(f"--start {folder}: no {HISTORY} there; give a folder that this script wrote")
+    try:
+        typed.table({"stages": dict, "runs": list}, typed.parse(typed.read(folder / HISTORY)))
+        pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        vae = autoencoder.build()
+        vae.load_state_dict(pipe.vae.state_dict())
+        denoiser = Denoiser(unet=pipe.unet, text=pipe.text_encoder, scale=pipe.vae.config.scaling_factor)
+        words = _plain(pipe.tokenizer)
+    except Exception as error:  # what the libraries raise depends on the part and on what it lacks
+        raise UserError(
+            f"--start {folder}: cannot be loaded ({_short(error)}); give a whole folder"
+        ) from None
     return vae.eval().requires_grad_(False), denoiser, words
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @torch.no_grad()
@@ -94,11 +129,31 @@ def sheet(rows: list[np.ndarray], path: Path, scale: int = 2) -> None:
 
 def write(pipe: StableDiffusionPipeline, out: Path, card: str, history: dict[str, dict]) -> int:
     """Save the pipeline in fp16 with its card and what training it has had; returns its size in bytes."""
-    pipe.to(torch.float16).save_pretrained(out, safe_serialization=True)
-    _load_in_fp32(out / "text_encoder" / "config.json")
-    (out / "README.md").write_text(card)
-    (out / HISTORY).write_text(json.dumps(history, indent=2) + "\n")
+    with _whole(out) as aside:
+        pipe.to(torch.float16).save_pretrained(aside, safe_serialization=True)
+        _load_in_fp32(aside / "text_encoder" / "config.json")
+        (aside / "README.md").write_text(card)
+        (aside / HISTORY).write_text(json.dumps(history, indent=2) + "\n")
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+
+
+def copy(folder: Path, to: Path) -> None:
+    """Copy a pipeline folder, whole or not at all."""
+    with _whole(to) as aside:
+        shutil.copytree(folder, aside)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A name to write a folder under; it takes the place of ``folder`` only once all of it is there."""
+    aside, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("part", "old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    yield aside
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _load_in_fp32(config: Path) -> None:

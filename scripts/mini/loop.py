@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from orchard import run
+from orchard.errors import UserError
+
 SAVE_SECONDS = 480
 LOG_STEPS = 100
 
@@ -50,6 +53,7 @@ def ticks(clock: Clock, log: Path) -> Iterator[bool]:
         save = now - saved > SAVE_SECONDS
         saved = now if save else saved
         yield save
+        _require_finite(clock)
         clock.step += 1
         now = time.monotonic()
         clock.spent, last = clock.spent + now - last, now
@@ -58,9 +62,16 @@ def ticks(clock: Clock, log: Path) -> Iterator[bool]:
             _log(clock, log, rate)
 
 
-def _log(clock: Clock, log: Path, rate: float) -> None:
+def _require_finite(clock: Clock) -> None:
+    """After every step, so that nothing else ever becomes a checkpoint."""
     if not all(math.isfinite(value) for value in clock.losses.values()):
-        raise FloatingPointError(f"{clock.name}: loss is not finite at step {clock.step}")
+        raise UserError(
+            f"{clock.name}: loss is not finite at step {clock.step + 1}; the checkpoint before it is kept, "
+            "the same command goes on there with other draws"
+        )
+
+
+def _log(clock: Clock, log: Path, rate: float) -> None:
     line = {
         "stage": clock.name,
         "step": clock.step,
@@ -75,10 +86,9 @@ def _log(clock: Clock, log: Path, rate: float) -> None:
 
 
 def save(path: Path, clock: Clock, **parts: object) -> None:
-    """Write the stage's state aside, then give it its name."""
-    aside = path.with_suffix(".part")
-    torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
-    aside.replace(path)
+    """Write the stage's state, whole or not at all."""
+    with run.whole_file(path) as aside:
+        torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
 
 
 def restore(path: Path, clock: Clock) -> dict | None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mini import loop
-from mini.data import Photos
+from mini.data import Photos, mirror, to_tensor
 
 WIDTHS = (32, 64, 128, 256)
 BATCH = 128
@@ -54,10 +54,8 @@ def distance(net: Features, a: Tensor, b: Tensor) -> Tensor:
 def batch(photos: Photos, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
     """(B, 3, 64, 64) float in [-1, 1], half of them mirrored."""
     pixels = photos.pixels[rows]
-    mirrored = rng.random(len(rows)) < 0.5
-    pixels[mirrored] = pixels[mirrored, :, ::-1]
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    return images.div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+    mirror(pixels, rng.random(len(rows)) < 0.5)
+    return to_tensor(pixels)
 
 
 def train(photos: Photos, work: Path, seconds: float, seed: int) -> Features:

@@ -7,15 +7,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mini.autoencoder import reconstruct
-from mini.data import Photos
+from mini.data import Photos, to_tensor
 from mini.perception import Features
 
 PHOTOS = 512
-
-
-def to_images(pixels: np.ndarray) -> Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float in [-1, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def reconstruction(vae: AutoencoderKL, photos: Photos) -> dict[str, float]:
@@ -26,7 +21,7 @@ def reconstruction(vae: AutoencoderKL, photos: Photos) -> dict[str, float]:
     rows = np.linspace(0, len(photos.pixels) - 1, PHOTOS).astype(int)
     real = photos.pixels[rows]
     decoded = np.concatenate([reconstruct(vae, real[i : i + 64]) for i in range(0, len(real), 64)])
-    one, other = to_images(real), to_images(decoded)
+    one, other = to_tensor(real), to_tensor(decoded)
     return {
         "l1": (one - other).abs().mean().item(),
         "detail": (_laplacian(other).square().mean() / _laplacian(one).square().mean()).item(),
@@ -41,4 +36,4 @@ def _laplacian(images: Tensor) -> Tensor:
 @torch.no_grad()
 def named_right(features: Features, pixels: np.ndarray, label: int) -> float:
     """Share of (N, 64, 64, 3) uint8 pictures that the classifier of all 40 kinds calls ``label``."""
-    return (features(to_images(pixels)).argmax(dim=1) == label).float().mean().item()
+    return (features(to_tensor(pixels)).argmax(dim=1) == label).float().mean().item()

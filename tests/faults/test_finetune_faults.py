@@ -41,7 +41,7 @@ def finished(output):
 
 def going_on(output):
     """A cache of its own, and what a stopped run asks for once there is something to go on from."""
-    there = any(output.glob("checkpoints/*/step-*")) or any(output.glob("*.safetensors"))
+    there = adapter.begun(output)
     return ("--cache", output / CACHE, *(("--resume", "latest") if there else ()))
 
 
