@@ -50,7 +50,8 @@ def train(photos, tmp_path, monkeypatch):
         monkeypatch.setattr(place, name, 2)
     monkeypatch.setattr(quality, "PHOTOS", 4)
     monkeypatch.setattr(export, "sample", partial(_sample, monkeypatch))
-    threads = torch.get_num_threads()
+    # More threads than cores, beside other tests, would wait for each other.
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
     def train(**options: object) -> None:
         small = {"data": photos, "hours": 0.0004, "work": tmp_path / "work", "out": tmp_path / "out"}
@@ -58,8 +59,7 @@ def train(photos, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["train_mini.py", *words, "--focus", "apple", "banana"])
         train_mini.main()
 
-    yield train
-    torch.set_num_threads(threads)
+    return train
 
 
 def _sample(monkeypatch, pipe, label: str, count: int) -> np.ndarray:
