@@ -1,6 +1,6 @@
 """Train the embedded base ``mini`` from scratch on the CPU and write its pipeline folder.
 
-    python scripts/train_mini.py --data FRUITS40 --hours 2.6
+    python scripts/train_mini.py --data FRUITS40 --apart fruit --hours 2.6
     python scripts/train_mini.py --data FRUITS40 --hours 1.5 --start orchard/mini_sd
 
 Stages (features, autoencoder, decoder, denoiser) resume from ``--work`` after a stop. Only checkpoints
@@ -17,14 +17,14 @@ import torch
 
 import claims
 from mini import autoencoder, captions, card, data, decoder, denoiser, export, perception
-from orchard import cli, run
+from orchard import cli, run, sources
 from orchard.errors import UserError
 from orchard.lock import writing
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
 FURTHER = {"features": 0.1, "denoiser": 0.9}
 LATENTS, START, TOKENIZER = "latents.pt", "start", "tokenizer"
-CLAIMED = ("data", "start", "focus", "focus_share", "seed")
+CLAIMED = ("data", "start", "focus", "focus_share", "apart", "seed")
 SHOWN = 12
 
 
@@ -38,6 +38,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("orchard/mini_sd"))
     parser.add_argument("--focus", nargs="*", default=["apple", "banana", "orange"])
     parser.add_argument("--focus_share", type=float, default=0.5, help="share of draws from --focus")
+    parser.add_argument(
+        "--apart", default="", help="a real set, as --data of finetune: no copy of it is seen"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -60,6 +63,8 @@ def require(args: argparse.Namespace) -> None:
     names = data.class_names(args.data)
     if unknown := [name for name in args.focus if name not in names]:
         raise UserError(f"--focus {', '.join(unknown)}: not among the classes of --data: {', '.join(names)}")
+    if args.apart:
+        sources.load(args.apart)
     if args.start and not (args.work / START).exists():
         export.load(args.start)
     run.writable(args.out.parent, "--out")
@@ -71,7 +76,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     seconds = budget(args)
     print({name: f"{value / 60:.0f} min" for name, value in seconds.items()}, flush=True)
-    photos = data.load(args.data, args.work)
+    photos = seen(args)
     features = perception.train(photos, args.work, seconds["features"], args.seed)
     source = kept(args) if args.start else None
     if source:
@@ -103,6 +108,16 @@ def train(args: argparse.Namespace) -> None:
     past = card.history(args, tuple(SHARES), card.earlier(source))
     size = export.write(pipe, args.out, card.card(args, photos, features, pipe, past), past)
     print(f"wrote {args.out}: {size / 1e6:.1f} MB")
+
+
+def seen(args: argparse.Namespace) -> data.Photos:
+    """The training photos: those of ``--data`` that copy none of ``--apart``."""
+    photos = data.load(args.data, args.work)
+    if not args.apart:
+        return photos
+    found = data.apart(photos, sources.load(args.apart).photos)
+    print(f"left out {len(photos.labels) - len(found.labels)} photos that copy one of --apart {args.apart}")
+    return found
 
 
 def kept(args: argparse.Namespace) -> Path:

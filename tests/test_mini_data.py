@@ -5,6 +5,7 @@ import json
 import sys
 
 import numpy as np
+import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import ROOT
@@ -26,6 +27,24 @@ def letterboxed(background: tuple[int, int, int]) -> dict:
     file = io.BytesIO()
     Image.fromarray(canvas).save(file, "PNG")
     return {"image": {"bytes": file.getvalue()}, "label": 0, "photo_box": [0, 12, 80, 52]}
+
+
+def test_copies_of_a_set_kept_apart_are_left_out_mirrored_or_not():
+    rng = np.random.default_rng(0)
+    others = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(4)]
+    # Two that are alike say how near two photos may come that are not one.
+    others.append(others[3] // 2 + rng.integers(0, 64, (64, 64, 3), dtype=np.uint8))
+    own = rng.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    photos = data.Photos(
+        pixels=np.concatenate([own[:2], [others[0], others[1][:, ::-1]], own[2:]]),
+        labels=np.arange(5),
+        white=np.zeros(5, bool),
+        names=tuple("abcde"),
+    )
+    files = [pictures.encoded(Image.fromarray(one)) for one in others]
+    found = data.apart(photos, [pictures.photo(str(i), "x", data=file) for i, file in enumerate(files)])
+    assert found.labels.tolist() == [0, 1, 4]
+    assert np.array_equal(found.pixels, own)
 
 
 def test_photos_on_white_are_whole_and_every_second_scene(tmp_path):

@@ -2,7 +2,8 @@
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from orchard import cli, run
+from orchard import cli, run, thumbnails
 from orchard.errors import UserError
-from orchard.images import square
+from orchard.framing import FITS
+from orchard.images import Photo, square
 
 SIZE = 64
 FILES = "*.parquet"
@@ -88,6 +90,16 @@ def white_background(pixels: np.ndarray) -> bool:
     """(H, W, 3) uint8 -> most of the border is near white."""
     border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     return bool((border.min(axis=-1) >= WHITE).mean() >= WHITE_SHARE)
+
+
+def apart(photos: Photos, others: Sequence[Photo]) -> Photos:
+    """The photos that copy none of ``others``, mirror images included (`thumbnails.Originals`)."""
+    shape, kernel = (thumbnails.SIDE, thumbnails.SIDE), Image.Resampling.LANCZOS
+    small = [np.asarray(Image.fromarray(one).resize(shape, kernel)) for one in photos.pixels]
+    queries = [np.stack(small)] * len(FITS)
+    kept = thumbnails.Originals(thumbnails.of_photos(others)).nearness(queries) >= 1
+    arrays = {name: getattr(photos, name)[kept] for name in ("pixels", "labels", "white")}
+    return replace(photos, **arrays)
 
 
 def class_weights(photos: Photos, focus: tuple[str, ...], share: float) -> np.ndarray:
