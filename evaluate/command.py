@@ -18,7 +18,7 @@ from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
 from evaluate.tuning import protocol
 from orchard import run
-from orchard.images import ImageSet, Photo
+from orchard.images import ImageSet
 from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
@@ -141,13 +141,15 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "untuned": _used(sets.untuned),
         "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
         "external": {name: images.digest() for name, images in sets.external.items()},
-        "arms": protocol(sets.base, config.arm_steps, _real(sets)) if sets.base else None,
+        "arms": _arms(config, sets),
         "folds": division(config),
     }
 
 
-def _real(sets: Sets) -> tuple[Photo, ...]:
-    return *sets.train.photos, *sets.test.photos
+def _arms(config: Evaluate, sets: Sets) -> dict[str, Any] | None:
+    if sets.base is None:
+        return None
+    return protocol(sets.base, config.arm_steps, config.arm_prompt, (*sets.train.photos, *sets.test.photos))
 
 
 def _used(images: ImageSet) -> str | None:

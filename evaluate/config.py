@@ -53,6 +53,8 @@ class Evaluate(TrainingOptions):
     """Optimiser steps of each of the arms' own adapters."""
     arm_count: int = 50
     """Synthetic images a class that join the real ones of a low-shot arm."""
+    arm_prompt: tuple[str, ...] = ()
+    """Prompt templates of the arms' own images, as --prompt of generate; by default the adapters' own."""
     mixing: Mixing = "union"
     """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
     real_weight: float = 0.8
@@ -101,7 +103,12 @@ class Evaluate(TrainingOptions):
     def _require_one_experiment(self) -> None:
         """Low-shot and cross-validation arms bring their own images; what is for given ones is refused."""
         own = "--shots" if self.shots else "--folds"
-        if not self.shots and not self.folds:
+        unlabelled = next((prompt for prompt in self.arm_prompt if "label" not in prompt), None)
+        cli.check(unlabelled is None, f"--arm_prompt {unlabelled!r}: names no {{label}}, the class to sample")
+        if not self.owns_generators:
+            cli.check(
+                not self.arm_prompt, "--arm_prompt: only with --shots or --folds; give generate --prompt"
+            )
             return
         cli.check(not (self.shots and self.folds), "--shots and --folds: one at a time, into one --output")
         cli.check(not self.total, f"--total {self.total}: not with {own}, whose totals are the arms' own")

@@ -159,6 +159,7 @@ def _tuned(
         held_out=test.keep(one_a_class.values()),
         base=sets.base,
         steps=config.arm_steps,
+        prompts=config.arm_prompt,
         seed=seeds.generator,
         count=count,
         flip=config.flip,

@@ -47,6 +47,8 @@ class Tuned:
     base: Base
     steps: int
     """Optimiser steps an adapter."""
+    prompts: Sequence[str]
+    """Templates to sample with; empty for the adapters' own."""
     seed: int
     count: int
     """Images a class; not part of the key, since more rows begin with the same ones."""
@@ -68,6 +70,7 @@ class Tuned:
             "seed": self.seed,
             "flip": self.flip,
             "precision": self.precision,
+            **({"prompts": list(self.prompts)} if self.prompts else {}),
         }
 
     @property
@@ -132,6 +135,7 @@ class Tuned:
         return [
             *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
             *("--precision", self.precision),
+            *(("--prompt", *self.prompts) if self.prompts else ()),
         ]
 
     def _call(self, module: str, *options: object) -> None:
@@ -149,9 +153,10 @@ class Tuned:
             raise TuningError(f"{module} ended with code {done.returncode}: {last}; see {log}")
 
 
-def protocol(base: Base, steps: int, photos: Sequence[Photo]) -> dict[str, Any]:
+def protocol(base: Base, steps: int, prompts: Sequence[str], photos: Sequence[Photo]) -> dict[str, Any]:
     """What all arms of an experiment have in common that bring generators tuned on some of ``photos``."""
-    return {"base": base.digest, "steps": steps, "fit": FIT, "captions": captions(photos)}
+    own = {"base": base.digest, "steps": steps, "prompts": list(prompts)}
+    return {**own, "fit": FIT, "captions": captions(photos)}
 
 
 def captions(photos: Sequence[Photo]) -> str:

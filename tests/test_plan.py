@@ -210,6 +210,18 @@ def test_one_shot_leaves_nothing_to_validate_on(refused):
         planned(shots=("1",), mixing="auto")
 
 
+def test_prompts_of_arms_name_the_class_and_stand_in_what_the_images_depend_on(refused):
+    plain, scene = "a photo of {label}", "a photo of {label}, scene background"
+    own, given = (planned(shots=("2",), arm_prompt=prompts)[1].source for prompts in ((), (plain, scene)))
+    assert "--prompt" not in own._generate_options() and "prompts" not in own.arguments
+    assert tuple(given._generate_options()[-3:]) == ("--prompt", plain, scene)
+    assert own.folder != given.folder
+    with refused("--arm_prompt 'a photo'", "{label}"):
+        planned(shots=("2",), arm_prompt=("a photo",))
+    with refused("--arm_prompt: only with --shots or --folds"):
+        planned(arm_prompt=(plain,))
+
+
 @pytest.mark.parametrize("word", ["0", "-1", "1.5", "two", "²"])
 def test_shots_are_whole_numbers(word, refused):
     with refused(f"--shots {word}", "1,2,4,8,16"):
