@@ -72,9 +72,7 @@ def train(
         images = batch(photos, rng.integers(len(photos.pixels), size=BATCH), rng)
         if clock.done < CROPPED:
             # Quarter pictures give four times the steps; whole ones at the end settle the norms.
-            top, left = rng.integers(0, data.SIZE - CROP + 1, size=2)
-            images = images[:, :, top : top + CROP, left : left + CROP]
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = _cropped(images, rng)
         with torch.autocast("cpu", torch.bfloat16):
             pixel, perceptual, kl = losses(images)
         for group in optimizer.param_groups:
@@ -86,6 +84,13 @@ def train(
         clock.losses = {"l1": pixel.item(), "perceptual": perceptual.item(), "kl": kl.item()}
     keep()
     return vae.eval().requires_grad_(False)
+
+
+def _cropped(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """The same quarter, drawn at random, of every picture."""
+    top, left = rng.integers(0, data.SIZE - CROP + 1, size=2)
+    quarter = images[:, :, top : top + CROP, left : left + CROP]
+    return quarter.contiguous(memory_format=torch.channels_last)
 
 
 def _losses(vae: AutoencoderKL, features: Features, images: Tensor) -> tuple[Tensor, ...]:
