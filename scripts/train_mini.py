@@ -19,6 +19,7 @@ import claims
 from mini import autoencoder, captions, card, data, decoder, denoiser, export, perception
 from orchard import cli, run, sources
 from orchard.errors import UserError
+from orchard.images import ImageSet
 from orchard.lock import writing
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
@@ -64,7 +65,7 @@ def require(args: argparse.Namespace) -> None:
     if unknown := [name for name in args.focus if name not in names]:
         raise UserError(f"--focus {', '.join(unknown)}: not among the classes of --data: {', '.join(names)}")
     if args.apart:
-        sources.load(args.apart)
+        real(args)
     if args.start and not (args.work / START).exists():
         export.load(args.start)
     run.writable(args.out.parent, "--out")
@@ -115,9 +116,17 @@ def seen(args: argparse.Namespace) -> data.Photos:
     photos = data.load(args.data, args.work)
     if not args.apart:
         return photos
-    found = data.apart(photos, sources.load(args.apart).photos)
+    found = data.apart(photos, real(args).photos)
     print(f"left out {len(photos.labels) - len(found.labels)} photos that copy one of --apart {args.apart}")
     return found
+
+
+def real(args: argparse.Namespace) -> ImageSet:
+    """The set of ``--apart``."""
+    try:
+        return sources.load(args.apart)
+    except UserError as error:
+        raise UserError(str(error).replace("--data", "--apart", 1)) from None
 
 
 def kept(args: argparse.Namespace) -> Path:

@@ -158,6 +158,7 @@ def test_a_loss_that_is_not_finite_is_never_kept(tmp_path, refused, loss):
         ({"focus_share": "nan"}, "--focus_share nan"),
         ({"start": "nowhere"}, "--start nowhere: no training.json there"),
         ({"data": "nowhere"}, "--data nowhere: no Parquet files there"),
+        ({"apart": "./nowhere"}, "--apart"),
     ],
 )
 def test_what_cannot_end_well_is_refused_before_anything_is_written(train, tmp_path, capsys, options, words):
