@@ -16,7 +16,7 @@ from evaluate.plan import division, plan
 from evaluate.ratios import parse
 from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
-from evaluate.tuning import protocol
+from evaluate.tuning import protocol, require_prompts
 from orchard import run
 from orchard.images import ImageSet
 from orchard.lock import writing
@@ -39,6 +39,8 @@ def evaluate(config: Evaluate) -> None:
     with state.main_process_first():  # it downloads what the others find
         sets = load(config, shares)
     runs = plan(config, sets, shares, precision)
+    if sets.base and config.arm_prompt:
+        require_prompts(config.arm_prompt, sets.base, config.data, sets.train.classes)
     console = Terminal(quiet=not state.is_main_process)
     describe.plan(console, config, sets, runs, precision, state.num_processes)
     if config.dry_run:

@@ -159,6 +159,17 @@ def protocol(base: Base, steps: int, prompts: Sequence[str], photos: Sequence[Ph
     return {**own, "fit": FIT, "captions": captions(photos)}
 
 
+def require_prompts(prompts: Sequence[str], base: Base, data: str, classes: Sequence[str]) -> None:
+    """Raise `UserError` for templates that generate would refuse once everything is tuned."""
+    asked = ["--base", base.name, "--data", data, "--classes", *classes, "--prompt", *prompts]
+    # A folder that is not there, and stays away: what else lies in the default one has no say.
+    words = [sys.executable, "-m", "generate", "--dry_run", *asked, "--output", f"{FOLDER}/prompts"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["generate refuses it"])[-1]
+        raise UserError(reason.removeprefix("error: ").replace("--prompt", "--arm_prompt", 1))
+
+
 def captions(photos: Sequence[Photo]) -> str:
     """A hash over the captions that come with the photos; empty where none has one."""
     lines = sorted(f"{photo.sha256}:{photo.text}" for photo in photos if photo.text)

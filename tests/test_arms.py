@@ -156,6 +156,15 @@ def test_an_arm_takes_the_first_images_where_more_were_made(tmp_path, made):
     assert len(list(source.iterdir())) == 1
 
 
+def test_prompts_that_generate_would_refuse_are_refused_before_anything_is_tuned(tmp_path, made, refused):
+    for prompt, reason in (("a {label} {{ pose }}", "'pose' is undefined"), ("{{ label", "end of template")):
+        with refused("--arm_prompt", reason):
+            evaluate(config(tmp_path / "out", shots=("2",), arm_prompt=(prompt,)))
+    assert not made and not (tmp_path / "out").exists()
+    evaluate(config(tmp_path / "out", shots=("2",), arm_prompt=("a {label}", "{label} in a tree")))
+    assert len(made) == 2
+
+
 def test_a_mixing_is_chosen_once_for_all_commands(tmp_path, made):
     for seed in (0, 5):
         evaluate(
