@@ -1,6 +1,8 @@
-"""What several test files share: where the real data lies, and one way to expect a user error."""
+"""What several test files share: image sets, small bases, what a test needs, how to expect a user error."""
 
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,22 +11,76 @@ from typing import Any
 
 import pytest
 
+from orchard import lock
 from orchard.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
+REAL = {"fruit": "fruit", "signs": "gtsrb5"}
+"""Fixture -> the folder of ``DATA`` that has the real set."""
+MISSING = {
+    "fruit": "put the Kaggle set into ../shared/data/fruit",
+    "signs": "put five classes of GTSRB into ../shared/data/gtsrb5",
+    "browser": "put a Chromium on the PATH (Debian: apt install chromium)",
+}
+"""What a test may need (``@pytest.mark.needs("fruit")``), and what to do where it is missing."""
+
+
+def chromium() -> str | None:
+    """The browser that opens report pages."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def require(need: str) -> None:
+    """Skip the test where ``need`` is missing; in CI, which has everything, it fails."""
+    there = chromium() if need == "browser" else (DATA / REAL[need]).is_dir()
+    if not there and os.environ.get("CI") == "true":
+        pytest.fail(f"CI lacks what this test needs: {MISSING[need]}", pytrace=False)
+    if not there:
+        pytest.skip(MISSING[need])
+
+
+def either(name: str) -> pytest.MarkDecorator:
+    """Run a test on the stand-in of a set and on the real one."""
+    both = ("stand-in", pytest.param("real", marks=pytest.mark.needs(name)))
+    return pytest.mark.parametrize(name, both, indirect=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        require(*marker.args)
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a stand-in for each real set, drawn once for all processes of the tests."""
+    import stand_ins
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stand_ins"
+    folder.mkdir(exist_ok=True)
+    with lock.turn(folder):
+        for name in REAL:
+            if not (folder / name).exists():
+                getattr(stand_ins, name)(folder / name)
+    return folder
 
 
 @pytest.fixture
-def fruit() -> Path:
-    """The Kaggle set, as downloaded."""
-    return DATA / "fruit"
+def fruit(request: pytest.FixtureRequest, stand_ins: Path) -> Path:
+    """The Kaggle set as downloaded: a stand-in, or the real one for a test that needs it."""
+    return _set("fruit", request, stand_ins)
 
 
 @pytest.fixture
-def signs() -> Path:
-    """Five classes of traffic signs with a split of their own."""
-    return DATA / "gtsrb5"
+def signs(request: pytest.FixtureRequest, stand_ins: Path) -> Path:
+    """Five classes of traffic signs with a split of their own: likewise."""
+    return _set("signs", request, stand_ins)
+
+
+def _set(name: str, request: pytest.FixtureRequest, stand_ins: Path) -> Path:
+    real = any(name in marker.args for marker in request.node.iter_markers("needs"))
+    return DATA / REAL[name] if real else stand_ins / name
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +119,12 @@ def generate(monkeypatch: pytest.MonkeyPatch, base: Path, photos: Path) -> Calla
 
 
 @pytest.fixture(scope="session", autouse=True)
-def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Encoded photos and prompts of all tests, apart from the user's own; none leans on the user's photos."""
+def encoded(tmp_path_factory: pytest.TempPathFactory, stand_ins: Path) -> Iterator[Path]:
+    """Encoded photos and prompts of tests, apart from the user's own. ``--data fruit`` is the stand-in."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCHARD_CACHE", str(folder))
-        patch.delenv("ORCHARD_FRUIT", raising=False)
+        patch.setenv("ORCHARD_FRUIT", str(stand_ins / "fruit"))
         yield folder
 
 

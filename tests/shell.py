@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import DATA, ROOT
+from conftest import ROOT
 
 TRAIN = (sys.executable, str(ROOT / "finetune" / "train_lora.py"))
 GENERATE = (sys.executable, "-m", "generate")
@@ -15,7 +15,6 @@ TWO = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
-    "ORCHARD_FRUIT": str(DATA / "fruit"),
     "COLUMNS": "200",
 }
 

@@ -9,7 +9,6 @@ import checkers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import DATA
 from loras import OUT, QUERY, kohya, matrices
 from PIL import Image
 from safetensors.torch import save_file
@@ -23,7 +22,7 @@ def pixels(row: dict) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])), dtype=int)
 
 
-def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
+def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base, fruit):
     """kohya's file of alpha 1, rank 4, one image a batch; peft's of the product / 4, three a batch."""
     found = {name: (down, up / 8) for name, (down, up) in matrices(QUERY, OUT).items()}
     save_file(kohya(found, 1.0), tmp_path / "kohya.safetensors")
@@ -32,7 +31,7 @@ def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base):
         peft[f"base_model.model.{name}.lora_A.weight"] = down
         peft[f"base_model.model.{name}.lora_B.weight"] = (up / 4).contiguous()
     save_file(peft, tmp_path / "peft.safetensors")
-    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    real = ("--data", fruit, "--classes", "apple", "--base", base)
     small = ("--count", 4, "--steps", 2, "--seed", 3, "--precision", "fp32", "--screens", "none")
     made = {}
     for name, batch in (("kohya", 1), ("peft", 3)):
@@ -80,10 +79,10 @@ def test_p12_an_ancestral_sampler_gives_one_image_at_every_batch_size(tmp_path, 
     ],
     ids=["p09", "p10"],
 )
-def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, key, words):
+def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, fruit, key, words):
     down, up = next(iter(matrices(QUERY).values()))
     save_file({f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}, tmp_path / "a.safetensors")
-    real = ("--data", DATA / "fruit", "--classes", "apple", "--base", base)
+    real = ("--data", fruit, "--classes", "apple", "--base", base)
     line = refusal(tmp_path, *GENERATE, "--lora", tmp_path / "a.safetensors", *real)
     assert "a.safetensors" in line
     assert words in line

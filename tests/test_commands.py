@@ -11,7 +11,7 @@ import numpy as np
 import pictures
 import pipelines
 import pytest
-from conftest import DATA, ROOT
+from conftest import ROOT
 from safetensors.torch import load_file
 from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, TWO, command, refusal
 
@@ -146,12 +146,12 @@ def test_numbers_of_the_page_are_in_files(flow):
     assert set(gap["synthetic"]["discriminator"]) == {"apple", "banana", "orange"}
 
 
-def test_generators_saw_the_training_photos_and_no_test_photo(flow):
+def test_generators_saw_the_training_photos_and_no_test_photo(flow, fruit):
     from orchard import sources
     from orchard.images import TEST
 
     seen = set(json.loads((flow / "shards" / "manifest.json").read_text())["trained_on"])
-    real = sources.load(str(DATA / "fruit"))
+    real = sources.load(str(fruit))
     assert len(seen) == 220
     assert not seen & real.of(TEST).hashes()
 
@@ -163,11 +163,11 @@ def test_a_finished_sweep_runs_nothing_again(flow):
     assert (flow / "evaluation" / "records.jsonl").read_bytes() == before
 
 
-def test_a_generator_that_saw_a_test_image_is_refused(flow, tmp_path):
-    photos = [p for p in (DATA / "fruit" / "test_zip" / "test").glob("*.jpg") if "mixed" not in p.name]
+def test_a_generator_that_saw_a_test_image_is_refused(flow, tmp_path, fruit):
+    photos = [p for p in (fruit / "test_zip" / "test").glob("*.jpg") if "mixed" not in p.name]
     swapped = {f"train/{p.stem.rsplit('_', 1)[0]}_{i}.jpg": p.read_bytes() for i, p in enumerate(photos)}
     for name in ("apple", "banana", "orange"):
-        source = next((DATA / "fruit" / "train_zip" / "train").glob(f"{name}_*.jpg"))
+        source = next((fruit / "train_zip" / "train").glob(f"{name}_*.jpg"))
         swapped[f"test/{name}_1.jpg"] = source.read_bytes()
     pictures.write(tmp_path / "swapped", swapped)
     words = ("--data", tmp_path / "swapped", "--synthetic", flow / "shards", "--seeds", 1)
@@ -214,14 +214,14 @@ def _rows(folder: Path) -> dict[str, list]:
     return {shard.path.name: shards.rows_of(shard.path) for shard in shards.existing(folder)}
 
 
-def test_traffic_signs_go_through_the_same_commands(tmp_path, base):
-    data = ("--data", DATA / "gtsrb5")
+def test_traffic_signs_go_through_the_same_commands(tmp_path, base, signs):
+    data = ("--data", signs)
     command(tmp_path, *TRAIN, *data, "--base", base, "--steps", 1, "--batch_size", 2, "--joint", "--no_flip")
-    command(tmp_path, *GENERATE, "--lora", "joint.safetensors", "--count", 145, "--steps", 1)
+    command(tmp_path, *GENERATE, "--lora", "joint.safetensors", "--count", 20, "--steps", 1)
     output = command(tmp_path, *EVALUATE, *data, "--ratios", "1.0", "0.3", "--steps", 2, "--seeds", 1)
     assert "report:" in output
     lines = (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()
-    assert [len(json.loads(line)["predictions"]) for line in lines] == [190, 190]
+    assert [len(json.loads(line)["predictions"]) for line in lines] == [19, 19]
     assert "0.7455" not in (tmp_path / "evaluation" / "report.html").read_text()
 
 

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import either
 from pictures import BLUE, RED, encoded, half_a_jpeg, halves, image_set, noise, numbered, photo
 from PIL import Image
 
@@ -196,6 +197,7 @@ def test_hash_is_of_the_bytes():
     assert images.sha256(b"abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
 
 
+@either("fruit")
 def test_kaggle_photos_all_decode(fruit):
     from orchard import folders
 

@@ -4,11 +4,12 @@ Needs the package playwright (of the dev extra) and a Chromium on the PATH; noth
 """
 
 import re
-import shutil
 
 import numpy as np
 import pytest
+from conftest import chromium
 from PIL import Image
+from playwright.sync_api import sync_playwright
 from runs import CLASSES, run, sweep, wrong_at
 
 from evaluate import report
@@ -18,9 +19,7 @@ from evaluate.pictures import thumbnail
 from evaluate.reference import FRUIT
 from evaluate.report import Context
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (Debian: chromium)")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (dev extra)")
+pytestmark = pytest.mark.needs("browser")
 
 WRONG = {1.0: [(), (3,)], 0.5: [(0,), (0, 1)], 0.3: [(0, 1, 2), (0, 2)], 0.0: [range(8), range(10)]}
 LONG = "an extraordinarily long class name without an end " * 3
@@ -95,10 +94,10 @@ def page_file(tmp_path_factory, analysis):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""The stand-ins of the real image sets, and the rule for tests that need the real ones or a browser."""
+
+from collections import Counter
+from xml.etree import ElementTree as ET
+
+import conftest
+import numpy as np
+import pytest
+from conftest import either
+from pictures import ORIENTATION
+from PIL import Image
+
+from orchard.images import decode
+
+
+@either("fruit")
+def test_the_fruit_set_has_the_quirks_that_the_loader_has_to_survive(fruit):
+    kinds, sizeless, unturned, hidden = Counter(), set(), set(), set()
+    pngs, sides = set(), set()
+    for path in fruit.rglob("*.jpg"):
+        with Image.open(path) as image:
+            sides.add(image.size)
+            if image.getexif().get(ORIENTATION) == 0:
+                unturned.add(path)
+            if image.format == "PNG":
+                pixels = np.asarray(image.convert("RGBA"))
+                under = pixels[pixels[..., 3] == 0][:, :3]
+                pngs.add(path)
+                kinds[image.mode, bool(len(under))] += 1
+                hidden |= {value for value in (0, 255) if (under == value).all(axis=1).any()}
+        size = ET.parse(path.with_suffix(".xml")).find("size")
+        if size.findtext("width") == size.findtext("height") == "0":
+            sizeless.add(path)
+    assert sum(kinds.values()) == 37
+    assert (kinds["RGBA", True], kinds["RGBA", False]) == (21, 4)
+    assert (kinds["P", True], kinds["P", False], kinds["RGB", False]) == (3, 1, 8)
+    assert hidden == {0, 255}
+    assert sizeless == pngs
+    assert len(unturned) == 3
+    assert {path.parent.name for path in unturned} == {"test"}
+    assert len(sides) > 100
+
+
+@either("fruit")
+def test_hidden_colours_of_the_fruit_set_become_white(fruit):
+    found = []
+    for path in fruit.rglob("*.jpg"):
+        with Image.open(path) as image:
+            if image.has_transparency_data:
+                clear = np.asarray(image.convert("RGBA"))[..., 3] == 0
+                found.append(np.asarray(decode(path.read_bytes(), path.name))[clear])
+    assert sum(len(pixels) > 0 for pixels in found) == 24
+    assert all((pixels == 255).all() for pixels in found)
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [
+        ("fruit", "put the Kaggle set into ../shared/data/fruit"),
+        ("signs", "../shared/data/gtsrb5"),
+        ("browser", "apt install chromium"),
+    ],
+)
+def test_what_is_missing_skips_a_test_and_fails_it_in_ci(need, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(conftest, "DATA", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=words):
+        conftest.require(need)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match=words):
+        conftest.require(need)
+    (tmp_path / "chromium").touch(mode=0o755)
+    for folder in ("fruit", "gtsrb5"):
+        (tmp_path / folder).mkdir()
+    conftest.require(need)
