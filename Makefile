@@ -6,13 +6,16 @@ DONE := $(VENV)/.installed
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test slow coverage install lint bench
+.PHONY: demo test quick slow coverage install lint bench
 
 demo: install
 	@$(RUN) $(BIN)/python scripts/end_to_end.py
 
 test: install
 	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m "not slow"
+
+quick: install
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m "not slow and not heavy"
 
 slow: install
 	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q -m slow

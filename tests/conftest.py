@@ -24,6 +24,9 @@ MISSING = {
     "browser": "put a Chromium on the PATH (Debian: apt install chromium)",
 }
 """What a test may need (``@pytest.mark.needs("fruit")``), and what to do where it is missing."""
+HEAVY_MODULES = {"shell", "forks", "launches", "subprocess", "trials", "disturb", "pipelines"}
+HEAVY_FIXTURES = {"base", "folders"}
+"""With one of these a test starts processes of its own or builds a diffusion model."""
 
 
 def chromium() -> str | None:
@@ -44,6 +47,21 @@ def either(name: str) -> pytest.MarkDecorator:
     """Run a test on the stand-in of a set and on the real one."""
     both = ("stand-in", pytest.param("real", marks=pytest.mark.needs(name)))
     return pytest.mark.parametrize(name, both, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out, so that nobody has to remember it."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_heavy(item):
+            item.add_marker("heavy")
+
+
+def is_heavy(test: pytest.Function) -> bool:
+    """Whether `make quick` leaves the test out, by what its file imports and which fixtures it uses."""
+    found = vars(test.module).values()
+    imported = {getattr(value, "__module__", None) or getattr(value, "__name__", None) for value in found}
+    return bool(imported & HEAVY_MODULES or set(test.fixturenames) & HEAVY_FIXTURES)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -120,7 +120,9 @@ def test_make_install_keeps_an_environment_that_is_there(tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\nexit 0\n")  # new enough, and its pip has nothing to do
     python.chmod(0o755)
-    subprocess.run(["make", "install"], cwd=tmp_path, check=True, capture_output=True)
+    # A make above, as of `make test VENV=elsewhere`, tells those below it what it was told.
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    subprocess.run(["make", "install"], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert python.read_text().endswith("exit 0\n")
     assert (tmp_path / ".venv" / ".installed").is_file()
 

@@ -1,13 +1,16 @@
-"""The stand-ins of the real image sets, and the rule for tests that need the real ones or a browser."""
+"""The stand-ins of the real image sets, and which tests run where."""
 
+import subprocess
 from collections import Counter
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import conftest
 import numpy as np
+import pictures
 import pytest
+import shell
 from conftest import either
-from pictures import ORIENTATION
 from PIL import Image
 
 from orchard.images import decode
@@ -20,7 +23,7 @@ def test_the_fruit_set_has_the_quirks_that_the_loader_has_to_survive(fruit):
     for path in fruit.rglob("*.jpg"):
         with Image.open(path) as image:
             sides.add(image.size)
-            if image.getexif().get(ORIENTATION) == 0:
+            if image.getexif().get(pictures.ORIENTATION) == 0:
                 unturned.add(path)
             if image.format == "PNG":
                 pixels = np.asarray(image.convert("RGBA"))
@@ -74,3 +77,18 @@ def test_what_is_missing_skips_a_test_and_fails_it_in_ci(need, words, monkeypatc
     for folder in ("fruit", "gtsrb5"):
         (tmp_path / folder).mkdir()
     conftest.require(need)
+
+
+@pytest.mark.parametrize(
+    ("imported", "fixtures", "heavy"),
+    [
+        ({"run": shell.command}, [], True),
+        ({"subprocess": subprocess}, [], True),
+        ({"np": np, "ROOT": conftest.ROOT, "run": pictures.write}, ["tmp_path"], False),
+        ({"np": np}, ["tmp_path", "base"], True),
+    ],
+    ids=["a command", "a process", "pictures", "a small base"],
+)
+def test_quick_leaves_out_processes_and_diffusion_models(imported, fixtures, heavy):
+    test = SimpleNamespace(module=SimpleNamespace(**imported), fixturenames=fixtures)
+    assert conftest.is_heavy(test) is heavy
