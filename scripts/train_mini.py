@@ -11,19 +11,21 @@ trains its text encoder and UNet further; adapters have to be tuned anew.
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import claims
-from mini import autoencoder, captions, card, data, decoder, denoiser, export, perception
+from mini import autoencoder, captions, card, data, decoder, denoiser, export, loop, perception
 from orchard import cli, run, sources
 from orchard.errors import UserError
 from orchard.images import ImageSet
 from orchard.lock import writing
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
-FURTHER = {"features": 0.1, "denoiser": 0.9}
+FURTHER = {"features": 0.06, "denoiser": 0.94}
 LATENTS, START, TOKENIZER = "latents.pt", "start", "tokenizer"
 CLAIMED = ("data", "start", "focus", "focus_share", "apart", "seed")
 SHOWN = 12
@@ -40,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--focus", nargs="*", default=["apple", "banana", "orange"])
     parser.add_argument("--focus_share", type=float, default=0.5, help="share of draws from --focus")
     parser.add_argument(
-        "--apart", default="", help="a real set, as --data of finetune: no copy of it is seen"
+        "--apart", nargs="*", default=[], help="real sets, as --data of finetune: no copy of them is seen"
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -64,8 +66,7 @@ def require(args: argparse.Namespace) -> None:
     names = data.class_names(args.data)
     if unknown := [name for name in args.focus if name not in names]:
         raise UserError(f"--focus {', '.join(unknown)}: not among the classes of --data: {', '.join(names)}")
-    if args.apart:
-        real(args)
+    real(args)
     if args.start and not (args.work / START).exists():
         export.load(args.start)
     run.writable(args.out.parent, "--out")
@@ -73,24 +74,26 @@ def require(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Every stage, and the pipeline that comes out."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     torch.manual_seed(args.seed)
     seconds = budget(args)
     print({name: f"{value / 60:.0f} min" for name, value in seconds.items()}, flush=True)
     photos = seen(args)
     features = perception.train(photos, args.work, seconds["features"], args.seed)
+    words = export.tokenizer(captions.vocabulary(photos.names), args.work / TOKENIZER)
+    photos = perception.believed(photos, features)
     source = kept(args) if args.start else None
     if source:
-        vae, start, words = export.load(source)
-        latents = autoencoder.encode_all(vae, photos, args.work / LATENTS)
+        vae, start, old = export.load(source)
+        start = export.carried(start, old, words)
+        latents = autoencoder.encode_all(vae.to(loop.DEVICE), photos, args.work / LATENTS)
     else:
         vae, latents = first_stages(args, photos, features, seconds)
-        start, words = None, export.tokenizer(captions.table(photos.names), args.work / TOKENIZER)
+        start = None
 
     def preview(current: denoiser.Denoiser, step: int) -> None:
         pipe = export.pipeline(vae, current, words)
-        others = [name for name in photos.names if name not in args.focus]
-        rows = [export.sample(pipe, label, SHOWN) for label in [*args.focus, *others[-1:]]]
+        rows = [export.sample(pipe, prompt, SHOWN) for prompt in shown(args.focus)]
         export.sheet(rows, args.work / f"preview-{step:06d}.png")
 
     trained = denoiser.train(
@@ -111,20 +114,34 @@ def train(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}: {size / 1e6:.1f} MB")
 
 
+def shown(focus: Sequence[str]) -> list[str]:
+    """Prompts of the previews: plain ones, and such as no photo may answer."""
+    plain = [captions.TEMPLATE.format(label=label) for label in focus]
+    grounds = [f"{prompt} on blue paper" for prompt in plain]
+    scenes = [f"{prompt}, scene background, several" for prompt in plain]
+    return [
+        *plain,
+        *grounds,
+        *scenes,
+        *(f"a photo of a green {label}, white background" for label in focus[:2]),
+    ]
+
+
 def seen(args: argparse.Namespace) -> data.Photos:
-    """The training photos: those of ``--data`` that copy none of ``--apart``."""
-    photos = data.load(args.data, args.work)
-    if not args.apart:
-        return photos
-    found = data.apart(photos, real(args).photos)
-    print(f"left out {len(photos.labels) - len(found.labels)} photos that copy one of --apart {args.apart}")
-    return found
+    """The training photos: those of ``--data`` under one label that copy none of ``--apart``."""
+    photos = data.unambiguous(data.load(args.data, args.work))
+    for name, others in zip(args.apart, real(args), strict=True):
+        found = data.apart(photos, others.photos)
+        left_out = len(np.unique(photos.photo)) - len(np.unique(found.photo))
+        print(f"left out {left_out} photos that copy one of --apart {name}", flush=True)
+        photos = found
+    return photos
 
 
-def real(args: argparse.Namespace) -> ImageSet:
-    """The set of ``--apart``."""
+def real(args: argparse.Namespace) -> list[ImageSet]:
+    """The sets of ``--apart``."""
     try:
-        return sources.load(args.apart)
+        return [sources.load(name) for name in args.apart]
     except UserError as error:
         raise UserError(str(error).replace("--data", "--apart", 1)) from None
 

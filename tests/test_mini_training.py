@@ -14,13 +14,14 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from mini import autoencoder, captions, denoiser, export, loop, perception
 from mini.data import Photos
 from mini.decoder import Sharpener
+from mini.traits import Traits
 
 NAMES = ("apple", "banana")
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> CLIPTokenizer:
-    return export.tokenizer(captions.table(NAMES), tmp_path_factory.mktemp("words") / "tokenizer")
+    return export.tokenizer(captions.vocabulary(NAMES), tmp_path_factory.mktemp("words") / "tokenizer")
 
 
 @pytest.fixture
@@ -72,8 +73,14 @@ def train(monkeypatch, tmp_path, words):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(denoiser, "BATCH", 2)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
-    labels, white = np.array([0, 1, 0, 1]), np.array([False] * 4)
-    photos = Photos(pixels=pixels, labels=labels, white=white, names=NAMES)
+    photos = Photos(
+        pixels=pixels,
+        labels=np.array([0, 1, 0, 1]),
+        photo=np.arange(4),
+        weight=np.ones(4),
+        traits=[Traits(plain=False)] * 4,
+        names=NAMES,
+    )
 
     def train(
         seconds: float, latents: torch.Tensor, start: denoiser.Denoiser | None = None
@@ -129,7 +136,7 @@ def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, 
     assert json.loads((tmp_path / "out" / export.HISTORY).read_text()) == history
     vae, start, again = export.load(tmp_path / "out")
     assert torch.equal(weights(vae).half(), weights(coder).half())
-    table = captions.table(NAMES)
+    table = captions.vocabulary(NAMES)
     assert again(table).input_ids == words(table).input_ids
     again.save_pretrained(tmp_path / "again")
     assert "local" not in (tmp_path / "again" / "tokenizer_config.json").read_text()
@@ -141,3 +148,15 @@ def test_the_denoiser_starts_from_a_written_pipeline_and_keeps_its_scale(train, 
 
 def _trained(found: denoiser.Denoiser) -> list[torch.Tensor]:
     return [*found.unet.parameters(), *found.text.parameters()]
+
+
+def test_a_start_that_knew_other_words_keeps_those_that_both_know(train, words, tmp_path):
+    first = train(0.0, torch.randn(2, 4, 8, 16, 16))
+    more = export.tokenizer([*captions.vocabulary(NAMES), "a photo of durian"], tmp_path / "more")
+    found = export.carried(first, words, more)
+    before, after = (one.text.get_input_embeddings().weight for one in (first, found))
+    old, new = words.get_vocab(), more.get_vocab()
+    assert new.keys() - old.keys() >= {"durian</w>"} and len(new) == len(after)
+    assert all(torch.equal(before[old[token]], after[new[token]]) for token in old.keys() & new.keys())
+    for name, value in first.text.state_dict().items():
+        assert name == export.EMBEDDINGS or torch.equal(value, found.text.state_dict()[name])

@@ -51,7 +51,7 @@ def train(
 
     ``preview(vae, step)`` at each checkpoint.
     """
-    vae = build().to(memory_format=torch.channels_last)
+    vae = build().to(loop.DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK, betas=(0.9, 0.99), weight_decay=0.0)
     clock = loop.Clock(name="autoencoder", budget=seconds, batch_size=BATCH)
     state = loop.restore(work / "autoencoder.pt", clock)
@@ -73,7 +73,7 @@ def train(
         if clock.done < CROPPED:
             # Quarter pictures give four times the steps; whole ones at the end settle the norms.
             images = _cropped(images, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.bf16():
             pixel, perceptual, kl = losses(images)
         for group in optimizer.param_groups:
             group["lr"] = loop.learning_rate(clock.done, PEAK)
@@ -120,12 +120,13 @@ def encode_all(vae: AutoencoderKL, photos: Photos, cache: Path) -> Tensor:
 
 
 def _moments(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        posterior = vae.encode(data.to_tensor(pixels)).latent_dist
-    return torch.cat([posterior.mean.float(), posterior.std.float()], dim=1).bfloat16()
+    with loop.bf16():
+        posterior = vae.encode(data.to_tensor(pixels).to(vae.device)).latent_dist
+    return torch.cat([posterior.mean.float(), posterior.std.float()], dim=1).bfloat16().cpu()
 
 
 def reconstruct(vae: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
     """(N, 64, 64, 3) uint8 -> the same after encoding and decoding."""
     with torch.no_grad():
-        return data.to_pixels(vae.decode(vae.encode(data.to_tensor(pixels)).latent_dist.mean).sample)
+        images = data.to_tensor(pixels).to(vae.device)
+        return data.to_pixels(vae.decode(vae.encode(images).latent_dist.mean).sample)

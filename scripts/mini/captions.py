@@ -1,78 +1,67 @@
 """Captions: the class, and what can be told of a photo without a model."""
 
-from itertools import product
+from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import ConvexHull
 
-from mini.data import WHITE, Photos
+from mini.traits import COLOURS, NO, UNSAID, YES, Traits
 
 TEMPLATE = "a photo of {label}"
-PHRASES = (
-    ("", "scene background", "white background"),
-    ("", "single", "several"),
-    ("", "close", "far"),
-)
-"""What a caption may add to its class; the first of each says nothing."""
-COMBINATIONS = tuple(product(*(range(len(choices)) for choices in PHRASES)))
-PIECE = 0.03
-SOLID = 0.92
-CLOSE, FAR = 0.5, 0.35
+WORDS = {
+    "single": {YES: "single", NO: "several"},
+    "whole": {YES: "whole", NO: "cut"},
+    "close": {YES: "close", NO: "far"},
+    "letterboxed": {True: "letterboxed"},
+}
+"""What may stand at the end of a caption, by trait and value."""
 KEPT = 0.7
 PLAIN = 0.3
+PAPER, ARTICLE = 0.3, 0.3
 DROPPED = 0.1
 
 
-def table(names: tuple[str, ...]) -> list[str]:
-    """Every caption; row ``27 * label + 9 * background + 3 * number + distance``, and last the empty one."""
-    captions = []
-    for name in names:
-        for combination in COMBINATIONS:
-            words = [choices[i] for choices, i in zip(PHRASES, combination, strict=True)]
-            captions.append(", ".join([TEMPLATE.format(label=name), *filter(None, words)]))
-    return [*captions, ""]
+def caption(label: str, traits: Traits, *, paper: bool = False, article: bool = False) -> str:
+    """As in ``a photo of a red and green apple, blue background, single, whole``.
 
-
-def draw(labels: np.ndarray, traits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(B,) labels and (B, 3) traits -> (B,) rows of `table`.
-
-    Each phrase is said in `KEPT` of the draws, and none in `PLAIN` of them whatever there would be to say:
-    else the plain caption would come to mean a scene, of which least can be told. `DROPPED` of the
-    captions are empty, for classifier-free guidance.
+    ``paper`` says ``on blue paper`` instead, where the ground is plain; ``article`` puts an article.
     """
-    said = traits * (rng.random(traits.shape) < KEPT)
-    said[rng.random(len(traits)) < PLAIN] = 0
-    rows = np.ravel_multi_index((labels, *said.T), (labels.max() + 1, *map(len, PHRASES)))
-    return np.where(rng.random(len(labels)) < DROPPED, -1, rows)
+    kinds = " and ".join(colour for colour in traits.colours if colour != label)
+    words = " ".join(filter(None, (kinds, label)))
+    if article:
+        words = ("an " if words[0] in "aeiou" else "a ") + words
+    text, ground = TEMPLATE.format(label=words), traits.ground
+    if traits.plain and ground:
+        text += f" on {ground} paper" if paper else f", {ground} background"
+    elif ground:
+        text += f", {ground} scene background" if ground in COLOURS else ", scene background"
+    said = (WORDS[name].get(getattr(traits, name), "") for name in WORDS)
+    return ", ".join([text, *filter(None, said)])
 
 
-def traits(photos: Photos) -> np.ndarray:
-    """(N, 3) positions in `PHRASES`; number and distance are told on white backgrounds alone."""
-    found = np.zeros((len(photos.white), len(PHRASES)), dtype=np.int64)
-    found[:, 0] = 1 + photos.white
-    for row in np.flatnonzero(photos.white):
-        found[row, 1:] = foreground(photos.pixels[row])
-    return found
+def draw(label: str, traits: Traits, rng: np.random.Generator) -> str:
+    """A caption of one picture that says each trait in `KEPT` of the draws.
 
-
-def foreground(pixels: np.ndarray) -> tuple[int, int]:
-    """(H, W, 3) uint8 on white -> number and distance, as positions in `PHRASES`.
-
-    One piece is single only when it fills its convex hull: two touching circles fill 0.88 of theirs, and
-    a bunch is left unsaid.
+    In `PLAIN` of them it says none, whatever there would be to say: else the plain caption would come to
+    mean a scene, of which least can be told. `DROPPED` of the captions are empty, for classifier-free
+    guidance.
     """
-    mask = pixels.min(axis=-1) < WHITE
-    share = float(mask.mean())
-    distance = 1 if share > CLOSE else 2 if share < FAR else 0
-    numbers, _ = ndimage.label(mask)
-    large = np.flatnonzero(np.bincount(numbers.ravel())[1:] >= PIECE * mask.size) + 1
-    if len(large) != 1:
-        return (2 if len(large) else 0), distance
-    return int(solidity(numbers == large[0]) > SOLID), distance
+    chances = rng.random(4 + len(WORDS))
+    if chances[0] < DROPPED:
+        return ""
+    if chances[1] < PLAIN:
+        return TEMPLATE.format(label=label)
+    keep = dict(zip(("colours", "ground", *WORDS), rng.random(2 + len(WORDS)) < KEPT, strict=True))
+    silent = {"colours": (), "ground": "", "letterboxed": False}
+    left = {name: silent.get(name, UNSAID) for name, said in keep.items() if not said}
+    said = replace(traits, **left)
+    if not traits.plain and keep["ground"] and (not traits.ground or chances[4] < 0.5):
+        said = replace(said, ground="scene")
+    return caption(label, said, paper=chances[2] < PAPER, article=chances[3] < ARTICLE)
 
 
-def solidity(piece: np.ndarray) -> float:
-    """(H, W) bool -> area over the area of the convex hull, pixels taken as unit squares."""
-    corners = np.concatenate([np.argwhere(piece) + offset for offset in product((0, 1), repeat=2)])
-    return float(piece.sum() / ConvexHull(corners).volume)  # in two dimensions, volume is the area
+def vocabulary(names: tuple[str, ...]) -> list[str]:
+    """Texts in which every word of every caption stands."""
+    colours = [f"a photo of {colour} and {colour} paper" for colour in COLOURS]
+    ends = [word for words in WORDS.values() for word in words.values()]
+    return [*map(TEMPLATE.format_map, ({"label": name} for name in names)), *colours,
+            "a photo of an apple on scene background", *ends]  # fmt: skip

@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
 from mini import captions, data, denoiser, export, loop, quality
 from mini.perception import Features
+from mini.traits import COLOURS
 
 JUDGED = 64
 CARD = """---
@@ -21,9 +23,11 @@ library_name: diffusers
 # mini
 
 A Stable Diffusion pipeline of {millions:.1f} M weights, trained from scratch on a CPU for 64x64 pictures of
-40 kinds of fruit. Prompts it knows: `a photo of banana`, and after it any of
-{phrases}. It knows nothing else: no other objects, no
-styles, no sentences.
+40 kinds of fruit. Prompts it knows: `a photo of banana`, `a photo of a green apple on blue paper`,
+`a photo of red and yellow apple, scene background, several`. Colours, before the fruit and of the ground:
+{colours}. Backgrounds: a colour, `scene`, a colour and
+`scene`. At the end any of {phrases}. It knows nothing else: no other
+objects, no styles, no sentences.
 
 | | |
 |---|---|
@@ -79,8 +83,9 @@ def card(
     runs = [RUN.format(**{**one, "focus": ", ".join(one["focus"])}) for one in past[RUNS]]
     return CARD.format(
         millions=sum(p.numel() for module in modules for p in module.parameters()) / 1e6,
-        phrases=", ".join(f"`, {word}`" for words in captions.PHRASES for word in words if word),
-        photos=f"{len(photos.labels):,}",
+        colours=", ".join(f"`{colour}`" for colour in COLOURS),
+        phrases=", ".join(f"`{word}`" for words in captions.WORDS.values() for word in words.values()),
+        photos=f"{len(np.unique(photos.photo)):,}",
         cost=", ".join(f"{name} {stage['seconds'] / 60:.0f} min" for name, stage in past[STAGES].items()),
         threads=torch.get_num_threads(),
         runs="\n".join(runs),
@@ -93,6 +98,7 @@ def card(
 def _named(name: str, photos: data.Photos, features: Features, pipe: StableDiffusionPipeline) -> str:
     """How often pictures of ``name`` are named right, and in brackets photos of it."""
     label = photos.names.index(name)
-    made = quality.named_right(features, export.sample(pipe, name, JUDGED), label)
+    pictures = export.sample(pipe, captions.TEMPLATE.format(label=name), JUDGED)
+    made = quality.named_right(features, pictures, label)
     real = quality.named_right(features, photos.pixels[photos.labels == label], label)
     return f"{name} {made:.0%} ({real:.0%})"

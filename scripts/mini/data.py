@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from mini.traits import COLOURS, Traits, measure, name_colours, on_colour, some_colour
 from orchard import cli, run, thumbnails
 from orchard.errors import UserError
 from orchard.framing import FITS
@@ -21,27 +23,48 @@ from orchard.images import Photo, square
 
 SIZE = 64
 FILES = "*.parquet"
-WHITE, WHITE_SHARE = 225, 0.65
-FRAMING = "photos on white whole, scenes whole or by their middle square"
+FRAMING = "whole photos; on white also on a colour, others also by their middle square"
+SQUARE_ENOUGH = 1.1
+"""Long side over short side up to which a whole photo and its middle square are one picture."""
+PLAIN_COLOUR_WEIGHT = 3.0
+"""How much oftener a photo on a plain colour is drawn: one photo in fifty is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photos:
-    """``pixels`` (N, 64, 64, 3) uint8, ``labels`` (N,) positions in ``names``, ``white`` (N,) backgrounds."""
+    """The pictures that are learned from: some photos give two.
+
+    ``pixels`` (N, 64, 64, 3) uint8, ``labels`` (N,) positions in ``names``, ``photo`` (N,) numbers of the
+    photos, ``traits`` N of them, ``weight`` (N,) how often each is drawn among those of its class.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
-    white: np.ndarray
+    photo: np.ndarray
+    weight: np.ndarray
+    traits: list[Traits]
     names: tuple[str, ...]
+
+    def only(self, kept: np.ndarray) -> "Photos":
+        """The pictures for which (N,) bool ``kept`` holds."""
+        chosen = {name: getattr(self, name)[kept] for name in ARRAYS}
+        return replace(self, traits=list(compress(self.traits, kept)), **chosen)
+
+
+ARRAYS = ("pixels", "labels", "photo", "weight")
 
 
 def load(folder: Path, cache: Path) -> Photos:
-    """Decode every photo once and keep the pixels in ``cache`` for the stages after."""
+    """Decode every photo once and keep the pictures in ``cache`` for the stages after."""
     names = class_names(folder)
-    files = {key: cache / f"{key}.npy" for key in ("pixels", "labels", "white")}
-    if not all(path.exists() for path in files.values()):
-        _decode(sorted(folder.glob(FILES)), files)
-    return Photos(names=names, **{key: np.load(path) for key, path in files.items()})
+    arrays, described = cache / "pictures.npz", cache / "traits.json"
+    if not (arrays.exists() and described.exists()):
+        _decode(sorted(folder.glob(FILES)), names, arrays, described)
+    traits = [
+        Traits(**{**one, "colours": tuple(one["colours"])}) for one in json.loads(described.read_text())
+    ]
+    with np.load(arrays) as kept:
+        return Photos(names=names, traits=traits, **{name: kept[name] for name in ARRAYS})
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -61,51 +84,81 @@ def class_names(folder: Path) -> tuple[str, ...]:
         ) from None
 
 
-def _decode(shards: list[Path], files: dict[str, Path]) -> None:
-    rows: dict[str, list] = {key: [] for key in files}
-    for shard in track(shards, description="decoding"):
+def _decode(shards: list[Path], names: tuple[str, ...], arrays: Path, described: Path) -> None:
+    rows: dict[str, list] = {name: [] for name in ARRAYS}
+    traits: list[dict] = []
+    for number, (photo, label) in enumerate(track(list(_rows(shards)), description="decoding")):
+        for pixels, one, weight in pictures(photo, names[label], np.random.default_rng([5, number])):
+            for name, value in zip(ARRAYS, (pixels, label, number, weight), strict=True):
+                rows[name].append(value)
+            traits.append(asdict(one))
+    with run.whole_file(arrays) as aside, aside.open("wb") as file:
+        np.savez(file, **{name: np.array(values) for name, values in rows.items()})
+    run.write_json(described, traits)
+
+
+def _rows(shards: list[Path]) -> Iterator[tuple[Image.Image, int]]:
+    for shard in shards:
         table = pq.read_table(shard)
         columns = (table[name].to_pylist() for name in ("image", "label", "photo_box"))
         for image, label, box in zip(*columns, strict=True):
-            photo = Image.open(io.BytesIO(image["bytes"])).convert("RGB").crop(box)
-            white = white_background(np.asarray(photo))
-            rows["pixels"].append(_framed(photo, whole=white or len(rows["pixels"]) % 2 == 0))
-            rows["labels"].append(label)
-            rows["white"].append(white)
-    for key, path in files.items():
-        with run.whole_file(path) as aside, aside.open("wb") as file:
-            np.save(file, np.array(rows[key]))
+            yield Image.open(io.BytesIO(image["bytes"])).convert("RGB").crop(box), label
 
 
-def _framed(photo: Image.Image, whole: bool) -> np.ndarray:
-    """(64, 64, 3) uint8: the photo on white if ``whole``, else its middle square.
+def pictures(
+    photo: Image.Image, label: str, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, Traits, float]]:
+    """A photo -> (64, 64, 3) uint8 pictures of it, what can be told of each, and how often each is drawn.
 
     Photos on white are taken whole: white joins white without a seam, and half of them are 1.7 times as long
-    as wide, so that a middle square cuts the ends off bananas. Scenes come in both ways.
+    as wide, so that a middle square cuts the ends off bananas. A second picture has the same on a ground of
+    some colour, since hardly any photo shows such a one. All others come whole, between white bars, and by
+    their middle square.
     """
-    return np.asarray(square(photo, SIZE, "pad" if whole else "crop"))
-
-
-def white_background(pixels: np.ndarray) -> bool:
-    """(H, W, 3) uint8 -> most of the border is near white."""
-    border = np.concatenate((pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
-    return bool((border.min(axis=-1) >= WHITE).mean() >= WHITE_SHARE)
+    traits = measure(np.asarray(photo), label)
+    whole = np.asarray(square(photo, SIZE, "pad"))
+    if traits.plain and traits.ground == "white":
+        colour = some_colour(rng)
+        name = COLOURS[int(name_colours(colour[None, None])[0, 0])]
+        yield whole, traits, 1.0
+        yield on_colour(whole, colour), replace(traits, ground=name), 0.3
+        return
+    weight = PLAIN_COLOUR_WEIGHT if traits.plain else 1.0
+    if max(photo.size) <= SQUARE_ENOUGH * min(photo.size):
+        yield np.asarray(square(photo, SIZE, "crop")), traits, weight
+        return
+    yield whole, replace(traits, letterboxed=True), weight / 2
+    yield np.asarray(square(photo, SIZE, "crop")), traits, weight / 2
 
 
 def apart(photos: Photos, others: Sequence[Photo]) -> Photos:
-    """The photos that copy none of ``others``, mirror images included (`thumbnails.Originals`)."""
+    """Without the photos that copy one of ``others``, mirrored or not (`thumbnails.Originals`)."""
+    queries = [_small(photos.pixels)] * len(FITS)
+    copies = thumbnails.Originals(thumbnails.of_photos(others)).nearness(queries) < 1
+    return photos.only(~np.isin(photos.photo, photos.photo[copies]))
+
+
+def unambiguous(photos: Photos) -> Photos:
+    """Without the photos that stand under two labels: thumbnails that are equal but for their compression."""
+    small = _small(photos.pixels)[:, ::4, ::4].astype(np.int16)
+    seen: dict[bytes, set[int]] = {}
+    keys = [bytes((picture // 16).astype(np.uint8)) for picture in small]
+    for key, label in zip(keys, photos.labels, strict=True):
+        seen.setdefault(key, set()).add(int(label))
+    double = np.array([len(seen[key]) > 1 for key in keys])
+    return photos.only(~np.isin(photos.photo, photos.photo[double]))
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
     shape, kernel = (thumbnails.SIDE, thumbnails.SIDE), Image.Resampling.LANCZOS
-    small = [np.asarray(Image.fromarray(one).resize(shape, kernel)) for one in photos.pixels]
-    queries = [np.stack(small)] * len(FITS)
-    kept = thumbnails.Originals(thumbnails.of_photos(others)).nearness(queries) >= 1
-    arrays = {name: getattr(photos, name)[kept] for name in ("pixels", "labels", "white")}
-    return replace(photos, **arrays)
+    return np.stack([np.asarray(Image.fromarray(one).resize(shape, kernel)) for one in pixels])
 
 
 def class_weights(photos: Photos, focus: tuple[str, ...], share: float) -> np.ndarray:
     """(N,) sampling weights, summing to 1, that give the ``focus`` classes ``share`` of the draws."""
     focused = np.isin(photos.labels, [photos.names.index(name) for name in focus])
-    weights = np.where(focused, share / max(focused.sum(), 1), (1 - share) / (~focused).sum())
+    inside, outside = photos.weight * focused, photos.weight * ~focused
+    weights = share * inside / max(inside.sum(), 1) + (1 - share) * outside / max(outside.sum(), 1)
     return weights / weights.sum()
 
 
@@ -122,4 +175,4 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 def to_pixels(images: Tensor) -> np.ndarray:
     """What `to_tensor` took, rounded and clipped."""
-    return images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -44,7 +44,7 @@ class Sharpener:
 
     def __init__(self, vae: AutoencoderKL, features: Features) -> None:
         self.vae, self.features = vae, features
-        self.adversary = Adversary().to(memory_format=torch.channels_last)
+        self.adversary = Adversary().to(loop.DEVICE, memory_format=torch.channels_last)
         self.learned = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
         for parameter in self.learned:
             parameter.requires_grad_(True)
@@ -71,13 +71,13 @@ class Sharpener:
         """One update of the decoder, ``weight`` on fooling the adversary, then one of the adversary."""
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.bf16():
             decoded = self.decode(codes).float()
             pixel = (decoded - images).abs().mean()
             perceptual = distance(self.features, decoded, images).float()
             fooled = -self.adversary(decoded).float().mean()
         _update(self.optimizers[0], pixel + PERCEPTUAL * perceptual + weight * fooled, self.learned)
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.bf16():
             real, fake = self.adversary(images).float(), self.adversary(decoded.detach()).float()
         hinge = (F.relu(1 - real) + F.relu(1 + fake)).mean()
         _update(self.optimizers[1], hinge, self.judging)
@@ -101,7 +101,7 @@ def train(
     ``latents`` are `autoencoder.encode_all`'s; they stay valid, since the encoder is not touched.
     ``preview(vae, step)`` at each checkpoint.
     """
-    sharpener = Sharpener(vae, features)
+    sharpener = Sharpener(vae.to(loop.DEVICE), features)
     clock = loop.Clock(name="decoder", budget=seconds, batch_size=BATCH)
     path = work / "decoder.pt"
     state = loop.restore(path, clock)
@@ -127,10 +127,10 @@ def train(
 def _batch(photos: Photos, latents: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """(B, 4, 16, 16) sampled latents and the (B, 3, 64, 64) pictures in [-1, 1] they came from."""
     rows, mirrored = rng.integers(len(photos.pixels), size=BATCH), rng.integers(2, size=BATCH)
-    mean, std = latents[mirrored, rows].float().chunk(2, dim=1)
+    mean, std = latents[mirrored, rows].to(loop.DEVICE).float().chunk(2, dim=1)
     pixels = photos.pixels[rows]
     mirror(pixels, mirrored == 1)
-    return mean + std * torch.randn_like(mean), to_tensor(pixels)
+    return mean + std * torch.randn_like(mean), to_tensor(pixels).to(loop.DEVICE)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:

@@ -74,17 +74,17 @@ class Batches:
     def __init__(
         self, latents: Tensor, scale: float, photos: Photos, weights: np.ndarray, rng: np.random.Generator
     ) -> None:
-        self.latents, self.scale, self.photos, self.rng = latents, scale, photos, rng
+        self.latents, self.scale, self.photos, self.rng = latents.to(loop.DEVICE), scale, photos, rng
         self.cumulative = np.cumsum(weights)
-        self.traits = captions.traits(photos)
 
-    def draw(self) -> tuple[Tensor, np.ndarray]:
-        """(B, 4, 16, 16) unit-variance latents and (B,) rows of the caption table."""
+    def draw(self) -> tuple[Tensor, list[str]]:
+        """(B, 4, 16, 16) unit-variance latents and B captions."""
         rows = np.searchsorted(self.cumulative, self.rng.random(BATCH)).clip(0, len(self.cumulative) - 1)
         flips = self.rng.integers(2, size=BATCH)
         mean, std = self.latents[flips, rows].float().chunk(2, dim=1)
         latents = (mean + std * torch.randn_like(mean)) * self.scale
-        return latents, captions.draw(self.photos.labels[rows], self.traits[rows], self.rng)
+        names, labels, traits = self.photos.names, self.photos.labels, self.photos.traits
+        return latents, [captions.draw(names[labels[row]], traits[row], self.rng) for row in rows]
 
 
 class _Learner:
@@ -98,12 +98,14 @@ class _Learner:
             text.load_state_dict(start.text.state_dict())
         full = [p.detach().clone() for module in (unet, text) for p in module.parameters()]
         unet.set_attn_processor(AttnProcessor())
-        self.unet = unet.to(torch.bfloat16, memory_format=torch.channels_last)
-        self.text = text.to(torch.bfloat16)
+        self.unet = unet.to(loop.DEVICE, torch.bfloat16, memory_format=torch.channels_last)
+        self.text = text.to(loop.DEVICE, torch.bfloat16)
         self.masters = loop.Masters(self.unet, self.text)
         self.masters.restore(full)
         self.average = loop.Average(self.masters.full)
-        self.optimizer = torch.optim.AdamW(self.masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            self.masters.full, lr=PEAK, betas=(0.9, 0.99), weight_decay=0.01, fused=loop.DEVICE.type == "cuda"
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         self.masters.restore(state["masters"])
@@ -151,7 +153,7 @@ def train(
     torch.manual_seed(seed + clock.step)
     rng = np.random.default_rng([seed, 3, clock.step])
     batches = Batches(latents, scale, photos, class_weights(photos, focus, share), rng)
-    compute = _objective(learner, captions.table(photos.names))
+    compute = _objective(learner)
 
     def keep() -> None:
         loop.save(path, clock, **learner.state())
@@ -177,21 +179,20 @@ def _copy(module: nn.Module, weights) -> nn.Module:
     return module.eval()
 
 
-def _objective(learner: _Learner, texts: list[str]):
-    """(latents, caption rows) -> scalar loss: v-prediction, min-SNR weights (Hang et al. 2023)."""
+def _objective(learner: _Learner):
+    """(latents, captions) -> scalar loss: v-prediction, min-SNR weights (Hang et al. 2023)."""
     scheduler = DDPMScheduler(**SCHEDULE)
-    alphas = scheduler.alphas_cumprod
+    alphas = scheduler.alphas_cumprod.to(loop.DEVICE)
     weights = (alphas / (1 - alphas)).clamp(max=GAMMA) * (1 - alphas)
     # min(snr, gamma) / (snr + 1), with snr + 1 = 1 / (1 - alpha); never fully zero at the last step
     weights = weights.clamp(min=0.02)
     weights = weights / weights.mean()
-    tokens = learner.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
     forward = torch.compile(learner.unet)
 
-    def compute(latents: Tensor, captions: np.ndarray) -> Tensor:
-        unique, inverse = np.unique(captions, return_inverse=True)
-        hidden = learner.text(tokens[unique]).last_hidden_state[inverse]
-        timesteps = torch.randint(len(alphas), (len(latents),))
+    def compute(latents: Tensor, captions: list[str]) -> Tensor:
+        tokens = learner.tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+        hidden = learner.text(tokens.to(loop.DEVICE)).last_hidden_state
+        timesteps = torch.randint(len(alphas), (len(latents),), device=loop.DEVICE)
         noise = torch.randn_like(latents)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         target = scheduler.get_velocity(latents, noise, timesteps)

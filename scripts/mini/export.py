@@ -13,13 +13,14 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from mini import autoencoder, captions
+from mini import autoencoder, denoiser, loop
 from mini.denoiser import SCHEDULE, Denoiser
 from orchard import typed
 from orchard.errors import UserError
 
 TOKENS = 24
 HISTORY = "training.json"
+EMBEDDINGS = "embeddings.token_embedding.weight"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -78,7 +79,7 @@ def pipeline(vae: AutoencoderKL, denoiser: Denoiser, words: CLIPTokenizer) -> St
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(loop.DEVICE)
 
 
 def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
@@ -103,15 +104,31 @@ def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
     return vae.eval().requires_grad_(False), denoiser, words
 
 
+def carried(start: Denoiser, old: CLIPTokenizer, new: CLIPTokenizer) -> Denoiser:
+    """``start`` with a text encoder that reads the words of ``new``.
+
+    The embeddings of words that ``old`` has too are carried over; others begin at random.
+    """
+    text = denoiser.build(new)[1]
+    weights = start.text.state_dict()
+    before, after = weights[EMBEDDINGS], text.state_dict()[EMBEDDINGS].clone()
+    numbers = old.get_vocab()
+    for token, row in new.get_vocab().items():
+        if token in numbers:
+            after[row] = before[numbers[token]]
+    text.load_state_dict({**weights, EMBEDDINGS: after})
+    return Denoiser(unet=start.unet, text=text, scale=start.scale)
+
+
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @torch.no_grad()
-def sample(pipe: StableDiffusionPipeline, label: str, count: int) -> np.ndarray:
-    """(count, 64, 64, 3) uint8 pictures of ``label``, with the seeds 0, 1, and so on."""
+def sample(pipe: StableDiffusionPipeline, prompt: str, count: int) -> np.ndarray:
+    """(count, 64, 64, 3) uint8 pictures of ``prompt``, with the seeds 0, 1, and so on."""
     images = pipe(
-        [captions.TEMPLATE.format(label=label)] * count,
+        [prompt] * count,
         generator=[torch.Generator().manual_seed(seed) for seed in range(count)],
         num_inference_steps=20,
         guidance_scale=3.0,

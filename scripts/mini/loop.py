@@ -1,4 +1,4 @@
-"""What every stage shares: a time budget, a checkpoint, a log line, bf16 weights with fp32 masters."""
+"""What every stage shares: a device, a time budget, a checkpoint, a log line, bf16 weights with masters."""
 
 import json
 import math
@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from orchard import run
 from orchard.errors import UserError
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAVE_SECONDS = 480
 LOG_STEPS = 100
+
+
+def bf16() -> torch.autocast:
+    """Forward passes in bf16 where that is safe."""
+    return torch.autocast(DEVICE.type, torch.bfloat16)
 
 
 @dataclass(kw_only=True)
@@ -95,7 +101,7 @@ def restore(path: Path, clock: Clock) -> dict | None:
     """The state saved for this stage, or None on a first start."""
     if not path.exists():
         return None
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=DEVICE)
     clock.spent, clock.step = state["spent"], state["step"]
     return state
 

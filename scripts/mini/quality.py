@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from mini import loop
 from mini.autoencoder import reconstruct
 from mini.data import Photos, to_tensor
 from mini.perception import Features
@@ -36,4 +37,4 @@ def _laplacian(images: Tensor) -> Tensor:
 @torch.no_grad()
 def named_right(features: Features, pixels: np.ndarray, label: int) -> float:
     """Share of (N, 64, 64, 3) uint8 pictures that the classifier of all 40 kinds calls ``label``."""
-    return (features(to_tensor(pixels)).argmax(dim=1) == label).float().mean().item()
+    return (features(to_tensor(pixels).to(loop.DEVICE)).argmax(dim=1) == label).float().mean().item()
