@@ -1,6 +1,5 @@
 """The training photos as one uint8 array, and as tensors."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from torch import Tensor
 from orchard import cli, run, thumbnails
 from orchard.errors import UserError
 from orchard.framing import FITS
-from orchard.images import Photo, square
+from orchard.images import Photo, decode, square
 
 SIZE = 64
 FILES = "*.parquet"
@@ -67,7 +66,7 @@ def _decode(shards: list[Path], files: dict[str, Path]) -> None:
         table = pq.read_table(shard)
         columns = (table[name].to_pylist() for name in ("image", "label", "photo_box"))
         for image, label, box in zip(*columns, strict=True):
-            photo = Image.open(io.BytesIO(image["bytes"])).convert("RGB").crop(box)
+            photo = decode(image["bytes"], shard.name).crop(box)
             white = white_background(np.asarray(photo))
             rows["pixels"].append(_framed(photo, whole=white or len(rows["pixels"]) % 2 == 0))
             rows["labels"].append(label)
