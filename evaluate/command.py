@@ -18,7 +18,7 @@ from evaluate.sets import Sets, load
 from evaluate.sweep import Outcome, sweep
 from evaluate.tuning import protocol, require_prompts
 from orchard import run
-from orchard.images import ImageSet
+from orchard.images import DECODING, ImageSet
 from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
@@ -137,6 +137,7 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "through": sets.sizes.through,
         "total": None if own else config.total,
         "precision": precision,
+        "decoding": DECODING,
         "train": sets.train.digest(),
         "test": sets.test.digest(),
         "synthetic": _used(sets.synthetic),

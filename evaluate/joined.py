@@ -10,7 +10,7 @@ from orchard.errors import UserError
 from orchard.run import differences
 
 TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation", "flip")
-ALIKE = (*TRAINING, "validation", "size", "through", "precision", "train", "test")
+ALIKE = (*TRAINING, "validation", "size", "through", "precision", "decoding", "train", "test")
 """What has to be the same for arms of two experiments to stand in one table."""
 SAME_IF_USED = ("synthetic", "untuned", "unscreened", "arms", "folds")
 """What has to be the same where both used it: else an arm's runs would have images of two generators."""

@@ -50,7 +50,13 @@ ADDED: Mapping[str, Any] = {
     "external": {},
 }
 """Fields that older records lack, and what their lack meant."""
-UNNOTED: Mapping[str, Any] = {"augmentation": "plain", "pretrained": "", "external": {}, "commands": []}
+UNNOTED: Mapping[str, Any] = {
+    "augmentation": "plain",
+    "pretrained": "",
+    "decoding": 1,
+    "external": {},
+    "commands": [],
+}
 """What the experiments of older versions did not note, and what it was."""
 IDENTITY: Mapping[str, Any] = {"design": str, "ratio": float, "shots": int | None, "seed": int}
 NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}

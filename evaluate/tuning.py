@@ -21,7 +21,7 @@ from orchard import adapter, layout, run, shards
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.framing import Fit
-from orchard.images import ImageSet, Photo, sha256
+from orchard.images import DECODING, ImageSet, Photo, sha256
 
 FOLDER, PHOTOS = "arms", "photos"
 LARGEST_BATCH = 16
@@ -60,6 +60,7 @@ class Tuned:
         """Everything that the images depend on, but for their number."""
         return {
             "photos": self.real.digest(),
+            "decoding": DECODING,
             "captions": captions(self.real.photos),
             "classes": list(self.real.classes),
             "base": self.base.name,

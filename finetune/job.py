@@ -20,7 +20,7 @@ from finetune.watch import Watch
 from orchard import adapter, run, software
 from orchard.bases import Base
 from orchard.errors import UserError
-from orchard.images import sha256
+from orchard.images import DECODING, sha256
 from orchard.provenance import Provenance
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
@@ -54,6 +54,7 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
         "classes": list(job.classes),
         "base_digest": base.digest,
         "photos": sha256(photos.encode()),
+        "decoding": DECODING,
     }
 
 

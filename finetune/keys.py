@@ -10,12 +10,12 @@ from orchard import components
 from orchard.bases import Base
 from orchard.families import FAMILIES
 from orchard.framing import Fit
-from orchard.images import Photo
+from orchard.images import DECODING, Photo
 
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""
 SCHEMA = 1
-"""Goes up when `Family.latents`, `Family.text` or the pixels of `orchard.images` come to be others."""
+"""Goes up when `Family.latents` or `Family.text` come to be others."""
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 """Libraries whose versions may change the values."""
 TRANSFORM = "upright, over white, {fit}, Lanczos; and its mirror image"
@@ -40,6 +40,7 @@ class Keys:
         return {
             "kind": PHOTOS,
             "file": photo.sha256,
+            "decoding": DECODING,
             "size": list(self.sizes[photo.sha256]),
             "transform": TRANSFORM.format(fit=self.fit),
             "autoencoder": self.autoencoder,

@@ -10,13 +10,17 @@ from finetune import logs, objective, optimizers, preflight, resume, targets, tr
 from finetune.config import TrainLora
 from finetune.devices import arithmetic_of, processes_of, require_jobs
 from finetune.job import identity
+from finetune.material import prompt_of
 from finetune.preflight import Preflight
 from finetune.resume import Rest
 from finetune.setup import Job
 from finetune.targets import Targets
-from orchard import bases, folders, layers, run, sources
+from orchard import bases, folders, layers, prompts, run, sources, text, typed
 from orchard.bases import Base
 from orchard.images import ImageSet
+
+MOST_WARNINGS = 5
+"""Prompts that are too long and named; of more the number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,9 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
             f"resuming  {name} after step {start.step} ({start.folder})"
             for name, start in rest.starts.items()
         ),
+        _caption_line(config, plan.real),
         *_prior_line(config),
+        *_cut_lines(config, plan),
         f"output    {config.output}",
         *plan.checked.lines,
         f"processes {processes_of(accelerator)}, precision {plan.checked.precision}",
@@ -120,6 +126,28 @@ def _images_a_step(config: TrainLora) -> str:
     if config.accumulation == 1:
         return str(config.batch_size)
     return f"{config.accumulation} x {config.batch_size}"
+
+
+def _caption_line(config: TrainLora, real: ImageSet) -> str:
+    own = sum(bool(photo.text) for photo in real.photos)
+    rest = "" if own == len(real) else f", the others take `{config.prompt}`"
+    return f"captions  {own} of {len(real)} photos have their own{rest}"
+
+
+def _cut_lines(config: TrainLora, plan: Plan) -> list[str]:
+    """What the text encoders would not see, by whose it is."""
+    whose = {prompt_of(p, config.prompt): f"the caption of {p.path}" for p in plan.real.photos}
+    filled = [prompts.fill(config.prompt, p.label) for p in plan.real.photos if not p.text]
+    if config.prior_weight:
+        filled += [prompts.fill(config.prior_prompt, name) for job in plan.jobs for name in job.classes]
+    whose |= {prompt: f"prompt {prompt!r}" for prompt in filled}
+    cut = text.cut(plan.base, whose)
+    lines = [
+        f"warning   {whose[prompt]} is too long, the text encoder will not see {typed.shown(words)}"
+        for prompt, words in list(cut.items())[:MOST_WARNINGS]
+    ]
+    rest = len(cut) - len(lines)
+    return [*lines, f"warning   and {rest} more are too long"] if rest else lines
 
 
 def _prior_line(config: TrainLora) -> list[str]:

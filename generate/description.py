@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from generate import limits
 from generate.config import Generate
 from generate.folder import Task
 from generate.plan import ClassPlan
 from generate.sources import Job
+from orchard import text
 from orchard.terminal import say
 
 MOST_PROMPTS, FIRST_ROWS = 12, 3
@@ -26,7 +26,7 @@ def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: 
             f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.name}, "
             f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
-        for prompt, words in limits.cut(job.base, prompts).items():
+        for prompt, words in text.cut(job.base, prompts).items():
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     settings = planned[0].settings
     say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")

@@ -15,7 +15,7 @@ from generate.config import Generate
 from generate.sources import Job
 from orchard import sources
 from orchard.framing import FITS
-from orchard.images import TRAIN, ImageSet, sha256, sized
+from orchard.images import DECODING, TRAIN, ImageSet, sha256, sized
 from orchard.splits import require_split
 from orchard.thumbnails import Originals, Thumbnails, of_image, of_photos
 
@@ -74,7 +74,8 @@ def plan(config: Generate, planned: Sequence[Job]) -> Plan:
         train = _train(config)
         seen["memorised"] = sorted(train.hashes())
         hashes = "".join(seen["memorised"])
-        arguments["memorised"] = {"train": sha256(hashes.encode()), "framings": list(FITS)}
+        train_hash = sha256(hashes.encode())
+        arguments["memorised"] = {"train": train_hash, "framings": list(FITS), "decoding": DECODING}
     if "off_class" in names:
         seen["off_class"], arguments["off_class"] = _classifier(config, planned)
     return Plan(names=names, arguments=arguments, seen=seen, train=train)

@@ -13,6 +13,7 @@ from generate.settings import Settings, settle
 from orchard import bases, run, software, sources
 from orchard.bases import Base
 from orchard.errors import UserError
+from orchard.images import DECODING
 from orchard.prompts import DEFAULT, fill
 from orchard.shards import Origin
 
@@ -146,5 +147,5 @@ def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Setting
     if config.vary:
         found["vary"] = list(config.vary)
     if plan.guides:
-        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength}
+        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
     return found

@@ -152,9 +152,9 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
-    recipe = recipes.read(path)
-    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
     kinds = get_type_hints(config_type, include_extras=True)
+    recipe = recipes.read(path, kinds)
+    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
     words = []
     for key, given in recipe.items():
         name = key.replace("-", "_")
@@ -172,8 +172,10 @@ def _pairs(section: Any) -> Any:
     if not isinstance(section, dict):
         return section
     lists = {name: values if isinstance(values, list) else [values] for name, values in section.items()}
-    flat = all(isinstance(value, str | int | float) for values in lists.values() for value in values)
-    return [f"{name}={value}" for name, values in lists.items() for value in values] if flat else section
+    written = [(name, value) for name, values in lists.items() for value in values]
+    if not all(isinstance(value, recipes.Scalar | None) for _, value in written):
+        return section
+    return [None if value is None else f"{name}={value}" for name, value in written]
 
 
 def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:

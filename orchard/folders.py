@@ -12,7 +12,7 @@ from orchard.images import TRAIN, ImageSet, Photo, sha256
 from orchard.listings import Listing
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"))
-SILENT_SUFFIXES = frozenset((".xml", ".txt", ".csv", ".json", ".jsonl", ".md", ".zip", ".npz"))
+SILENT_SUFFIXES = frozenset((".xml", ".txt", ".md", ".zip", ".npz"))
 LEFTOVERS = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 SILENT_LEFTOVERS = frozenset((".ds_store", "thumbs.db", "desktop.ini"))
 """What desktops leave in any folder, and never an image: not worth a line."""
@@ -28,14 +28,14 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
     label column, else the file names up to their number, as in the Kaggle layout; there ``mixed``
     stays out unless ``also`` has it.
     """
-    files, folders, ignored = _files(root)
-    passed = f"ignored {len(ignored)} other files: {splits.listed(ignored)}" if ignored else ""
+    everything = list(_walk(root))
+    files, folders, ignored = _files(root, everything)
     if not files:
         raise UserError(
             f"--data {root}: no images found; expected {root}/CLASS/*.jpg (or .png, .webp, …) "
-            f"or files named CLASS_NUMBER.jpg {passed and f'({passed})'}"
+            f"or files named CLASS_NUMBER.jpg ({_passed_over(ignored)})".removesuffix(" ()")
         )
-    listing = listings.read(root, files, list(_walk(root)))
+    listing = listings.read(root, files, everything)
     photos = _photos(root, files, listing, also)
     if not photos:
         raise UserError(f"--data {root}: no image of a single class found, only {MANY_CLASSES!r} ones")
@@ -44,14 +44,20 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
         name=name or str(root),
         classes=tuple(sorted(classes)),
         photos=tuple(photos),
-        notes=(*listing.notes, *filter(None, [passed])),
+        notes=(*listing.notes, *filter(None, [_passed_over(sorted({*ignored} - listing.sources))])),
     )
 
 
-def _files(root: Path) -> tuple[list[PurePosixPath], list[PurePosixPath], list[str]]:
+def _passed_over(ignored: Sequence[str]) -> str:
+    return f"ignored {len(ignored)} other files: {splits.listed(ignored)}" if ignored else ""
+
+
+def _files(
+    root: Path, everything: Sequence[Path]
+) -> tuple[list[PurePosixPath], list[PurePosixPath], list[str]]:
     """Relative to ``root``: image files, folders, and the names of what was passed over."""
     found, folders, ignored = [], [], []
-    for path in _walk(root):
+    for path in everything:
         place = PurePosixPath(path.relative_to(root).as_posix())
         suffix = path.suffix.lower()
         if any("\ud800" <= letter <= "\udfff" for letter in str(place)):

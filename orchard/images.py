@@ -5,28 +5,41 @@ Every stage gets its pixels from `decode`, so all of them see the same ones.
 
 import hashlib
 import io
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from orchard.errors import UserError
 from orchard.framing import Fit
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
-DEEPEST = 65535
+DECODING = 2
+"""Goes up when `decode` comes to give other pixels: part of the key of all that is kept of them."""
 LARGE = 2**24
 """Pixels: photos of more are decoded one at a time, since the largest take gigabytes each."""
 _one_large = Lock()
 # What `Image.open` may try: its other readers include one that hands the file to Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
+# Pillow stops at 1 MB, which an embedded workflow or a printer's colour profile may exceed.
+PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
+PHOTOMETRIC, BITS = 262, 258
+"""Tags of TIFF: whether 0 is white (0) or black (1), and bits a sample."""
+# Greys that an editor has left their RGB profile are common, and mean what they say.
+GREY_SPACES, RGB_SPACES = {"GRAY": "L", "RGB": "RGB"}, {"RGB": "RGB"}
+SPACES = dict.fromkeys(("1", "L", "LA"), GREY_SPACES) | {"CMYK": {"CMYK": "CMYK"}, "LAB": {"Lab": "LAB"}}
+"""Mode of an image -> colour spaces that its ICC profile may be for -> the mode to convert from; else RGB."""
+_log = logging.getLogger(__name__)
+_said: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +107,9 @@ def sha256(data: bytes) -> str:
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """File bytes -> upright RGB image: EXIF orientation applied, transparency laid over white.
+    """File bytes -> upright sRGB image: EXIF orientation and colour profile applied, transparency over white.
+
+    A profile that is broken or does not fit is left aside, with a warning.
 
     Raises:
         UserError: the bytes are not a whole image.
@@ -104,7 +119,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         with _one_large if image.width * image.height > LARGE else nullcontext():
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _over_white(_eight_bits(image))
+            return _over_white(_srgb(_eight_bits(image), image.info, name))
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         raise UserError(
             f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file"
@@ -120,16 +135,62 @@ def _reason(data: bytes, error: Exception) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit greys to 8 bits, which Pillow would clip; refuse pixels without a known range."""
+    """Scale deeper greys to 8 bits, which Pillow would clip; refuse pixels without a known range."""
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
+    tags = getattr(image, "tag_v2", {})
+    deepest = 4095 if tags.get(BITS) == (12,) else 65535
     deep = np.asarray(image)
-    if image.mode == "F" or deep.min() < 0 or deep.max() > DEEPEST:
+    if image.mode == "F" or deep.min() < 0 or deep.max() > deepest:
         raise ValueError(f"pixels from {deep.min():g} to {deep.max():g}, not 8 or 16 bits; save it so")
-    # 65535 is 255 times 257, so this rounds exactly, in half the memory of floats.
-    grey = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    # Rounds exactly, since 65535 is 255 times 257, in half the memory of floats.
+    grey = ((deep.astype(np.uint32) * 255 + deepest // 2) // deepest).astype(np.uint8)
+    # Pillow inverts such greys of up to 8 bits alone.
+    if image.mode.startswith("I;16") and tags.get(PHOTOMETRIC) == 0:
+        grey = 255 - grey
     grey[deep == image.info.get("transparency")] = BACKGROUND[0]
     return Image.fromarray(grey)
+
+
+def _srgb(image: Image.Image, info: Mapping[Any, Any], name: str) -> Image.Image:
+    """The image in sRGB, still with its transparency; ``info`` is that of the file."""
+    if "icc_profile" not in info:
+        return image
+    profile = info["icc_profile"] or b""
+    try:
+        return _converted(image, profile)
+    except (OSError, ValueError, ImageCms.PyCMSError) as error:
+        _warn(name, sha256(profile), (str(error) or "damaged").removesuffix("."))
+        return image
+
+
+def _converted(image: Image.Image, data: bytes) -> Image.Image:
+    """The image by its ICC profile in sRGB; raise `ValueError` where the two do not fit."""
+    if not data:  # Pillow could not put it together
+        raise ValueError("parts of it are missing")
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+    space = profile.profile.xcolor_space.strip()
+    mode = SPACES.get(image.mode, RGB_SPACES).get(space)
+    if mode is None:
+        raise ValueError(f"it is for {space}, the image is {image.mode}")
+    found = ImageCms.profileToProfile(
+        image.convert(mode), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert found is not None
+    if image.has_transparency_data:
+        found.putalpha(image.convert("RGBA").getchannel("A"))
+    return found
+
+
+def _warn(name: str, profile: str, reason: str) -> None:
+    """Say once of each profile, which a whole set may share, why it is left aside."""
+    if (profile, reason) not in _said:
+        _said.add((profile, reason))
+        _log.warning(
+            "warning: %s: its colour profile cannot be used (%s); it and others like it are read as sRGB",
+            name,
+            reason,
+        )
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -2,8 +2,10 @@
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +13,11 @@ from orchard import splits, typed
 from orchard.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
+CAPTIONS = (".txt", ".caption")
+"""How files end that hold the caption of the image beside them, in small letters or capitals."""
+TEXTS, LABELS = ("text", "caption", "prompt"), ("label", "labels", "class")
+"""Usual names of the columns; the first one goes before the others."""
+FILE = "file_name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +27,17 @@ class Listing:
     texts: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    sources: frozenset[str] = frozenset()
+    """Files that this was read from."""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """What one row says of its image."""
+
+    text: str | None
+    label: str | None
 
 
 def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path]) -> Listing:
@@ -29,75 +46,139 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
     Raises:
         UserError: a file that cannot be read, a row that makes no sense, or two captions of one image.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    found: dict[str, _Row] = {}
     covered: set[str] = set()
-    for path in sorted(path for path in everything if path.name in METADATA):
-        folder = PurePosixPath(path.parent.relative_to(root).as_posix())
-        for row in _rows(path):
-            file = str(folder / _file_name(path, row))
-            if rows.setdefault(file, row) != row:
-                raise UserError(f"{path}: {file} stands there twice, with other values; keep one row of them")
-        covered.update(str(file) for file in files if folder in file.parents)
+    columns: dict[str, None] = {}
     notes = []
-    if silent := sorted(covered - rows.keys()):
+    tables = sorted(path for path in everything if path.name.lower() in METADATA)
+    for path in tables:
+        folder = PurePosixPath(path.parent.relative_to(root).as_posix())
+        table = list(_table(path))
+        own = list(dict.fromkeys(key for _, row in table for key in row if key))
+        text, label = (column(own, names, str(path)) for names in (TEXTS, LABELS))
+        if unread := [name for name in own if name not in (FILE, text, label)]:
+            notes.append(f"{path.relative_to(root)}: columns that are not read: {splits.listed(unread)}")
+        for number, row in table:
+            name, said = _row(f"{path}: line {number}", row, text, label)
+            if found.setdefault(file := str(folder / name), said) != said:
+                raise UserError(f"{path}: {file} stands there twice, with other values; keep one row of them")
+        columns |= dict.fromkeys(own)
+        covered.update(str(file) for file in files if folder in file.parents)
+    if silent := sorted(covered - found.keys()):
         notes.append(
             f"metadata does not list {len(silent)} of {len(covered)} images "
             f"({splits.listed(silent)}); they are kept, without a text"
         )
-    if absent := sorted(rows.keys() - covered):
+    if absent := sorted(found.keys() - covered):
         notes.append(f"metadata lists {len(absent)} images that are not there ({splits.listed(absent)})")
-    texts = {file: row["text"] for file, row in rows.items() if row.get("text")}
+    texts = {file: row.text for file, row in found.items() if row.text}
+    captions = _captions(root, files, everything)
     return Listing(
-        texts=texts | _beside(root, files, frozenset(everything), texts),
-        labels={file: str(row["label"]) for file, row in rows.items() if row.get("label") not in (None, "")},
-        columns=tuple(dict.fromkeys(key for row in rows.values() for key in row if key)),
+        texts=texts | _beside(captions, texts),
+        labels={file: row.label for file, row in found.items() if row.label},
+        columns=tuple(columns),
+        sources=frozenset(
+            path.relative_to(root).as_posix() for path in (*tables, *chain(*captions.values()))
+        ),
         notes=tuple(notes),
     )
 
 
-def _file_name(path: Path, row: Any) -> PurePosixPath:
-    """The image that a metadata row is about, checked with what the row says of it."""
-    if not isinstance(row, dict):
-        raise UserError(f'{path}: {row!r} is not an object; write one {{"file_name": …}} a line')
-    if not row.get("file_name") or not isinstance(row["file_name"], str):
+def column(columns: Sequence[str], names: Sequence[str], where: str) -> str | None:
+    """The one of ``columns`` with a usual name, if any has; `UserError` where two might be meant."""
+    found = [name for name in names if name in columns]
+    if len(found) > 1 and found[0] != names[0]:
+        raise UserError(f"{where}: columns {' and '.join(found)}; call the one to use {names[0]!r}")
+    return found[0] if found else None
+
+
+def _row(where: str, row: Any, text: str | None, label: str | None) -> tuple[PurePosixPath, _Row]:
+    """The image that a metadata row is about, and what the row says of it, both checked."""
+    name = row.get(FILE)
+    if not isinstance(name, str) or not name:
         found = ", ".join(f"{key} {value}" for key, value in row.items())[:200]
-        raise UserError(f"{path}: a row has no file_name, found {found}; add it or remove the row")
-    file = PurePosixPath(str(row["file_name"]))
+        raise UserError(f"{where}: no {FILE}, found {found}; add it or remove the row")
+    file = PurePosixPath(name)
     if file.is_absolute() or ".." in file.parts:
-        raise UserError(f"{path}: {file} leads out of its folder; list files below it")
-    if not isinstance(row.get("text"), str | None):
-        raise UserError(f"{path}: the text of {file} is {typed.shown(row['text'])}; write a plain string")
-    label = row.get("label")
-    if isinstance(label, bool) or not isinstance(label, str | int | None):
-        raise UserError(f"{path}: the label of {file} is {typed.shown(label)}; write the name of its class")
-    return file
+        raise UserError(f"{where}: {file} leads out of its folder; list files below it")
+    said = row.get(text) if text else None
+    if not isinstance(said, str | None):
+        raise UserError(f"{where}: the {text} of {file} is {typed.shown(said)}; write a plain string")
+    given = row.get(label) if label else None
+    if isinstance(given, bool) or not isinstance(given, str | int | None):
+        raise UserError(
+            f"{where}: the {label} of {file} is {typed.shown(given)}; write the name of its class"
+        )
+    has_text = said is not None and said.strip()
+    return file, _Row(text=said if has_text else None, label=None if given in (None, "") else str(given))
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a metadata file, each with the number of its (last) line."""
     try:
         text = typed.read(path)
         typed.require_characters(text)
-        if path.suffix == ".csv":
-            yield from csv.DictReader(io.StringIO(text, newline=""), restkey="")
-        else:
-            yield from (typed.parse(line) for line in text.split("\n") if line.strip())
+        yield from (_csv if path.suffix.lower() == ".csv" else _json_lines)(path, text)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
 
 
-def _beside(
-    root: Path, files: Sequence[PurePosixPath], everything: frozenset[Path], texts: Mapping[str, str]
-) -> dict[str, str]:
-    """Captions in ``NAME.txt`` beside ``NAME.jpg``, as kohya's tools keep them."""
-    found: dict[str, str] = {}
-    for file in files:
-        path = root / file.with_suffix(".txt")
-        if path not in everything:
+def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Strict, since a quote that is not closed would swallow the rows behind it.
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    header = [name.strip() for name in next(lines, [])]
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise UserError(f"{path}: two columns are called {twice[0]}; rename or remove one")
+    for values in lines:
+        if not any(value.strip() for value in values):
             continue
-        text = " ".join(_text(path).split())
-        if text and texts.get(str(file), text) != text:
-            raise UserError(f"{path}: says {text!r}, the metadata {texts[str(file)]!r}; keep one of them")
-        found |= {str(file): text} if text else {}
+        if len(values) != len(header):
+            raise UserError(
+                f"{path}: line {lines.line_num} ({values[0][: typed.SHOWN]}) has {len(values)} values, the "
+                f"first line {len(header)}; put a text that has commas in it into double quotes"
+            )
+        yield lines.line_num, dict(zip(header, values, strict=True))
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = typed.parse(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if not isinstance(row, dict):
+            wrong = f"{path}: line {number}: {typed.shown(row)} is not an object"
+            raise UserError(f'{wrong}; write one {{"file_name": …}} a line')
+        yield number, row
+
+
+def _captions(
+    root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path]
+) -> dict[str, list[Path]]:
+    """The files ``NAME.txt``, ``NAME.caption`` and ``NAME.jpg.txt`` beside each image ``NAME.jpg``."""
+    named: dict[Path, list[Path]] = defaultdict(list)
+    for path in everything:
+        if path.suffix.lower() in CAPTIONS:
+            named[path.with_suffix("")].append(path)
+    stems = {str(file): (root / file.with_suffix(""), root / file) for file in files}
+    return {
+        file: sorted(path for stem in both for path in named.get(stem, ())) for file, both in stems.items()
+    }
+
+
+def _beside(captions: Mapping[str, Sequence[Path]], texts: Mapping[str, str]) -> dict[str, str]:
+    """The captions in files of their own, as kohya's tools keep them; ``texts`` are those of the metadata."""
+    found: dict[str, str] = {}
+    for file, paths in captions.items():
+        for path in paths:
+            text = " ".join(_text(path).split())
+            known = found.get(file) or texts.get(file) or text
+            if text and known != text:
+                other = "another file" if file in found else "the metadata"
+                raise UserError(f"{path}: says {text!r}, {other} {known!r}; keep one of them")
+            found |= {file: text} if text else {}
     return found
 
 

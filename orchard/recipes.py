@@ -1,8 +1,10 @@
-"""A recipe's file: flat YAML, which a stranger may have written."""
+"""A recipe's file: flat YAML, which a stranger may have written. Text options are what was written."""
 
 import datetime
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -13,8 +15,19 @@ Scalar = str | int | float | datetime.date
 """What one value can be."""
 
 
+NULL = "tag:yaml.org,2002:null"
+NUMBERS = (int, float, bool, type(None))
+"""Types that YAML has too; all others are text to it."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain values alone: no anchors, whose nests of references can grow without end, and no key twice."""
+    """Values as they were written, and None for those left empty.
+
+    No anchors, whose nests of references can grow without end, and no key twice.
+    """
+
+    # YAML would take 01 for 1, no for false, 2024-01-01 for a date; whether it is one, the option says.
+    yaml_implicit_resolvers = {"": [(NULL, re.compile("^$"))]}  # noqa: RUF012 - the base class's own
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -29,8 +42,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The options of a recipe by name.
+def read(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe by name; ``kinds`` are the types of those that there are.
 
     Raises:
         UserError: there is none, it is no YAML, or no list of options.
@@ -40,6 +53,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = typed.read(path, limits.RECIPE)
         recipe = yaml.load(text, _Loader) or {}
+        if isinstance(recipe, dict):
+            names = {key: str(key).replace("-", "_") for key in recipe}
+            recipe = {key: _meant(value, kinds.get(names[key])) for key, value in recipe.items()}
         _require_plain(recipe)
     except (yaml.YAMLError, ValueError, OverflowError, LookupError, OSError) as error:
         raise UserError(f"--config {path}: not YAML ({error})") from None
@@ -48,6 +64,24 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
     return recipe
+
+
+def _meant(value: Any, kind: Any) -> Any:
+    """What is written as an option of this type takes it: numbers and truth as YAML does, text as it is."""
+    if isinstance(value, list):
+        return [_meant(item, kind) for item in value]
+    if not isinstance(value, str):
+        return value
+    yaml_11 = yaml.SafeLoader("")
+    node = yaml.ScalarNode(yaml_11.resolve(yaml.ScalarNode, value, (True, False)), value)
+    unset = node.tag == NULL and type(None) in get_args(kind)
+    return yaml_11.construct_object(node) if unset or _is_number(kind) else value
+
+
+def _is_number(kind: Any) -> bool:
+    """Whether values of this type are numbers or truth, one or several, and never text."""
+    parts = [part for part in get_args(kind) if part is not ...]
+    return kind in NUMBERS or (bool(parts) and all(map(_is_number, parts)))
 
 
 def _require_plain(value: Any) -> None:

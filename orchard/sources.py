@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchard import demo, folders, shards, splits
+from orchard import demo, folders, listings, shards, splits, typed
 from orchard.errors import UserError
 from orchard.images import TRAIN, ImageSet, Photo, sha256
 
@@ -16,7 +16,6 @@ KAGGLE = "mbkinaci/fruit-images-for-object-detection"
 FRUIT_VARIABLE = "ORCHARD_FRUIT"
 REJECTED = "rejected"
 SAVED = ("state.json", "dataset_dict.json")
-LABELS = ("label", "labels", "class")
 CHOICES = "give a folder of class folders, or --data demo for a rendered set"
 HUB_SECONDS = 4.0
 
@@ -95,15 +94,19 @@ def from_hub(name: str) -> ImageSet:
     """A Hugging Face dataset, saved in a folder or on the Hub, with an image and a label column."""
     photos: dict[str, list[Photo]] = {}
     classes: set[str] = set()
-    notes = []
+    notes, unread = [], set()
     for split, rows in _open(name).items():
         if split == REJECTED:
             notes.append(f"split {split} is left out")
             continue
         if splits.canonical(split) != split:
             notes.append(f"split {split} counts as {splits.canonical(split) or TRAIN}")
-        photos[split], names = _photos(name, split, rows)
+        columns = _columns(name, rows.features or {})
+        photos[split], names = _photos(name, split, rows, columns)
         classes.update(names)
+        unread |= set(rows.features) - set(columns)
+    if unread:
+        notes.append(f"columns that are not read: {splits.listed(sorted(unread))}")
     if not any(photos.values()):
         raise UserError(f"--data {name}: the dataset has no rows; {CHOICES}")
     return ImageSet(name=name, classes=tuple(sorted(classes)), photos=_unique(photos), notes=tuple(notes))
@@ -119,12 +122,26 @@ def _open(name: str) -> dict[str, Any]:
     if path.is_dir():
         datasets.disable_progress_bars()
     try:
-        found = datasets.load_from_disk(name) if _is_saved(path) else datasets.load_dataset(name)
+        if _is_saved(path):
+            found = datasets.load_from_disk(name)
+        else:
+            # Streamed, since the cache takes a file of the same name and time for the one that it has read.
+            found = datasets.load_dataset(name, **({"streaming": True} if path.is_dir() else {}))
     except Exception as error:  # datasets raises whatever its file systems raise
-        raise UserError(
-            f"--data {name}: could not be loaded as a dataset ({_first_line(error)}); {CHOICES}"
-        ) from error
+        raise _unreadable(name, error) from error
     return found if isinstance(found, dict) else {TRAIN: found}
+
+
+def _unreadable(name: str, error: Exception) -> UserError:
+    return UserError(f"--data {name}: could not be loaded as a dataset ({_first_line(error)}); {CHOICES}")
+
+
+def _rows(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each row; streamed ones are read from their files here."""
+    try:
+        yield from rows
+    except Exception as error:  # as above
+        raise _unreadable(name, error) from error
 
 
 def _require_on_hub(name: str) -> None:
@@ -149,14 +166,17 @@ def _require_on_hub(name: str) -> None:
         ) from error
 
 
-def _columns(name: str, features: Any) -> tuple[str, str]:
-    """The names of the image and the label column."""
+def _columns(name: str, features: Any) -> tuple[str, str, str | None]:
+    """The names of the image and the label column, and that of the captions' where there is one."""
     import datasets
 
+    if set(features) >= shards.MARKS:
+        raise UserError(f"--data {name}: a synthetic set; name the real one")
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    labels = labels or [key for key in LABELS if key in features]
-    return _one(name, "image", images, features), _one(name, "label", labels, features)
+    labels = labels or [key for key in listings.LABELS if key in features]
+    text = listings.column(list(features), listings.TEXTS, f"--data {name}")
+    return _one(name, "image", images, features), _one(name, "label", labels, features), text
 
 
 def _one(name: str, kind: str, candidates: list[str], features: Any) -> str:
@@ -169,19 +189,18 @@ def _one(name: str, kind: str, candidates: list[str], features: Any) -> str:
     raise UserError(f"--data {name}: {problem}, found {found}; call the one to use {kind!r}")
 
 
-def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
+def _photos(
+    name: str, split: str, rows: Any, columns: tuple[str, str, str | None]
+) -> tuple[list[Photo], set[str]]:
     """One split's photos and class names; a split may number its classes in an order of its own."""
     import datasets
 
-    if set(rows.features) >= shards.MARKS:
-        raise UserError(f"--data {name}: a synthetic set; name the real one")
-    image, label = _columns(name, rows.features)
+    image, label, text = columns
     names = getattr(rows.features[label], "names", None)
-    texts = ["text"] if "text" in rows.features else []
-    rows = rows.select_columns([image, label, *texts]).cast_column(image, datasets.Image(decode=False))
+    rows = rows.select_columns([*filter(None, columns)]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(name)
     photos = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_rows(name, rows)):
         where = f"--data {name}: row {i} of split {split}"
         data = _bytes(row[image], where, roots)
         photos.append(
@@ -191,7 +210,7 @@ def _photos(name: str, split: str, rows: Any) -> tuple[list[Photo], set[str]]:
                 split=splits.canonical(split) or TRAIN,
                 sha256=sha256(data),
                 read=partial(bytes, data),
-                text=row.get("text") or None,
+                text=_text(row[text], where) if text else None,
             )
         )
     return photos, set(names or ()) | {photo.label for photo in photos}
@@ -222,6 +241,12 @@ def _roots(name: str) -> tuple[Path, ...]:
 
     kept = (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)
     return tuple(Path(place).resolve() for place in ([name] if Path(name).is_dir() else kept))
+
+
+def _text(value: Any, where: str) -> str | None:
+    if not isinstance(value, str | None):
+        raise UserError(f"{where}: its caption is {typed.shown(value)}; write a plain string")
+    return value if value and value.strip() else None
 
 
 def _label(value: Any, names: Sequence[str] | None, where: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pictures
+import profiles
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from safetensors import safe_open
 from safetensors.torch import load_file
 from shell import CLASSIFY, EVALUATE, TRAIN, command, refusal
@@ -34,7 +35,20 @@ def pairs() -> dict[str, tuple[bytes, bytes]]:
     found["palette.Png"] = (magenta, pictures.encoded(Image.new("RGB", (8, 8), (255, 255, 255)), "BMP"))
     half = Image.new("RGBA", (8, 8), (255, 0, 0, 128))
     found["half.png"] = (pictures.encoded(half), pictures.encoded(Image.new("RGB", (8, 8), (255, 127, 127))))
+    phone = Image.new("RGB", (8, 8), profiles.P3_GREEN)
+    seen = Image.new("RGB", (8, 8), profiles.SRGB_GREEN)
+    found["phone.png"] = (pictures.encoded(phone, icc_profile=profiles.display_p3()), pictures.encoded(seen))
+    found["workflow.png"] = (with_a_workflow(), pictures.encoded(pictures.noise(7), "BMP"))
     return found
+
+
+def with_a_workflow() -> bytes:
+    """A picture of a few kilobytes with a compressed text of two megabytes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "{}" * 2**20, zip=True)
+    data = pictures.encoded(pictures.noise(7), pnginfo=info)
+    assert len(data) < 16 * 2**10
+    return data
 
 
 def odd_set(folder: Path) -> Path:
@@ -66,7 +80,7 @@ def odd(tmp_path_factory) -> Path:
     return odd_set(tmp_path_factory.mktemp("odd") / "photos")
 
 
-def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(tmp_path, base, odd):
+def test_p01_p02_p04_p05_p06_p11_p16_p22_training_on_odd_photos_and_a_broken_checkpoint(tmp_path, base, odd):
     words = (*TRAIN, "--base", base, "--data", odd, "--joint", "--batch_size", 2, "--precision", "fp32")
     words = (
         *words,
@@ -81,7 +95,8 @@ def test_p01_p02_p04_p05_p06_p11_training_on_odd_photos_and_a_broken_checkpoint(
         tmp_path / "cache",
     )
     said = command(tmp_path, *words)
-    assert "train 14 (apple 12, pear 2)" in said
+    assert "train 18 (apple 16, pear 2)" in said
+    assert "captions  1 of 18 photos have their own, the others take `a photo of {label}`" in said
     for name in ("__MACOSX", ".ipynb_checkpoints"):
         assert name in said
     assert ".DS_Store" not in said and "Thumbs.db" not in said
@@ -108,7 +123,7 @@ def require_equal_latents(cache: Path) -> None:
         with safe_open(path, framework="pt") as file:
             key = json.loads(file.metadata()["key"])["file"]
         latents[key] = load_file(path)
-    assert len(latents) == 14
+    assert len(latents) == 18
     for file, plain in pairs().values():
         one, other = (latents[pictures.sha256(data)] for data in (file, plain))
         assert one.keys() == other.keys()
@@ -121,13 +136,13 @@ def answers(lines: str) -> dict[str, dict[str, float]]:
 
 def require_alike(found: dict[str, dict[str, float]]) -> None:
     """Raise unless a file and its plain picture got one answer each."""
-    assert len(found) == 14
+    assert len(found) == 18
     for place, name in enumerate(pairs()):
         one, other = (found[f"test/apple/{end}"] for end in (name, f"plain_{place}.png"))
         assert one == pytest.approx(other, abs=1e-6), name
 
 
-def test_p01_p02_p04_p05_p06_scoring_of_odd_photos(tmp_path, odd):
+def test_p01_p02_p04_p05_p06_p16_p22_scoring_of_odd_photos(tmp_path, odd):
     small = ("--steps", 2, "--size", 32, "--batch_size", 4, "--precision", "fp32")
     command(tmp_path, *CLASSIFY, "--train", odd, "--test", odd, *small)
     require_alike(answers((tmp_path / "classifier" / "predictions.jsonl").read_text()))
@@ -208,3 +223,34 @@ def test_p15_an_empty_class_is_named_and_four_a_class_are_split(tmp_path):
     line = refusal(tmp_path, *words)
     assert "class plum has 0 images" in line
     assert "needs at least 2" in line
+
+
+def test_p17_a_caption_with_an_unquoted_comma_is_refused_and_a_quoted_one_read_whole(tmp_path, base):
+    photos = pictures.write(
+        tmp_path / "photos", [f"{name}/{i}.png" for name in ("apple", "pear") for i in (0, 1)]
+    )
+    said = "one apple, on a wooden table"
+    (photos / "metadata.csv").write_text(f"file_name,text\napple/0.png,{said}\n")
+    for words in (
+        (*TRAIN, "--base", base, "--data", "photos"),
+        (*CLASSIFY, "--train", "photos", "--test", "photos"),
+        (*EVALUATE, "--data", "photos", "--ratios", 1.0),
+    ):
+        line = refusal(tmp_path, *words, "--dry_run")
+        assert "photos/metadata.csv: line 2 (apple/0.png) has 3 values, the first line 2" in line
+    # The tiny tokenizer spells words out: 30 letters and commas, and two marks, fill its 32 tokens.
+    rows = "".join(f'apple/{i}.png,"{said}, ripe red"\n' for i in (0, 1))
+    (photos / "metadata.csv").write_text(f"file_name,text\n{rows}")
+    told = command(tmp_path, *TRAIN, "--base", base, "--data", "photos", "--dry_run")
+    assert "captions  1 of 2 photos have their own" in told
+    assert ".png is too long, the text encoder will not see 'red'" in told
+    assert "warning   the caption of apple/" in told
+
+
+def test_p18_a_class_in_a_recipe_is_the_one_that_was_written(tmp_path, base):
+    pictures.write(tmp_path, [f"photos/{name}/{i}.png" for name in ("01", "1") for i in range(3)])
+    (tmp_path / "recipe.yaml").write_text("classes: [01]\nsteps: 1\nsheets: no\nprecision: fp32\n")
+    command(tmp_path, *TRAIN, "--config", "recipe.yaml", "--base", base, "--data", "photos")
+    assert [path.name for path in (tmp_path / "adapters").glob("*.safetensors")] == ["01.safetensors"]
+    with safe_open(tmp_path / "adapters" / "01.safetensors", framework="np") as file:
+        assert json.loads(file.metadata()["orchard"])["classes"] == ["01"]

@@ -29,6 +29,12 @@ class Options(cli.Common):
     """Mirror images."""
     shots: int | None = None
     """Images a class; None is all."""
+    prompt: tuple[str, ...] = ()
+    """Texts."""
+    vary: cli.Section = ()
+    """Phrases by name."""
+    classifier: Path | None = None
+    """A folder, or none."""
 
     def __post_init__(self) -> None:
         cli.check(self.steps >= 1, f"--steps {self.steps}: use 1 or more")
@@ -100,6 +106,37 @@ def test_null_is_none_where_a_field_may_be_none(recipe):
     assert parse(*recipe("shots: 3"), "--shots", "None").shots is None
 
 
+# What YAML 1.1 takes for numbers, truth, dates, no value or a merged mapping.
+ODD = (
+    *("01", "010", "0x1F", "1_000", "1.10", "1e-4", ".inf", "12:30:45", "2024-01-01", "2024-99-99"),
+    *("yes", "no", "on", "True", "null", "~", "=", "<<"),
+)
+
+
+@pytest.mark.parametrize("word", ODD)
+def test_text_in_a_recipe_is_what_was_written(recipe, word):
+    written = f"classes: [{word}, '{word}']\ndata: {word}\nprompt: {word}\nvary: {{{word}: [{word}, a]}}\n"
+    config = parse(*recipe(written))
+    assert config.classes == (word, word)
+    assert (config.data, config.prompt) == (word, (word,))
+    assert config.vary == (f"{word}={word}", f"{word}=a")
+    assert parse(*recipe(f"classes: {word}")).classes == (word,)
+    assert parse("--classes", word).classes == (word,)  # one meaning, wherever it stands
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("seed: 0x10", 16), ("seed: 1_000", 1000), ("learning_rate: 1e-4", 1e-4), ("learning_rate: 1_0.5", 10.5)]
+    + [(f"joint: {word}", True) for word in ("true", "yes", "on", "True", "ON")]
+    + [(f"flip: {word}", False) for word in ("false", "no", "off", "No")]
+    + [(f"shots: {word}", None) for word in ("null", "~", "")]
+    + [(f"classifier: {word}", None) for word in ("null", "~", "")],
+)
+def test_numbers_and_truth_in_a_recipe_are_as_yaml_has_them(recipe, text, expected):
+    name = text.partition(":")[0]
+    assert getattr(parse(*recipe(text)), name) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -110,14 +147,15 @@ def test_null_is_none_where_a_field_may_be_none(recipe):
         ("steps: {a: 1}", ("steps", "nested")),
         ("classes: [[a], [b]]", ("classes", "nested")),
         ("data:", ("data: has no value",)),
-        ("classes: [a, ~]", ("classes: has no value",)),
+        ("classes:\n- a\n-", ("classes: has no value",)),
+        ("vary: {light: }", ("vary: has no value",)),
         ("classes: [a]\nclasses: [b]", ("classes", "twice")),
         ("batch-size: 1\nbatch_size: 2", ("batch_size", "twice")),
         ("flip: maybe", ("flip: maybe is neither true nor false",)),
         ("config: other.yaml", ("cannot name another",)),
         ("steps: [1", ("not YAML",)),
         ("- steps", ("option: value",)),
-        ("3: 4", ("option: value",)),
+        ("3: 4", ("--3",)),
         ("precision: fp8", ("fp8", "fp32", "bf16")),
     ],
 )

@@ -9,7 +9,7 @@ from evaluate import joined, records
 from evaluate.config import Evaluate
 
 PLAIN = {"model": "cnn", "pretrained": "", "augmentation": "plain", "steps": 400, "size": 64}
-IDENTITY = PLAIN | {"train": "a1", "test": "b2", "total": 220}
+IDENTITY = PLAIN | {"train": "a1", "test": "b2", "total": 220, "decoding": 2}
 
 
 @pytest.fixture

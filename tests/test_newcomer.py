@@ -17,9 +17,9 @@ from shell import TRAIN, command
 
 from finetune import usage
 from finetune.config import TrainLora
-from generate import finish, limits, sources
+from generate import finish, sources
 from generate.config import Generate
-from orchard import bases, cards, cli, run, shards
+from orchard import bases, cards, cli, run, shards, text
 
 ODD = ('class "two" <b>', "Äpfel & Birnen", "-v1.5.")
 """Class names that shells, Markdown, HTML and command lines could take for something else."""
@@ -152,7 +152,7 @@ def test_a_folder_called_like_a_base_is_not_taken_for_it(tmp_path, monkeypatch, 
 
 
 def test_a_long_prompt_is_warned_of_once_and_by_us(capfd):
-    limits.cut(bases.resolve("mini"), ["a photo of " + "pear " * 40])
+    text.cut(bases.resolve("mini"), ["a photo of " + "pear " * 40])
     assert capfd.readouterr() == ("", "")
 
 
@@ -180,6 +180,6 @@ def test_a_card_links_to_hub_ids_alone(tmp_path, monkeypatch):
 )
 def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
     origin = SimpleNamespace(base=base, family="sd", method="lora", prompt="{label}", classes=["apple"])
-    text = usage.markdown(Path("adapters/apple.safetensors"), origin)
-    assert f"pipe = {line}\n" in text
-    assert ("from orchard.bases import EMBEDDED" in text) == (base == "mini")
+    lines = usage.markdown(Path("adapters/apple.safetensors"), origin)
+    assert f"pipe = {line}\n" in lines
+    assert ("from orchard.bases import EMBEDDED" in lines) == (base == "mini")

@@ -172,6 +172,50 @@ def test_texts_are_kept(tmp_path):
     assert [p.text for p in sources.from_hub(str(tmp_path / "set")).photos] == ["a red one", None]
 
 
+@pytest.mark.parametrize("column", ["caption", "prompt"])
+def test_captions_of_a_dataset_are_read_from_columns_of_the_usual_names(tmp_path, column):
+    table(["x", "x"], **{column: ["a red one", ""]}).save_to_disk(tmp_path / "set")
+    assert [p.text for p in sources.from_hub(str(tmp_path / "set")).photos] == ["a red one", None]
+
+
+def test_columns_of_a_dataset_that_are_not_read_are_named(tmp_path, refused):
+    both = table(["x"], text=["red"], licence=["free"], caption=["ripe"])
+    both.save_to_disk(tmp_path / "set")
+    found = sources.from_hub(str(tmp_path / "set"))
+    assert found.photos[0].text == "red"
+    assert found.notes == ("columns that are not read: caption, licence",)
+    both.rename_column("text", "prompt").save_to_disk(tmp_path / "two")
+    with refused("columns caption and prompt", "call the one to use 'text'"):
+        sources.from_hub(str(tmp_path / "two"))
+
+
+def test_a_caption_that_is_a_list_is_refused(tmp_path, refused):
+    rows = table(["x"]).add_column("text", [["red", "ripe"]])
+    rows.save_to_disk(tmp_path / "set")
+    with refused("row 0 of split train", "its caption is ['red', 'ripe']", "write a plain string"):
+        sources.from_hub(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+def test_files_that_changed_are_read_anew_though_size_and_time_are_the_same(tmp_path, form):
+    """As after two archives were unpacked over one another, which give files the times of their own."""
+    kept = {}
+    for label, start in (("x", 0), ("y", 4)):
+        rows = table([label] * 4, start=start)
+        if form == "saved":
+            rows.save_to_disk(tmp_path / "set")
+        else:
+            (tmp_path / "set").mkdir(exist_ok=True)
+            rows.to_parquet(tmp_path / "set" / "train.parquet")
+        for path in (tmp_path / "set").iterdir():
+            state = kept.setdefault(path.name, path.stat())
+            assert path.suffix == ".json" or path.stat().st_size == state.st_size
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        found = sources.from_hub(str(tmp_path / "set"))
+        assert [p.label for p in found.photos] == [label] * 4
+        assert [p.read() for p in found.photos] == PICTURES[start : start + 4]
+
+
 @pytest.mark.parametrize("form", ["saved", "parquet"])
 def test_table_without_labels_says_which_columns_it_has(tmp_path, form, refused):
     rows = table(["x", "y"], text=["red", "green"]).remove_columns("label")
@@ -216,6 +260,13 @@ def test_row_without_an_image_is_named(tmp_path, refused):
 def test_dataset_that_cannot_be_read_is_one_line(tmp_path, refused):
     with refused("could not be loaded as a dataset"):
         sources.load(str(write(tmp_path, {"train.parquet": b"not parquet"})))
+
+
+def test_a_later_file_of_a_dataset_that_cannot_be_read_is_one_line(tmp_path, refused):
+    write(tmp_path, {"train-00001.parquet": b"not parquet"})
+    table(["x", "y"]).to_parquet(tmp_path / "train-00000.parquet")
+    with refused("could not be loaded as a dataset", "not a parquet file"):
+        sources.load(str(tmp_path))
 
 
 def test_dataset_of_the_hub_is_read_once_it_is_known_to_be_there(monkeypatch):

@@ -1,6 +1,5 @@
 """The training photos as one uint8 array, and as tensors."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from mini.traits import COLOURS, Traits, measure, name_colours, on_colour, some_
 from orchard import cli, run, thumbnails
 from orchard.errors import UserError
 from orchard.framing import FITS
-from orchard.images import Photo, square
+from orchard.images import Photo, decode, square
 
 SIZE = 64
 FILES = "*.parquet"
@@ -102,7 +101,7 @@ def _rows(shards: list[Path]) -> Iterator[tuple[Image.Image, int]]:
         table = pq.read_table(shard)
         columns = (table[name].to_pylist() for name in ("image", "label", "photo_box"))
         for image, label, box in zip(*columns, strict=True):
-            yield Image.open(io.BytesIO(image["bytes"])).convert("RGB").crop(box), label
+            yield decode(image["bytes"], shard.name).crop(box), label
 
 
 def pictures(

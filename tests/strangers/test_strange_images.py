@@ -119,9 +119,14 @@ def png(width: int, height: int, depth: int, colour: int, data: bytes, *more: tu
     )
 
 
+def ztxt(megabytes: int) -> bytes:
+    """A chunk's compressed text."""
+    return b"Comment\0\0" + zlib.compress(bytes(megabytes * 2**20), 9)
+
+
 def bombs() -> dict[str, bytes]:
     """Small files that ask for a lot."""
-    text = b"Comment\0\0" + zlib.compress(bytes(80 * 2**20), 9)
+    text = ztxt(80)
     profile = b"icc\0\0" + zlib.compress(bytes(80 * 2**20), 9)
     gif = bytearray(pictures.encoded(drawn("P"), "GIF"))
     gif[6:10] = struct.pack("<HH", 65535, 65535)
@@ -133,6 +138,8 @@ def bombs() -> dict[str, bytes]:
         "pixels": png(40000, 40000, 8, 2, b"\0"),
         "rows": png(2**31 - 1, 2**31 - 1, 1, 0, b"\0"),
         "text": png(8, 8, 8, 2, b"\0" * 25 * 8, (b"zTXt", text)),
+        "international": png(8, 8, 8, 2, b"\0" * 25 * 8, (b"iTXt", b"Comment\0\1\0\0\0" + ztxt(300)[9:])),
+        "texts": png(8, 8, 8, 2, b"\0" * 25 * 8, *[(b"zTXt", ztxt(40))] * 8),
         "profile": png(8, 8, 8, 2, b"\0" * 25 * 8, (b"iCCP", profile)),
         "gif": bytes(gif),
         "tiff": tiff.replace(high, struct.pack("<HHII", 257, 4, 1, 2**31 - 1)),
@@ -163,7 +170,7 @@ def child(folder: Path, files: Mapping[str, bytes], megabytes: int) -> dict[str,
 
 def test_bombs_are_refused_in_little_memory(tmp_path):
     found = child(tmp_path, bombs(), 1500)
-    assert len(found) == 6
+    assert found.keys() == bombs().keys()
     for name, line in found.items():
         assert line.startswith("file: not a whole image"), name
 
@@ -172,6 +179,19 @@ def test_the_deepest_image_that_is_let_in_fits_into_memory(tmp_path):
     data = png(12000, 12000, 16, 0, bytes((2 * 12000 + 1) * 12000))
     assert len(data) < 2**20
     assert child(tmp_path, {"deep": data}, 4000) == {"deep": "(12000, 12000)"}
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "tEXt"])
+def test_a_long_text_in_a_png_does_not_make_its_pixels_unreadable(kind):
+    """As in pictures that carry the workflow they were made by."""
+    body = {
+        "zTXt": ztxt(2),
+        "iTXt": b"workflow\0\1\0\0\0" + ztxt(2)[9:],
+        "tEXt": b"workflow\0" + b"x" * 2 * 2**20,
+    }[kind]
+    pixels = np.asarray(pictures.noise(3, (4, 4)))
+    data = b"".join(b"\0" + row.tobytes() for row in pixels)
+    assert np.array_equal(np.asarray(decode(png(4, 4, 8, 2, data, (kind.encode(), body)), "x.png")), pixels)
 
 
 def test_a_file_of_any_size_is_refused_before_it_is_read(tmp_path, refused):
@@ -188,3 +208,45 @@ def test_grey_of_sixteen_bits_is_rounded_as_numbers_are():
     Image.fromarray(deep).save(buffer, "PNG")
     found = np.asarray(decode(buffer.getvalue(), "x.png"))[:, :, 0]
     assert np.array_equal(found, np.rint(deep.astype(np.float64) * 255 / 65535).astype(np.uint8))
+
+
+def tiff(bits: int, photometric: int, data: bytes, *, deflate: bool, big_endian: bool = False) -> bytes:
+    """A grey TIFF of four pixels in a row; by photometric 0 the number 0 is white, by 1 it is black."""
+    order = ">" if big_endian else "<"
+    data = zlib.compress(data) if deflate else data
+    fields = {256: 4, 257: 1, 258: bits, 259: 8 if deflate else 1, 262: photometric}
+    fields |= {273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 1, 279: len(data)}
+    table = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in fields.items())
+    head = (b"MM\0*" if big_endian else b"II*\0") + struct.pack(f"{order}IH", 8, len(fields))
+    return head + table + bytes(4) + data
+
+
+GREYS = {
+    1: (bytes([0b01000000]), [0, 255, 0, 0]),
+    2: (bytes([0b00110110]), [0, 255, 85, 170]),
+    4: (bytes([0x0F, 0x1C]), [0, 255, 17, 204]),
+    8: (bytes([0, 255, 10, 200]), [0, 255, 10, 200]),
+    16: (struct.pack("<4H", 0, 65535, 10 * 257, 200 * 257), [0, 255, 10, 200]),
+}
+"""Bits a pixel -> four of them, and what they are of 255."""
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("bits", GREYS)
+def test_a_tiff_whose_zero_is_white_is_no_negative(bits, deflate):
+    data, greys = GREYS[bits]
+    for photometric in (0, 1):
+        found = np.asarray(decode(tiff(bits, photometric, data, deflate=deflate), "x.tif"))[0, :, 0]
+        assert found.tolist() == (greys if photometric else [255 - grey for grey in greys])
+
+
+def test_greys_of_twelve_bits_are_not_nearly_black():
+    packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x01, 0x00])  # 0, 4095, 2048 and 256
+    found = np.asarray(decode(tiff(12, 1, packed, deflate=False), "x.tif"))[0, :, 0]
+    assert found.tolist() == [0, 255, 128, 16]
+
+
+def test_a_kind_of_tiff_that_is_not_read_is_refused(refused):
+    data, _ = GREYS[16]
+    with refused("x.tif: not a whole image"):
+        decode(tiff(16, 0, data, deflate=False, big_endian=True), "x.tif")

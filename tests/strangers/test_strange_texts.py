@@ -67,7 +67,7 @@ HOSTILE = {
     "itself": ("classes: &a [*a]", "refers to another value"),
     "object": ("data: !!python/object/apply:os.system ['touch hacked']", "not YAML"),
     "name": ("data: !!python/name:os.system", "not YAML"),
-    "date": ("data: 2001-99-99", "not YAML"),
+    "date": ("seed: 2001-99-99", "not YAML"),
     "integer": ("seed: !!int x", "not YAML"),
     "hexadecimal": ("seed: 0x" + "f" * 5000, "too large"),
     "decimal": ("seed: " + "9" * 5000, "not YAML"),
