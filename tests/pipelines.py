@@ -97,12 +97,14 @@ def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", see
     """Write a 32 px SD 1 pipeline with text states of ``width`` into ``folder``."""
     torch.manual_seed(seed)
     network, autoencoder = unet(cross_attention_dim=width), vae()
+    # Trailing, so that stock schedulers made from its config begin at the last timestep, as ours do.
+    noise = NOISE | {"prediction_type": prediction_type, "timestep_spacing": "trailing"}
     StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_encoder(CLIPTextModel, width),
         tokenizer=tokenizer(),
         unet=network,
-        scheduler=DDIMScheduler(clip_sample=False, prediction_type=prediction_type, **NOISE),
+        scheduler=DDIMScheduler(clip_sample=False, **noise),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
