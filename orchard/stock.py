@@ -56,7 +56,7 @@ def _require_classes(family: str, index: Config) -> None:
         if kind not in kinds:
             known = sorted(kinds)
             raise ValueError(
-                f"its {part} is a {str(kind)[:60]}, which is not supported; supported "
+                f"its {part} is {str(kind)[:60]}; supported "
                 f"{'is' if len(known) == 1 else 'are'} {', '.join(known)}"
             )
 
