@@ -47,6 +47,16 @@ def indexed(part: str, kind: str | None, library: str = "diffusers") -> Change:
     return change
 
 
+def garbled(part: str, pattern: str) -> Change:
+    """Files that are no JSON."""
+
+    def change(folder: Path) -> None:
+        for path in (folder / part).glob(pattern):
+            path.write_text("{")
+
+    return change
+
+
 def cut(folder: Path) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -111,13 +121,13 @@ FAULTS: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "two variants": ("sd", mixed_variants, ("no variant in common", "unet/ has fp16", "vae/ has bf16")),
     "config that is none": (
         "sd",
-        lambda folder: (folder / "text_encoder" / "config.json").write_text("{") and None,
+        garbled("text_encoder", "config.json"),
         ("text_encoder/config.json cannot be read",),
     ),
     "no tokenizer": ("sd", lambda folder: shutil.rmtree(folder / "tokenizer"), ("tokenizer cannot be made",)),
     "broken tokenizer": (
         "sdxl",
-        lambda folder: [path.write_text("{") for path in (folder / "tokenizer_2").glob("*.json")] and None,
+        garbled("tokenizer_2", "*.json"),
         ("tokenizer_2 cannot be made",),
     ),
 }
