@@ -43,8 +43,6 @@ def each_once(text: Text) -> tuple[Text, Tensor]:
 
 def last(pipe: Any, ids: Text) -> Tensor:
     """States of SD 1 and 2: what their one encoder ends with, (P, L, D)."""
-    # Stock pipelines mask padding where the config says so; no released base does.
-    assert not getattr(pipe.text_encoder.config, "use_attention_mask", False), "masked text encoder"
     return pipe.text_encoder(ids[f"text_encoder{TOKENS}"])[0]
 
 

@@ -12,6 +12,7 @@ from finetune.encoders import Text
 from finetune.family import Family
 from finetune.loss import diffuse, diffusion_loss, flow_target, interpolate, snr, target, timesteps_of
 from finetune.objective import Objective
+from orchard import bases
 from orchard.bases import Base
 
 CLIP = "clip_embeds"
@@ -33,7 +34,7 @@ class StableDiffusion(Family):
         """The family's view of the pipeline of ``base``; the noise schedule is the pipeline's own."""
         from diffusers import DDPMScheduler
 
-        schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+        schedule: Any = DDPMScheduler(**bases.noise_of(pipe.scheduler.config))
         return cls(
             pipe=pipe,
             trains_text=trains_text,

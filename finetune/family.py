@@ -18,6 +18,7 @@ from finetune.targets import places
 from orchard import text
 from orchard.bases import Base
 from orchard.families import FAMILIES
+from orchard.latents import scaled, scaled_deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,7 @@ class Family(ABC):
         mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
         if overflows:
             vae.to(dtype)
-        shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        return (mean - shift) * scale, std * scale
+        return scaled(vae, mean), scaled_deviation(vae, std)
 
     def text(self, prompts: Sequence[str]) -> Text:
         """What a `Cache` keeps of P prompts, (P, ...) each: their frozen states, and `tokens`."""

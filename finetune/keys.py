@@ -14,7 +14,7 @@ from orchard.images import DECODING, Photo
 
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""
-SCHEMA = 1
+SCHEMA = 2
 """Goes up when `Family.latents` or `Family.text` come to be others."""
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 """Libraries whose versions may change the values."""

@@ -56,6 +56,7 @@ def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
     objective.require_fit(config, base)
+    layers.require_loadable(base)
     skeleton = layers.skeleton(base.folder)
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     real, sizes = training_set.of(everything, config)
@@ -103,7 +104,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
             for job in plan.jobs
             if len(job.photos) == 1
         ),
-        f"base      {base.name} ({base.family}, {base.resolution} px, {base.prediction_type})",
+        f"base      {base.title} ({base.family}, {base.resolution} px, {base.prediction_type})",
         f"adapters  {', '.join(job.name for job in plan.jobs)}: {config.method} of rank {config.rank} on "
         f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
         f"{config.steps} steps of {_images_a_step(config)} images",

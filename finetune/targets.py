@@ -45,6 +45,10 @@ def resolve(wanted: Sequence[str], pipe: Any, family: str, *, trains_text: bool)
         UserError: an ending of no layer, with near names; or a model that no ending is for.
     """
     models = {place: getattr(pipe, place) for place in places(family, trains_text=trains_text)}
+    for place, model in models.items():
+        # Stock pipelines mask padding where the config says so; no released base does.
+        if place.startswith("text_encoder") and getattr(model.config, "use_attention_mask", False):
+            raise UserError(f"--train_text_encoder: the {place} of the base masks padding; leave it out")
     layers = {place: _layers(family, place, model) for place, model in models.items()}
     everything = [name for found in layers.values() for name in found]
     for target in wanted:

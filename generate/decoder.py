@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from orchard.latents import unscaled
 from orchard.layers import family_of_pipeline
 
 FLAGGED, FLAT = "flagged by the safety checker", "of one colour"
@@ -26,11 +27,10 @@ class Decoded:
 @torch.no_grad()
 def decode(pipe: Any, latents: torch.Tensor) -> list[Decoded]:
     """(B, C, h, w) latents -> B images, as the stock pipeline makes them from its last latents."""
-    config = pipe.vae.config
     if _overflows(pipe):
         pipe.vae.float()
-    shift = getattr(config, "shift_factor", None) or 0.0
-    pixels = pipe.vae.decode(latents.to(pipe.vae.dtype) / config.scaling_factor + shift, return_dict=False)[0]
+    coded = unscaled(pipe.vae, latents.to(pipe.vae.dtype))
+    pixels = pipe.vae.decode(coded, return_dict=False)[0]
     flags = [False] * len(pixels)
     if getattr(pipe, "safety_checker", None) is not None:
         pixels, flags = pipe.run_safety_checker(pixels, pixels.device, pixels.dtype)

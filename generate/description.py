@@ -23,7 +23,7 @@ def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: 
         said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
         say(
             console,
-            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.name}, "
+            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.title}, "
             f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
         for prompt, words in text.cut(job.base, prompts).items():

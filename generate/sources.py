@@ -10,7 +10,7 @@ from generate.config import Generate
 from generate.loras import Blend
 from generate.plan import ClassPlan
 from generate.settings import Settings, settle
-from orchard import bases, run, software, sources
+from orchard import bases, layers, run, software, sources
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import DECODING
@@ -88,6 +88,7 @@ def _classes(config: Generate, blend: Blend) -> list[Chosen]:
     origins = [one.adapter.provenance for one in blend.parts]
     origin = next((one for one in origins if one is not None), None)
     base = bases.resolve(config.base or (origin.base if origin else "mini"))
+    layers.require_loadable(base)
     loras.require_fit(blend, base)
     if origin is None:
         if blend.parts and not config.classes:

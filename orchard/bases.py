@@ -2,14 +2,14 @@
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchard import single_file, typed
-from orchard.components import weights_hash
-from orchard.errors import UserError
+from orchard import components, single_file, stock, typed
+from orchard.components import weights, weights_hash
+from orchard.errors import UserError, one_line
 from orchard.families import FAMILIES, T5
 from orchard.run import file_hash
 
@@ -22,11 +22,18 @@ HUB = {
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
 """What an index may name a component of; the last is the safety checker's module in diffusers."""
 EMBEDDED = Path(__file__).parent / "mini_sd"
+VARIANTS = ("*fp16*", "*bf16*", "*non_ema*")
+"""Files of the Hub that are fetched only where a part has no others."""
 LARGEST_SIZE = 65536
 """Pixels of an image, or width of a text state: far more than any base has."""
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 FLOW = "flow"
 """The prediction type of SD 3, where noise minus latents is predicted."""
+NOISE = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("prediction_type", "rescale_betas_zero_snr"),
+)
+"""Options of a scheduler that say how its base was trained; the others say how it steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,15 @@ class Base:
     """Hash of the component weights: what an adapter was made for."""
     file: Path | None = None
     """The single file that holds all weights."""
+    variant: str | None = None
+    """The variant its weights are loaded in, ``fp16`` say, where some part has no others."""
+    schedule: tuple[tuple[str, Any], ...] = ()
+    """Options of the scheduler that the single file says of itself, over those of its configs."""
+
+    @property
+    def title(self) -> str:
+        """Its name, and which of its weights are meant where that is not plain."""
+        return f"{self.name} (weights in {self.variant})" if self.variant else self.name
 
 
 @functools.cache
@@ -64,7 +80,9 @@ def resolve(name: str) -> Base:
         return _of_file(name, file)
     folder = _folder(name)
     family = _family(folder, name)
-    return _describe(name, folder, family, _digest(folder, name, _components(folder, family, name)))
+    parts = _components(folder, family, name)
+    variant = components.variant_of(folder, parts, name)
+    return _describe(name, folder, family, digest=_digest(folder, parts, variant), variant=variant)
 
 
 def _of_file(name: str, file: Path) -> Base:
@@ -73,7 +91,8 @@ def _of_file(name: str, file: Path) -> Base:
     if not (folder / "model_index.json").is_file():
         hint = f"put them into the folder {folder}, or check the network"
         folder = _download(name, found.configs, "the configs of ", (), hint)
-    base = _describe(name, folder, _family(folder, name), file_hash(file), file)
+    family = _family(folder, name)
+    base = _describe(name, folder, family, digest=file_hash(file), file=file, schedule=found.schedule)
     if (base.family, base.cross_attention_dim) != (found.family, found.cross_attention_dim):
         raise UserError(
             f"--base {name}: its weights are of family {found.family}, text width "
@@ -84,17 +103,18 @@ def _of_file(name: str, file: Path) -> Base:
 
 
 def _family(folder: Path, name: str) -> str:
-    index = _json(folder / "model_index.json", name)
-    _require_stock(index, name)
+    index = components.config(folder / "model_index.json", name)
+    _require_libraries(index, name)
     kind = index.get("_class_name", "no class name")
     for family, layout in FAMILIES.items():
         if kind == layout.pipeline:
+            stock.require(folder, family, name, index)
             return family
     supported = ", ".join(layout.pipeline for layout in FAMILIES.values())
     raise UserError(f"--base {name}: a {kind}; supported are {supported}")
 
 
-def _require_stock(index: Mapping[str, Any], name: str) -> None:
+def _require_libraries(index: Mapping[str, Any], name: str) -> None:
     """Raise `UserError` unless every component is of the libraries that its stock pipeline takes them from.
 
     diffusers would import whatever module is named there, from the working folder too.
@@ -107,11 +127,12 @@ def _require_stock(index: Mapping[str, Any], name: str) -> None:
             )
 
 
-def _describe(name: str, folder: Path, family: str, digest: str, file: Path | None = None) -> Base:
+def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
     part = FAMILIES[family].denoiser
-    denoiser = _json(folder / part / "config.json", name)
-    vae = _json(folder / "vae" / "config.json", name)
-    scheduler = _json(folder / "scheduler" / "scheduler_config.json", name)
+    denoiser = components.config(folder / part / "config.json", name)
+    vae = components.config(folder / "vae" / "config.json", name)
+    scheduler = components.config(folder / "scheduler" / "scheduler_config.json", name)
+    scheduler |= dict(known.get("schedule", ()))
     flow = part == "transformer"
     try:
         resolution = int(denoiser["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
@@ -119,18 +140,18 @@ def _describe(name: str, folder: Path, family: str, digest: str, file: Path | No
         sizes = {"resolution": resolution, "text width": width}
         if wrong := [f"{what} {size}" for what, size in sizes.items() if not 0 < size <= LARGEST_SIZE]:
             raise ValueError(", ".join(wrong))
-        kind = typed.conform(Prediction, scheduler.get("prediction_type", "epsilon"), "prediction_type")
+        said = scheduler.get("prediction_type", "epsilon")
+        kind = FLOW if flow else typed.conform(Prediction, said, "prediction_type")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"--base {name}: its configs lack or distort a size ({error!r})") from None
+        raise UserError(f"--base {name}: its configs lack or distort a value ({error!r})") from None
     return Base(
         name=name,
         folder=folder,
         family=family,
         resolution=resolution,
         cross_attention_dim=width,
-        prediction_type=FLOW if flow else kind,
-        digest=digest,
-        file=file,
+        prediction_type=kind,
+        **known,
     )
 
 
@@ -156,17 +177,23 @@ def _folder(name: str) -> Path:
     return _download(name, hub_id, "", sorted(parts), "check the name and the network, or use --base mini")
 
 
-def _download(name: str, hub_id: str, what: str, weights: Iterable[str], hint: str) -> Path:
-    """The Hub's snapshot: configs, tokenizers, and the ``weights`` of the components named."""
+def _download(name: str, hub_id: str, what: str, parts: Sequence[str], hint: str) -> Path:
+    """The Hub's snapshot: configs, tokenizers, and the weights of ``parts``; variants where needed."""
+    folder = _snapshot(name, hub_id, what, parts, hint, VARIANTS)
+    lacking = [part for part in parts if (folder / part).is_dir() and None not in weights(folder, part)]
+    return _snapshot(name, hub_id, what, parts, hint, ()) if lacking else folder
+
+
+def _snapshot(
+    name: str, hub_id: str, what: str, parts: Iterable[str], hint: str, without: Iterable[str]
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
 
     tokenizers = ("*/*.txt", "*/*.model")
-    patterns = ["*.json", "*/*.json", *tokenizers, *(f"{part}/*.safetensors" for part in weights)]
+    patterns = ["*.json", "*/*.json", *tokenizers, *(f"{part}/*.safetensors" for part in parts)]
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["*fp16*", "*non_ema*"])
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=list(without)))
     except Exception as error:  # the Hub client raises whatever its transport raises
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if isinstance(error, GatedRepoError):
@@ -186,33 +213,49 @@ def fetch(base: Base, part: str, hint: str) -> Path:
 
 def index(base: Base) -> dict[str, Any]:
     """What the base's `model_index.json` says."""
-    return _json(base.folder / "model_index.json", base.name)
-
-
-def _json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        # Configs of schedulers may say -Infinity.
-        return typed.table({}, typed.parse(typed.read(path), finite=False))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--base {name}: {path.parent.name}/{path.name} cannot be read ({error})") from None
+    return components.config(base.folder / "model_index.json", base.name)
 
 
 def _components(folder: Path, family: str, name: str) -> list[str]:
     """Folders that hold weights; the index says if the optional text encoder is left out."""
-    layout, index = FAMILIES[family], _json(folder / "model_index.json", name)
+    layout, index = FAMILIES[family], components.config(folder / "model_index.json", name)
     parts = (layout.denoiser, "vae", *layout.text_encoders)
     return [part for part in parts if part != T5 or (index.get(T5) or [None])[0] is not None]
 
 
-def _digest(folder: Path, name: str, components: Iterable[str]) -> str:
+def _digest(folder: Path, parts: Iterable[str], variant: str | None) -> str:
     digest = hashlib.sha256()
-    for part in components:
-        files = sorted((folder / part).glob("*.safetensors"))
-        if not files:
-            raise UserError(f"--base {name}: no safetensors weights in {part}/")
-        for path in files:
+    for part in parts:
+        for path in components.weights_of(folder, part, variant):
             digest.update(f"{part}:{weights_hash(path)}\n".encode())
     return digest.hexdigest()
+
+
+def scheduler(base: Base) -> Any:
+    """The base's own scheduler.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    import diffusers
+
+    kind = index(base)["scheduler"][1]
+    try:
+        own = getattr(diffusers, kind).from_pretrained(base.folder / "scheduler", local_files_only=True)
+        if base.schedule:
+            # What single files say of themselves is not known to all classes.
+            own = diffusers.EulerDiscreteScheduler.from_config(own.config, **dict(base.schedule))
+    except Exception as error:  # whatever its arguments make it raise
+        raise UserError(f"--base {base.name}: its {kind} cannot be made ({one_line(error)})") from None
+    return own
+
+
+def noise_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `NOISE` in the config of a scheduler, for one of another class.
+
+    diffusers' ``from_config`` leaves out what a class has by default and takes the other class's defaults.
+    """
+    return {key: config[key] for key in NOISE if key in config}
 
 
 def _has_t5(base: Base) -> bool:
@@ -222,7 +265,11 @@ def _has_t5(base: Base) -> bool:
 
 
 def load(base: Base, dtype: Any, device: Any) -> Any:
-    """The stock pipeline of the base's family in ``dtype`` on ``device``, without checker and watermark."""
+    """The stock pipeline of the base's family in ``dtype`` on ``device``, without checker and watermark.
+
+    Raises:
+        UserError: its weights are not those that its configs describe.
+    """
     import diffusers
 
     layout = FAMILIES[base.family]
@@ -233,6 +280,12 @@ def load(base: Base, dtype: Any, device: Any) -> Any:
     if base.file:
         pipe = single_file.load(kind, base.file, base.folder, options)
     else:
-        pipe = kind.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **options)
+        options |= {"use_safetensors": True, "local_files_only": True, "variant": base.variant}
+        try:
+            pipe = kind.from_pretrained(base.folder, **options)
+        except Exception as error:  # whatever its weights make the loader raise
+            raise UserError(f"--base {base.name}: cannot be loaded ({one_line(error)})") from None
+    if base.schedule:
+        pipe.scheduler = scheduler(base)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from orchard import bases
+from orchard import bases, components
 from orchard.bases import Base
-from orchard.errors import UserError
+from orchard.errors import UserError, one_line
 
 PART = "safety_checker"
 WITHOUT = "--no_safety_checker does without"
@@ -30,17 +30,17 @@ def add(pipe: Any, base: Base) -> None:
     folder = _folder(base)
     options = {"torch_dtype": pipe.unet.dtype, "use_safetensors": True, "local_files_only": True}
     try:
+        options |= {"variant": components.variant_of(folder, [PART], base.name)}
         found = StableDiffusionSafetyChecker.from_pretrained(folder / PART, **options)
         processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
+    except (OSError, ValueError, UserError) as error:
         raise UserError(
-            f"--base {base.name}: its safety checker cannot be read ({reason}); {WITHOUT}"
+            f"--base {base.name}: its safety checker cannot be read ({one_line(error)}); {WITHOUT}"
         ) from None
     pipe.register_modules(safety_checker=found.to(pipe.device).eval(), feature_extractor=processor)
 
 
 def _folder(base: Base) -> Path:
     """Where the checker lies; a base from the Hub came without its weights."""
-    there = any((base.folder / PART).glob("*.safetensors"))
-    return base.folder if there or Path(base.name).is_dir() else bases.fetch(base, PART, WITHOUT)
+    there = components.weights(base.folder, PART) or Path(base.name).is_dir()
+    return base.folder if there else bases.fetch(base, PART, WITHOUT)

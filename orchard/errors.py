@@ -12,3 +12,8 @@ class UserError(Exception):
 
 class WriteError(UserError):
     """A file cannot be written: the disk is full, or nothing may be written there."""
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error of some library says, cut where it is long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from orchard import typed
+from orchard import bases, components, typed, weights
+from orchard.bases import Base
+from orchard.errors import UserError, one_line
+from orchard.families import FAMILIES
 from orchard.roles import BIAS, DOWN, MAGNITUDE, UP, Shape, added, by_module, fits, method_of
 
 if TYPE_CHECKING:
@@ -24,21 +28,67 @@ def skeleton(folder: Path) -> Any:
 
     It stands for the pipeline in `place` and `family_of_pipeline`, and costs no memory.
     """
+    index = typed.parse(typed.read(folder / "model_index.json"))
+    models = {name: _made(folder, name, index) for name in _TUNED if (index.get(name) or [None])[0]}
+    return type(index["_class_name"], (SimpleNamespace,), {})(**models)
+
+
+def _made(folder: Path, part: str, index: Mapping[str, Any]) -> Any:
+    """A model without weights, or a tokenizer."""
     import torch
 
-    index = typed.parse(typed.read(folder / "model_index.json"))
-    models = {}
-    for name in _TUNED:
-        library, kind = index.get(name) or ("", "")
-        if library not in ("diffusers", "transformers"):
+    library, kind = index[part]
+    made = getattr(importlib.import_module(library), kind)
+    if part.startswith("tokenizer"):
+        return made.from_pretrained(folder / part, local_files_only=True)
+    with torch.device("meta"):
+        if library == "diffusers":
+            return made.from_config(made.load_config(folder / part))
+        return made(made.config_class.from_pretrained(folder / part))
+
+
+@functools.cache
+def require_loadable(base: Base) -> None:
+    """Raise `UserError` unless all parts can be made from the base's files and its weights fit them.
+
+    Of the weights it reads names and shapes alone.
+    """
+    index, layout = bases.index(base), FAMILIES[base.family]
+    bases.scheduler(base)
+    for part in layout.classes:
+        if part == "scheduler" or not (index.get(part) or [None])[0]:
             continue
-        model = getattr(importlib.import_module(library), kind)
-        with torch.device("meta"):
-            if library == "diffusers":
-                models[name] = model.from_config(model.load_config(folder / name))
-            else:
-                models[name] = model(model.config_class.from_pretrained(folder / name))
-    return type(index["_class_name"], (SimpleNamespace,), {})(**models)
+        try:
+            made = _made(base.folder, part, index)
+        except Exception as error:  # whatever the files make the libraries raise
+            raise UserError(
+                f"--base {base.name}: its {part} cannot be made from its files ({one_line(error)}); "
+                "fetch it anew"
+            ) from None
+        if base.file is None and not part.startswith("tokenizer"):
+            _require_weights(base, part, made, whole=part == layout.denoiser)
+
+
+def _require_weights(base: Base, part: str, model: Any, *, whole: bool) -> None:
+    """Raise `UserError` for a weight of another shape; where ``whole``, for one that is missing too.
+
+    Names of autoencoders and text encoders have changed over the years, and their loaders know the old ones.
+    """
+    found: dict[str, Shape] = {}
+    for path in components.weights_of(base.folder, part, base.variant):
+        try:
+            with weights.opened(path) as file:
+                found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        except ValueError as error:
+            raise UserError(f"--base {base.name}: {part}/{path.name} cannot be read ({error})") from None
+    found = {key.removeprefix("text_model."): shape for key, shape in found.items()}
+    for key, value in model.state_dict().items():
+        shape, wanted = found.get(key.removeprefix("text_model.")), tuple(value.shape)
+        if shape != wanted and (shape or whole):
+            there = f"is {list(shape)}" if shape else "is missing"
+            raise UserError(
+                f"--base {base.name}: {key} in the weights of {part} {there}, its config says {list(wanted)}"
+            )
 
 
 def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], list[str]]:

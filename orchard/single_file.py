@@ -1,17 +1,21 @@
 """A whole pipeline in one ``.safetensors`` file, as other tools share them: told from its keys."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchard import weights
-from orchard.errors import UserError
+from orchard.errors import UserError, one_line
 
 DENOISER = "model.diffusion_model."
 TEXT = {"sd": "cond_stage_model.", "sdxl": "conditioner.embedders.1.", "sd3": "text_encoders.clip_l."}
 """Prefix of a text encoder that a file of the family must hold."""
 SD3_LARGE_DEPTH = 38
+EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+"""Tensors that mark files of models which are told noise levels as in EDM (Karras et al. 2022)."""
+V_PREDICTION, ZERO_TERMINAL_SNR = "v_pred", "ztsnr"
+"""Tensors that mark what SDXL's configs do not say; the tools that share such files go by them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,8 @@ class SingleFile:
     """Width of the text states."""
     configs: str
     """Hub id of the pipeline whose configs it shares."""
+    schedule: tuple[tuple[str, Any], ...] = ()
+    """Options of the scheduler that it marks itself with."""
 
 
 def read(path: Path) -> SingleFile:
@@ -48,7 +54,22 @@ def read(path: Path) -> SingleFile:
             f"--base {path}: no text encoder of SD 1/2, SDXL or SD 3 in it; give a file with text encoders "
             "or the model's diffusers folder"
         )
-    return _transformer(path, denoiser) if families[0] == "sd3" else _unet(path, families[0], denoiser)
+    if marks := [key for key in EDM if key in shapes]:
+        raise UserError(
+            f"--base {path}: its {marks[0]} marks an EDM model, which is neither trained nor sampled here; "
+            "give one of SD 1/2, SDXL or SD 3"
+        )
+    if families[0] == "sd3":
+        return _transformer(path, denoiser)
+    return replace(_unet(path, families[0], denoiser), schedule=tuple(_schedule(shapes).items()))
+
+
+def _schedule(keys: Container[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"prediction_type": "v_prediction"} if V_PREDICTION in keys else {}
+    if ZERO_TERMINAL_SNR in keys:
+        # The last timestep means pure noise, so it has to be among those sampled.
+        found |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return found
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -111,5 +132,6 @@ def load(kind: Any, path: Path, configs: Path, options: Mapping[str, Any]) -> An
     try:
         return kind.from_single_file(str(path), config=str(configs), local_files_only=True, **options)
     except Exception as error:  # the loader raises whatever its converters raise
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-        raise UserError(f"--base {path}: cannot be loaded with the configs in {configs} ({reason})") from None
+        raise UserError(
+            f"--base {path}: cannot be loaded with the configs in {configs} ({one_line(error)})"
+        ) from None

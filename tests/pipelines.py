@@ -97,12 +97,14 @@ def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", see
     """Write a 32 px SD 1 pipeline with text states of ``width`` into ``folder``."""
     torch.manual_seed(seed)
     network, autoencoder = unet(cross_attention_dim=width), vae()
+    # Trailing, so that stock schedulers made from its config begin at the last timestep, as ours do.
+    noise = NOISE | {"prediction_type": prediction_type, "timestep_spacing": "trailing"}
     StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_encoder(CLIPTextModel, width),
         tokenizer=tokenizer(),
         unet=network,
-        scheduler=DDIMScheduler(clip_sample=False, prediction_type=prediction_type, **NOISE),
+        scheduler=DDIMScheduler(clip_sample=False, **noise),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -110,11 +112,11 @@ def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", see
     return folder
 
 
-def tiny_sdxl(folder: Path, *, seed: int = 0) -> Path:
+def tiny_sdxl(folder: Path, *, seed: int = 0, **autoencoder: Any) -> Path:
     """Write a 32 px SDXL pipeline into ``folder``: text widths 16 and 24, pooled 24."""
     torch.manual_seed(seed)
     StableDiffusionXLPipeline(
-        vae=vae(force_upcast=True, scaling_factor=0.13),
+        vae=vae(force_upcast=True, scaling_factor=0.13, **autoencoder),
         # The states before the last layer are taken, so there must be two.
         text_encoder=text_encoder(CLIPTextModel, 16, layers=2),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection, 24, layers=2),

@@ -1,6 +1,7 @@
 """Bases by folder, by Hub name and as one file; families told from what is on disk."""
 
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -69,6 +70,35 @@ def test_another_family_is_refused_with_the_supported_ones(tmp_path, refused):
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "FluxPipeline"}))
     with refused("a FluxPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"):
         bases.resolve(str(folder))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16", "bf16"])
+def test_variants_are_fetched_from_the_hub_only_where_nothing_else_is(tmp_path, monkeypatch, variant):
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    there = pipelines.tiny(tmp_path / "there")
+    for part in ("unet", "vae", "text_encoder"):
+        (path,) = (there / part).glob("*.safetensors")
+        shutil.copy(path, path.with_suffix(f".{variant or 'fp16'}.safetensors"))
+        if variant and part != "vae":
+            path.unlink()
+
+    def fetch(repo, allow_patterns, ignore_patterns):
+        names = [str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()]
+        wanted = {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
+        for name in filter_repo_objects(names, **wanted):
+            (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(there / name, tmp_path / "cache" / name)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    base = bases.resolve(f"mira/{variant}")
+    assert base.variant == variant
+    assert base.digest == bases.resolve(str(there)).digest
+    fetched = {path.name for path in (tmp_path / "cache" / "unet").glob("*.safetensors")}
+    assert fetched == {f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"}
+    assert bases.load(base, torch.float32, CPU).unet.dtype == torch.float32
 
 
 def test_a_gated_base_says_how_to_get_it(monkeypatch, refused):

@@ -4,15 +4,18 @@ The flags of P13 that only a stub can set are in test_checker.
 """
 
 import io
+from pathlib import Path
 
 import checkers
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 from loras import OUT, QUERY, kohya, matrices
 from PIL import Image
-from safetensors.torch import save_file
-from shell import GENERATE, command, refusal
+from safetensors.torch import load_file, save_file
+from shell import GENERATE, TRAIN, command, refusal
 
 from orchard import shards
 from orchard.images import decode
@@ -86,6 +89,34 @@ def test_p09_p10_a_lora_that_fits_nowhere_is_refused(tmp_path, base, fruit, key,
     line = refusal(tmp_path, *GENERATE, "--lora", tmp_path / "a.safetensors", *real)
     assert "a.safetensors" in line
     assert words in line
+
+
+def as_variant(folder: Path, copy: Path, variant: str | None) -> Path:
+    """The pipeline in half precision, as ``save_pretrained`` writes it, with a safety checker."""
+    whole = checkers.with_checker(folder, copy.with_name(f"{copy.name} whole"), checkers.NEVER)
+    pipe = StableDiffusionPipeline.from_pretrained(whole, torch_dtype=torch.float16)
+    pipe.save_pretrained(copy, variant=variant)
+    return copy
+
+
+def test_p19_a_base_of_fp16_files_alone_is_the_same_weights_saved_plainly(tmp_path, base):
+    small = ("--data", "demo", "--classes", "apple", "--precision", "fp32", "--steps", 2)
+    made = {}
+    for name, variant in {"plain": None, "variant": "fp16"}.items():
+        folder = as_variant(base, tmp_path / name, variant)
+        assert (folder / "unet" / "diffusion_pytorch_model.safetensors").exists() == (variant is None)
+        words = ("--base", folder, *small, "--output", tmp_path / name, "--no_sheets", "--batch_size", 1)
+        said = command(tmp_path, *TRAIN, *words)
+        assert ("weights in fp16" in said) == (variant is not None)
+        lora = ("--lora", folder / "apple.safetensors", "--screens", "none", "--count", 2)
+        command(tmp_path, *GENERATE, *lora, *small, "--output", f"{name} set")
+        (path,) = (tmp_path / f"{name} set" / "data").glob("*.parquet")
+        made[name] = load_file(folder / "apple.safetensors"), pq.read_table(path).to_pylist()
+    (tensors, rows), (others, others_rows) = made.values()
+    assert all(torch.equal(tensors[key], others[key]) for key in tensors)
+    for one, other in zip(rows, others_rows, strict=True):
+        assert np.array_equal(pixels(one), pixels(other))
+    assert np.abs(pixels(rows[0]) - pixels(rows[1])).max() > 8
 
 
 def test_p13_the_second_of_four_images_is_flagged_and_sampled_with_another_seed(tmp_path, base):
