@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from generate import folder as folders
 from generate import limits
 from generate.config import Generate
 from generate.folder import Task
@@ -15,8 +17,10 @@ from orchard.terminal import say
 MOST_PROMPTS, FIRST_ROWS = 12, 3
 
 
-def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: Sequence[Task]) -> None:
-    """Classes, sampler, screens and output, and a warning for each prompt that would be cut."""
+def describe(
+    console: Console, config: Generate, folder: Path, planned: Sequence[Job], tasks: Sequence[Task]
+) -> None:
+    """Classes, sampler, screens and output; what will be cut of a prompt, and what changed since last time."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
         prompts = list(dict.fromkeys(job.plan.prompts))
@@ -26,6 +30,13 @@ def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: 
             f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.name}, "
             f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
+        if new:
+            for change in folders.changes(folder, job):
+                say(
+                    console,
+                    f"note      {job.label}: rows that are there were made with {change}; new ones may differ "
+                    "from what that would give",
+                )
         for prompt, words in limits.cut(job.base, prompts).items():
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     settings = planned[0].settings

@@ -15,7 +15,7 @@ import numpy as np
 from generate.plan import PlannedShard
 from generate.sources import Job
 from generate.tally import of_folder
-from orchard import shards
+from orchard import run, shards
 from orchard.errors import UserError
 
 
@@ -89,6 +89,16 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
     everything = [*found, *shards.existing(folder, shards.REJECTED)]
     for job in planned:
         shards.require_same(everything, job.origin, folder)
+
+
+def changes(folder: Path, job: Job) -> list[str]:
+    """What the class's rows that are there were made with, where it is not what new ones will be made with."""
+    found = [*shards.existing(folder), *shards.existing(folder, shards.REJECTED)]
+    own = [shard for shard in found if shard.origin.label == job.label]
+    now = job.origin.made_with[-1] if job.origin.made_with else {}
+    # Older shards say less.
+    said = [run.differences(one, {key: now.get(key) for key in one}, "now") for one in shards.made_with(own)]
+    return list(dict.fromkeys(filter(None, said)))
 
 
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:

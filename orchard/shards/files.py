@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,9 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
     Rows are only ever moved to the rejected split, and are there before they leave the other one: whatever
     stops a run in between, none is lost, and `load` knows where one belongs that stands in both.
     """
+    paths = [path_of(folder, origin.label, number, split) for split in (TRAIN, REJECTED)]
+    before = made_with(_shard(path) for path in paths if path.is_file())
+    origin = replace(origin, made_with=_distinct([*before, *origin.made_with]))
     for split in (REJECTED, TRAIN):
         part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
         path = path_of(folder, origin.label, number, split)
@@ -92,6 +95,15 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
             storage.remove(path)
         elif [row["index"] for row in part] != _indices(path):
             write(path, part, origin)
+
+
+def made_with(found: Iterable[Shard]) -> list[dict[str, str]]:
+    """What the rows of these shards were made with, each once; older ones say the versions alone."""
+    return _distinct(one for shard in found for one in shard.origin.made_with or [shard.origin.versions])
+
+
+def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(one.items())): one for one in entries}.values())
 
 
 def _indices(path: Path) -> list[int]:

@@ -9,7 +9,7 @@ from orchard import cards, storage, typed
 from orchard.errors import UserError
 from orchard.images import TRAIN
 from orchard.run import file_hash, write_json
-from orchard.shards.files import NAME, REJECTED, Shard, columns, existing
+from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with
 from orchard.shards.opening import MANIFEST, another, require_hash
 from orchard.shards.origin import SCHEMA, Origin
 
@@ -75,6 +75,10 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         "rejected": _reasons(rejected),
         "arguments": {label: origin.arguments for label, origin in origins.items()},
         "versions": {label: origin.versions for label, origin in origins.items()},
+        "made_with": {
+            label: made_with(shard for shard in [*shards, *rejected] if shard.origin.label == label)
+            for label in origins
+        },
         "trained_on": sorted(seen),
         "unknown_ledger": sorted(label for label, origin in origins.items() if origin.trained_on is None),
         "screened_with": _screened_with(origins.values()),
