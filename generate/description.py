@@ -20,7 +20,7 @@ MOST_PROMPTS, FIRST_ROWS = 12, 3
 def describe(
     console: Console, config: Generate, folder: Path, planned: Sequence[Job], tasks: Sequence[Task]
 ) -> None:
-    """Classes, sampler, screens and output; what will be cut of a prompt, and what changed since last time."""
+    """Classes, sampler, screens and output; what will be cut of a prompt, what has changed since."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
         prompts = list(dict.fromkeys(job.plan.prompts))
@@ -32,11 +32,8 @@ def describe(
         )
         if new:
             for change in folders.changes(folder, job):
-                say(
-                    console,
-                    f"note      {job.label}: rows that are there were made with {change}; new ones may differ "
-                    "from what that would give",
-                )
+                there = f"rows that are there were made with {change}"
+                say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
         for prompt, words in limits.cut(job.base, prompts).items():
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     settings = planned[0].settings

@@ -117,15 +117,18 @@ def _shuffled(name: str, phrases: Sequence[str], seed: int) -> list[str]:
 def balanced(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Every combination of ``range(n) for n in sizes`` once, evenly mixed.
 
-    Each row takes, of the combinations that are left, the one whose places and pairs of places have come least
-    often so far: it adds least to the sum of the fourth powers of what their counts are off an even share. Of
-    all sizes with up to `MOST` combinations, no prefix has one place over 3 times more than another of its
-    range, nor a pair of places over 4 times more than another of its two ranges.
+    Of the combinations that are left each row takes the one whose places and pairs of places have come least
+    often so far: which adds least to the sum of the fourth powers of what their counts are off even shares.
+    Whatever the sizes, with up to `MOST` combinations no prefix has a place over 3 times more than another of
+    its range, nor a pair of places over 4 times more than another of its two ranges (found by trying them).
     """
     combinations = np.array(list(itertools.product(*map(range, sizes))))
     number = len(combinations)
     kinds = []
-    for axes in (*itertools.combinations(range(len(sizes)), 1), *itertools.combinations(range(len(sizes)), 2)):
+    for axes in (
+        *itertools.combinations(range(len(sizes)), 1),
+        *itertools.combinations(range(len(sizes)), 2),
+    ):
         shape = tuple(sizes[axis] for axis in axes)
         cells = np.ravel_multi_index(tuple(combinations[:, axis] for axis in axes), shape)
         kinds.append((cells, np.zeros(math.prod(shape), np.int64), number // math.prod(shape)))
@@ -160,7 +163,7 @@ def _compiled(template: str) -> Any:
 
 
 def _parsed(template: str) -> Any:
-    """The syntax tree; ``{label}``, as the trainer's templates have it, is short for Jinja2's ``{{ label }}``.
+    """The syntax tree; ``{label}``, which the trainer's templates have, is short for ``{{ label }}``.
 
     Raises:
         ValueError: something in it that could take any time or memory, such as arithmetic or a call.

@@ -105,9 +105,7 @@ def _classes(config: Generate, blend: Blend) -> list[Chosen]:
     return [Chosen(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
 
 
-def _job(
-    config: Generate, one: Chosen, count: int, precision: str, made_with: list[dict[str, str]]
-) -> Job:
+def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: list[dict[str, str]]) -> Job:
     run.require_distinct_files(one.names)
     guide = guides.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
     plan = ClassPlan(

@@ -31,7 +31,7 @@ def test_a_cycle_has_every_combination_once(sizes):
 def test_every_prefix_uses_phrases_and_pairs_of_phrases_about_equally_often(sizes, together, most):
     order = prompts.balanced(sizes) * 2
     for places in itertools.combinations(range(len(sizes)), together):
-        used = Counter({found: 0 for found in itertools.product(*(range(sizes[place]) for place in places))})
+        used = Counter(dict.fromkeys(itertools.product(*(range(sizes[place]) for place in places)), 0))
         for length, combination in enumerate(order, 1):
             used[tuple(combination[place] for place in places)] += 1
             assert max(used.values()) - min(used.values()) <= most, (length, places)

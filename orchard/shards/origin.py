@@ -74,7 +74,7 @@ def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
         older["phrase_order"] = OLD_ORDER
     changes = differences(UNSAID | older | origin.arguments, UNSAID | wanted.arguments)
     if changes:
-        gone = "" if f"phrase_order {OLD_ORDER}" in changes else " or the same arguments"
         raise UserError(
-            f"--output {folder}: {wanted.label} is there with {changes}; choose another --output{gone}"
+            f"--output {folder}: {wanted.label} is there with {changes}; choose another --output, or the "
+            "arguments (and the version) that it was made with"
         )
