@@ -29,8 +29,8 @@ COLUMNS = {
 SCREENS = {
     "flat": "its contrast is below {least}",
     "duplicate": "its perceptual hash is within {bits} of 64 bits of an earlier image of its class",
-    "memorised": "it is nearer to a real training image than 99% of these are to their nearest neighbour, "
-    f"and nearer than {FARTHEST}",
+    "memorised": f"it is nearer to a real training image than {FARTHEST}, and "
+    "than 99% of these are to their nearest neighbour",
     "off_class": "a classifier takes it for another class",
 }
 

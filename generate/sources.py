@@ -94,7 +94,7 @@ def _classes(config: Generate, blend: Blend) -> list[Chosen]:
     if origin is None:
         if blend.parts and not config.classes:
             name = blend.parts[0].adapter.path.name
-            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME")
+            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME, a class of --data")
         names = sources.load(config.data, config.classes).classes
         labels: Sequence[str] = config.classes or names
     else:
