@@ -4,7 +4,7 @@ from typing import Any
 
 from orchard.framing import FITS
 from orchard.images import ImageSet
-from orchard.thumbnails import QUANTILE, Originals, Thumbnails, of_photos
+from orchard.thumbnails import FARTHEST, QUANTILE, Originals, Thumbnails, of_photos
 
 
 def measure(synthetic: ImageSet, train: ImageSet, test: ImageSet) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def memorisation(synthetic: Thumbnails, train: Thumbnails, test: Thumbnails) -> 
     A synthetic image is a near copy when its distance to the nearest real image is below ``thresholds``, the
     training images' `closest_share`, whole on white or by its centre square (`Originals`). ``natural`` is
     the share of test images that are as near to a training image, which no generator has made. Shares run
-    from 0 to 1; at least two training images are needed.
+    from 0 to 1.
     """
     originals = Originals(train)
     images = len(synthetic[0])
@@ -39,6 +39,6 @@ def sentence(found: dict[str, Any]) -> str:
     return (
         f"{found['near_train']} of {found['images']} synthetic images ({found['share_near_train']:.1%}) are "
         f"nearer to a training image than {1 - QUANTILE:.0%} of the training images are to their nearest "
-        f"neighbour, {found['near_test']} {be} that near to a test image; of the test images, "
-        f"{found['natural']:.1%} are that near to a training image"
+        f"neighbour and than {FARTHEST}, {found['near_test']} {be} that near to a test image; of the test "
+        f"images, {found['natural']:.1%} are that near to a training image"
     )

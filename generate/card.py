@@ -7,6 +7,7 @@ from typing import Any
 
 from orchard import cards, shards
 from orchard.run import file_name, whole_file
+from orchard.thumbnails import FARTHEST
 
 NAME = "README.md"
 COLUMNS = {
@@ -28,7 +29,8 @@ COLUMNS = {
 SCREENS = {
     "flat": "its contrast is below {least}",
     "duplicate": "its perceptual hash is within {bits} of 64 bits of an earlier image of its class",
-    "memorised": "it is nearer to a real training image than 99% of these are to their nearest neighbour",
+    "memorised": f"it is nearer to a real training image than {FARTHEST}, and "
+    "than 99% of these are to their nearest neighbour",
     "off_class": "a classifier takes it for another class",
 }
 

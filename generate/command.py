@@ -20,12 +20,12 @@ def generate(config: Generate) -> None:
     pipeline.require_device(config, state.device)
     if config.push_to_hub and state.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "dataset")
-    sampled = jobs(config, run.dtype_name(dtype))
+    sampled = jobs(config, run.dtype_name(dtype), pipeline.surroundings(config, state.device))
     screened = screens.plan(config, sampled)
     planned = [screened.marked(job) for job in sampled]
     folders.require_fit(folder, planned)
     console = Terminal(quiet=not state.is_main_process)
-    description.describe(console, config, planned, folders.gaps(folder, planned))
+    description.describe(console, config, folder, planned, folders.gaps(folder, planned))
     description.processes(console, state.num_processes, run.dtype_name(dtype))
     if config.dry_run:
         description.rows(console, planned)

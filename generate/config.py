@@ -110,7 +110,7 @@ class Generate(cli.Sharing):
 
     def _require_screens(self) -> None:
         cli.require_distinct("--screens", self.screens)
-        cli.check(self.reject_limit >= 0, f"--reject_limit {self.reject_limit}: give 0 or more")
+        cli.check(0 <= self.reject_limit < math.inf, f"--reject_limit {self.reject_limit}: give 0 or more")
         cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
         cli.check(
             ("off_class" in self.screens) == (self.screen_classifier is not None),

@@ -11,8 +11,8 @@ from orchard.layers import family_of_pipeline
 
 FLAGGED, FLAT = "flagged by the safety checker", "of one colour"
 REMEDIES = {
-    FLAGGED: "try another --prompt, or --no_safety_checker if it is wrong",
-    FLAT: "try --precision fp32 or another --scheduler",
+    FLAGGED: "another --prompt, or --no_safety_checker if it is wrong",
+    FLAT: "another --scheduler or --prompt",
 }
 
 
@@ -22,6 +22,13 @@ class Decoded:
 
     image: Image.Image
     fault: str | None
+
+
+def remedy(pipe: Any, fault: str) -> str:
+    """What to try where no seed of a row gives an image that can be used."""
+    half = fault == FLAT and pipe.dtype != torch.float32
+    other = "--precision fp32" if half else REMEDIES[fault]
+    return f"give more --attempts, or try {other} with another --output"
 
 
 @torch.no_grad()

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from generate import folder as folders
 from generate.config import Generate
 from generate.folder import Task
 from generate.plan import ClassPlan
@@ -15,8 +17,10 @@ from orchard.terminal import say
 MOST_PROMPTS, FIRST_ROWS = 12, 3
 
 
-def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: Sequence[Task]) -> None:
-    """Classes, sampler, screens and output, and a warning for each prompt that would be cut."""
+def describe(
+    console: Console, config: Generate, folder: Path, planned: Sequence[Job], tasks: Sequence[Task]
+) -> None:
+    """Classes, sampler, screens and output; what will be cut of a prompt, what has changed since."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
         prompts = list(dict.fromkeys(job.plan.prompts))
@@ -26,6 +30,10 @@ def describe(console: Console, config: Generate, planned: Sequence[Job], tasks: 
             f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.title}, "
             f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
+        if new:
+            for change in folders.changes(folder, job):
+                there = f"rows that are there were made with {change}"
+                say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
         for prompt, words in text.cut(job.base, prompts).items():
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     settings = planned[0].settings

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from generate import card, sheets
 from generate.config import Generate
+from generate.loras import labels_of
 from generate.sources import Job
 from generate.tally import of_folder
 from orchard import cards, hub, run, shards
@@ -20,6 +21,8 @@ def finish(
 ) -> None:
     """Say what the folder holds, after completing it if this run changed it; share it if asked to."""
     if changed:
+        for job in planned:
+            shards.lower_count(folder, job.label, job.origin.count)
         manifest = shards.manifest_of(folder)
         manifest["sheets"] = sheets.write(folder, manifest)
         card.write(folder, manifest)
@@ -58,13 +61,29 @@ def next_command(config: Generate, manifest: dict[str, Any], planned: Sequence[J
     default = Generate()
     output = [] if str(config.output) == default.output else ["--output", str(config.output)]
     missing = [name for name in manifest["classes"] if name not in manifest["rows"]]
-    if missing and config.lora and config.balance is None:
-        files = [f"{run.file_name(name)}.safetensors" for name in missing]
-        return shlex.join(["python", "-m", "generate", "--lora", *files, *output])
     real = config.data if config.data != default.data else _trained_on(planned)
     data = ["--data", real] if real not in ("", default.data) else []
+    if missing and config.lora and config.balance is None:
+        adapters = _adapters_of(config, planned, missing)
+        if not adapters:
+            base = ["--base", planned[0].base.name] if planned[0].base.name != "mini" else []
+            return shlex.join(["python", "-m", "finetune.train_lora", "--classes", *missing, *base, *data])
+        count = ["--count", str(config.count)] if config.count else []
+        return shlex.join(["python", "-m", "generate", *adapters, *count, *output])
     synthetic = ["--synthetic", str(config.output)] if output else []
     return shlex.join(["python", "-m", "evaluate", "--ratios", "all", *data, *synthetic])
+
+
+def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]) -> list[str]:
+    """Options that sample further classes: from the run's own adapters, or from others beside them."""
+    known = {name for job in planned for name in labels_of(job.blend)}
+    if own := [name for name in labels if name in known]:
+        return ["--lora", *config.lora, *(["--fuse"] if config.fuse else []), "--classes", *own]
+    folders = sorted({one.adapter.path.parent for job in planned for one in job.blend.parts})
+    paths = [folder / f"{run.file_name(name)}.safetensors" for name in labels for folder in folders]
+    there = [path for path in paths if path.is_file()]
+    names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
+    return ["--lora", *names] if names else []
 
 
 def _trained_on(planned: Sequence[Job]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from generate.plan import PlannedShard
 from generate.sources import Job
 from generate.tally import of_folder
-from orchard import shards
+from orchard import run, shards
 from orchard.errors import UserError
 
 
@@ -91,6 +91,18 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
         shards.require_same(everything, job.origin, folder)
 
 
+def changes(folder: Path, job: Job) -> list[str]:
+    """What the class's rows that are there were made with, where it is not what new ones will be."""
+    found = [*shards.existing(folder), *shards.existing(folder, shards.REJECTED)]
+    own = [shard for shard in found if shard.origin.label == job.label]
+    now = job.origin.made_with[-1] if job.origin.made_with else {}
+    # Older shards say less.
+    said = [
+        run.differences(one, {key: now.get(key) for key in one}, word="now") for one in shards.made_with(own)
+    ]
+    return list(dict.fromkeys(filter(None, said)))
+
+
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
     """The shards that lack rows of the plan, or rows that they once had."""
     there = known(folder, planned)
@@ -116,7 +128,8 @@ def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
 def _too_many(folder: Path, job: Job, limit: float) -> UserError:
     return UserError(
         f"class {job.label}: {of_folder(folder, job.label)}, all that --reject_limit {limit:g} allows; look "
-        f"at {folder / 'data'}/{shards.REJECTED}-*, then give other --screens or a higher limit"
+        f"at {folder / 'data'}/{shards.REJECTED}-*, then give a higher --reject_limit, or other --screens "
+        "with another --output"
     )
 
 

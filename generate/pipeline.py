@@ -45,6 +45,13 @@ def require_device(config: Generate, device: torch.device) -> None:
         raise UserError("--compile: does not go with --offload, which moves the weights; give one of them")
 
 
+def surroundings(config: Generate, device: torch.device) -> dict[str, str]:
+    """What changes pixels by rounding alone; the shards note it, and a run may go on with another."""
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    savers = ("batch_size", "attention_slicing", "vae_slicing", "offload")
+    return {"device": f"{device.type}{name}", **{saver: str(getattr(config, saver)) for saver in savers}}
+
+
 def depth(config: Generate) -> int:
     """How many batches may be denoised ahead of the decoder.
 

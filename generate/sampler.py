@@ -106,5 +106,5 @@ class Sampler:
             return row.again()
         raise UserError(
             f"{row.label} image {row.index} is {fault} with {self.attempts} seeds ({self.tally}); "
-            f"{decoder.REMEDIES[fault]}"
+            f"{decoder.remedy(self.pipe, fault)}"
         )

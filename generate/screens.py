@@ -17,7 +17,7 @@ from orchard import sources
 from orchard.framing import FITS
 from orchard.images import DECODING, TRAIN, ImageSet, sha256, sized
 from orchard.splits import require_split
-from orchard.thumbnails import Originals, Thumbnails, of_image, of_photos
+from orchard.thumbnails import FARTHEST, Originals, Thumbnails, of_image, of_photos
 
 FLAT = 4.0
 """Grey levels out of 255: a standard deviation below this is a flat image."""
@@ -74,8 +74,12 @@ def plan(config: Generate, planned: Sequence[Job]) -> Plan:
         train = _train(config)
         seen["memorised"] = sorted(train.hashes())
         hashes = "".join(seen["memorised"])
-        train_hash = sha256(hashes.encode())
-        arguments["memorised"] = {"train": train_hash, "framings": list(FITS), "decoding": DECODING}
+        arguments["memorised"] = {
+            "train": sha256(hashes.encode()),
+            "framings": list(FITS),
+            "decoding": DECODING,
+            "farthest": FARTHEST,
+        }
     if "off_class" in names:
         seen["off_class"], arguments["off_class"] = _classifier(config, planned)
     return Plan(names=names, arguments=arguments, seen=seen, train=train)

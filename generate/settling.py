@@ -1,6 +1,7 @@
 """Between two rounds of sampling: the verdicts that need all images of a class."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def settle(folder: Path, planned: Sequence[Job]) -> None:
         size = job.origin.arguments["shard_size"]
         for number in sorted({index // size for index in [*rejected, *there[job.label].twice.tolist()]}):
             rows = [_judged(row, rejected) for row in shards.load(folder, job.label, number)]
-            shards.store(folder, number, rows, job.origin)
+            # The rows stay what they were made with.
+            shards.store(folder, number, rows, replace(job.origin, made_with=[]))
 
 
 def _near(folder: Path, job: Job, there: Known) -> dict[int, int]:

@@ -1,7 +1,7 @@
 """What is to be sampled: one `Job` a class, with its base, adapters, plan and origin."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from generate.config import Generate
 from generate.loras import Blend
 from generate.plan import ClassPlan
 from generate.settings import Settings, settle
-from orchard import bases, layers, run, software, sources
+from orchard import bases, checker, layers, run, software, sources
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import DECODING
@@ -52,8 +52,10 @@ class Chosen:
     """The template that the adapter was trained with."""
 
 
-def jobs(config: Generate, precision: str) -> list[Job]:
+def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {}) -> list[Job]:
     """Resolve adapters, bases, classes, prompts and counts without loading a model.
+
+    ``surroundings`` is what the rows note of the machine (`pipeline.surroundings`).
 
     Raises:
         UserError: a file or class that is not there, a LoRA made for another base, a class twice, a prompt
@@ -74,7 +76,8 @@ def jobs(config: Generate, precision: str) -> list[Job]:
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
     rows = counts.rows_of(config, labels)
-    return [_job(config, one, rows[one.label], precision) for one in chosen]
+    made_with = [{**software.versions(), **surroundings}] if surroundings else []
+    return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
 
 
 def _templates(config: Generate, own: str) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ def _classes(config: Generate, blend: Blend) -> list[Chosen]:
     if origin is None:
         if blend.parts and not config.classes:
             name = blend.parts[0].adapter.path.name
-            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME")
+            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME, a class of --data")
         names = sources.load(config.data, config.classes).classes
         labels: Sequence[str] = config.classes or names
     else:
@@ -104,15 +107,14 @@ def _classes(config: Generate, blend: Blend) -> list[Chosen]:
     return [Chosen(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
 
 
-def _job(config: Generate, one: Chosen, count: int, precision: str) -> Job:
+def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: list[dict[str, str]]) -> Job:
     run.require_distinct_files(one.names)
-    vary = prompts.vocabularies(config.vary)
     guide = guides.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
         count=count,
-        prompts=prompts.render(_templates(config, one.own), vary, one.label, config.seed),
+        prompts=_prompts(config, one),
         guides=guide,
     )
     settings = settle(config, one.base)
@@ -126,9 +128,21 @@ def _job(config: Generate, one: Chosen, count: int, precision: str) -> Job:
         arguments=arguments,
         trained_on=seen,
         versions=software.versions(),
+        made_with=made_with,
         count=count,
     )
     return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, origin=origin)
+
+
+def _prompts(config: Generate, one: Chosen) -> Sequence[str]:
+    vary = prompts.vocabularies(config.vary)
+    try:
+        return prompts.render(_templates(config, one.own), vary, one.label, config.seed)
+    except UserError as error:
+        if config.prompt:
+            raise
+        reason = str(error).replace("--prompt", f"--lora {one.blend.name}: its own prompt", 1)
+        raise UserError(f"{reason}; give a --prompt instead") from None
 
 
 def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
@@ -147,6 +161,12 @@ def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Setting
     }
     if config.vary:
         found["vary"] = list(config.vary)
+    if prompts.mixed(config.prompt, prompts.vocabularies(config.vary)):
+        found["phrase_order"] = prompts.ORDER
+    if config.compile:
+        found["compile"] = True
+    if checker.has(one.base):
+        found["safety_checker"] = config.safety_checker
     if plan.guides:
         found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
     return found

@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import os
+import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,10 @@ from typing import Any
 
 from orchard import storage
 from orchard.errors import UserError
+
+TOKEN = ".processes-"
+PATIENCE = 4.0
+"""Seconds that a process waits to see what another one has written."""
 
 
 @contextmanager
@@ -21,7 +27,8 @@ def writing(folder: Path, state: Any, option: str = "--output") -> Iterator[None
     held against other runs on this machine only.
 
     Raises:
-        UserError: another run is writing there; ``option`` names the folder.
+        UserError: another run is writing there, or the processes do not all see one folder; ``option`` names
+            the folder.
     """
     handle = os.open(_lockable(folder), os.O_RDONLY)
     try:
@@ -31,9 +38,42 @@ def writing(folder: Path, state: Any, option: str = "--output") -> Iterator[None
             _take(handle, fcntl.LOCK_SH, folder, option)
         state.wait_for_everyone()
         _take(handle, fcntl.LOCK_SH, folder, option)
+        _require_common(folder, state, option)
         yield
     finally:
         os.close(handle)
+
+
+def _require_common(folder: Path, state: Any, option: str) -> None:
+    """Raise `UserError` in every process unless all see what the first one writes there."""
+    if state.num_processes == 1 or not storage.is_local(folder):  # a URL is the same everywhere
+        return
+    from accelerate.utils import broadcast_object_list, gather_object
+
+    (name,) = broadcast_object_list([f"{TOKEN}{secrets.token_hex(8)}"])
+    if state.is_main_process:
+        (folder / name).touch()
+    state.wait_for_everyone()
+    blind = gather_object([] if _appears(folder / name) else [state.process_index])
+    if state.is_main_process:
+        for left in folder.glob(f"{TOKEN}*"):  # also by a run that was killed here
+            storage.remove(left)
+    if blind:
+        raise UserError(
+            f"{option} {folder}: what process 0 writes there is not seen by process "
+            f"{', '.join(map(str, blind))} of {state.num_processes}; name a folder on a disk that they all "
+            "share, or run one process"
+        )
+
+
+def _appears(path: Path) -> bool:
+    """Whether the file is there, or comes within `PATIENCE`: a network's file system may take a moment."""
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(PATIENCE / 20)
+    return True
 
 
 def _take(handle: int, kind: int, folder: Path, option: str) -> None:

@@ -100,10 +100,10 @@ def require_distinct_files(labels: Sequence[str]) -> None:
             raise UserError(f"classes {other!r} and {label!r} give the same file name; rename one")
 
 
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *, word: str = "asked") -> str:
     """``steps 400 (asked: 300), …``: the keys whose values are not the same; empty when all are."""
     return ", ".join(
-        f"{key} {there.get(key)} (asked: {asked.get(key)})"
+        f"{key} {there.get(key)} ({word}: {asked.get(key)})"
         for key in sorted(there.keys() | asked.keys())
         if there.get(key) != asked.get(key)
     )

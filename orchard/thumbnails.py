@@ -14,6 +14,9 @@ QUANTILE = 0.01
 CHUNK = 1024
 Thumbnails = Sequence[np.ndarray]
 """(N, SIDE, SIDE, 3) uint8 of the same N images for each of `FITS`: a generator learns from one of them."""
+FARTHEST = 0.1
+"""No image is a copy of one that is farther away, however far apart the images themselves are: of few, one a
+class, none has a near neighbour. docs/report.md has where it comes from."""
 LEAST = 1e-4
 """Stands in for a threshold of zero, which images that are there twice would give: an exact copy is one."""
 
@@ -31,8 +34,8 @@ def of_image(image: Image.Image) -> Thumbnails:
 class Originals:
     """Images that may have been copied.
 
-    ``among`` are those whose `closest_share` says from where on an image counts as a copy, at least two; by
-    default the images themselves.
+    ``among`` are those whose `closest_share` says from where on an image counts as a copy; by default the
+    images themselves.
     """
 
     def __init__(self, images: Thumbnails, among: Thumbnails | None = None) -> None:
@@ -46,13 +49,14 @@ class Originals:
 
 
 def closest_share(images: np.ndarray) -> float:
-    """(N, S, S, 3) uint8, N >= 2 -> the distance below which an image counts as a copy of one of these.
+    """(N, S, S, 3) uint8 -> the distance below which an image counts as a copy of one of these.
 
     It is the 1% quantile of the images' distances to their own nearest neighbour (`nearest`): what is nearer
-    than that would be one of the closest pairs in a hundred among the images themselves.
+    than that would be one of the closest pairs in a hundred among the images themselves. At most `FARTHEST`.
     """
-    assert len(images) >= 2, len(images)
-    return float(np.quantile(nearest(images, images, same=True), QUANTILE))
+    if len(images) < 2:
+        return FARTHEST
+    return min(float(np.quantile(nearest(images, images, same=True), QUANTILE)), FARTHEST)
 
 
 def nearest(queries: np.ndarray, references: np.ndarray, *, same: bool = False) -> np.ndarray:

@@ -19,16 +19,20 @@ Hook = Callable[[str, tuple[Any, ...]], None]
 
 
 def start(
-    processes: int, options: Mapping[str, Any], draw: str = "", hooks: Mapping[int, Hook] | None = None
+    processes: int,
+    options: Mapping[str, Any],
+    draw: str = "",
+    hooks: Mapping[int, Hook] | None = None,
+    call: Callable[[dict[str, Any], str], None] | None = None,
 ) -> list[BaseProcess]:
     """Start that many processes of one launch; ``draw`` names a function of stub_sampler to sample with.
 
-    ``hooks`` are audit hooks by rank.
+    ``hooks`` are audit hooks by rank. ``call`` is what each does, by default `generate`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = (processes, port, dict(options), draw)
+    arguments = (processes, port, dict(options), draw, call or generate)
     return [forks.start(_rank, rank, (hooks or {}).get(rank), *arguments) for rank in range(processes)]
 
 
@@ -62,7 +66,13 @@ def wait(processes: list[BaseProcess]) -> list[int | None]:
 
 
 def _rank(
-    rank: int, hook: Hook | None, processes: int, port: int, options: dict[str, Any], draw: str
+    rank: int,
+    hook: Hook | None,
+    processes: int,
+    port: int,
+    options: dict[str, Any],
+    draw: str,
+    call: Callable[[dict[str, Any], str], None],
 ) -> None:
     os.environ |= {
         "RANK": str(rank),
@@ -73,14 +83,18 @@ def _rank(
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
+    if hook:
+        sys.addaudithook(hook)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        call(options, draw)
+
+
+def generate(options: dict[str, Any], draw: str) -> None:
+    """Run the command."""
     from generate import command
     from generate.config import Generate
 
     if draw:
         samplers = stub_sampler.Samplers(getattr(stub_sampler, draw), options["batch_size"])
         command.Samplers = lambda *_: samplers  # type: ignore[assignment,misc]
-
-    if hook:
-        sys.addaudithook(hook)
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        command.generate(Generate(**options))
+    command.generate(Generate(**options))

@@ -1,10 +1,12 @@
 """Random LoRA files for the tiny pipeline, and what a loaded one does to it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune import lora
@@ -93,3 +95,11 @@ def trained(out: Path, folder: Path, labels: list[str]) -> dict[str, str]:
 def good(tmp_path: Path) -> adapter.Adapter:
     """A file that fits the tiny pipeline."""
     return written(tmp_path / "good.safetensors", kohya(matrices(QUERY), None))
+
+
+def retold(path: Path, **changes: object) -> None:
+    """Write the file again, with other values in its header."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    header["orchard"] = json.dumps({**json.loads(header["orchard"]), **changes})
+    save_file(load_file(path), path, metadata=header)

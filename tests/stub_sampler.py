@@ -62,10 +62,12 @@ class Samplers:
                 yield one, self.draw(one)
 
 
-def generate(monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = noise, **options: Any) -> int:
+def generate(
+    monkeypatch: MonkeyPatch, base: Path, output: object, draw: Draw = noise, /, **options: Any
+) -> int:
     """Run the command for the untuned base; the number of images drawn."""
     settings = {"classes": ("apple",), "count": 10, "batch_size": 4, "shard_size": 8, "precision": "fp32"}
-    config = Generate(base=str(base), output=str(output), **{**settings, **options})
+    config = Generate(output=str(output), **{"base": str(base), **settings, **options})
     samplers = Samplers(draw, config.batch_size)
     monkeypatch.setattr(command, "Samplers", lambda *_: samplers)
     command.generate(config)

@@ -151,8 +151,14 @@ def test_latents_that_are_not_numbers_never_become_images(folder, refused):
     assert one.fault == decoder.FLAT
     torch.nn.init.constant_(pipe.unet.conv_out.bias, float("nan"))
     sampler = Sampler(pipe, plans.settings(), batch_size=2, attempts=2)
-    with refused("apple image 0", "of one colour with 2 seeds", "--precision fp32"):
+    with refused("apple image 0", "of one colour with 2 seeds", "another --scheduler"):
         list(sampler.sample(next(plans.class_plan().shards(4)).batches(2)))
+
+
+def test_single_precision_is_advised_where_it_is_not_in_use_already(folder):
+    half = bases.load(bases.resolve(str(folder)), torch.float16, torch.device("cpu"))
+    assert "--precision fp32" in decoder.remedy(half, decoder.FLAT)
+    assert "--precision" not in decoder.remedy(stock(folder), decoder.FLAT)
 
 
 @pytest.mark.parametrize(("make", "wanted"), [(pipelines.tiny, "float16"), (pipelines.tiny_sdxl, "float32")])

@@ -74,6 +74,17 @@ def test_of_images_that_are_there_twice_an_exact_copy_is_one():
     assert (Originals([twice]).nearness([noise(4, 2)]) > 1).all()
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_few_photos_that_are_far_apart_do_not_make_everything_a_copy(number):
+    photos = noise(number, 1)
+    near = (0.9 * photos + 0.1 * noise(number, 2)).astype(np.uint8)
+    alike = (0.6 * photos + 0.4 * noise(number, 3)).astype(np.uint8)
+    correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(alike, photos, strict=True)]
+    assert max(correlation) < 0.9
+    assert (Originals([photos]).nearness([near]) < 1).all()
+    assert (Originals([photos]).nearness([alike]) > 1).all()
+
+
 def test_many_images_are_compared_in_pieces(monkeypatch):
     images = noise(9, 9)
     whole = nearest(images, images, same=True)

@@ -1,9 +1,11 @@
 """Prompts: every combination evenly, the same for every class, one line for what cannot be filled in."""
 
 import itertools
+import tracemalloc
 from collections import Counter
 
 import pytest
+from conftest import ROOT
 
 from generate import prompts
 from generate.config import Generate
@@ -11,22 +13,43 @@ from orchard import cli
 
 VARY = {"background": ("on grass", "on a table", "in snow"), "light": ("dim", "bright"), "pose": ("", "cut")}
 TEMPLATES = ("a photo of {label} {{ background }}, {{ light }} {{ pose }}",)
-SIZES = [(2, 2), (3, 2), (4, 6, 2), (5,), (2, 2, 2, 3), (1, 4), (6, 4, 9)]
+SIZES = [
+    *((5,), (1, 4), (2, 2), (3, 3), (3, 2), (5, 195)),
+    *((3, 3, 3), (4, 6, 2), (2, 3, 5), (6, 4, 9), (2, 2, 100), (2, 2, 2, 3), (2, 3, 3, 3, 3, 3), (2,) * 7),
+]
+SINGLES, PAIRS = 3, 4
+"""What counts of phrases, and of pairs of phrases, may differ by."""
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_cycle_has_every_combination_once(sizes):
-    assert sorted(prompts.spread(sizes)) == list(itertools.product(*map(range, sizes)))
+    assert sorted(prompts.balanced(sizes)) == list(itertools.product(*map(range, sizes)))
 
 
+@pytest.mark.parametrize(("together", "most"), [(1, SINGLES), (2, PAIRS)])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_no_prefix_uses_a_phrase_twice_more_than_another(sizes):
-    order = prompts.spread(sizes) * 2
-    for length in range(1, len(order) + 1):
-        for place, size in enumerate(sizes):
-            used = Counter(combination[place] for combination in order[:length])
-            counts = [used[choice] for choice in range(size)]
-            assert max(counts) - min(counts) <= 1, (length, place)
+def test_every_prefix_uses_phrases_and_pairs_of_phrases_about_equally_often(sizes, together, most):
+    order = prompts.balanced(sizes) * 2
+    for places in itertools.combinations(range(len(sizes)), together):
+        used = Counter(dict.fromkeys(itertools.product(*(range(sizes[place]) for place in places)), 0))
+        for length, combination in enumerate(order, 1):
+            used[tuple(combination[place] for place in places)] += 1
+            assert max(used.values()) - min(used.values()) <= most, (length, places)
+
+
+def test_one_phrase_more_than_the_class_comes_in_turn():
+    assert prompts.balanced((1, 3)) == ((0, 0), (0, 1), (0, 2))
+
+
+def test_the_first_hundred_rows_of_the_varied_recipe_have_every_pair_of_phrases():
+    config = cli.parse(Generate, ["--config", str(ROOT / "recipes" / "varied_sd15.yaml")], "test")
+    vary = prompts.vocabularies(config.vary)
+    rows = prompts.render(config.prompt, vary, "fig", 0)[:100]
+    said = {name: [phrase.replace("{label}", "fig") for phrase in phrases] for name, phrases in vary.items()}
+    for one, other in itertools.combinations(said.values(), 2):
+        pairs = [sum(a in row and b in row for row in rows) for a in one for b in other]
+        share = 100 / len(pairs)
+        assert all(share - 2 <= count <= share + 2 for count in pairs), pairs
 
 
 def test_the_same_row_of_every_class_has_the_same_phrases():
@@ -82,6 +105,59 @@ def test_a_class_name_is_never_read_as_a_template():
 def test_what_cannot_be_filled_in_is_one_line(refused, templates, vary, words):
     with refused(*words):
         prompts.require_valid(templates, vary)
+
+
+HOSTILE = [
+    "{{ 1/0 }}",
+    "{{ label+1 }}",
+    '{% include "x" %}',
+    "{% for i in range(100001) %}{% endfor %}",
+    '{{ "a"*9000000000 }}',
+    "{{ 9**9**9 }}",
+    '{{ "%9000000000d"|format(1) }}',
+    "{{ label|center(9000000000) }}",
+    "{{ label.center(9000000000) }}",
+    "{% set a = label ~ label %}{{ a }}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{% for a in label recursive %}{{ loop(a) }}{% endfor %}",
+    "{% for a in [1, 2] %}{% for b in [1, 2] %}x{% endfor %}{% endfor %}",
+    "{% for a in [" + "1," * 1000 + "] %}" + "x" * 1000 + "{% endfor %}",
+    "{% for a in 5 %}{% endfor %}",
+    "{% if label < 1 %}{% endif %}",
+    "{{ label is divisibleby 0 }}",
+    "{{ " + "(" * 1500 + "1" + ")" * 1500 + " }}",
+    "{{ " + "not " * 900 + "1 }}",
+    "{% if label %}" * 140 + "{% endif %}" * 140,
+    "x" * 5000,
+    "{{ self }}",
+    "{{ lipsum }}",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("template", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_template_of_a_stranger_is_one_line_and_takes_little_memory(refused, template):
+    prompts.render(("{label}",), {}, "fig", 0)  # what is imported for the first template
+    tracemalloc.start()
+    try:
+        with refused("--prompt", "a Jinja2 template that knows label"):
+            prompts.render(("{label}" + template,), {}, "fig", 0)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_phrase_of_a_stranger_is_as_bounded_as_a_template(refused):
+    with refused("--prompt", "Mul"):
+        prompts.require_valid(("{label} {{ light }}",), {"light": ('{{ "a" * 9000000000 }}',)})
+
+
+def test_templates_may_choose_and_join_words():
+    template = "{% if light == 'dim' %}dark{% else %}{{ light | upper }}{% endif %} {{ label ~ 's' }}"
+    assert set(prompts.render((template,), {"light": ("dim", "bright")}, "fig", 0)) == {
+        "dark figs",
+        "BRIGHT figs",
+    }
 
 
 @pytest.mark.parametrize("word", ["light", "my light=dim", "label=x", "template=x"])

@@ -6,6 +6,7 @@ rejected lies in shards of its own: a row's index says which shard it belongs to
 """
 
 from orchard.images import TRAIN
+from orchard.shards.contents import LARGEST
 from orchard.shards.files import (
     MARKS,
     NAME,
@@ -17,6 +18,7 @@ from orchard.shards.files import (
     given_up,
     is_synthetic,
     load,
+    made_with,
     path_of,
     require_same,
     rows_of,
@@ -27,6 +29,7 @@ from orchard.shards.manifest import (
     GENERATOR,
     asked,
     ledger,
+    lower_count,
     manifest_of,
     read_manifest,
     require_complete,
@@ -40,6 +43,7 @@ from orchard.shards.reading import read, read_unscreened, rejected, rejections
 __all__ = [
     "GENERATOR",
     "KEY",
+    "LARGEST",
     "MANIFEST",
     "MARKS",
     "NAME",
@@ -56,6 +60,8 @@ __all__ = [
     "is_synthetic",
     "ledger",
     "load",
+    "lower_count",
+    "made_with",
     "manifest_of",
     "path_of",
     "read",

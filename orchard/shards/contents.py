@@ -3,7 +3,10 @@
 from typing import Any
 
 LARGEST = 8 * 2**30
-"""Bytes of a shard's rows in memory: a few kilobytes of Parquet can stand for any number of equal rows."""
+"""Bytes of a shard's rows in memory: a few kilobytes of Parquet can stand for any number of equal rows.
+
+generate plans no shard that could have more.
+"""
 AT_ONCE = 64
 """Rows that are unpacked before their size is looked at."""
 

@@ -1,8 +1,8 @@
 """One shard a file: write, list, read."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from orchard.shards.origin import KEY, Origin
 REJECTED = "rejected"
 MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
 """Columns that only a synthetic set has."""
+GROUP = 64 * 2**20
+"""Bytes of images in a row group; those who read one row unpack as many."""
 NAME = re.compile(rf"^(?P<split>{TRAIN}|{REJECTED})-(?P<label>.+)-(?P<number>\d{{5}})\.parquet$")
 
 
@@ -66,17 +68,28 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None
 
     Columns of the screens may be missing: null then, as where a screen was not used.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
-    from datasets import Dataset
 
-    columns = features(origin.classes)
-    table = Dataset.from_list(
-        [{name: row.get(name) for name in columns} for row in rows], features=columns
-    ).data.table
-    metadata = {**(table.schema.metadata or {}), KEY: origin.encoded()}
-    with whole_file(path) as aside:
-        # Until the manifest has the shard's hash, the checksums of its pages tell of flipped bytes.
-        pq.write_table(table.replace_schema_metadata(metadata), aside, write_page_checksum=True)
+    schema = features(origin.classes).arrow_schema
+    schema = schema.with_metadata({**schema.metadata, KEY: origin.encoded()})
+    # Until the manifest has the shard's hash, the checksums of its pages tell of flipped bytes.
+    with whole_file(path) as aside, pq.ParquetWriter(aside, schema, write_page_checksum=True) as file:
+        for group in _groups(rows):
+            table = pa.Table.from_pylist(
+                [{name: row.get(name) for name in schema.names} for row in group], schema
+            )
+            file.write_table(table)
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The rows in groups of about `GROUP` bytes of images: a column of Arrow's takes less than 2 GiB."""
+    start = size = 0
+    for place, row in enumerate(rows, 1):
+        size += len(row["image"]["bytes"])
+        if size >= GROUP or place == len(rows):
+            yield rows[start:place]
+            start, size = place, 0
 
 
 def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
@@ -85,6 +98,9 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
     Rows are only ever moved to the rejected split, and are there before they leave the other one: whatever
     stops a run in between, none is lost, and `load` knows where one belongs that stands in both.
     """
+    paths = [path_of(folder, origin.label, number, split) for split in (TRAIN, REJECTED)]
+    before = made_with(_shard(path) for path in paths if path.is_file())
+    origin = replace(origin, made_with=_distinct([*before, *origin.made_with]))
     for split in (REJECTED, TRAIN):
         part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
         path = path_of(folder, origin.label, number, split)
@@ -92,6 +108,15 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: 
             storage.remove(path)
         elif [row["index"] for row in part] != _indices(path):
             write(path, part, origin)
+
+
+def made_with(found: Iterable[Shard]) -> list[dict[str, str]]:
+    """What the rows of these shards were made with, each once; older ones say the versions alone."""
+    return _distinct(one for shard in found for one in shard.origin.made_with or [shard.origin.versions])
+
+
+def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(one.items())): one for one in entries}.values())
 
 
 def _indices(path: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from orchard import cards, storage, typed
 from orchard.errors import UserError
 from orchard.images import TRAIN
 from orchard.run import file_hash, write_json
-from orchard.shards.files import NAME, REJECTED, Shard, columns, existing
+from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
 from orchard.shards.opening import MANIFEST, another, require_hash
 from orchard.shards.origin import SCHEMA, Origin
 
@@ -47,6 +48,18 @@ def asked(found: Iterable[Shard]) -> dict[str, int]:
     return counts
 
 
+def lower_count(folder: Path, label: str, count: int) -> None:
+    """Make ``count`` what the class was asked for, where a stopped run was asked for more than is there."""
+    kept, rejected = (
+        [shard for shard in existing(folder, split) if shard.origin.label == label]
+        for split in (TRAIN, REJECTED)
+    )
+    rows = sum(shard.rows for shard in kept)
+    for shard in (*kept, *rejected):
+        if count <= rows < shard.origin.count:
+            write(shard.path, rows_of(shard.path), replace(shard.origin, count=count))
+
+
 def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
     """Rows a class; raise `UserError` when a class has fewer than were asked for."""
     rows: Counter[str] = Counter()
@@ -57,7 +70,7 @@ def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
         if there < wanted[label]:
             raise UserError(
                 f"{folder}: {label} has {there} of {wanted[label]} images, from a run that was stopped; "
-                f"run the command for {label} again, then this one"
+                f"run the command for {label} again (with --count {there} if they are enough), then this one"
             )
     return dict(rows)
 
@@ -75,6 +88,10 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         "rejected": _reasons(rejected),
         "arguments": {label: origin.arguments for label, origin in origins.items()},
         "versions": {label: origin.versions for label, origin in origins.items()},
+        "made_with": {
+            label: made_with(shard for shard in [*shards, *rejected] if shard.origin.label == label)
+            for label in origins
+        },
         "trained_on": sorted(seen),
         "unknown_ledger": sorted(label for label, origin in origins.items() if origin.trained_on is None),
         "screened_with": _screened_with(origins.values()),

@@ -10,8 +10,13 @@ from orchard import typed
 from orchard.errors import UserError
 from orchard.run import differences
 
-SCHEMA = 2
+SCHEMA, COLUMNS = 3, 2
+"""The present form, and the first one with the present columns."""
 KEY = b"orchard"
+UNSAID: dict[str, Any] = {"screens": {}, "compile": False, "safety_checker": True}
+"""Arguments that shards do not mention where they are these."""
+OLD_ORDER = "diagonal"
+"""The order of phrases in shards that name none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,9 @@ class Origin:
     versions: dict[str, str]
     count: int
     """Images asked for; fewer rows than this mean that a run was stopped."""
+    made_with: list[dict[str, str]] = field(default_factory=list)
+    """Each set of library versions, device and memory savers that rows of this shard were sampled with. They
+    change pixels by rounding, or by what a new version mends, and differ without anybody asking for it."""
     screened_with: dict[str, list[str]] = field(default_factory=dict)
     """Screen -> SHA-256 of the real images that it has seen."""
     schema: int = SCHEMA
@@ -54,17 +62,19 @@ def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
             f"--output {folder}: its class list is {', '.join(origin.classes)}, not "
             f"{', '.join(wanted.classes)}; choose another --output"
         )
-    if origin.schema != wanted.schema:
+    if origin.schema < COLUMNS:
         raise UserError(
             f"--output {folder}: an older version wrote it, with other columns; choose another --output"
         )
     if origin.label != wanted.label:
         return
     # Older shards do not say the scale; the LoRA's hash stands for it.
-    unsaid: dict[str, Any] = {"lora_scale": wanted.arguments.get("lora_scale"), "screens": {}}
-    changes = differences(unsaid | origin.arguments, {"screens": {}} | wanted.arguments)
+    older = {"lora_scale": wanted.arguments.get("lora_scale")}
+    if "phrase_order" in wanted.arguments:
+        older["phrase_order"] = OLD_ORDER
+    changes = differences(UNSAID | older | origin.arguments, UNSAID | wanted.arguments)
     if changes:
         raise UserError(
-            f"--output {folder}: {wanted.label} is there with {changes}; "
-            "choose another --output or the same arguments"
+            f"--output {folder}: {wanted.label} is there with {changes}; choose another --output, or the "
+            "arguments (and the version) that it was made with"
         )

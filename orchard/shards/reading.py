@@ -12,6 +12,8 @@ from orchard.shards.files import origin_of, rows_of
 from orchard.shards.manifest import ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
 
+REMEDY = f"delete {MANIFEST} and run the same generate command again"
+
 
 def read(folder: Path) -> ImageSet:
     """The synthetic set as photos in row order, all of them training images; rejected ones are left out.
@@ -82,9 +84,9 @@ def _whole(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> li
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path, entry["sha256"])
     if origin_of(path).classes != classes:
-        raise UserError(f"{path}: has another class list than {MANIFEST}; run generate again")
+        raise UserError(f"{path}: has another class list than {MANIFEST}; {REMEDY}")
     if len(rows) != entry["rows"]:
-        raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; run generate again")
+        raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; {REMEDY}")
     for place, row in enumerate(rows):
         row["image"]["path"] = row["image"]["path"] or f"{path.name}/{place}"
     return rows
