@@ -24,9 +24,10 @@ MISSING = {
     "browser": "put a Chromium on the PATH (Debian: apt install chromium)",
 }
 """What a test may need (``@pytest.mark.needs("fruit")``), and what to do where it is missing."""
-HEAVY_MODULES = {"shell", "forks", "launches", "subprocess", "trials", "disturb", "pipelines"}
-HEAVY_FIXTURES = {"base", "folders"}
-"""With one of these a test starts processes of its own or builds a diffusion model."""
+STARTERS = {"subprocess", "shell", "forks", "launches", "trials", "disturb"}
+BUILDERS = {"diffusers", "mini", "pipelines"}
+BASES = {"base", "folders"}
+"""With one of these (imports, then fixtures) a test starts processes or builds a diffusion model."""
 
 
 def chromium() -> str | None:
@@ -60,8 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_heavy(test: pytest.Function) -> bool:
     """Whether `make quick` leaves the test out, by what its file imports and which fixtures it uses."""
     found = vars(test.module).values()
-    imported = {getattr(value, "__module__", None) or getattr(value, "__name__", None) for value in found}
-    return bool(imported & HEAVY_MODULES or set(test.fixturenames) & HEAVY_FIXTURES)
+    names = (getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in found)
+    imported = {str(name).partition(".")[0] for name in names}
+    return bool(imported & (STARTERS | BUILDERS) or BASES & set(test.fixturenames))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,6 +11,7 @@ import pictures
 import pytest
 import shell
 from conftest import either
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from orchard.images import decode
@@ -85,9 +86,10 @@ def test_what_is_missing_skips_a_test_and_fails_it_in_ci(need, words, monkeypatc
         ({"run": shell.command}, [], True),
         ({"subprocess": subprocess}, [], True),
         ({"np": np, "ROOT": conftest.ROOT, "run": pictures.write}, ["tmp_path"], False),
+        ({"Pipeline": StableDiffusionPipeline}, [], True),
         ({"np": np}, ["tmp_path", "base"], True),
     ],
-    ids=["a command", "a process", "pictures", "a small base"],
+    ids=["a command", "a process", "pictures", "diffusers", "a small base"],
 )
 def test_quick_leaves_out_processes_and_diffusion_models(imported, fixtures, heavy):
     test = SimpleNamespace(module=SimpleNamespace(**imported), fixturenames=fixtures)
