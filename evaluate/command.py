@@ -43,11 +43,11 @@ def evaluate(config: Evaluate) -> None:
         require_prompts(config.arm_prompt, sets.base, config.data, sets.train.classes)
     console = Terminal(quiet=not state.is_main_process)
     describe.plan(console, config, sets, runs, precision, state.num_processes)
-    if config.dry_run:
-        return
-    # What cannot take the size or the weights, or is not there, says so here, before anything is written.
+    # What cannot take the size or the weights, or is not there, says so here, before anything is decoded.
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed, config.pretrained)
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
+    if config.dry_run:
+        return
     pixels = Pixels(sets.sizes)
     pixels.add(sets.photos())
     identity = _identity(config, sets, precision)
