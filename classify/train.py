@@ -143,7 +143,7 @@ class Averaged:
         kept = min(AVERAGING, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
         pairs = list(zip(_values(self.model), _values(model), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_(*map(list, zip(*floats, strict=True)), 1 - kept)
+        torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - kept)
         for old, new in pairs:
             if not old.is_floating_point():  # counters of batch norm
                 old.copy_(new)

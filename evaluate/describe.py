@@ -48,5 +48,9 @@ def _synthetic(config: Evaluate, sets: Sets) -> str:
 
 
 def _counted(run: Run) -> str:
-    synthetic = sum(run.arm.mixture.synthetic.values())
-    return f"{run.arm.title}: {len(run.real)} real + {synthetic} synthetic images"
+    mixture = run.arm.mixture
+    synthetic = sum(mixture.synthetic.values())
+    counts = f"{run.arm.title}: {len(run.real)} real + {synthetic} synthetic images"
+    if not synthetic or round(100 * mixture.share) == round(100 * mixture.ratio):
+        return counts
+    return f"{counts}, {mixture.share:.1%} real: whole images, at least one of each class"

@@ -22,16 +22,29 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
         UserError: a class is too small for an arm, or there are too few synthetic images.
     """
     if config.shots:
-        return list(_low_shot(config, sets, precision))
-    if config.folds:
-        return list(_cross_validation(config, sets, shares, precision))
-    runs = list(_ratios(config, sets, shares))
+        runs = list(_low_shot(config, sets, precision))
+    elif config.folds:
+        runs = list(_cross_validation(config, sets, shares, precision))
+    else:
+        runs = list(_ratios(config, sets, shares))
+    for run in runs:
+        _require_choice(run)
     # The sets without a screen are as large as the one with all of them.
     for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
         used = [run.needed for run in runs if _takes(run, images)]
         if used:
             require_enough(used, images.counts(), folder)
     return runs
+
+
+def _require_choice(run: Run) -> None:
+    """Raise `UserError` where no image of the run's own can be held out to choose its mixing by."""
+    contents = {photo.sha256 for photo in run.real}
+    cli.check(
+        run.arm.mixing != "auto" or len(contents) > len({photo.label for photo in run.real}),
+        f"--mixing auto: {run.arm.title} has one real image of each class, none to choose by; "
+        "give more real images or another --mixing",
+    )
 
 
 def _takes(run: Run, images: ImageSet) -> bool:

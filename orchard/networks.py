@@ -24,7 +24,7 @@ USUAL = (224, 256, 299, 336, 384, 448, 512)
 UNFIT = (RuntimeError, ValueError, TypeError, AssertionError)
 """What networks raise for images of a size that they do not take."""
 AUXILIARY = ("network.aux1.", "network.aux2.", "network.AuxLogits.")
-"""Before the keys of heads that googlenet and inception_v3 had in older versions; nothing was learned by them."""
+"""Before the keys of heads that googlenet and inception_v3 had in older versions, for a loss of their own."""
 
 
 class Standardise(nn.Module):
@@ -81,7 +81,8 @@ def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -
             raise _wrong_size(name, classes, size, error) from None
     if solved and not _is_affine(last_layer(model)):
         raise UserError(
-            f"--model {FEATURES}{name}: its last layer is not linear with a bias; take e.g. {FEATURES}resnet18"
+            f"--model {FEATURES}{name}: its last layer is not linear with a bias; "
+            f"take e.g. {FEATURES}resnet18"
         )
     if pretrained:
         weights.load_into(model.network, name, pretrained)
@@ -91,15 +92,10 @@ def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -
 def _fitting(name: str, classes: int, size: int) -> Classifier:
     """The network; raises one of `UNFIT` where a step of training does not take images of that size.
 
-    The step is taken on the device `meta`, in shapes alone; some networks do in training what they do not else.
+    The step is taken on the device `meta`, in shapes alone. Some networks do more in training than else.
     """
-    if name == CNN:
-        network = _cnn(classes, size)
-    elif name.startswith(TIMM):
-        network = _timm(name, classes, size)
-    else:
-        network = _torchvision(name, classes, size)
-    model = Classifier(network).train()
+    make = _cnn if name == CNN else _timm if name.startswith(TIMM) else _torchvision
+    model = Classifier(make(name, classes, size)).train()
     values = chain(model.named_parameters(), model.named_buffers())
     shapes = {key: value.to("meta") for key, value in values}
     with torch.no_grad():
@@ -111,7 +107,7 @@ def _is_affine(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) and layer.bias is not None
 
 
-def _cnn(classes: int, size: int) -> nn.Sequential:
+def _cnn(_: str, classes: int, size: int) -> nn.Module:
     """Four blocks of convolution and pooling, two fully connected layers; about 0.9 M weights."""
     layers: list[nn.Module] = []
     before = 3
