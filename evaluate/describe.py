@@ -18,9 +18,18 @@ VALIDATION = {
 
 
 def plan(
-    console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run], precision: str, processes: int
+    console: Console,
+    config: Evaluate,
+    sets: Sets,
+    runs: Sequence[Run],
+    precision: str,
+    processes: int,
+    anew: int = 0,
 ) -> None:
-    """Print the sets, what their generators have seen, every arm once, and how classifiers are trained."""
+    """Print the sets, what their generators have seen, every arm once, and how classifiers are trained.
+
+    ``anew`` runs are finished and trained again.
+    """
     through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
     arms = {run.arm_key: run for run in reversed(runs)}
     for line in (
@@ -35,6 +44,11 @@ def plan(
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
         f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
         f"{config.batch_size}, {config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
+        *(
+            f"again     {anew} finished runs are trained again, to score them on all external sets: their "
+            "classifiers are not kept"
+            for _ in range(anew > 0)
+        ),
         f"processes {processes}, each takes whole arms with generators of their own, else single runs",
         f"output    {config.output}",
     ):

@@ -54,11 +54,12 @@ def _takes(run: Run, images: ImageSet) -> bool:
 def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[Run]:
     for seeds in seeds_of(config):
         rest, held_out = parts(sets.train, config.validation, seeds.subset)
+        total = config.total if config.total != len(rest) else 0
         for share in shares:
-            mixture = mix(config.design, share, rest.counts(), config.total)
+            mixture = mix(config.design, share, rest.counts(), total)
             for name, taken, source in _with_controls(config, sets, mixture):
                 real = draw(rest.photos, taken.real, "real", seeds.subset)
-                yield _run(config, name, taken, seeds, real, held_out, sets.test, source)
+                yield _run(config, name, taken, seeds, real, held_out, sets.test, source, total=total)
         if "strong" in config.controls:
             strong = replace(config, augmentation="strong")
             mixture = mix(config.design, 1.0, rest.counts())
