@@ -42,7 +42,7 @@ def evaluate(config: Evaluate) -> None:
     sets = replace(sets, external=joined.named(config.output, sets.external))
     runs = plan(config, sets, shares, precision)
     identity = _identity(config, sets, precision)
-    records.require_same(config.output, identity)
+    records.require_agreement(config.output, identity)
     joined.require_alike(config.also, identity)
     before = finished(config.output)
     anew = again(runs, before, sets.external)
@@ -101,14 +101,14 @@ def _begin(
     config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: Any
 ) -> list[Run]:
     """Note the experiment in its folder; the runs that are not there yet, or not scored on all sets."""
-    with state.main_process_first():
-        records.note_same(config.output, identity)
+    done = finished(config.output)
+    short = {one.key for one in again(runs, done, sets.external)}
+    missing = [one for one in runs if one.key not in done or one.key in short]
+    if state.is_main_process:
+        records.require_same(config.output, identity)
         digests = {name: images.digest() for name, images in sets.external.items()}
         records.note_external(config.output, digests)
-        done = finished(config.output)
-        short = {one.key for one in again(runs, done, digests)}
-        missing = [one for one in runs if one.key not in done or one.key in short]
-        if missing and state.is_main_process:
+        if missing:
             records.note_command(config.output, context.typed())
     state.wait_for_everyone()  # until each has seen the records as they were
     return missing

@@ -16,6 +16,8 @@ VALIDATION = {
     "real": "validation images come from an arm's real training images, drawn anew with each seed",
 }
 
+AGAIN = "to be scored on all external sets: their classifiers are not kept, so they are trained once more"
+
 
 def plan(
     console: Console,
@@ -30,7 +32,7 @@ def plan(
 
     ``anew`` runs are finished and trained again.
     """
-    through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
+    through = f", by way of {sets.sizes.through} px" if sets.sizes.through else ""
     arms = {run.arm_key: run for run in reversed(runs)}
     for line in (
         f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
@@ -42,13 +44,10 @@ def plan(
         *(f"note      {note}" for note in generator_notes(config, sets)),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
-        f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
-        f"{config.batch_size}, {config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
-        *(
-            f"again     {anew} finished runs are trained again, to score them on all external sets: their "
-            "classifiers are not kept"
-            for _ in range(anew > 0)
-        ),
+        f"size      {sets.sizes.size} px{through}, after {sets.sized_by}",
+        f"training  {config.model} at {sets.sizes.size} px, {config.steps} steps of {config.batch_size}, "
+        f"{config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
+        *([f"again     {anew} finished runs, {AGAIN}"] if anew else []),
         f"processes {processes}, each takes whole arms with generators of their own, else single runs",
         f"output    {config.output}",
     ):

@@ -171,7 +171,7 @@ def noted(folder: Path) -> dict[str, Any]:
 
 
 def note_command(folder: Path, command: str) -> None:
-    """Add to what the experiment is how runs of it were made; `note_same` has noted the rest."""
+    """Add to what the experiment is how runs of it were made; `require_same` has noted the rest."""
     there = noted(folder)
     commands = dict.fromkeys([*there["commands"], command])
     write_json(folder / EXPERIMENT, {**there, "commands": list(commands)})
@@ -183,14 +183,14 @@ def note_external(folder: Path, external: Mapping[str, str]) -> None:
     write_json(folder / EXPERIMENT, {**there, "external": {**there["external"], **external}})
 
 
-def note_same(folder: Path, experiment: Mapping[str, Any]) -> None:
-    """Note what this experiment is, once it is known to be the one that is here."""
-    require_same(folder, experiment)
+def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """Note what this experiment is; raises `UserError` as `require_agreement`."""
+    require_agreement(folder, experiment)
     used = {name: value for name, value in experiment.items() if value is not None}
     write_json(folder / EXPERIMENT, {**noted(folder), **used} if read(folder) else experiment)
 
 
-def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
+def require_agreement(folder: Path, experiment: Mapping[str, Any]) -> None:
     """Raise `UserError` with the difference when another experiment is in ``folder``.
 
     A value of None was not used, so it agrees with any other.

@@ -8,6 +8,7 @@ import numpy as np
 from evaluate import figures
 from evaluate.analysis import Analysis
 from evaluate.answers import Record
+from evaluate.elsewhere import Elsewhere
 from evaluate.reference import Reference
 from evaluate.sets import OWN
 from evaluate.statistics import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
@@ -59,7 +60,7 @@ def _section(
         "quoted": any(arm["quoted"] for arm in arms),
         "curves": _curves(arms, own),
         "strata": _grouped(analysis.strata, table),
-        "elsewhere": _grouped(analysis.elsewhere, table),
+        "elsewhere": _by_set([found for found in analysis.elsewhere if table_of(found.arm) == table]),
         "screens": [one for one in analysis.screens if table_of(one.arm) == table],
         "choices": [choice for choice in analysis.choices if table_of(choice.arm) == table],
     }
@@ -133,6 +134,11 @@ def _others(rows: Sequence[Row], total: int) -> dict[str, list[Row]]:
             images = f"{row.arm.total:,} images" if row.arm.total != total else ""
             lines.setdefault(", ".join(filter(None, (kind, mixing, images))), []).append(row)
     return lines
+
+
+def _by_set(entries: Sequence[Elsewhere]) -> dict[str, list[Elsewhere]]:
+    names = dict.fromkeys(entry.name for entry in entries)
+    return {name: [entry for entry in entries if entry.name == name] for name in names}
 
 
 def _grouped(entries: Sequence[Any], table: tuple[str, str]) -> list[dict[str, Any]]:
