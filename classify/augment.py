@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from classify.config import Augmentation, TrainingOptions
-from orchard.predict import to_float
+from orchard.predict import moved, to_float
 
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
 """Of the Beta distribution that the shares of a blended pair come from."""
@@ -54,8 +54,9 @@ def blend(
 ) -> tuple[Tensor, Tensor]:
     """MixUp or CutMix within each source, so that no image is half real: (B, 3, H, W) and (B,) labels.
 
-    Labels become (B, K) shares of each class; for other augmentations nothing changes. Zhang et al. 2018,
-    Yun et al. 2019; the draws come from torch's global generator, as in torchvision.
+    ``is_real`` is (B,) on the CPU. Labels become (B, K) shares of each class; for other augmentations nothing
+    changes. Zhang et al. 2018, Yun et al. 2019; the draws come from torch's global generator, as in
+    torchvision.
     """
     if augmentation not in ("mixup", "cutmix"):
         return images, labels
@@ -64,9 +65,8 @@ def blend(
     images = images.clone()
     for source in (is_real, ~is_real):
         if source.any():
-            images[source], shares[source] = kind(alpha=alpha, num_classes=classes)(
-                images[source], labels[source]
-            )
+            rows = moved(source.nonzero().flatten(), images.device)
+            images[rows], shares[rows] = kind(alpha=alpha, num_classes=classes)(images[rows], labels[rows])
     return images, shares
 
 
@@ -76,7 +76,7 @@ def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> T
     ``generator`` lives on the CPU whatever the device of ``pixels``, so a seed means one thing.
     """
     images = to_float(pixels)
-    matrices = affine_matrices(len(images), strength, generator).to(images.device)
+    matrices = moved(affine_matrices(len(images), strength, generator), images.device)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return jitter(images, strength, generator)
@@ -100,17 +100,17 @@ def jitter(images: Tensor, strength: Strength, generator: torch.Generator) -> Te
     """(B, 3, H, W) in [0, 1] -> the same, with brightness, contrast, saturation and hue changed."""
     count, device = len(images), images.device
     factors = [
-        (1 + _spread(count, generator) * share).view(-1, 1, 1, 1).to(device)
+        moved((1 + _spread(count, generator) * share).view(-1, 1, 1, 1), device)
         for share in (strength.brightness, strength.contrast, strength.saturation)
     ]
     turns = _spread(count, generator) * strength.hue
     images = images * factors[0]
-    weights = torch.tensor(GREY, device=device).view(1, 3, 1, 1)
+    weights = moved(torch.tensor(GREY).view(1, 3, 1, 1), device)
     grey = (images * weights).sum(dim=1, keepdim=True)
     images = torch.lerp(grey, images, factors[2])
     images = torch.lerp(grey.mean(dim=(2, 3), keepdim=True), images, factors[1])
     if strength.hue:
-        images = torch.einsum("bij,bjhw->bihw", hue_matrices(turns).to(device), images)
+        images = torch.einsum("bij,bjhw->bihw", moved(hue_matrices(turns), device), images)
     return images.clamp(0, 1)
 
 

@@ -36,13 +36,13 @@ def classify(config: Classify) -> None:
     found = sets.load(config)
     console = Terminal()
     show_plan(console, config, found)
-    if config.dry_run:
-        return
     state = run.processes()
     device = state.device
     dtype = run.torch_dtype(config.precision, device)
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
+    if config.dry_run:
+        return
     rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
     run.writable(config.output)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
 from classify.mixing import UNION, Mixing, freeze_all_but_last, freezes, rows_of, weights_of
 from orchard.networks import build
-from orchard.predict import autocast, probabilities
+from orchard.predict import autocast, moved, probabilities
 from orchard.splits import stable_hash
 
 WARM_UP = 0.1
@@ -115,21 +115,43 @@ def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
         torch.manual_seed(task.seed)  # for dropout and blending; weights, order, augmentation have their own
         model = task.network()
         batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device)
-        averaged = AveragedModel(model, avg_fn=_averaged, use_buffers=True)
+        averaged = Averaged(model)
         for step in train_steps(model, batches, options, task.device, task.dtype):
-            averaged.update_parameters(model)
+            averaged.update(model)
             spent += step.seconds
             if freezes(mixing, step.index, options.steps):
                 freeze_all_but_last(model)
             if on_step is not None:
                 on_step(step)
-    kept = averaged.module.eval()
+    kept = averaged.model.eval()
     return Fitted(model=kept, validation_accuracy=task.scored(kept), seconds_network=spent)
 
 
-def _averaged(old: Tensor, new: Tensor, updates: int | Tensor) -> Tensor:
-    """Exponential moving average of the weights, which forgets its first steps faster."""
-    return old + (new - old) * (1 - min(AVERAGING, (1 + updates) / (10 + updates)))
+class Averaged:
+    """Exponential moving average of a network's weights and buffers, which forgets its first steps faster.
+
+    torch's `AveragedModel` compares a tensor for every weight, and each comparison waits for the GPU.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = deepcopy(model)
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after one more step; the first ones are taken as they are."""
+        kept = min(AVERAGING, (1 + self.updates) / (10 + self.updates)) if self.updates else 0.0
+        pairs = list(zip(_values(self.model), _values(model), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - kept)
+        for old, new in pairs:
+            if not old.is_floating_point():  # counters of batch norm
+                old.copy_(new)
+        self.updates += 1
+
+
+def _values(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def train_steps(
@@ -153,7 +175,7 @@ def train_steps(
         with autocast(device, dtype):
             logits = model(batch.images)
         loss = loss_of(logits.float(), batch)
-        value = loss.item()
+        value = loss.item()  # the one wait for the GPU in a step: a bad loss must not reach the weights
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
         optimizer.zero_grad(set_to_none=True)
@@ -197,10 +219,10 @@ def batch_stream(
     for rows in rows_of(mixing, labels, real, options.batch_size, options.steps, order):
         is_real = rows < real
         weights = weights_of(mixing, is_real)
-        images = augment(on_device[rows.to(device)], strength, generator)
-        targets = labels[rows].to(device)
-        images, targets = blend(images, targets, is_real.to(device), classes, options.augmentation)
-        yield Batch(images, targets, None if weights is None else weights.to(device))
+        images = augment(on_device[moved(rows, device)], strength, generator)
+        targets = moved(labels[rows], device)
+        images, targets = blend(images, targets, is_real, classes, options.augmentation)
+        yield Batch(images, targets, None if weights is None else moved(weights, device))
 
 
 def accuracy(model: nn.Module, images: Labelled, device: torch.device, dtype: torch.dtype) -> float | None:

@@ -4,30 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from evaluate.ablation import Ablation, ablations
 from evaluate.answers import Record
 from evaluate.choices import MixingChoice, choices
+from evaluate.elsewhere import Elsewhere, elsewhere
 from evaluate.exchange import SOURCES, Exchange, Law, exchange, laws
-from evaluate.intervals import Interval, Spread, mean_and_spread, wilson
 from evaluate.significance import Resolution, smallest_detectable
-from evaluate.statistics import MARGIN, ArmKey, Row, arms, summarise
+from evaluate.statistics import MARGIN, Row, summarise
 from evaluate.strata import Strata, Stratum, accuracies
 from evaluate.verdict import limits, verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class Elsewhere:
-    """One arm on a further real set, on which nothing was chosen."""
-
-    arm: ArmKey
-    name: str
-    """The set's name."""
-    images: int
-    accuracy: Spread
-    interval: Interval
-    """Wilson 95% interval of the mean accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +52,10 @@ def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | 
         no_exchange="" if known else next(reason for reason in rates if isinstance(reason, str)),
         laws=laws(records),
         strata=accuracies(records, strata or {}),
-        elsewhere=[found for arm, runs in arms(records).items() for found in _elsewhere(arm, runs)],
+        elsewhere=elsewhere(records, margin),
         choices=choices(records),
         screens=ablations(records),
     )
-
-
-def _elsewhere(arm: ArmKey, runs: Sequence[Record]) -> list[Elsewhere]:
-    found = []
-    for name in dict.fromkeys(name for run in runs for name in run.get("external") or {}):
-        scored = [run["external"][name] for run in runs if name in (run.get("external") or {})]
-        images = len(scored[0]["predictions"])
-        accuracy = mean_and_spread(score["accuracy"] for score in scored)
-        right = float(np.mean([score["accuracy"] for score in scored])) * images
-        interval = wilson(right, images)
-        found.append(Elsewhere(arm=arm, name=name, images=images, accuracy=accuracy, interval=interval))
-    return found
 
 
 def as_json(value: Any) -> Any:

@@ -82,6 +82,7 @@ class Arm:
     mixture: Mixture
     mixing: MixingName = "union"
     real_weight: float = 0.8
+    total: int = 0
     shots: int | None = None
     fold: int | None = None
     repeat: int | None = None
@@ -100,6 +101,7 @@ class Arm:
         parts = [f"{name} {value}" for name, value in places.items() if value is not None]
         parts += [self.name] if self.name not in places and self.name != "ratio" else []
         parts += [self.mixed_by] if self.mixing != "union" else []
+        parts += [f"{self.total} images"] if self.total else []
         return ", ".join([f"{self.mixture.ratio:.0%} real", *parts])
 
 
@@ -138,6 +140,7 @@ class Run:
             "arm": arm.name,
             "design": arm.design,
             "ratio": arm.mixture.ratio,
+            "total": arm.total,
             "shots": arm.shots,
             "fold": arm.fold,
             "repeat": arm.repeat,

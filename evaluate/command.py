@@ -1,6 +1,7 @@
 """`python -m evaluate`: check, decode, run what is missing, report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from evaluate.features import Embed, of_backbone
 from evaluate.plan import division, plan
 from evaluate.ratios import parse
 from evaluate.sets import Sets, load
-from evaluate.sweep import Outcome, sweep
+from evaluate.sweep import Outcome, again, alike, finished, sweep
 from evaluate.tuning import protocol, require_prompts
 from orchard import run
 from orchard.images import DECODING, ImageSet
@@ -38,28 +39,33 @@ def evaluate(config: Evaluate) -> None:
     precision = run.dtype_name(dtype)
     with state.main_process_first():  # it downloads what the others find
         sets = load(config, shares)
+    sets = replace(sets, external=joined.named(config.output, sets.external))
     runs = plan(config, sets, shares, precision)
+    identity = _identity(config, sets, precision)
+    records.require_agreement(config.output, identity)
+    joined.require_alike(config.also, identity)
+    before = finished(config.output)
+    anew = again(runs, before, sets.external)
     if sets.base and config.arm_prompt:
         require_prompts(config.arm_prompt, sets.base, config.data, sets.train.classes)
     console = Terminal(quiet=not state.is_main_process)
-    describe.plan(console, config, sets, runs, precision, state.num_processes)
-    if config.dry_run:
-        return
-    # What cannot take the size or the weights, or is not there, says so here, before anything is written.
+    describe.plan(console, config, sets, runs, precision, state.num_processes, anew=len(anew))
+    # What cannot take the size or the weights, or is not there, says so here, before anything is decoded.
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed, config.pretrained)
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
+    if config.dry_run:
+        return
     pixels = Pixels(sets.sizes)
     pixels.add(sets.photos())
-    identity = _identity(config, sets, precision)
-    joined.require_alike(config.also, identity)
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
     run.writable(config.output)
     with writing(config.output, state):
-        missing = _begin(config, identity, runs, state)
+        missing = _begin(config, identity, sets, runs, state)
         outcome = sweep(experiment, missing, config.output, state)
         if state.is_main_process:
             _report(console, config, sets, runs, experiment, backbones)
             _say_how_it_went(console, outcome)
+            _say_what_changed(console, [before[one.key] for one in anew], finished(config.output))
     state.destroy_process_group()
     if state.is_main_process and outcome.failures:
         raise SystemExit(FAILED)
@@ -91,13 +97,18 @@ def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]
     return {key: choice for key, choice in found.items() if choice}
 
 
-def _begin(config: Evaluate, identity: dict[str, Any], runs: Sequence[Run], state: Any) -> list[Run]:
-    """Note the experiment in its folder; the runs that are not there yet."""
-    with state.main_process_first():
+def _begin(
+    config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: Any
+) -> list[Run]:
+    """Note the experiment in its folder; the runs that are not there yet, or not scored on all sets."""
+    done = finished(config.output)
+    short = {one.key for one in again(runs, done, sets.external)}
+    missing = [one for one in runs if one.key not in done or one.key in short]
+    if state.is_main_process:
         records.require_same(config.output, identity)
-        done = {records.key(record) for record in records.read(config.output)}
-        missing = [one for one in runs if one.key not in done]
-        if missing and state.is_main_process:
+        digests = {name: images.digest() for name, images in sets.external.items()}
+        records.note_external(config.output, digests)
+        if missing:
             records.note_command(config.output, context.typed())
     state.wait_for_everyone()  # until each has seen the records as they were
     return missing
@@ -111,9 +122,9 @@ def _report(
     experiment: Experiment,
     backbones: Mapping[str, Embed],
 ) -> None:
-    finished = {records.key(record) for record in records.read(config.output)}
-    if finished:
-        shown = exhibit.of(config, sets, runs, finished)
+    done = finished(config.output).keys()
+    if done:
+        shown = exhibit.of(config, sets, runs, done)
         own = witness.features((config.output, *config.also), shown.test, experiment.device)
         publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
 
@@ -126,6 +137,19 @@ def _say_how_it_went(console: Console, outcome: Outcome) -> None:
         say(console, f"failed: {line}")
     if outcome.failures:
         say(console, f"{len(outcome.failures)} runs have no record; the same command tries them again")
+
+
+def _say_what_changed(
+    console: Console, before: Sequence[dict[str, Any]], done: Mapping[records.Key, dict[str, Any]]
+) -> None:
+    """Whether runs that were trained again came out as they were: on one machine and version they do."""
+    same = sum(alike(record, done[records.key(record)]) for record in before)
+    if before:
+        say(
+            console,
+            f"trained again: {same} of {len(before)} runs take every test image for the same class as before"
+            + ("; of the others the new records count" if same < len(before) else ""),
+        )
 
 
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
@@ -143,7 +167,6 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "synthetic": _used(sets.synthetic),
         "untuned": _used(sets.untuned),
         "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
-        "external": {name: images.digest() for name, images in sets.external.items()},
         "arms": _arms(config, sets),
         "folds": division(config),
     }

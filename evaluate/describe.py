@@ -16,12 +16,23 @@ VALIDATION = {
     "real": "validation images come from an arm's real training images, drawn anew with each seed",
 }
 
+AGAIN = "to be scored on all external sets: their classifiers are not kept, so they are trained once more"
+
 
 def plan(
-    console: Console, config: Evaluate, sets: Sets, runs: Sequence[Run], precision: str, processes: int
+    console: Console,
+    config: Evaluate,
+    sets: Sets,
+    runs: Sequence[Run],
+    precision: str,
+    processes: int,
+    anew: int = 0,
 ) -> None:
-    """Print the sets, what their generators have seen, every arm once, and how classifiers are trained."""
-    through = f" by way of {sets.sizes.through} px" if sets.sizes.through else ""
+    """Print the sets, what their generators have seen, every arm once, and how classifiers are trained.
+
+    ``anew`` runs are finished and trained again.
+    """
+    through = f", by way of {sets.sizes.through} px" if sets.sizes.through else ""
     arms = {run.arm_key: run for run in reversed(runs)}
     for line in (
         f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
@@ -33,8 +44,10 @@ def plan(
         *(f"note      {note}" for note in generator_notes(config, sets)),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
-        f"training  {config.model} at {sets.sizes.size} px{through}, {config.steps} steps of "
-        f"{config.batch_size}, {config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
+        f"size      {sets.sizes.size} px{through}, after {sets.sized_by}",
+        f"training  {config.model} at {sets.sizes.size} px, {config.steps} steps of {config.batch_size}, "
+        f"{config.augmentation} augmentation, {len(runs)} runs, precision {precision}",
+        *([f"again     {anew} finished runs, {AGAIN}"] if anew else []),
         f"processes {processes}, each takes whole arms with generators of their own, else single runs",
         f"output    {config.output}",
     ):
@@ -48,5 +61,9 @@ def _synthetic(config: Evaluate, sets: Sets) -> str:
 
 
 def _counted(run: Run) -> str:
-    synthetic = sum(run.arm.mixture.synthetic.values())
-    return f"{run.arm.title}: {len(run.real)} real + {synthetic} synthetic images"
+    mixture = run.arm.mixture
+    synthetic = sum(mixture.synthetic.values())
+    counts = f"{run.arm.title}: {len(run.real)} real + {synthetic} synthetic images"
+    if not synthetic or round(100 * mixture.share) == round(100 * mixture.ratio):
+        return counts
+    return f"{counts}, {mixture.share:.1%} real: whole images, at least one of each class"

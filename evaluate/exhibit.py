@@ -35,14 +35,14 @@ def of(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) ->
         folder = storage.place(config.synthetic) if len(sets.synthetic) else None
         return Exhibit(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=folder)
     own = [(run, run.source) for run in runs if run.key in finished and isinstance(run.source, Tuned)]
-    there = [(run, source) for run, source in own if source.is_there]
-    if not there:
-        return Exhibit(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)
-    run, source = max(there, key=lambda pair: len(pair[1].real))
-    return Exhibit(
-        real=source.real,
-        test=sets.test.keep(run.test),
-        synthetic=source.images(),
-        folder=Path(source.name),
-        arm=run.title,
-    )
+    for run, source in sorted(own, key=lambda pair: -len(pair[1].real)):
+        folder = source.made()
+        if folder is not None:
+            return Exhibit(
+                real=source.real,
+                test=sets.test.keep(run.test),
+                synthetic=source.read(folder),
+                folder=folder,
+                arm=run.title,
+            )
+    return Exhibit(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluate.analysis import Analysis, as_json
 from evaluate.answers import Record
+from evaluate.elsewhere import columns
 from evaluate.statistics import Row
 from evaluate.wording import label
 from orchard.run import whole_file, write_json
@@ -16,7 +17,11 @@ RUNS, ARMS, ANALYSIS = "metrics.csv", "arms.csv", "analysis.json"
 def write(records: Sequence[Record], analysis: Analysis, folder: Path) -> None:
     """`RUNS`, `ARMS` and `ANALYSIS` in ``folder``, each whole or not at all."""
     write_runs(records, folder / RUNS)
-    _write_csv([arm_values(row) for row in analysis.rows], folder / ARMS)
+    own = [{"scored_on": "test", **arm_values(row)} for row in analysis.rows]
+    others = [
+        {"scored_on": found.name, **arm_values(found.row), **columns(found)} for found in analysis.elsewhere
+    ]
+    _write_csv([*own, *others], folder / ARMS)
     write_json(folder / ANALYSIS, as_json(analysis))
 
 

@@ -17,7 +17,7 @@ FIELDS: Mapping[str, Any] = {
     "mixing": str,
     "classes": list[str],
     **dict.fromkeys(("shots", "fold", "repeat", "subset_seed", "generator_seed"), int | None),
-    **dict.fromkeys(("n_real", "n_synthetic", "steps"), int),
+    **dict.fromkeys(("n_real", "n_synthetic", "steps", "total"), int),
     "accuracy": float,
     "predictions": list[dict[str, Any]],
     "macro": dict[str, Score],

@@ -22,16 +22,29 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
         UserError: a class is too small for an arm, or there are too few synthetic images.
     """
     if config.shots:
-        return list(_low_shot(config, sets, precision))
-    if config.folds:
-        return list(_cross_validation(config, sets, shares, precision))
-    runs = list(_ratios(config, sets, shares))
+        runs = list(_low_shot(config, sets, precision))
+    elif config.folds:
+        runs = list(_cross_validation(config, sets, shares, precision))
+    else:
+        runs = list(_ratios(config, sets, shares))
+    for run in runs:
+        _require_choice(run)
     # The sets without a screen are as large as the one with all of them.
     for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
         used = [run.needed for run in runs if _takes(run, images)]
         if used:
             require_enough(used, images.counts(), folder)
     return runs
+
+
+def _require_choice(run: Run) -> None:
+    """Raise `UserError` where no image of the run's own can be held out to choose its mixing by."""
+    contents = {photo.sha256 for photo in run.real}
+    cli.check(
+        run.arm.mixing != "auto" or len(contents) > len({photo.label for photo in run.real}),
+        f"--mixing auto: {run.arm.title} has one real image of each class, none to choose by; "
+        "give more real images or another --mixing",
+    )
 
 
 def _takes(run: Run, images: ImageSet) -> bool:
@@ -41,11 +54,12 @@ def _takes(run: Run, images: ImageSet) -> bool:
 def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[Run]:
     for seeds in seeds_of(config):
         rest, held_out = parts(sets.train, config.validation, seeds.subset)
+        total = config.total if config.total != len(rest) else 0
         for share in shares:
-            mixture = mix(config.design, share, rest.counts(), config.total)
+            mixture = mix(config.design, share, rest.counts(), total)
             for name, taken, source in _with_controls(config, sets, mixture):
                 real = draw(rest.photos, taken.real, "real", seeds.subset)
-                yield _run(config, name, taken, seeds, real, held_out, sets.test, source)
+                yield _run(config, name, taken, seeds, real, held_out, sets.test, source, total=total)
         if "strong" in config.controls:
             strong = replace(config, augmentation="strong")
             mixture = mix(config.design, 1.0, rest.counts())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from evaluate import context, export, joined, report, table
+from evaluate import context, elsewhere, export, joined, report, table
 from evaluate import records as lines
 from evaluate.analysis import analyse
 from evaluate.config import Evaluate
@@ -42,6 +42,8 @@ def publish(
     page = report.write(records, analysis, around, config.output / PAGE)
     table.print_table(analysis.rows, around.reference, console)
     say(console, analysis.verdict)
+    for found in analysis.elsewhere:
+        say(console, elsewhere.line(found))
     for note in (*around.notes, *generator_notes(config, sets)):
         say(console, f"note: {note}")
     if around.copies:

@@ -9,6 +9,8 @@ from orchard.images import Photo
 from orchard.splits import subset
 
 ALL = (1.0, 0.5, 0.3, 0.0)
+OFF = 0.05
+"""How far an arm's share of real images may lie from its name for the sake of a small class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +18,15 @@ class Mixture:
     """Images a class: ``real[name]`` and ``synthetic[name]``."""
 
     ratio: float
+    """The share of real images that was asked for."""
     real: Mapping[str, int]
     synthetic: Mapping[str, int]
+
+    @property
+    def share(self) -> float:
+        """The share of real images that there is: images are whole."""
+        real = sum(self.real.values())
+        return real / (real + sum(self.synthetic.values()))
 
 
 def parse(words: Sequence[str], design: str = "substitute") -> list[float]:
@@ -49,28 +58,65 @@ def mix(design: str, ratio: float, real: Mapping[str, int], total: int = 0) -> M
     """The mixture of one arm, from the real images there are of each class.
 
     substitute keeps each class's share of ``total`` (0: of the real images); augment keeps all real
-    images and adds synthetic ones until the real share is ``ratio``.
+    images and adds synthetic ones until the real share is ``ratio``. A mixture has at least one real and one
+    synthetic image of each class of two or more.
 
     Raises:
-        UserError: augment with ratio 0, or more real images asked for than there are.
+        UserError: augment with ratio 0, more real images asked for than there are, or a share that such
+            small classes would miss by more than `OFF`.
     """
-    if design == "augment":
-        if ratio == 0:
-            raise UserError("--ratios 0: the augment design keeps all real images; give more than 0")
-        added = {name: round(count * (1 - ratio) / ratio) for name, count in real.items()}
-        return Mixture(ratio=ratio, real=dict(real), synthetic=added)
-    everything = sum(real.values())
+    if design == "augment" and ratio == 0:
+        raise UserError("--ratios 0: the augment design keeps all real images; give more than 0")
+    wanted = real if design == "augment" else _wanted(real, total)
+    found = _mixture(design, ratio, wanted)
+    # What plain rounding does to a share is in the plan; more than that has to leave it what it is called.
+    if found != _mixture(design, ratio, wanted, least=0) and not _is_near(found):
+        shares = sorted((k / 100 for k in range(1, 100)), key=lambda share: abs(share - ratio))
+        works = next((share for share in shares if _is_near(_mixture(design, share, wanted))), 1.0)
+        raise UserError(
+            f"--ratios {ratio:g}: with one real and one synthetic image of each class at least, "
+            f"{found.share:.0%} would be real; give {works:g}, or more photos of the smallest class"
+        )
+    _require_real(found, real, total)
+    return found
+
+
+def _wanted(real: Mapping[str, int], total: int) -> dict[str, int]:
+    """Images of each class in a mixture of ``total``, as in the real set; 0: as many as there."""
+    everything, least = sum(real.values()), min(real.values())
     wanted = {name: round(count * total / everything) if total else count for name, count in real.items()}
     if min(wanted.values()) < 1:
-        raise UserError(f"--total {total}: leaves a class without an image; give {len(real)} or more")
-    kept = {name: round(ratio * count) for name, count in wanted.items()}
-    for name, count in kept.items():
+        enough = everything // (2 * least) + 1  # from half an image on a class has one
+        raise UserError(f"--total {total}: leaves a class without an image; give {enough} or more")
+    return wanted
+
+
+def _mixture(design: str, ratio: float, wanted: Mapping[str, int], least: int = 1) -> Mixture:
+    """At least so many real and so many synthetic images of each class that has two or more."""
+    if ratio in (0.0, 1.0):
+        real = {name: round(ratio) * count for name, count in wanted.items()}
+        return Mixture(ratio=ratio, real=real, synthetic={name: wanted[name] - real[name] for name in wanted})
+    if design == "augment":
+        added = {name: max(round(count * (1 - ratio) / ratio), least) for name, count in wanted.items()}
+        return Mixture(ratio=ratio, real=dict(wanted), synthetic=added)
+    kept = {
+        name: min(max(round(ratio * count), least), max(count - least, least))
+        for name, count in wanted.items()
+    }
+    return Mixture(ratio=ratio, real=kept, synthetic={name: wanted[name] - kept[name] for name in wanted})
+
+
+def _is_near(found: Mixture) -> bool:
+    return abs(found.share - found.ratio) <= OFF
+
+
+def _require_real(found: Mixture, real: Mapping[str, int], total: int) -> None:
+    for name, count in found.real.items():
         if count > real[name]:
             raise UserError(
-                f"--total {total}: share {ratio:g} needs {count} real {name} images, there are {real[name]}; "
-                "lower --total or --ratios"
+                f"--total {total}: share {found.ratio:g} needs {count} real {name} images, there are "
+                f"{real[name]}; lower --total or --ratios"
             )
-    return Mixture(ratio=ratio, real=kept, synthetic={name: wanted[name] - kept[name] for name in wanted})
 
 
 def require_enough(needs: Sequence[Mapping[str, int]], there: Mapping[str, int], folder: object) -> None:

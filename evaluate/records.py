@@ -10,6 +10,7 @@ Records of this version also have
   (all real images, strong augmentation), ``untuned`` (synthetic images of the untuned base) and
   ``without_SCREEN`` (synthetic images as if that screen of generate had not been there), ``shots``
   (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
+- ``total``: images in a mixture where ``--total`` said how many; 0 where it was those of the real set;
 - ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
 - ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
   there is one source alone. ``auto 0.8`` (its real weight) was chosen on validation images, and
@@ -41,6 +42,7 @@ WITHOUT = "without_"
 RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
 ADDED: Mapping[str, Any] = {
     "arm": "ratio",
+    "total": 0,
     "fold": None,
     "repeat": None,
     "mixing": "union",
@@ -61,7 +63,10 @@ UNNOTED: Mapping[str, Any] = {
 IDENTITY: Mapping[str, Any] = {"design": str, "ratio": float, "shots": int | None, "seed": int}
 NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}
 """Types of what is read back from either file before it is used."""
-KEY = ("arm", "design", "ratio", "shots", "fold", "repeat", "mixing", "subset_seed", "generator_seed", "seed")
+KEY = (
+    "arm", "design", "ratio", "total", "shots", "fold", "repeat", "mixing",
+    "subset_seed", "generator_seed", "seed",
+)  # fmt: skip
 
 Key = tuple[Any, ...]
 """The values of `KEY`: what tells one run from another within an experiment."""
@@ -86,6 +91,8 @@ def complete(record: Mapping[str, Any]) -> dict[str, Any]:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Finished runs in the order they finished; a last line cut off by a crash does not count.
 
+    A run that was trained again, to be scored on one more set, has its later record in place of the earlier.
+
     Raises:
         UserError: a line in the middle is damaged.
     """
@@ -95,11 +102,21 @@ def read(folder: Path) -> list[dict[str, Any]]:
     data = _bytes(path)
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        return [typed.table(IDENTITY, typed.parse(line)) for line in whole.splitlines()]
-    except ValueError as error:
+        found = [typed.table(IDENTITY, typed.parse(line)) for line in whole.splitlines()]
+        if any("total" not in record for record in found):
+            found = [_with_total(record, folder) for record in found]
+        return list({key(record): record for record in found}.values())
+    except (ValueError, TypeError) as error:  # the latter from a list where the key has a name
         raise UserError(
             f"{path}: damaged ({error}); remove the bad line or choose another --output"
         ) from None
+
+
+def _with_total(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Older records of plain mixtures leave the total to what the experiment says of itself."""
+    total = noted(folder).get("total") if (folder / EXPERIMENT).is_file() else 0
+    without = complete(record)["arm"] in ("strong", "shots", "fold")
+    return record if without or not total else {"total": total, **record}
 
 
 def _bytes(path: Path) -> bytes:
@@ -166,19 +183,28 @@ def note_command(folder: Path, command: str) -> None:
     write_json(folder / EXPERIMENT, {**there, "commands": list(commands)})
 
 
+def note_external(folder: Path, external: Mapping[str, str]) -> None:
+    """Add to what the experiment is on which further sets it was scored, by name and digest."""
+    there = noted(folder)
+    write_json(folder / EXPERIMENT, {**there, "external": {**there["external"], **external}})
+
+
 def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
-    """Note what this experiment is; raise `UserError` with the difference when another one is here.
+    """Note what this experiment is; raises `UserError` as `require_agreement`."""
+    require_agreement(folder, experiment)
+    used = {name: value for name, value in experiment.items() if value is not None}
+    write_json(folder / EXPERIMENT, {**noted(folder), **used} if read(folder) else experiment)
+
+
+def require_agreement(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """Raise `UserError` with the difference when another experiment is in ``folder``.
 
     A value of None was not used, so it agrees with any other.
     """
-    path = folder / EXPERIMENT
     if not read(folder):
-        write_json(path, experiment)
         return
-    there = noted(folder)
     used = {name: value for name, value in experiment.items() if value is not None}
-    known = {name: value for name, value in there.items() if value is not None}
+    known = {name: value for name, value in noted(folder).items() if value is not None}
     changes = differences({**used, **known}, {**known, **used})
     if changes:
         raise UserError(f"--output {folder}: holds another experiment: {changes}; choose another --output")
-    write_json(path, {**there, **used})

@@ -8,6 +8,7 @@ import numpy as np
 from evaluate import figures
 from evaluate.analysis import Analysis
 from evaluate.answers import Record
+from evaluate.elsewhere import Elsewhere
 from evaluate.reference import Reference
 from evaluate.sets import OWN
 from evaluate.statistics import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
@@ -59,7 +60,7 @@ def _section(
         "quoted": any(arm["quoted"] for arm in arms),
         "curves": _curves(arms, own),
         "strata": _grouped(analysis.strata, table),
-        "elsewhere": _grouped(analysis.elsewhere, table),
+        "elsewhere": _by_set([found for found in analysis.elsewhere if table_of(found.arm) == table]),
         "screens": [one for one in analysis.screens if table_of(one.arm) == table],
         "choices": [choice for choice in analysis.choices if table_of(choice.arm) == table],
     }
@@ -87,9 +88,10 @@ def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[s
     found: dict[str, Any] = {"accuracy": None, "shots": None, "recall": None, "metrics": []}
     if arms[0]["row"].arm.shots is not None:
         return found | {"shots": figures.shots_curve(_low_shot([arm["row"] for arm in arms]))}
-    mixtures = [arm for arm in arms if _plain(arm["row"])]
+    total = arms[0]["row"].arm.total
+    mixtures = [arm for arm in arms if _plain(arm["row"], total)]
     rows = [arm["row"] for arm in mixtures]
-    others = _others([arm["row"] for arm in arms])
+    others = _others([arm["row"] for arm in arms], total)
     if not rows or len({arm["row"].arm.ratio for arm in arms}) < 2:
         return found
     kinds = {row.arm for row in rows}
@@ -109,8 +111,8 @@ def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[s
     }
 
 
-def _plain(row: Row) -> bool:
-    return row.arm.kind in PLAIN and row.arm.mixing == UNION
+def _plain(row: Row, total: int) -> bool:
+    return row.arm.kind in PLAIN and row.arm.mixing == UNION and row.arm.total == total
 
 
 def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -122,15 +124,21 @@ def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return lines
 
 
-def _others(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Controls and other ways of mixing, by name."""
+def _others(rows: Sequence[Row], total: int) -> dict[str, list[Row]]:
+    """Controls, other ways of mixing and mixtures of another ``total``, by name."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        if not _plain(row):
+        if not _plain(row, total):
             kind = "" if row.arm.kind in PLAIN else control(row.arm.kind)
             mixing = "" if row.arm.mixing == UNION else row.arm.mixing
-            lines.setdefault(", ".join(filter(None, (kind, mixing))), []).append(row)
+            images = f"{row.arm.total:,} images" if row.arm.total != total else ""
+            lines.setdefault(", ".join(filter(None, (kind, mixing, images))), []).append(row)
     return lines
+
+
+def _by_set(entries: Sequence[Elsewhere]) -> dict[str, list[Elsewhere]]:
+    names = dict.fromkeys(entry.name for entry in entries)
+    return {name: [entry for entry in entries if entry.name == name] for name in names}
 
 
 def _grouped(entries: Sequence[Any], table: tuple[str, str]) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ class Sets:
     base: bases.Base | None
     """Of the arms' own adapters, where they bring some."""
     sizes: Sizes
+    sized_by: str = ""
+    """What the size was taken from."""
 
     def photos(self) -> list[Photo]:
         """Every image that is there before the experiment begins."""
@@ -74,6 +76,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
         untuned = _synthetic(f"--untuned {config.untuned}", config.untuned, config, train, scored)
         leaks.require_untuned(config.untuned, shards.read_manifest(config.untuned))
     base = bases.resolve(config.base) if config.owns_generators else None
+    side, sized_by = _side(config, train, synthetic, untuned, base)
     return Sets(
         train=train,
         test=test,
@@ -83,7 +86,8 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
         external=external,
         manifest=manifest,
         base=base,
-        sizes=_sizes(config, train, (synthetic, untuned), base),
+        sizes=resolve(config.size, side),
+        sized_by="--size" if config.size else sized_by,
     )
 
 
@@ -99,13 +103,35 @@ def _scored(config: Evaluate, real: ImageSet, external: Mapping[str, ImageSet]) 
     return scored
 
 
-def _sizes(
-    config: Evaluate, train: ImageSet, synthetic: Sequence[ImageSet], base: bases.Base | None
-) -> Sizes:
+def _side(
+    config: Evaluate, train: ImageSet, synthetic: ImageSet, untuned: ImageSet, base: bases.Base | None
+) -> tuple[int, str]:
+    """The side of the images in pixels, and what it was taken from: never from which arms are asked for.
+
+    Raises:
+        UserError: the control has images of another size than the set that it is a control of.
+    """
     if base is not None:
-        return resolve(config.size, base.resolution)
-    sides = [native(images.photos) for images in synthetic if len(images)]
-    return resolve(config.size, max(sides) if sides else native(train.photos))
+        return base.resolution, f"the images of the base {base.name}"
+    given = synthetic if len(synthetic) else _beside(config, train)
+    sides = {images.name: native(images.photos) for images in (given, untuned) if len(images)}
+    cli.check(
+        len(set(sides.values())) < 2,
+        f"--untuned {config.untuned}: images of another size than --synthetic {config.synthetic} has ("
+        f"{' against '.join(f'{side} px' for side in sides.values())}); generate both from one base",
+    )
+    for name, side in sides.items():
+        return side, f"the images in {name}"
+    return native(train.photos), f"the photos; no set of their classes lies in {config.synthetic}"
+
+
+def _beside(config: Evaluate, train: ImageSet) -> ImageSet:
+    """The set in ``--synthetic``, though no arm takes its images; empty unless it has the real classes."""
+    folder = storage.place(config.synthetic)
+    if not (folder / shards.MANIFEST).is_file():
+        return train.keep(())
+    found = shards.read(folder)
+    return found if found.classes == train.classes else train.keep(())
 
 
 def _synthetic(who: str, folder: Path, config: Evaluate, train: ImageSet, scored: leaks.Scored) -> ImageSet:

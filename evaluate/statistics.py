@@ -41,6 +41,8 @@ class ArmKey:
     """Share of real images, 0 to 1."""
     shots: int | None
     """Real images a class in a low-shot arm."""
+    total: int = 0
+    """Images in a mixture where it is not the number of real ones; 0 where it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,7 @@ def arm_of(record: Record) -> ArmKey:
         mixing=whole["mixing"],
         ratio=whole["ratio"],
         shots=whole["shots"],
+        total=whole["total"],
     )
 
 
@@ -125,6 +128,7 @@ def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
             a.shots or 0,
             a.mixing != UNION,
             a.mixing,
+            a.total,
             -a.ratio,
         ),
     )
@@ -150,7 +154,8 @@ def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
     """The arm of real images alone that ``arm`` is compared with; `None` for such an arm itself."""
     kind, _ = table_of(arm)
     real = replace(arm, kind=kind, ratio=1.0, mixing=UNION)
-    return real if real in found and real != arm else None
+    # A total that the real images do not reach has none of its own.
+    return next((one for one in (real, replace(real, total=0)) if one in found and real != arm), None)
 
 
 def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:

@@ -1,6 +1,6 @@
 """The runs of an experiment, shared by the processes of a launch; what fails is named, the rest goes on."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,13 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from evaluate import records
+from evaluate.answers import predicted
 from evaluate.arms import Given, Run
 from evaluate.choice import candidates
 from evaluate.experiment import Experiment
 from evaluate.tuning import TuningError
-from orchard.errors import WriteError
+from orchard.errors import UserError, WriteError
+from orchard.splits import listed
 from orchard.terminal import bar
 
 
@@ -25,6 +27,36 @@ class Outcome:
     seconds: float
     """Of all processes' training and scoring in this sweep."""
     seconds_network: float
+
+
+def finished(folder: Path) -> dict[records.Key, dict[str, Any]]:
+    """The records of ``folder`` by run."""
+    return {records.key(record): record for record in records.read(folder)}
+
+
+def again(
+    runs: Sequence[Run], done: Mapping[records.Key, Mapping[str, Any]], external: Collection[str]
+) -> list[Run]:
+    """Finished runs that were not scored on all of ``external``: without their classifiers, train them again.
+
+    Raises:
+        UserError: they were scored on other sets besides, which a new record would be without.
+    """
+    scored = [(run, set(records.complete(done[run.key])["external"])) for run in runs if run.key in done]
+    short = [(run, there) for run, there in scored if not there.issuperset(external)]
+    left_out = sorted(set().union(*(there for _, there in short)).difference(external))
+    if left_out:
+        raise UserError(
+            f"--external: {len(short)} finished runs are trained again, which were scored on "
+            f"{listed(left_out)} too; name that as well"
+        )
+    return [run for run, _ in short]
+
+
+def alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two records of a run take every test image for the same class."""
+    one, other = ([predicted(image) for image in record["predictions"]] for record in (before, after))
+    return one == other
 
 
 def share(runs: Sequence[Run], process: int, processes: int) -> list[Run]:

@@ -11,23 +11,38 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from evaluate import leaks
 from evaluate.children import environment
-from orchard import adapter, layout, run, shards
+from orchard import adapter, layout, run, shards, software, typed
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.framing import Fit
 from orchard.images import DECODING, ImageSet, Photo, sha256
 
-FOLDER, PHOTOS = "arms", "photos"
+FOLDER, PHOTOS, NOTE = "arms", "photos", "arm.json"
+GENERATORS = "generators"
+"""What an arm notes of the two commands, besides the options that it gives them."""
 LARGEST_BATCH = 16
 FIT: Fit = "pad"
 """The adapters learn from what the classifiers see."""
 KEPT_LINES = 4
+LIBRARIES = ("orchard", "torch", "diffusers", "transformers", "peft")
+"""Those whose version may change what the two commands make of the same options."""
+DEFAULTS = """
+import json, sys
+from dataclasses import asdict
+from finetune.config import TrainLora
+from generate.config import Generate
+from generate.settings import settle
+from orchard import bases, cli
+options = [cli.describe(TrainLora()), cli.describe(Generate())]
+print(json.dumps([*options, asdict(settle(Generate(), bases.resolve(sys.argv[1])))], sort_keys=True))
+"""
+"""Prints every default of the two commands, those that hang on the base resolved."""
 
 
 class TuningError(UserError):
@@ -71,6 +86,7 @@ class Tuned:
             "seed": self.seed,
             "flip": self.flip,
             "precision": self.precision,
+            GENERATORS: made_by(self.base),
             **({"prompts": list(self.prompts)} if self.prompts else {}),
         }
 
@@ -100,22 +116,42 @@ class Tuned:
             self._make()
         # The ledger names them, and the real set still has them.
         shutil.rmtree(self.folder / PHOTOS, ignore_errors=True)
-        found = shards.read(self.folder / "shards")
-        leaks.require_own(self.name, shards.read_manifest(self.folder / "shards"), self.real.hashes())
+        return self.read(self.folder / "shards")
+
+    def read(self, folder: Path) -> ImageSet:
+        """``count`` images a class of the shards there; raises `UserError` where they saw other images."""
+        found = shards.read(folder)
+        leaks.require_own(str(folder), shards.read_manifest(folder), self.real.hashes())
         return found.keep(_first(found.photos, self.count))
 
     @property
     def is_there(self) -> bool:
         """Whether nothing is left to make."""
-        if not (self.folder / "shards" / shards.MANIFEST).is_file():
+        return self._is_whole(self.folder)
+
+    def made(self) -> Path | None:
+        """The shards that are there, else those that another version made; to be shown, not trained on."""
+        others = [path.parent for path in sorted(self.root.glob(f"{FOLDER}/*/{NOTE}")) if self._is_of(path)]
+        return next((path / "shards" for path in (self.folder, *others) if self._is_whole(path)), None)
+
+    def _is_whole(self, folder: Path) -> bool:
+        if not (folder / "shards" / shards.MANIFEST).is_file():
             return False
-        rows = shards.read_manifest(self.folder / "shards")["rows"]
+        rows = shards.read_manifest(folder / "shards")["rows"]
         return all(rows.get(name, 0) >= self.count for name in self.real.classes)
+
+    def _is_of(self, note: Path) -> bool:
+        """Whether what a folder notes differs from this arm in versions and defaults alone."""
+        try:
+            there = typed.table({}, typed.parse(typed.read(note)))
+        except (OSError, ValueError):
+            return False
+        return {**there, GENERATORS: None} == {**self.arguments, GENERATORS: None}
 
     def _make(self) -> None:
         photos, adapters = self.folder / PHOTOS, self.folder / "adapters"
         run.writable(self.folder)
-        run.write_json(self.folder / "arm.json", self.arguments)
+        run.write_json(self.folder / NOTE, self.arguments)
         layout.write(photos, self.real, self.held_out)
         self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
         files = [adapters / f"{run.file_name(name)}.safetensors" for name in self.real.classes]
@@ -152,6 +188,21 @@ class Tuned:
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
             raise TuningError(f"{module} ended with code {done.returncode}: {last}; see {log}")
+
+
+@cache
+def _defaults(base: str) -> str:
+    """A hash over all defaults of the two commands: an arm's images hang on what is not asked for, too."""
+    words = [sys.executable, "-c", DEFAULTS, base]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    return sha256(done.stdout.encode())
+
+
+def made_by(base: Base) -> dict[str, str]:
+    """What arms' images depend on besides the options that evaluate gives: all others, and versions."""
+    versions = software.versions()
+    return {"defaults": _defaults(base.name), **{name: versions[name] for name in LIBRARIES}}
 
 
 def protocol(base: Base, steps: int, prompts: Sequence[str], photos: Sequence[Photo]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def label(arm: ArmKey) -> str:
         parts.append(control(arm.kind))
     if arm.mixing != UNION:
         parts.append(arm.mixing.replace("_", " "))
+    if arm.total:
+        parts.append(f"{arm.total:,} images")
     return ", ".join(parts)
 
 
@@ -100,7 +102,7 @@ def counted(count: int, thing: str) -> str:
 
 def quoted(arm: ArmKey, reference: Reference | None) -> dict[str, float] | None:
     """The reference's figures for this arm, if it has any: plain mixtures of the substitute design."""
-    plain = ("substitute", "ratio", UNION, None)
-    if reference is None or (arm.design, arm.kind, arm.mixing, arm.shots) != plain:
+    plain = ("substitute", "ratio", UNION, None, 0)
+    if reference is None or (arm.design, arm.kind, arm.mixing, arm.shots, arm.total) != plain:
         return None
     return next((dict(known) for ratio, known in reference.items() if abs(ratio - arm.ratio) < 1e-9), None)

@@ -10,7 +10,7 @@ from torch import nn
 
 from orchard import limits, run, software, typed, weights
 from orchard.errors import UserError
-from orchard.networks import build
+from orchard.networks import build, without_auxiliary
 
 SCHEMA = 1
 HEADER = "orchard"
@@ -116,7 +116,7 @@ def load(path: Path, device: torch.device | None = None) -> tuple[nn.Module, Rec
     record, file = read(path), find(path)
     model = build(record.model, len(record.classes), record.size, record.seed)
     try:
-        model.load_state_dict(weights.load(file))
+        model.load_state_dict(without_auxiliary(weights.load(file)))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{file}: its weights do not fit {record.model} ({str(error)[:120]})") from None
     if not all(value.isfinite().all() for value in model.state_dict().values()):

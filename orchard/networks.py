@@ -1,10 +1,13 @@
 """The networks: the report's CNN, and torchvision's and timm's classifiers by name."""
 
 import difflib
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from orchard import pretrained as weights
 from orchard.errors import UserError
@@ -16,6 +19,12 @@ WIDTHS = (32, 64, 128, 256)
 HIDDEN = 512
 LARGE = 128
 """Pixels from which the CNN's first convolution halves the image, to keep the cost down."""
+USUAL = (224, 256, 299, 336, 384, 448, 512)
+"""Pixels: sizes that published networks were made for, the commonest first."""
+UNFIT = (RuntimeError, ValueError, TypeError, AssertionError)
+"""What networks raise for images of a size that they do not take."""
+AUXILIARY = ("network.aux1.", "network.aux2.", "network.AuxLogits.")
+"""Before the keys of heads that googlenet and inception_v3 had in older versions, for a loss of their own."""
 
 
 class Standardise(nn.Module):
@@ -48,9 +57,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The network's logits for standardised images."""
-        output = self.network(self.standardise(images))
-        # googlenet and inception_v3 add auxiliary heads in training.
-        return output if isinstance(output, Tensor) else output.logits
+        return self.network(self.standardise(images))
 
 
 def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -> nn.Module:
@@ -60,33 +67,47 @@ def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -
     are for other classes. ``features:`` before the name asks for a last layer that can be solved.
 
     Raises:
-        UserError: no such network, it does not take images of that size, its last layer is none that can
-            be solved, or the weights are not its own.
+        UserError: no such network, it does not train on images of that size, its last layer is none that
+            can be solved, or the weights are not its own.
     """
     assert classes >= 1, classes
     solved, name = name.startswith(FEATURES), name.removeprefix(FEATURES)
+    require_name(name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = _network(name, classes, size)
-    if solved and not isinstance(last_layer(network), nn.Linear):
+        try:
+            model = _fitting(name, classes, size)
+        except UNFIT as error:
+            raise _wrong_size(name, classes, size, error) from None
+    if solved and not _is_affine(last_layer(model)):
         raise UserError(
-            f"--model {FEATURES}{name}: its last layer is not linear; take e.g. {FEATURES}resnet18"
+            f"--model {FEATURES}{name}: its last layer is not linear with a bias; "
+            f"take e.g. {FEATURES}resnet18"
         )
     if pretrained:
-        weights.load_into(network, name, pretrained)
-    model = Classifier(network)
-    _require_size(model, name, size)
+        weights.load_into(model.network, name, pretrained)
     return model.to(memory_format=torch.channels_last)
 
 
-def _network(name: str, classes: int, size: int) -> nn.Module:
-    if name == CNN:
-        return _cnn(classes, size)
-    require_name(name)
-    return _timm(name, classes, size) if name.startswith(TIMM) else _torchvision(name, classes, size)
+def _fitting(name: str, classes: int, size: int) -> Classifier:
+    """The network; raises one of `UNFIT` where a step of training does not take images of that size.
+
+    The step is taken on the device `meta`, in shapes alone. Some networks do more in training than else.
+    """
+    make = _cnn if name == CNN else _timm if name.startswith(TIMM) else _torchvision
+    model = Classifier(make(name, classes, size)).train()
+    values = chain(model.named_parameters(), model.named_buffers())
+    shapes = {key: value.to("meta") for key, value in values}
+    with torch.no_grad():
+        functional_call(model, shapes, torch.zeros(2, 3, size, size, device="meta"))
+    return model
 
 
-def _cnn(classes: int, size: int) -> nn.Sequential:
+def _is_affine(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear) and layer.bias is not None
+
+
+def _cnn(_: str, classes: int, size: int) -> nn.Module:
     """Four blocks of convolution and pooling, two fully connected layers; about 0.9 M weights."""
     layers: list[nn.Module] = []
     before = 3
@@ -119,11 +140,9 @@ def _torchvision(name: str, classes: int, size: int) -> nn.Module:
     if name.startswith("vit_"):
         extra["image_size"] = size
     if name in ("googlenet", "inception_v3"):
-        extra["init_weights"] = True
-    try:
-        return torchvision.models.get_model(name, weights=None, **extra)
-    except (RuntimeError, ValueError) as error:
-        raise _wrong_size(name, size, error) from None
+        # Heads for a second loss, which is not ours, and which ask for 299 pixels.
+        extra |= {"init_weights": True, "aux_logits": False}
+    return torchvision.models.get_model(name, weights=None, **extra)
 
 
 def _timm(name: str, classes: int, size: int) -> nn.Module:
@@ -132,10 +151,7 @@ def _timm(name: str, classes: int, size: int) -> nn.Module:
     plain = name.removeprefix(TIMM)
     # Networks with position embeddings are made for one size; the others do not know the argument.
     sized: dict[str, Any] = {"img_size": size} if "vit" in plain or "swin" in plain or "deit" in plain else {}
-    try:
-        return timm.create_model(plain, pretrained=False, num_classes=classes, **sized)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _wrong_size(name, size, error) from None
+    return timm.create_model(plain, pretrained=False, num_classes=classes, **sized)
 
 
 def require_name(name: str) -> None:
@@ -165,16 +181,21 @@ def _timm_names() -> list[str]:
     return [f"{TIMM}{name}" for name in timm.list_models()]
 
 
-def _require_size(model: nn.Module, name: str, size: int) -> None:
-    model.eval()
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, 3, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise _wrong_size(name, size, error) from None
-    model.train()
-
-
-def _wrong_size(name: str, size: int, error: Exception) -> UserError:
+def _wrong_size(name: str, classes: int, size: int, error: Exception) -> UserError:
+    """The refusal, with a size that was tried."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    return UserError(f"--model {name}: does not take --size {size} ({reason[:120]}); use 224, or --model cnn")
+    works = next((f"--size {side}, or " for side in USUAL if _takes(name, classes, side)), "")
+    return UserError(f"--model {name}: does not take --size {size} ({reason[:120]}); use {works}--model cnn")
+
+
+def _takes(name: str, classes: int, size: int) -> bool:
+    try:
+        _fitting(name, classes, size)
+    except UNFIT:
+        return False
+    return True
+
+
+def without_auxiliary(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a classifier that an older version saved, as it is built now."""
+    return {key: value for key, value in state.items() if not key.startswith(AUXILIARY)}

@@ -13,6 +13,11 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``; a CUDA one is not waited for, since it has its copy before this returns."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Arithmetic of the network in ``dtype``, weights kept in float32."""
     if dtype == torch.float32:
@@ -46,6 +51,6 @@ def forward(
     with torch.inference_mode(), autocast(device, dtype):
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(pixels[start : start + batch_size]).to(device)
-            rows.append(model(to_float(batch)).float().cpu())
+            rows.append(model(to_float(batch)).float())
     model.train(training)
-    return torch.cat(rows)
+    return torch.cat(rows).cpu()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from shell import EVALUATE, TWO, command
 from test_classify_command import write_shards
 
-from evaluate import witness
+from evaluate import tuning, witness
 from evaluate.children import environment
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
@@ -246,10 +247,26 @@ def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, mo
     assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
 
 
-def test_an_experiment_with_other_external_sets_is_another_one(tmp_path, made, fruit, refused):
-    evaluate(config(tmp_path, ratios=("1",)))
-    with refused("external {}", "another --output"):
-        evaluate(config(tmp_path, ratios=("1",), external=(str(fruit),)))
+def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tmp_path, made, monkeypatch):
+    evaluate(config(tmp_path, shots=("2",)))
+    (first,) = (tmp_path / "arms").iterdir()
+    monkeypatch.setattr(tuning, "_defaults", lambda base: "others")
+    evaluate(config(tmp_path, shots=("2",)))
+    assert json.loads((tmp_path / "fidelity.json").read_text())["arm"] == "40% real, shots 2, seed 0"
+    assert list((tmp_path / "arms").iterdir()) == [first] and len(made) == 2
+    evaluate(config(tmp_path, shots=("2",), seed=1, generator_seed=0, subset_seed=0))
+    assert len(list((tmp_path / "arms").iterdir())) == 2 and len(made) == 4
+
+
+def test_the_key_of_an_arm_covers_every_default_of_the_commands():
+    words = [sys.executable, "-c", tuning.DEFAULTS, "mini"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
+    finetune, generate, settings = json.loads(done.stdout)
+    assert finetune.keys() >= {"rank", "learning_rate", "targets", "loss_weighting", "method"}
+    assert generate.keys() >= {"guidance", "screens", "attempts", "shard_size"}
+    assert settings == {
+        "scheduler": "dpmsolver++", "steps": 10, "guidance": 2.0, "strength": None, "resolution": 64,
+    }  # fmt: skip
 
 
 def test_a_child_does_not_take_itself_for_a_process_of_the_launch():

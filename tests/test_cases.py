@@ -4,6 +4,8 @@ LoRA files and samples have test_cases_sampling; the other forms of P03, P10 and
 """
 
 import json
+import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +256,22 @@ def test_p18_a_class_in_a_recipe_is_the_one_that_was_written(tmp_path, base):
     assert [path.name for path in (tmp_path / "adapters").glob("*.safetensors")] == ["01.safetensors"]
     with safe_open(tmp_path / "adapters" / "01.safetensors", framework="np") as file:
         assert json.loads(file.metadata()["orchard"])["classes"] == ["01"]
+
+
+def test_p21_inception_v3_trains_or_names_a_size_that_works(tmp_path):
+    for side in (300, 64):
+        images = {
+            f"photos{side}/{split}/{name}/{i}.png": pictures.encoded(pictures.noise(seed, (side, side)))
+            for seed, (split, name, i) in enumerate(product(("train", "test"), ("apple", "pear"), range(2)))
+        }
+        pictures.write(tmp_path, images)
+    words = (*CLASSIFY, "--model", "inception_v3", "--steps", 1, "--batch_size", 2, "--precision", "fp32")
+    large = ("--train", "photos300", "--test", "photos300")
+    assert "inception_v3 at 256 px" in command(tmp_path, *words, *large, "--dry_run")
+    command(tmp_path, *words, *large)
+    assert json.loads((tmp_path / "classifier" / "scores.json").read_text())["images"] == 4
+    small = ("--train", "photos64", "--test", "photos64")
+    line = refusal(tmp_path, *words, *small, "--dry_run")
+    advised = re.search(r"--size 64 .*use (--size) (\d+)", line)
+    assert advised, line
+    assert "next: " in command(tmp_path, *words, *small, *advised.groups())

@@ -12,9 +12,9 @@ import torch
 from classify import augment as augmentation
 from classify.augment import Strength, affine_matrices, augment, hue_matrices
 from classify.config import TrainingOptions
-from classify.mixing import row_stream
+from classify.mixing import Mixing, row_stream
 from classify.sizes import Sizes, resolve
-from classify.train import Batch, Step, Task, fit, schedule, train_steps
+from classify.train import Averaged, Batch, Step, Task, batch_stream, fit, schedule, train_steps
 from orchard.errors import UserError
 from orchard.networks import build, require_name
 from orchard.predict import probabilities, to_float
@@ -124,7 +124,7 @@ def test_unknown_network_is_refused_with_near_names():
 
 
 def test_network_that_does_not_take_the_size_is_refused():
-    with pytest.raises(UserError, match=r"--model alexnet: does not take --size 32 .*use 224"):
+    with pytest.raises(UserError, match=r"--model alexnet: does not take --size 32 .*use --size 224, or"):
         build("alexnet", 2, 32, 0)
 
 
@@ -188,6 +188,51 @@ def test_kept_weights_are_the_ones_whose_validation_was_reported():
     fitted = fit_small(pixels, labels, validation=held_out, steps=20)
     found = probabilities(fitted.model, held_out[0], CPU, torch.float32)
     assert fitted.validation_accuracy == np.mean(found.argmax(axis=1) == held_out[1])
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_a_step_reads_one_number_back_from_the_device(name, monkeypatch):
+    """Each read waits for a GPU: `Tensor.__bool__` and its kin, in Python and beneath it."""
+    reads: list[str] = []
+    for way in ("item", "__bool__", "__int__", "__float__", "tolist", "nonzero", "cpu"):
+        real = getattr(torch.Tensor, way)
+        monkeypatch.setattr(
+            torch.Tensor, way, lambda *a, _way=way, _real=real, **k: reads.append(_way) or _real(*a, **k)
+        )
+    model = build(name, 2, 64, 0)
+    averaged = Averaged(model)
+    batch = Batch(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1]))
+    reads.clear()
+    for _ in train_steps(model, iter([batch] * 3), TrainingOptions(steps=3), CPU, torch.float32):
+        averaged.update(model)
+    assert reads == ["item"] * 3
+
+
+@pytest.mark.parametrize("blending", ["plain", "strong", "mixup", "cutmix"])
+def test_batches_are_made_without_reading_back_from_the_device(blending):
+    """On the device `meta` there is nothing to read: whatever tries raises."""
+    options = TrainingOptions(batch_size=6, augmentation=blending)
+    data = random_pixels(8), np.arange(8) % 2
+    stream = batch_stream(data, 4, 2, options, Mixing(name="weight"), 0, torch.device("meta"))
+    for batch in islice(stream, 3):
+        assert batch.images.shape == (6, 3, 32, 32)
+        assert batch.images.is_meta and batch.labels.is_meta
+
+
+def test_averaged_weights_are_those_of_the_formula():
+    model = build("cnn", 2, 32, 0)
+    averaged = Averaged(model)
+    rng, key = np.random.default_rng(0), "network.0.weight"
+    expected = 0.0
+    for step in range(600):
+        values = rng.normal(size=model.state_dict()[key].shape)
+        model.state_dict()[key].copy_(torch.from_numpy(values))
+        model.network[2].num_batches_tracked.fill_(step)
+        averaged.update(model)
+        share = min(0.98, (1 + step) / (10 + step)) if step else 0.0
+        expected = share * expected + (1 - share) * values
+    assert averaged.model.state_dict()[key].numpy() == pytest.approx(expected, abs=1e-5)
+    assert averaged.model.network[2].num_batches_tracked == 599
 
 
 def test_loss_that_is_not_finite_stops_and_names_the_step():

@@ -96,21 +96,31 @@ def test_test_image_in_the_training_set_is_refused_and_named(tmp_path, root):
 
 
 def write_shards(
-    folder: Path, trained_on: list[str], classes: Sequence[str] = ("x", "y"), count: int = 5
+    folder: Path,
+    trained_on: list[str],
+    classes: Sequence[str] = ("x", "y"),
+    count: int = 5,
+    side: int = 16,
+    **arguments: str,
 ) -> Path:
-    """``count`` synthetic squares of 16 pixels in each class."""
+    """``count`` synthetic squares of ``side`` pixels in each class."""
     rng = np.random.default_rng(8)
     for place, label in enumerate(classes):
         rows = []
         for index in range(count):
             buffer = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "PNG")
             image = {"bytes": buffer.getvalue(), "path": f"{label}{index}.png"}
             columns = dict.fromkeys(("seed", "index", "steps", "guidance"), 0)
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
         origin = shards.Origin(
-            label=label, classes=list(classes), arguments={}, trained_on=trained_on, versions={}, count=count
+            label=label,
+            classes=list(classes),
+            arguments=arguments,
+            trained_on=trained_on,
+            versions={},
+            count=count,
         )
         shards.write(shards.path_of(folder, label, 0), rows, origin)
     shards.write_manifest(folder, shards.manifest_of(folder))

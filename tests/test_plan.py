@@ -9,7 +9,7 @@ import pictures
 import pytest
 
 from classify.sizes import Sizes
-from evaluate import records
+from evaluate import describe, records
 from evaluate.arms import seeds_of
 from evaluate.config import Evaluate, parse_shots
 from evaluate.experiment import validation_images
@@ -18,6 +18,7 @@ from evaluate.ratios import draw
 from evaluate.sets import Sets
 from evaluate.sweep import share
 from orchard.images import TEST, TRAIN, ImageSet
+from orchard.terminal import Terminal
 
 COUNTS = {"apple": 20, "pear": 16}
 
@@ -72,6 +73,25 @@ def test_fewer_shots_lie_in_more_shots_and_come_with_and_without_synthetic_image
     assert [len(one), len(two), len(four)] == [2, 4, 8]
     for run in runs[1::2]:
         assert hashes(run.source.real.photos) == hashes(run.real)
+
+
+def test_a_mixing_cannot_be_chosen_on_one_image_of_each_class(refused):
+    given = sets(train=some("train", {"apple": 2, "pear": 2}))
+    with refused("--mixing auto", "50% real", "one real image of each class"):
+        planned(given, shares=(0.5,), seeds=1, mixing="auto")
+    (run,) = planned(sets(train=some("train", {"apple": 4, "pear": 2})), (0.5,), seeds=1, mixing="auto")
+    assert len(run.real) == 3
+
+
+def test_the_plan_tells_what_share_whole_images_make(capsys):
+    given = sets(train=some("train", {"apple": 12, "pear": 12, "plum": 2}))
+    given = replace(given, synthetic=some("synthetic", dict.fromkeys(given.train.classes, 20)))
+    config = Evaluate(seeds=1)
+    runs = plan(config, given, (1.0, 0.5, 0.1), "fp32")
+    describe.plan(Terminal(), config, given, runs, "fp32", 1)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "10% real: 3 real + 23 synthetic images, 11.5% real: whole images" in printed
+    assert "50% real: 13 real + 13 synthetic images arm" in printed
 
 
 def test_all_arms_train_the_same_number_of_steps_with_the_same_options():

@@ -37,6 +37,30 @@ def test_augment_without_real_images_is_refused(refused):
         mix("augment", 0.0, {"apple": 5})
 
 
+@pytest.mark.parametrize(("design", "ratio"), [("substitute", 0.1), ("augment", 0.9), ("substitute", 0.9)])
+def test_no_class_is_left_out_of_a_mixture(design, ratio):
+    mixture = mix(design, ratio, {"apple": 12, "banana": 12, "plum": 2})
+    assert min(mixture.real["plum"], mixture.synthetic["plum"]) == 1
+    assert mixture.share == pytest.approx(ratio, abs=0.05)
+
+
+def test_a_share_that_small_classes_would_miss_is_refused_with_one_that_works(refused):
+    pairs = dict.fromkeys(("apple", "banana", "plum"), 2)
+    with refused("--ratios 0.1", "50% would be real", "give 0.45"):
+        mix("substitute", 0.1, pairs)
+    assert mix("substitute", 0.45, pairs).real == dict.fromkeys(pairs, 1)
+    with refused("--ratios 0.98", "75% would be real", "give 0.79"):
+        mix("augment", 0.98, {"apple": 3, "pear": 3})
+    assert mix("augment", 0.79, {"apple": 3, "pear": 3}).share == 6 / 8
+
+
+def test_the_total_that_a_refusal_names_gives_every_class_an_image(refused):
+    classes = {"apple": 12, "banana": 12, "plum": 2}
+    with refused("--total 3", "give 7 or more"):
+        mix("substitute", 0.0, classes, 3)
+    assert mix("substitute", 0.0, classes, 7).synthetic == {"apple": 3, "banana": 3, "plum": 1}
+
+
 def test_a_larger_total_takes_synthetic_images_alone_where_real_ones_run_out(refused):
     assert mix("substitute", 0.0, {"apple": 50, "pear": 50}, 400).synthetic == {"apple": 200, "pear": 200}
     with refused("--total 400", "200 real apple", "there are 50"):

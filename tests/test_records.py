@@ -24,6 +24,21 @@ def test_a_record_of_an_older_version_is_a_plain_mixture():
         assert records.key(record(3)) != records.key({**record(3), **change})
 
 
+def test_a_run_that_was_trained_again_has_its_later_record(tmp_path):
+    for seed, accuracy in ((0, 0.5), (1, 0.5), (0, 0.75)):
+        records.append(tmp_path, record(seed) | {"accuracy": accuracy})
+    assert [(r["seed"], r["accuracy"]) for r in records.read(tmp_path)] == [(0, 0.75), (1, 0.5)]
+
+
+def test_older_records_of_mixtures_have_the_total_that_their_experiment_notes(tmp_path):
+    records.require_same(tmp_path, {"total": 4400})
+    for arm in ("ratio", "strong", "fold"):
+        records.append(tmp_path, record(0) | {"arm": arm})
+    assert [records.complete(r)["total"] for r in records.read(tmp_path)] == [4400, 0, 0]
+    mixture, *_ = records.read(tmp_path)
+    assert records.key(mixture) == records.key({**record(0), "total": 4400}) != records.key(record(0))
+
+
 def test_a_line_cut_off_by_a_crash_is_dropped_and_written_anew(tmp_path):
     records.append(tmp_path, record(0))
     with (tmp_path / records.RECORDS).open("a") as file:
