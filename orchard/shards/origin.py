@@ -62,7 +62,12 @@ def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
         return
     # Older shards do not say the scale; the LoRA's hash stands for it.
     unsaid: dict[str, Any] = {"lora_scale": wanted.arguments.get("lora_scale"), "screens": {}}
-    changes = differences(unsaid | origin.arguments, {"screens": {}} | wanted.arguments)
+    there, asked = unsaid | origin.arguments, {"screens": {}} | wanted.arguments
+    if there.get("base_digest") == asked.get("base_digest"):
+        there["base"] = asked.get(
+            "base"
+        )  # of one base there are several names: where it lies, or a public one
+    changes = differences(there, asked)
     if changes:
         raise UserError(
             f"--output {folder}: {wanted.label} is there with {changes}; "
