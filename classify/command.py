@@ -50,6 +50,7 @@ def classify(config: Classify) -> None:
         train=train,
         validation=validation,
         classes=len(found.train.classes),
+        names=found.train.classes,
         options=config,
         seed=config.seed,
         device=device,

@@ -75,6 +75,8 @@ class Task:
     validation: Labelled
     """Images that score the result and choose nothing in it; there may be none."""
     classes: int
+    names: tuple[str, ...] = ()
+    """Of the classes, in the order of their labels: what pretrained outputs are told apart by."""
     options: TrainingOptions
     seed: int
     device: torch.device
@@ -91,7 +93,8 @@ class Task:
     def network(self) -> nn.Module:
         """The network before its first step, on the device."""
         size, weights = self.train[0].shape[1], self.options.pretrained
-        return build(self.options.model, self.classes, size, self.seed, weights).to(self.device)
+        network = build(self.options.model, self.classes, size, self.seed, weights, self.names)
+        return network.to(self.device)
 
     def scored(self, model: nn.Module) -> float | None:
         """Share of validation images that ``model`` gets right, or None where there are none."""

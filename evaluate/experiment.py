@@ -135,6 +135,7 @@ class Experiment:
             mixing=mixing,
             validation=self.pixels.of(held_out, self.classes),
             classes=len(self.classes),
+            names=self.classes,
             options=run.options,
             seed=run.seeds.classifier,
             device=self.device,

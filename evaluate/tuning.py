@@ -4,7 +4,6 @@ What an arm's images depend on names a folder, so equal arms share it and a swee
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluate import leaks
-from evaluate.children import environment
-from orchard import adapter, layout, run, shards, software, typed
+from evaluate.children import call, environment
+from orchard import adapter, layout, lock, run, shards, software, typed
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.framing import Fit
@@ -152,6 +151,9 @@ class Tuned:
         photos, adapters = self.folder / PHOTOS, self.folder / "adapters"
         run.writable(self.folder)
         run.write_json(self.folder / NOTE, self.arguments)
+        for output in filter(Path.is_dir, (adapters, self.folder / "shards")):
+            with lock.turn(output):  # a command of an evaluate that was killed may still be saving there
+                pass
         layout.write(photos, self.real, self.held_out)
         self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
         files = [adapters / f"{run.file_name(name)}.safetensors" for name in self.real.classes]
@@ -176,18 +178,14 @@ class Tuned:
         ]
 
     def _call(self, module: str, *options: object) -> None:
-        """Run a command of ours to its end, its output in ``log.txt`` of the arm's folder."""
+        """Run a command of ours to its end, what it says in ``log.txt`` of the arm's folder."""
         log = self.folder / "log.txt"
-        # Whatever ends this process ends the command too: the next sweep would find it still writing.
-        words = [sys.executable, "-m", "evaluate.bound", str(os.getpid()), module, *map(str, options)]
         with run.written(log), log.open("a", encoding="utf-8") as file:
-            done = subprocess.run(
-                words, stdout=file, stderr=subprocess.STDOUT, env=environment(), check=False
-            )
-        if done.returncode:
+            code = call([module, *map(str, options)], file)
+        if code:
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
-            raise TuningError(f"{module} ended with code {done.returncode}: {last}; see {log}")
+            raise TuningError(f"{module} ended with code {code}: {last}; see {log}")
 
 
 @cache

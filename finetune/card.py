@@ -1,11 +1,14 @@
 """The model card of a folder of adapters: what they are, what they have seen, how to use them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from finetune import usage
 from finetune.watch import sheet_paths
-from orchard import bases, cards, prompts
+from orchard import adapter, bases, cards, prompts
+from orchard.bases import Base
+from orchard.errors import UserError
 from orchard.images import sha256
 from orchard.provenance import Provenance
 from orchard.run import whole_file
@@ -15,6 +18,17 @@ COLUMNS = (
     *("file", "classes", "real images", "ledger", "method", "trained layers"),
     *("rank", "alpha", "steps", "loss, first to last tenth"),
 )
+
+
+def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
+    """The adapters in the folder that were trained on this base, by this run or earlier ones."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with suppress(UserError):  # what this toolkit did not write is no part of the card
+            origin = adapter.read(path).provenance
+            if origin and origin.base_digest == base.digest:
+                found.append((path, origin))
+    return found
 
 
 def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> Path:
@@ -28,10 +42,11 @@ def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]], repo: str =
 def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
     """Card text: YAML head, a table of the adapters, how to use one, and what was seen in training."""
     first = adapters[0][1]
-    base = bases.HUB.get(first.base, first.base)
+    name = bases.public_name(first.base, first.base_digest)
+    base = bases.HUB.get(name, name)
     wanted = [prompts.fill(one.prompt, label) for _, one in adapters for label in one.classes]
     head = {
-        "license": cards.licence([first.base]),
+        "license": cards.licence([name]),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["lora", "text-to-image", "diffusers", f"base-{first.family}"],
@@ -42,9 +57,9 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
     return "\n".join(
         [
             cards.head(head),
-            f"# LoRA adapters for {cards.plain(first.base)}",
+            f"# LoRA adapters for {cards.plain(name)}",
             "",
-            f"Trained on {cards.code(first.data)} with the base {cards.plain(base)} "
+            f"Trained on {cards.code(cards.public(first.data))} with the base {cards.plain(base)} "
             f"({first.family}, {first.resolution} px). The base's licence applies.",
             "",
             cards.table(COLUMNS, [_row(path, one) for path, one in adapters]),

@@ -1,7 +1,9 @@
 """`finetune/train_lora.py`: check everything that can be checked, load the base, train, save."""
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,15 @@ from finetune.job import train as train_job
 from finetune.material import prepare
 from finetune.plan import Plan
 from finetune.setup import Job, Setup
-from finetune.usage import generate_command
+from finetune.usage import KOHYA, generate_command
 from finetune.watch import sheet_paths
 from orchard import adapter, bases, hub, run
+from orchard.bases import Base
 from orchard.lock import writing
 from orchard.terminal import Terminal, bar, say
+
+OURS = re.compile(rf"{re.escape(card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
+"""What a folder of adapters may have on the Hub."""
 
 
 def train(config: TrainLora) -> None:
@@ -50,7 +56,7 @@ def train(config: TrainLora) -> None:
         written = list(_adapters(config, plan, accelerator, dtype))
         say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
         if accelerator.is_main_process:
-            _share(console, config, files, repo)
+            _share(console, config, plan.base, repo)
     say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
     accelerator.end_training()
@@ -62,17 +68,16 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Any, dtype: torch.dtyp
     family = family_of(pipe, plan.base, trains_text=config.train_text_encoder)
     keys, folder = plan.checked.keys, plan.checked.cache
     encoder = Encoder(family=family, keys=keys, folder=folder, accelerator=accelerator)
-    with Interrupt() as interrupt:
-        setup = Setup(
-            config=config,
-            base=plan.base,
-            family=family,
-            targets=plan.targets,
-            accelerator=accelerator,
-            interrupt=interrupt,
-        )
-        for job in plan.left:
-            yield _train_one(setup, job, encoder, plan)
+    setup = Setup(
+        config=config,
+        base=plan.base,
+        family=family,
+        targets=plan.targets,
+        accelerator=accelerator,
+        interrupt=Interrupt(),
+    )
+    for job in plan.left:
+        yield _train_one(setup, job, encoder, plan)
 
 
 def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
@@ -84,16 +89,31 @@ def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
             return train_job(setup, job, material, plan.identities[job.name], start, advance)
         except StopError as stopped:
             if main:
-                print(f"stopped; saved {stopped.checkpoint}; go on with --resume latest", file=sys.stderr)
+                print(f"stopped; {stopped}", file=sys.stderr)
             raise SystemExit(stopped.code) from None
 
 
-def _share(console: Console, config: TrainLora, files: Sequence[Path], repo: str) -> None:
-    """Write the card, and upload it with the adapters where that was asked for."""
-    origins = [(path, adapter.read(path).provenance) for path in files]
-    readme = card.write(config.output, [(path, origin) for path, origin in origins if origin], repo)
-    if repo:
-        pictures = [path for file in files for path in sheet_paths(file) if path.is_file()]
-        contents = {path.name: path for path in (*files, readme, *pictures)}
-        address = hub.upload(repo, "model", contents, private=config.private, message="Add LoRA adapters")
-        say(console, f"uploaded to {address}")
+def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
+    """Write the card of all adapters for the base in the folder, and bring the repository to that state."""
+    adapters = card.adapters(config.output, base)
+    readme = card.write(config.output, adapters, repo)
+    if not repo:
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        files: dict[str, Path | bytes] = {readme.name: readme}
+        for path, _ in adapters:
+            twin = path.parent / KOHYA / path.name
+            for place in (path, *filter(Path.is_file, (twin, *sheet_paths(path)))):
+                files[place.relative_to(config.output).as_posix()] = _shareable(place, Path(aside))
+        push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
+        for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):
+            say(console, line)
+
+
+def _shareable(path: Path, aside: Path) -> Path:
+    """The file to upload for the one at ``path``."""
+    if path.suffix != ".safetensors":
+        return path
+    folder = aside / path.parent.name  # the twin has the same name
+    folder.mkdir(exist_ok=True)
+    return adapter.shareable(path, folder)

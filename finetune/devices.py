@@ -48,6 +48,11 @@ def is_sharded(accelerator: Any) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
+def can_save(accelerator: Any) -> bool:
+    """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
+    return accelerator.distributed_type != DistributedType.DEEPSPEED
+
+
 def processes_of(accelerator: Any) -> str:
     """How many processes there are, and which plugin divides the work among them."""
     plugin = accelerator.distributed_type

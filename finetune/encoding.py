@@ -40,7 +40,7 @@ class Encoder:
             return {name: states[0] for name, states in self.family.frozen_states([prompts[row]]).items()}
 
         keys = [self.keys.prompt(prompt) for prompt in prompts]
-        found = gather(self.folder, keys, make, self.accelerator, "prompts")
+        found = gather(self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts")
         states = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
         return states | self.family.tokens(prompts)
 
@@ -52,7 +52,7 @@ class Encoder:
             return {"mean": mean, "std": std}
 
         keys = [self.keys.photo(photo) for photo in photos]
-        found = gather(self.folder, keys, make, self.accelerator, "photos")
+        found = gather(self.folder, keys, make, self.accelerator, title="encoding photos", unit="photos")
         return [(entry["mean"], entry["std"]) for entry in found]
 
     def _pixels(self, photo: Photo) -> np.ndarray:

@@ -16,15 +16,23 @@ MANY = 8
 
 
 def gather(
-    folder: Path | None, keys: Sequence[Key], make: Callable[[int], Tensors], accelerator: Any, unit: str = ""
+    folder: Path | None,
+    keys: Sequence[Key],
+    make: Callable[[int], Tensors],
+    accelerator: Any,
+    *,
+    title: str,
+    unit: str,
+    least: int = MANY,
 ) -> list[Tensors]:
     """An entry for each of ``keys``, in order; ``make`` gives the one of a row.
 
-    Called by every process: with a ``folder`` they share the work, without one each makes everything. With
-    ``unit`` progress is shown in it.
+    Called by every process: with a ``folder`` they share the work, without one each makes everything. Each
+    entry is there once it is made, whatever happens to the others. Progress is shown in ``unit`` where
+    ``least`` or more are to be made.
     """
-    show = accelerator.is_main_process and bool(unit)
-    work = _Work(folder=folder, keys=keys, make=make, unit=unit, show=show)
+    show = accelerator.is_main_process
+    work = _Work(folder=folder, keys=keys, make=make, title=title, unit=unit, least=least, show=show)
     rows = range(len(keys))
     if folder is not None:
         work.fill(rows[accelerator.process_index :: accelerator.num_processes])
@@ -42,7 +50,9 @@ class _Work:
     folder: Path | None
     keys: Sequence[Key]
     make: Callable[[int], Tensors]
+    title: str
     unit: str
+    least: int
     show: bool
     found: dict[int, Tensors] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
@@ -50,8 +60,8 @@ class _Work:
     def fill(self, rows: Iterable[int]) -> None:
         """Have the entries of ``rows``."""
         missing = [row for row in rows if row not in self.found and not self._read(row)]
-        show = self.show and len(missing) >= MANY
-        with bar(f"encoding {self.unit}", len(missing), unit=self.unit, show=show) as advance:
+        show = self.show and len(missing) >= max(self.least, 1)
+        with bar(self.title, len(missing), unit=self.unit, show=show) as advance:
             for row in missing:
                 self.found[row] = self.make(row)
                 self._write(row)

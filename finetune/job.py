@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import checkpoints, lora, resting, sharded
+from finetune import checkpoints, devices, lora, resting, sharded
 from finetune import learner as learners
 from finetune.checkpoints import Checkpoint
 from finetune.config import TrainLora
@@ -34,11 +34,15 @@ OUTCOMES = frozenset(
 
 
 class StopError(Exception):
-    """A signal ended the run after a checkpoint; holds the checkpoint and the exit code."""
+    """A signal ended the run; says what was saved first, and holds the exit code."""
 
-    def __init__(self, checkpoint: Path, code: int) -> None:
-        super().__init__(str(checkpoint))
-        self.checkpoint, self.code = checkpoint, code
+    def __init__(self, saved: Path | None, code: int) -> None:
+        super().__init__(
+            f"saved {saved}; go on with --resume latest"
+            if saved
+            else "DeepSpeed cannot save a checkpoint to go on from, so start the run anew"
+        )
+        self.code = code
 
 
 def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
@@ -81,11 +85,28 @@ def train(
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.
-        StopError: a signal came; a checkpoint was written.
+        StopError: a signal came; a checkpoint was written, or the adapter where it was trained already.
     """
+    watch = Watch(setup, job, material, done=start.step if start else 0)
+    with setup.interrupt:
+        path = _train(setup, job, material, same, start, watch, advance)
+        if code := setup.interrupt.agreed(setup.accelerator):
+            raise StopError(path, code)
+    return path
+
+
+def _train(
+    setup: Setup,
+    job: Job,
+    material: Material,
+    same: dict[str, Any],
+    start: Checkpoint | None,
+    watch: Watch,
+    advance: Callable[[float, str], None],
+) -> Path:
+    """As `train`, where a signal is heard between two steps alone."""
     config, family = setup.config, setup.family
     losses = list(start.losses) if start else []
-    watch = Watch(setup, job, material, done=len(losses))
     learner = _learner(setup, job, start)
     context = (material.photos, learner, material.names, config, setup.accelerator)
     try:
@@ -131,6 +152,8 @@ def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: d
     due = config.save_every and len(losses) % config.save_every == 0
     if len(losses) == config.steps or not (code or due):
         return
+    if not devices.can_save(accelerator):
+        raise StopError(None, code)
     folder = checkpoints.folder_of(config.output, job.name)
     path = checkpoints.save(folder, accelerator, learner, losses, same)
     if accelerator.is_main_process:

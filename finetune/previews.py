@@ -25,13 +25,18 @@ def sample_classes(setup: Setup, job: Job) -> Samples:
     """`COUNT` images of each class of the job, from the pipeline as it stands.
 
     The main process samples and the others get nothing, unless the network is spread over all of them.
+
+    Raises:
+        BrokenOffError: a signal came; a network that is spread over processes is used to the end.
     """
     if not (setup.accelerator.is_main_process or setup.sharded):
         return {}
+    between = (lambda: None) if setup.sharded else setup.interrupt.break_off
     found = {}
     for label in job.classes:
         seeds = [stable_hash("preview", setup.config.seed, label, number) for number in range(COUNT)]
-        found[label] = sample(setup.family.pipe, prompts.fill(setup.config.prompt, label), seeds)
+        prompt = prompts.fill(setup.config.prompt, label)
+        found[label] = sample(setup.family.pipe, prompt, seeds, between=between)
     return found
 
 

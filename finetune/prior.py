@@ -19,9 +19,9 @@ from finetune.sampling import GUIDANCE, STEPS, sample
 from orchard import prompts
 from orchard.bases import Base
 from orchard.splits import stable_hash
-from orchard.terminal import bar
 
 BATCH = 8
+"""Pictures sampled at once, and kept as one entry."""
 
 
 def cache(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str]) -> Cache:
@@ -29,41 +29,45 @@ def cache(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str
 
     Sampled where they are not there yet, before any LoRA is in the base.
     """
-    wanted = [prompts.fill(config.prior_prompt, label) for label in classes]
-    accelerator = encoder.accelerator
+    count = config.prior_count
+    blocks = [
+        (prompts.fill(config.prior_prompt, label), range(first, min(first + BATCH, count)))
+        for label in classes
+        for first in range(0, count, BATCH)
+    ]
 
     def make(row: int) -> Tensors:
-        show = accelerator.is_main_process
-        return {"latents": _sample(config, encoder.family, wanted[row], show)}
+        return {"latents": _sample(config.seed, encoder.family, *blocks[row])}
 
-    keys = [_key(config, base, prompt, encoder.keys.setting) for prompt in wanted]
-    pictures = [found["latents"] for found in gather(config.output, keys, make, accelerator)]
-    means = [torch.stack([latents, latents]) for one in pictures for latents in one]
-    texts = [prompt for prompt in wanted for _ in range(config.prior_count)]
+    keys = [_key(config.seed, base, *block, encoder.keys.setting) for block in blocks]
+    found = gather(
+        config.output,
+        keys,
+        make,
+        encoder.accelerator,
+        title="sampling pictures of the prior",
+        unit=f"batches of {BATCH}",
+        least=1,
+    )
+    means = [torch.stack([latents, latents]) for entry in found for latents in entry["latents"]]
+    texts = [prompt for prompt, numbers in blocks for _ in numbers]
     return assemble([(mean, torch.zeros_like(mean)) for mean in means], texts, encoder.text)
 
 
-def _key(config: TrainLora, base: Base, prompt: str, setting: Mapping[str, Any]) -> Key:
-    """What the pictures of one prompt depend on; they lie in the folder ``prior`` of the output."""
+def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:
+    """What pictures ``numbers`` of a prompt depend on; they lie in the folder ``prior`` of the output."""
     return {
         "kind": "prior",
         "base": base.digest,
         "prompt": prompt,
-        "count": config.prior_count,
-        "seed": config.seed,
-        "sampling": [STEPS, GUIDANCE, BATCH],
+        "numbers": [numbers.start, numbers.stop],
+        "seed": seed,
+        "sampling": [STEPS, GUIDANCE],
         **setting,
     }
 
 
-def _sample(config: TrainLora, family: Family, prompt: str, show: bool) -> torch.Tensor:
-    """(prior_count, C, h, w) float32 latents in the denoiser's own scale."""
-    blocks = []
-    with bar(f"prior: {prompt}", config.prior_count, unit="images", show=show) as advance:
-        for start in range(0, config.prior_count, BATCH):
-            numbers = range(start, min(start + BATCH, config.prior_count))
-            seeds = [stable_hash("prior", config.seed, prompt, number) for number in numbers]
-            latents = torch.as_tensor(sample(family.pipe, prompt, seeds, "latent"))
-            blocks.append(latents.float().cpu())
-            advance(len(seeds))
-    return torch.cat(blocks)
+def _sample(seed: int, family: Family, prompt: str, numbers: range) -> torch.Tensor:
+    """(N, C, h, w) float32 latents in the denoiser's own scale, one for each of N ``numbers``."""
+    seeds = [stable_hash("prior", seed, prompt, number) for number in numbers]
+    return torch.as_tensor(sample(family.pipe, prompt, seeds, "latent")).float().cpu()

@@ -60,11 +60,13 @@ def _pipeline(origin: Provenance) -> list[str]:
     if origin.base == "mini":
         head = ["from diffusers import DiffusionPipeline", "from orchard.bases import EMBEDDED"]
         return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
-    base = _string(bases.HUB.get(origin.base, origin.base))
     single = origin.base.endswith(".safetensors")
     kind = FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
     how = "from_single_file" if single else "from_pretrained"
-    return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({base})"]
+    name = bases.public_name(origin.base, origin.base_digest)
+    base = bases.HUB.get(name, name)
+    there = "" if name == origin.base else "  # where this base lies on your machine"
+    return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({_string(base)}){there}"]
 
 
 def _string(text: str) -> str:

@@ -1,8 +1,11 @@
 """What one can see of an adapter in training: its log, losses on held-out photos, sheets of samples."""
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from finetune import curve, previews, resting, validation
+from finetune.interrupt import BrokenOffError
 from finetune.learner import Learner
 from finetune.logs import Log
 from finetune.material import Material
@@ -29,9 +32,8 @@ class Watch:
         self.log.step(number, values)
         if setup.config.preview_every and number % setup.config.preview_every == 0:
             encoders, device = setup.family.frozen_text_encoders, setup.accelerator.device
-            with learner.in_use(), resting.at(encoders, device):
-                samples = previews.sample_classes(setup, self.job)
-            self._show(samples, number)
+            with learner.in_use(), resting.at(encoders, device), suppress(BrokenOffError):
+                self._show(previews.sample_classes(setup, self.job), number)
 
     def _show(self, samples: previews.Samples, number: int) -> None:
         if not self.setup.accelerator.is_main_process:
@@ -45,10 +47,16 @@ class Watch:
         """Write the loss curve and the samples before and after, with the final weights in the network."""
         if not self.setup.config.sheets:
             return
-        samples = previews.sample_classes(self.setup, self.job)
+        loss, both = sheet_paths(self.job.path(self.setup.config.output))
         if self.setup.accelerator.is_main_process:
-            loss, both = sheet_paths(self.job.path(self.setup.config.output))
             curve.write(self.log.path, loss, self.job.name)
+        try:
+            samples = previews.sample_classes(self.setup, self.job)
+        except BrokenOffError:
+            both.unlink(missing_ok=True)  # of an earlier run, which had another adapter
+            print(f"{both.name}: left out, since the run was asked to stop", file=sys.stderr)
+            return
+        if self.setup.accelerator.is_main_process:
             previews.write(previews.before_and_after(self.base_alone, samples), both)
 
 

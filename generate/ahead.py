@@ -11,17 +11,17 @@ PATIENCE = 0.1
 """Seconds between two looks at whether anybody still wants the items."""
 
 
-def ahead(items: Iterable[Item], depth: int) -> Generator[Item]:
+def ahead(items: Iterable[Item], depth: int, unwanted: threading.Event | None = None) -> Generator[Item]:
     """The items in their order, up to ``depth`` of them made in advance; 0 makes each when it is asked for.
 
     An error of the maker is raised here, after the items before it. When the user stops early the maker
-    stops after the item it is at.
+    stops after the item it is at, or before where it looks at ``unwanted``, which is set then.
     """
     if depth == 0:
         yield from items
         return
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    unwanted = threading.Event()
+    unwanted = unwanted or threading.Event()
     maker = threading.Thread(target=_make, args=(items, ready, unwanted), name="ahead", daemon=True)
     maker.start()
     try:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchard import cards, shards
+from generate import sheets
+from orchard import cards
 from orchard.run import file_name, whole_file
 from orchard.thumbnails import FARTHEST
 
@@ -24,6 +25,8 @@ COLUMNS = {
     "phash": "perceptual hash, 16 hex digits",
     "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
     "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
+}
+IN_REJECTED = {
     "reason, score": "in the split `rejected`: the screen that said no, and what it measured",
 }
 SCREENS = {
@@ -41,12 +44,15 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> None:
         aside.write_text(render(manifest), encoding="utf-8")
 
 
-def render(manifest: Mapping[str, Any]) -> str:
-    """Card text: YAML head, samples, counts, how each class was made and screened, what the set is not."""
+def render(manifest: Mapping[str, Any], *, rejected: bool = True) -> str:
+    """Card text: YAML head, samples, counts, how each class was made and screened, what the set is not.
+
+    ``rejected``: whether the rejected images lie there too.
+    """
     arguments = manifest["arguments"]
     return "\n".join(
         [
-            cards.head(_head(manifest)),
+            cards.head(_head(manifest, rejected)),
             "# Synthetic images",
             "",
             "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph.",
@@ -61,10 +67,10 @@ def render(manifest: Mapping[str, Any]) -> str:
             "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
             "score a classifier trained on this set on any of them.",
             "",
-            *_screens(manifest),
+            *_screens(manifest, rejected),
             "## Columns",
             "",
-            cards.table(["column", "what it holds"], COLUMNS.items()),
+            cards.table(["column", "what it holds"], (COLUMNS | (IN_REJECTED if rejected else {})).items()),
             "",
             "Null where a screen was not used.",
             "",
@@ -78,8 +84,8 @@ def render(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    splits = [("train", "files"), ("rejected", "rejected_files")]
+def _head(manifest: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
+    splits = [("train", "files"), *([("rejected", "rejected_files")] if rejected else [])]
     files = [
         {"split": split, "path": f"data/{split}-*.parquet"} for split, entries in splits if manifest[entries]
     ]
@@ -95,7 +101,7 @@ def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _sheets(manifest: Mapping[str, Any]) -> list[str]:
     """The first images of every class, as they come."""
     labels = {file_name(label): label for label in manifest["rows"]}
-    names = [name for name in manifest.get("sheets", ()) if Path(name).parent.name != shards.REJECTED]
+    names = [name for name in manifest.get("sheets", ()) if not sheets.is_of_rejected(name)]
     return [line for name in names for line in (f"![{cards.plain(labels[Path(name).stem])}]({name})", "")]
 
 
@@ -123,7 +129,7 @@ def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     return f"bases are {', '.join(lines)}"
 
 
-def _screens(manifest: Mapping[str, Any]) -> list[str]:
+def _screens(manifest: Mapping[str, Any], kept: bool) -> list[str]:
     """What each screen rejects, how much it did, and how many real images it has seen."""
     settings = {
         name: values
@@ -145,7 +151,8 @@ def _screens(manifest: Mapping[str, Any]) -> list[str]:
     return [
         "## Screens",
         "",
-        "What a screen rejected is kept in the split `rejected`, and further images were sampled instead.",
+        f"What a screen rejected is {'in the split `rejected`' if kept else 'not published'}; further images "
+        "were sampled instead.",
         "",
         cards.table(columns, rows),
         "",

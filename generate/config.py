@@ -72,6 +72,8 @@ class Generate(cli.Sharing):
     """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
     reject_limit: float = 1.0
     """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+    push_rejected: bool = False
+    """With --push_to_hub, upload the images that the screens rejected too."""
     output: str = "shards"
     """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
 
@@ -82,6 +84,9 @@ class Generate(cli.Sharing):
         self._require_counts()
         self._require_sampling()
         self._require_screens()
+        cli.check(
+            not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
+        )
         cli.check(
             not self.push_to_hub or "://" not in str(self.output),
             f"--push_to_hub uploads a local folder, not {self.output}; give another --output",

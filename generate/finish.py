@@ -1,5 +1,6 @@
 """The end of a run: contact sheets, card, then the manifest that makes the set complete; sharing."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from generate.sources import Job
 from generate.tally import of_folder
 from orchard import cards, hub, run, shards
 from orchard.terminal import say
+
+OURS = re.compile(rf"{re.escape(card.NAME)}|{re.escape(shards.MANIFEST)}|data/.+\.parquet|sheets/.+\.png")
+"""What a set may have on the Hub."""
 
 
 def finish(
@@ -47,13 +51,21 @@ def _rejected(manifest: dict[str, Any]) -> str:
 
 
 def _share(console: Console, config: Generate, folder: Path, manifest: dict[str, Any]) -> None:
-    """Upload card, sheets, shards of both splits and manifest as one commit."""
-    entries = [*manifest["files"], *manifest["rejected_files"]]
-    names = [card.NAME, *manifest.get("sheets", ()), *(entry["name"] for entry in entries), shards.MANIFEST]
-    repo = hub.check(config.push_to_hub, "dataset")
-    files = {name: folder / name for name in names}
-    address = hub.upload(repo, "dataset", files, private=config.private, message="Add synthetic images")
-    say(console, f"uploaded to {address}")
+    """Make the repository what the folder is; rejected images go there only where that was asked for."""
+    away = config.push_rejected
+    entries = [*manifest["files"], *(manifest["rejected_files"] if away else ())]
+    pictures = [name for name in manifest.get("sheets", ()) if away or not sheets.is_of_rejected(name)]
+    names = [*pictures, *(entry["name"] for entry in entries), shards.MANIFEST]
+    text = card.render(manifest, rejected=away).encode()
+    push = hub.Push(
+        repo=hub.check(config.push_to_hub, "dataset"),
+        kind="dataset",
+        folder=folder,
+        files={card.NAME: text, **{name: folder / name for name in names}},
+        ours=OURS,
+    )
+    for line in hub.upload(push, private=config.private, message="Add synthetic images"):
+        say(console, line)
 
 
 def next_command(config: Generate, manifest: dict[str, Any], planned: Sequence[Job]) -> str:

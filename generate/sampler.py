@@ -41,6 +41,7 @@ class Sampler:
         self.states: dict[str, dict[str, torch.Tensor]] = {}
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
+        self.unwanted = threading.Event()
         pipe.scheduler = scheduler_of(settings.scheduler, pipe)
 
     def sample(self, blocks: Iterable[Sequence[Row]]) -> Generator[tuple[Row, Image.Image]]:
@@ -50,7 +51,8 @@ class Sampler:
             UserError: no seed of a row gave an image that can be used.
         """
         made = ((block, self._denoise(block)) for block in blocks)
-        with closing(ahead(made, self.depth)) as ready:
+        self.unwanted.clear()
+        with closing(ahead(made, self.depth, self.unwanted)) as ready:
             for block, latents in ready:
                 yield from self._usable(block, latents)
 
@@ -66,7 +68,14 @@ class Sampler:
                 num_inference_steps=self.settings.steps,
                 guidance_scale=self.settings.guidance,
                 output_type="latent",
+                callback_on_step_end=self._break_off,
             ).images
+
+    def _break_off(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Leave a batch that nobody waits for: a run that is asked to stop would wait minutes for it."""
+        if self.unwanted.is_set():
+            raise RuntimeError("the batch is not wanted any more")
+        return tensors
 
     def _text(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         for prompt in prompts:

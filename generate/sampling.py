@@ -17,7 +17,7 @@ from generate.sampler import Sampler
 from generate.screens import Screens
 from generate.sources import Job
 from generate.tally import Tally
-from orchard import shards, storage
+from orchard import shards, stopping, storage
 from orchard.terminal import bar
 
 Pairs = Iterable[tuple[Row, Image.Image]]
@@ -73,10 +73,15 @@ def _fill(
         for task in tasks:
             own = itertools.islice(pairs, sum(map(len, task.shard.spans(size))))
             wanted = set(task.shard.indices)
-            fresh = list(
-                _records(task.job, (pair for pair in own if pair[0].index in wanted), screens, advance)
-            )
-            _store(folder, task, fresh)
+            fresh: list[dict[str, Any]] = []
+            try:
+                with stopping.heard():
+                    for record in _records(task.job, (p for p in own if p[0].index in wanted), screens):
+                        fresh.append(record)
+                        advance(1)
+            finally:  # what stops the run costs the images that are not sampled yet, and no others
+                if fresh:
+                    _store(folder, task, fresh)
             rejected = sum(bool(record["reason"]) for record in fresh)
             sampler.tally.rejected += rejected
             sampler.tally.written += len(fresh) - rejected
@@ -90,15 +95,13 @@ def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
     shards.store(folder, task.shard.number, rows, task.job.origin)
 
 
-def _records(
-    job: Job, pairs: Pairs, screens: Screens, advance: Callable[[int], None]
-) -> Iterator[dict[str, Any]]:
+def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any]]:
     """Sampled images as rows of a shard, with what the screens found."""
     arguments = job.origin.arguments
     label = job.origin.classes.index(job.label)
     shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
     for row, image in pairs:
-        data = metadata.png(image, prompt=row.prompt, system=job.base.name, seed=row.seed)
+        data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)
         yield {
             "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,
@@ -110,4 +113,3 @@ def _records(
             **shared,
             **screens.judge(image, job.label),
         }
-        advance(1)

@@ -36,6 +36,11 @@ def write(folder: Path, manifest: dict[str, Any]) -> list[str]:
     return names
 
 
+def is_of_rejected(name: str) -> bool:
+    """Whether a sheet is of rejected images, by its name in the folder."""
+    return Path(name).parent.name == shards.REJECTED
+
+
 def _images(paths: Sequence[Path]) -> Iterator[Image.Image]:
     for path in paths:
         for row in shards.rows_of(path):

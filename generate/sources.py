@@ -65,6 +65,7 @@ def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {})
     prompts.require_valid(_templates(config, DEFAULT), vary)
     blends = loras.blends(config)
     chosen = [one for blend in blends for one in _classes(config, blend)]
+    _require_one_list(blends, chosen)
     labels = [one.label for one in chosen]
     twice = sorted(label for label, times in Counter(labels).items() if times > 1)
     if twice:
@@ -78,6 +79,20 @@ def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {})
     rows = counts.rows_of(config, labels)
     made_with = [{**software.versions(), **surroundings}] if surroundings else []
     return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
+
+
+def _require_one_list(blends: Sequence[Blend], chosen: Sequence[Chosen]) -> None:
+    """Raise `UserError` when adapters list other classes, or in another order: labels are places in one."""
+    adapters = [one.adapter for blend in blends for one in blend.parts]
+    lists = [(one.path.name, tuple(one.provenance.all_classes)) for one in adapters if one.provenance]
+    lists += [(one.blend.name, one.names) for one in chosen]
+    for name, classes in lists:
+        first, wanted = lists[0]
+        if classes != wanted:
+            raise UserError(
+                f"--lora: {first} has the class list {', '.join(wanted)}, {name} has {', '.join(classes)}; a "
+                "set has one list, so give adapters of one real set, or sample into several --output"
+            )
 
 
 def _templates(config: Generate, own: str) -> tuple[str, ...]:
@@ -148,7 +163,7 @@ def _prompts(config: Generate, one: Chosen) -> Sequence[str]:
 def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
     """Everything that decides the pixels of a row; what is not in use is left out."""
     found: dict[str, Any] = {
-        "base": one.base.name,
+        "base": one.base.public_name,
         "base_digest": one.base.digest,
         **one.blend.arguments(),
         "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),

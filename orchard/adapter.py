@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchard import dialects, injected, layers, lycoris, scaling, weights
+from orchard import bases, cards, dialects, injected, layers, lycoris, scaling, weights
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.provenance import HEADER, Provenance, of_header
@@ -74,6 +74,28 @@ def save(
         tensors = dialects.for_stock(tensors)
     with whole_file(path) as aside:
         save_file(tensors, aside, metadata=metadata)
+
+
+def shareable(path: Path, folder: Path) -> Path:
+    """The file at ``path``, or where its header names places of this machine a copy without in ``folder``.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    from safetensors.torch import save_file
+
+    origin = read(path).provenance
+    assert origin, path
+    public = replace(
+        origin, base=bases.public_name(origin.base, origin.base_digest), data=cards.public(origin.data)
+    )
+    if public == origin:
+        return path
+    with weights.opened(path) as file:
+        header = {**file.metadata(), HEADER: json.dumps(asdict(public), sort_keys=True)}
+    copy = folder / path.name
+    save_file(weights.load(path), copy, metadata=header)
+    return copy
 
 
 def spelling(models: Mapping[str, Any]) -> dialects.Kohya:

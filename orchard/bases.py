@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchard import components, single_file, stock, typed
+from orchard import cards, components, single_file, stock, typed
 from orchard.components import weights, weights_hash
 from orchard.errors import UserError, one_line
 from orchard.families import FAMILIES, T5
@@ -19,6 +19,7 @@ HUB = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
 }
+MINI = "mini"
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
 """What an index may name a component of; the last is the safety checker's module in diffusers."""
 EMBEDDED = Path(__file__).parent / "mini_sd"
@@ -63,6 +64,18 @@ class Base:
     def title(self) -> str:
         """Its name, and which of its weights are meant where that is not plain."""
         return f"{self.name} (weights in {self.variant})" if self.variant else self.name
+
+    @property
+    def public_name(self) -> str:
+        """As `public_name`."""
+        return public_name(self.name, self.digest)
+
+
+def public_name(name: str, digest: str) -> str:
+    """What files that may be shared call a base: of a folder or file on this machine no path, but a hash."""
+    ending = f"@{digest[:12]}"
+    shared = name == MINI or name in HUB or cards.is_hub_id(name) or name.endswith(ending)
+    return name if shared else f"{cards.public(name)}{ending}"
 
 
 @functools.cache
@@ -156,7 +169,7 @@ def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
 
 
 def _folder(name: str) -> Path:
-    if name == "mini":
+    if name == MINI:
         return EMBEDDED
     path = Path(name).expanduser()
     known = (path / "model_index.json").is_file()
@@ -169,9 +182,10 @@ def _folder(name: str) -> Path:
         raise UserError(f"--base {name}: no such file")
     hub_id = HUB.get(name, name)
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+        elsewhere = " (with the hash, it is what an adapter says of a base that was no public one)"
         raise UserError(
             f"--base {name}: not a folder or file, nor one of mini, {', '.join(HUB)}, "
-            "nor a Hub id (owner/name)"
+            f"nor a Hub id (owner/name){elsewhere if '@' in name else ''}"
         )
     parts = {part for layout in FAMILIES.values() for part in (layout.denoiser, "vae", *layout.text_encoders)}
     return _download(name, hub_id, "", sorted(parts), "check the name and the network, or use --base mini")

@@ -30,6 +30,11 @@ def is_hub_id(base: str) -> bool:
     return bool(_HUB_ID.fullmatch(base)) and not Path(base).exists()
 
 
+def public(name: str) -> str:
+    """A name that others may read: of a folder or file on this machine its last part alone."""
+    return name if is_hub_id(name) else Path(name).expanduser().resolve().name
+
+
 def head(fields: Mapping[str, Any]) -> str:
     """The YAML block a card starts with."""
     return f"---\n{yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)}---\n"

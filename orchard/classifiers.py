@@ -79,6 +79,12 @@ def seen_by(pretrained: str) -> frozenset[str]:
     return frozenset(read(path).trained_on) if _header(find(path)) else frozenset()
 
 
+def classes_of(path: Path) -> tuple[str, ...]:
+    """What the outputs of the weights in a file stand for, in order; empty where no classifier of ours is."""
+    text = _header(path)
+    return _record(path, text).classes if text else ()
+
+
 def find(path: Path) -> Path:
     """``path``, or the classifier in it when it is a folder; raise `UserError` when there is none."""
     file = path / FILE if path.is_dir() else path

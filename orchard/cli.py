@@ -85,6 +85,7 @@ def one_line() -> Iterator[None]:
     stopping.on_terminate()
     with pipes.closing():
         try:
+            stopping.end_with_launcher()
             yield
         except UserError as error:
             _refuse(str(error))

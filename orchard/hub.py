@@ -1,10 +1,13 @@
 """Sharing on the Hugging Face Hub: everything that can be refused is checked before the work."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchard.errors import UserError
+from orchard.splits import listed
 
 Kind = Literal["model", "dataset"]
 LOG_IN = "set HF_TOKEN or run `hf auth login` with a token that may write"
@@ -46,26 +49,45 @@ def _user(repo: str) -> dict[str, Any]:
         raise UserError(f"--push_to_hub {repo}: the Hub did not accept the token ({_line(error)})") from None
 
 
-def upload(repo: str, kind: Kind, files: Mapping[str, Path], *, private: bool, message: str) -> str:
-    """Commit ``files`` (path in the repository -> local file) at once; the repository's address.
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """What a folder is to be on the Hub."""
+
+    repo: str
+    kind: Kind
+    folder: Path
+    files: Mapping[str, Path | bytes]
+    """Path in the repository -> local file, or what is to stand there."""
+    ours: re.Pattern[str]
+    """The paths that such a folder may have; others in the repository are somebody else's."""
+
+
+def upload(push: Push, *, private: bool, message: str) -> list[str]:
+    """Bring the repository to the state of the folder in one commit; what there is to say of it, in lines.
 
     Raises:
         UserError: the Hub cannot be reached or refuses; the local files are untouched.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     try:
-        address = api.create_repo(repo, repo_type=kind, private=private, exist_ok=True)
-        adds = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
-        api.create_commit(repo, adds, commit_message=message, repo_type=kind)
+        address = api.create_repo(push.repo, repo_type=push.kind, private=private, exist_ok=True)
+        there = set(api.list_repo_files(push.repo, repo_type=push.kind)) - push.files.keys()
+        gone = sorted(name for name in there if push.ours.fullmatch(name))
+        adds = [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in push.files.items()
+        ]
+        deletes = [CommitOperationDelete(name) for name in gone]
+        api.create_commit(push.repo, [*adds, *deletes], commit_message=message, repo_type=push.kind)
     except Exception as error:  # the client raises whatever its transport raises
-        folder = next(iter(files.values())).parent
         raise UserError(
-            f"--push_to_hub {repo}: upload failed ({_line(error)}); everything is kept in {folder}, run the "
-            "same command again to upload it"
+            f"--push_to_hub {push.repo}: upload failed ({_line(error)}); everything is kept in "
+            f"{push.folder}, run the same command again to upload it"
         ) from None
-    return str(address)
+    deleted = [f"deleted there: {listed(gone)}"] if gone else []
+    return [f"uploaded to {address}", *deleted]
 
 
 def _line(error: Exception) -> str:

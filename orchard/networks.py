@@ -1,7 +1,7 @@
 """The networks: the report's CNN, and torchvision's and timm's classifiers by name."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -60,11 +60,14 @@ class Classifier(nn.Module):
         return self.network(self.standardise(images))
 
 
-def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -> nn.Module:
+def build(
+    name: str, classes: int, size: int, seed: int, pretrained: str = "", labels: Sequence[str] = ()
+) -> nn.Module:
     """A network with weights drawn from ``seed``: (B, 3, size, size) in [0, 1] -> (B, classes).
 
     ``pretrained`` names weights to begin with, as `--pretrained` does; the last layer is new where they
-    are for other classes. ``features:`` before the name asks for a last layer that can be solved.
+    are for other classes, by number and, where they say so, by the names in ``labels``. ``features:`` before
+    the name asks for a last layer that can be solved.
 
     Raises:
         UserError: no such network, it does not train on images of that size, its last layer is none that
@@ -85,7 +88,7 @@ def build(name: str, classes: int, size: int, seed: int, pretrained: str = "") -
             f"take e.g. {FEATURES}resnet18"
         )
     if pretrained:
-        weights.load_into(model.network, name, pretrained)
+        weights.load_into(model.network, name, pretrained, labels)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -1,6 +1,6 @@
 """Weights that a network begins with: a file, a classifier of ours, or what timm's cache holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,11 @@ OWN = "network."
 """Before the keys of our own classifiers."""
 
 
-def load_into(network: "nn.Module", name: str, source: str) -> None:
+def load_into(network: "nn.Module", name: str, source: str, labels: Sequence[str] = ()) -> None:
     """Give ``network`` the weights under ``source``, all but those of a last layer for other classes.
+
+    A classifier of ours says what its outputs stand for: its last layer is brought into the order of
+    ``labels``, where they are given, or is left out. Of other files the number of classes has to do.
 
     Raises:
         UserError: they are not at hand, are no safetensors, or belong to another network.
@@ -29,16 +32,37 @@ def load_into(network: "nn.Module", name: str, source: str) -> None:
         state = weights.load(path)
     except ValueError as error:
         raise UserError(f"--pretrained {path}: not a whole safetensors file ({error})") from None
-    _load(network, {key.removeprefix(OWN): value for key, value in state.items()}, name, path)
+    state = {key.removeprefix(OWN): value for key, value in state.items()}
+    _load(network, _relabelled(network, state, path, labels), name, path)
+
+
+def _relabelled(
+    network: "nn.Module", state: "Mapping[str, Tensor]", path: Path, labels: Sequence[str]
+) -> "Mapping[str, Tensor]":
+    """The weights with the outputs of the last layer in the order of ``labels``, or without that layer."""
+    from orchard.classifiers import classes_of
+
+    there = classes_of(path)
+    if not there or not labels or list(there) == list(labels):
+        return state
+    ends = _last_keys(network)
+    if sorted(there) != sorted(labels):
+        return {key: value for key, value in state.items() if key not in ends}
+    order = [there.index(label) for label in labels]
+    return {key: value[order] if key in ends else value for key, value in state.items()}
+
+
+def _last_keys(network: "nn.Module") -> set[str]:
+    """The names of the last layer's tensors."""
+    from orchard.heads import last_layer
+
+    last = last_layer(network)
+    prefix = next(key for key, module in network.named_modules() if module is last)
+    return {f"{prefix}.{key}" for key in last.state_dict()}
 
 
 def _load(network: "nn.Module", state: "Mapping[str, Tensor]", name: str, path: Path) -> None:
-    from orchard.heads import last_layer
-
-    wanted = network.state_dict()
-    last = last_layer(network)
-    prefix = next(key for key, module in network.named_modules() if module is last)
-    ends = {f"{prefix}.{key}" for key in last.state_dict()}
+    wanted, ends = network.state_dict(), _last_keys(network)
     fits = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
     # Counters of batch norm are new in some versions and play no part in its output.
     missing = [key for key in wanted.keys() - fits.keys() - ends if not key.endswith("num_batches_tracked")]

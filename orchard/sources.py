@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,7 @@ def from_hub(name: str) -> ImageSet:
             continue
         if splits.canonical(split) != split:
             notes.append(f"split {split} counts as {splits.canonical(split) or TRAIN}")
+        _require_names(name, rows.features or {})
         columns = _columns(name, rows.features or {})
         photos[split], names = _photos(name, split, rows, columns)
         classes.update(names)
@@ -142,6 +143,36 @@ def _rows(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]
         yield from rows
     except Exception as error:  # as above
         raise _unreadable(name, error) from error
+
+
+def _require_names(name: str, features: Any) -> None:
+    """Raise `UserError` when a Parquet file numbers its classes otherwise than ``features`` say.
+
+    Of a folder of such files `datasets` takes the lists of the first one, and reads all numbers by them.
+    """
+    folder = Path(name)
+    if not folder.is_dir() or _is_saved(folder):
+        return
+    for path in sorted(folder.glob("**/*.parquet")):
+        own = _features_of(path)
+        for column, kind in features.items():
+            listed, here = getattr(kind, "names", None), getattr(own.get(column), "names", None)
+            if listed and here and listed != here:
+                raise UserError(
+                    f"--data {name}: {path.relative_to(folder)} numbers the classes {', '.join(here)}, other "
+                    f"files {', '.join(listed)}; write them anew with one list, or as class folders"
+                )
+
+
+def _features_of(path: Path) -> Mapping[str, Any]:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        return datasets.Features.from_arrow_schema(pq.read_schema(path))
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read ({_first_line(error)}); mend or remove it") from None
 
 
 def _require_on_hub(name: str) -> None:

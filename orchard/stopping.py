@@ -1,8 +1,20 @@
-"""SIGTERM as an exception, so that a run which is asked to stop cleans up as after Ctrl-C."""
+"""SIGTERM as an exception, so that a run which is asked to stop cleans up as after Ctrl-C.
 
+A launcher that dies takes its processes along: they get SIGTERM when it does.
+"""
+
+import ctypes
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+LAUNCHED = ("ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID")
+"""Variables that `accelerate launch` and torchrun give to the processes which they start."""
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h: the signal to get when the parent dies."""
 
 
 class Terminated(BaseException):
@@ -10,16 +22,60 @@ class Terminated(BaseException):
 
 
 def on_terminate() -> None:
-    """Raise `Terminated` when SIGTERM comes.
+    """Raise `Terminated` when SIGTERM comes, once: whoever cleans up is left in peace.
 
     Not in one of several processes: it may be waiting for the others, and would not hear the signal.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         signal.signal(signal.SIGTERM, _raise)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _raise)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Inside, SIGTERM raises `Terminated` in one of several processes too; none may wait for the others."""
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _raise:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    # After Ctrl-C in a terminal a launcher dies first, and its death is the next signal.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def end_with_launcher() -> None:
+    """Get SIGTERM when the launcher dies that has started this process, if one has.
+
+    Raises:
+        Terminated: it is dead already.
+    """
+    if not any(name in os.environ for name in LAUNCHED):
+        return
+    parent, session = os.getppid(), os.getsid(0)
+    # The child of `accelerate launch` shares its session, an orphan's new parent hardly ever does. torchrun
+    # begins a session for each process; when it dies so early there is nobody to meet the others through.
+    if session != os.getpid() and os.getsid(parent) != session:
+        raise Terminated
+    end_with(parent)
+
+
+def end_with(parent: int) -> None:
+    """Get SIGTERM when the process ``parent`` dies, which has started this one; only Linux can do that.
+
+    Raises:
+        Terminated: it is dead already.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        raise Terminated
 
 
 def code(stop: BaseException) -> int:

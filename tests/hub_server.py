@@ -117,10 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not whole:  # what lies deeper shows as its folder
             names = list(dict.fromkeys(below + name.removeprefix(below).split("/")[0] for name in names))
         entries = [self.entry(kind, repo, name) for name in names]
-        if entries:
+        known = (kind, repo) in self.server.repos
+        if entries or (known and not folder):
             self.answer(entries)
         else:
-            known = (kind, repo) in self.server.repos
             self.missing("EntryNotFound" if known or self.there(kind, repo) else "RepoNotFound")
 
     def entry(self, kind: str, repo: str, name: str) -> dict[str, Any]:

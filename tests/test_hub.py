@@ -5,14 +5,19 @@ import json
 import sys
 from pathlib import Path
 
+import datasets
 import hub_server
 import loras as random_loras
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from shell import EVALUATE, GENERATE, TRAIN, command, refusal
+from stub_sampler import flat_at, noise
 
-from orchard import adapter, hub, shards
+from finetune.command import train
+from finetune.config import TrainLora
+from generate.config import Generate
+from orchard import adapter, attaching, bases, cards, hub, shards
 
 
 def small(base: Path, *more: object) -> tuple[object, ...]:
@@ -161,3 +166,151 @@ def test_a_set_is_written_into_a_repository_gone_on_with_and_read_there(base, tm
     for name in (name for name in local if name.endswith(".parquet")):
         there = pq.read_table(io.BytesIO(server.files["dataset", "mira/fruit", name]))
         assert there.to_pylist() == shards.rows_of(local[name])
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A stand-in of the Hub that commands in this process talk to."""
+    with hub_server.serve() as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+        yield server
+
+
+def there(server: hub_server.Hub, kind: str) -> dict[str, bytes]:
+    return {name: content for (of, _, name), content in server.files.items() if of == kind}
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
+    """Rows a split, as `datasets` finds them in a download of the repository."""
+    for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    found = datasets.load_dataset(str(folder), cache_dir=str(folder / ".cache"))
+    return {split: rows.num_rows for split, rows in found.items()}
+
+
+def test_two_pushes_leave_what_the_second_folder_holds(tmp_path, server, generate, capsys):
+    generate(tmp_path / "first", noise, count=12, shard_size=4, push_to_hub="set")
+    first = there(server, "dataset")
+    assert first.keys() == files(tmp_path / "first") and "data/train-apple-00002.parquet" in first
+    # What somebody has added by hand is not ours to delete.
+    server.files |= {("dataset", "mira/set", name): b"x" for name in (".gitattributes", "LICENSE")}
+    capsys.readouterr()
+    generate(tmp_path / "second", noise, count=4, shard_size=4, push_to_hub="set")
+    second = there(server, "dataset")
+    assert second.keys() - {".gitattributes", "LICENSE"} == files(tmp_path / "second")
+    assert json.loads(second["manifest.json"])["rows"] == {"apple": 4}
+    assert loaded(second, tmp_path / "download") == {"train": 4}
+    said = capsys.readouterr().out
+    assert "deleted there: data/train-apple-00001.parquet, data/train" in said
+
+
+def test_rejected_images_are_published_only_where_that_was_asked_for(tmp_path, server, generate, refused):
+    draw = flat_at(3)
+    generate(tmp_path / "s", draw, count=8, push_to_hub="set", push_rejected=True)
+    assert there(server, "dataset").keys() == files(tmp_path / "s")
+    assert loaded(there(server, "dataset"), tmp_path / "both") == {"train": 8, "rejected": 1}
+    # What an earlier push has published goes too.
+    generate(tmp_path / "s", draw, count=8, push_to_hub="set")
+    found = there(server, "dataset")
+    away = {name for name in files(tmp_path / "s") if "rejected" in name}
+    assert away == {"data/rejected-apple-00000.parquet", "sheets/rejected/apple.png"}
+    assert found.keys() == files(tmp_path / "s") - away
+    assert loaded(found, tmp_path / "one") == {"train": 8}
+    card = found["README.md"].decode()
+    assert "split `rejected`" not in card and "data/rejected" not in card and "is not published" in card
+    assert shards.read(tmp_path / "one").counts() == {"apple": 8, "pear": 0}
+    with refused("--push_rejected: goes with --push_to_hub"):
+        Generate(push_rejected=True).require_valid()
+
+
+def test_no_path_of_this_machine_is_published_with_a_set(tmp_path, server, generate, base):
+    generate(tmp_path / "s", noise, push_to_hub="set")
+    name = f"{base.name}@{bases.resolve(str(base)).digest[:12]}"
+    for path, content in there(server, "dataset").items():
+        rows = pq.read_table(io.BytesIO(content)) if path.endswith(".parquet") else None
+        if rows is not None:
+            assert set(rows["base"].to_pylist()) == {name}
+            content = repr([rows.to_pylist(), rows.schema.metadata]).encode()
+            assert name.encode() in rows["image"][0].as_py()["bytes"]
+        assert str(base.parent).encode() not in content and str(tmp_path).encode() not in content, path
+    assert name in there(server, "dataset")["README.md"].decode()
+
+
+def test_a_set_that_named_the_path_of_its_base_is_gone_on_with(tmp_path, generate, base):
+    generate(tmp_path / "s", noise, count=4)
+    path = shards.path_of(tmp_path / "s", "apple", 0)
+    (shard,) = shards.existing(tmp_path / "s")
+    there = shards.rows_of(path)
+    old = {**shard.origin.__dict__, "arguments": {**shard.origin.arguments, "base": str(base)}}
+    shards.write(path, there, shards.Origin(**old))
+    (tmp_path / "s" / shards.MANIFEST).unlink()
+    assert generate(tmp_path / "s", noise, count=8) == 4
+
+
+def test_adapters_that_are_gone_from_the_folder_go_from_the_hub(tmp_path, server, base, photos):
+    small = {"steps": 1, "batch_size": 2, "rank": 1, "precision": "fp32", "push_to_hub": "loras"}
+    places = {"base": str(base), "data": str(photos), "output": tmp_path / "a", "cache": "none"}
+    train(TrainLora(**places, **small, export="kohya"))
+    first = there(server, "model")
+    tracked = {name for name in files(tmp_path / "a") if not name.startswith("logs")}
+    assert first.keys() == tracked and {"apple.safetensors", "kohya/pear.safetensors"} <= tracked
+    assert "| pear.safetensors | pear |" in first["README.md"].decode()
+    for name in ("pear.safetensors", "kohya/pear.safetensors"):
+        (tmp_path / "a" / name).unlink()
+    train(TrainLora(**places, **small, export="kohya", classes=("apple",), sheets=False, resume="latest"))
+    second = there(server, "model")
+    assert second.keys() == {name for name in tracked if "pear" not in name}
+    assert "pear" not in second["README.md"].decode()
+    for path, content in second.items():
+        for place in (base.parent, photos.parent, tmp_path):
+            assert str(place).encode() not in content, path
+    assert adapter.read(tmp_path / "a" / "apple.safetensors").provenance.base == str(base)
+
+
+def test_an_adapter_that_was_published_gives_the_same_images(tmp_path, base):
+    (path,) = random_loras.trained(tmp_path, base, ["apple"]).values()
+    (tmp_path / "aside").mkdir()
+    copy = adapter.shareable(Path(path), tmp_path / "aside")
+    own, public = adapter.read(Path(path)), adapter.read(copy)
+    assert public.provenance.base == f"{base.name}@{own.provenance.base_digest[:12]}"
+    assert public.provenance.classes == own.provenance.classes and public.scale == own.scale
+    pictures = []
+    for one in (own, public):
+        pipe = random_loras.load(bases.resolve(str(base)))
+        attaching.attach(pipe, one)
+        pictures.append(random_loras.picture(pipe))
+    assert (pictures[0] == pictures[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mini", "mini"),
+        ("sdxl", "sdxl"),
+        ("jane/own-model", "jane/own-model"),
+        ("fruit", "fruit@0123456789ab"),
+    ],
+)
+def test_a_base_is_called_by_its_public_name_or_by_its_last_part_and_hash(
+    tmp_path, monkeypatch, name, expected
+):
+    monkeypatch.chdir(tmp_path)
+    digest = "0123456789abcdef"
+    assert bases.public_name(name, digest) == expected
+    assert bases.public_name(expected, digest) == expected
+    (tmp_path / "models" / "own").mkdir(parents=True)
+    for place in ("models/own", "./models/own", str(tmp_path / "models" / "own"), "models/own/"):
+        assert bases.public_name(place, digest) == "own@0123456789ab"
+    assert cards.public("/home/jane/photos of fruit") == "photos of fruit"
+
+
+def test_a_published_name_of_a_base_asks_for_the_folder(refused):
+    with refused("--base own@0123456789ab", "it is what an adapter says of a base that was no public one"):
+        bases.resolve("own@0123456789ab")

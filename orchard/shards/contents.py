@@ -1,5 +1,6 @@
 """What a shard's file has to hold before its rows are believed; it may have come from anywhere."""
 
+from collections.abc import Sequence
 from typing import Any
 
 LARGEST = 8 * 2**30
@@ -29,11 +30,11 @@ def require_columns(schema: Any) -> None:
             raise ValueError(f"column {name} is of type {schema.field(place).type}, not {kind}")
 
 
-def rows_within(file: Any, classes: int) -> list[dict[str, Any]]:
-    """The rows of a `pyarrow.parquet.ParquetFile`; labels are places in a list of ``classes`` names.
+def rows_within(file: Any, classes: Sequence[str], label: str) -> list[dict[str, Any]]:
+    """The rows of a `pyarrow.parquet.ParquetFile`, all of class ``label``, as places in the list ``classes``.
 
     Raises:
-        ValueError: more than memory is there for, or a row without an image, a class or a number.
+        ValueError: more than memory is there for, or a row without an image, a number or this class.
     """
     size = 0
     rows: list[dict[str, Any]] = []
@@ -45,6 +46,8 @@ def rows_within(file: Any, classes: int) -> list[dict[str, Any]]:
     for place, row in enumerate(rows):
         if not row["image"] or row["image"]["bytes"] is None or row["index"] is None:
             raise ValueError(f"row {place} has no image")
-        if row["label"] is None or not 0 <= row["label"] < classes:
-            raise ValueError(f"row {place} has no class of its {classes}")
+        if row["label"] is None or not 0 <= row["label"] < len(classes):
+            raise ValueError(f"row {place} has no class of its {len(classes)}")
+        if classes[row["label"]] != label:
+            raise ValueError(f"row {place} is of class {classes[row['label']]}, not {label}")
     return rows

@@ -142,8 +142,8 @@ def rows_of(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     """
     with opening.parquet(path, sha256) as opened:
         contents.require_columns(opened.schema_arrow)
-        classes = len(_origin(opened.schema_arrow.metadata).classes)
-        return contents.rows_within(opened, classes)
+        origin = _origin(opened.schema_arrow.metadata)
+        return contents.rows_within(opened, origin.classes, origin.label)
 
 
 def columns(path: Path, *names: str) -> Any:

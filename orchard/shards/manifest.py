@@ -78,6 +78,7 @@ def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
 def manifest_of(folder: Path) -> dict[str, Any]:
     """The manifest of the shards that are there; they have to be complete."""
     shards, rejected = existing(folder), existing(folder, REJECTED)
+    _require_one_list([*shards, *rejected])
     origins = {shard.origin.label: shard.origin for shard in shards}
     rows = require_complete(shards, folder)
     seen = {digest for origin in origins.values() for digest in origin.trained_on or ()}
@@ -98,6 +99,16 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         "files": [_entry(shard) for shard in shards],
         "rejected_files": [_entry(shard) for shard in rejected],
     }
+
+
+def _require_one_list(found: Sequence[Shard]) -> None:
+    """Raise `UserError` when a label stands for one class in one shard and for another in the next."""
+    for shard in found:
+        if shard.origin.classes != found[0].origin.classes:
+            raise UserError(
+                f"{shard.path}: its class list is {', '.join(shard.origin.classes)}, that of "
+                f"{found[0].path.name} is {', '.join(found[0].origin.classes)}; move one of them elsewhere"
+            )
 
 
 def _entry(shard: Shard) -> dict[str, Any]:

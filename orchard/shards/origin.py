@@ -72,7 +72,11 @@ def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
     older = {"lora_scale": wanted.arguments.get("lora_scale")}
     if "phrase_order" in wanted.arguments:
         older["phrase_order"] = OLD_ORDER
-    changes = differences(UNSAID | older | origin.arguments, UNSAID | wanted.arguments)
+    there, asked = UNSAID | older | origin.arguments, UNSAID | wanted.arguments
+    if there.get("base_digest") == asked.get("base_digest"):
+        # One base has several names: where it lies, or a public one.
+        there["base"] = asked.get("base")
+    changes = differences(there, asked)
     if changes:
         raise UserError(
             f"--output {folder}: {wanted.label} is there with {changes}; choose another --output, or the "

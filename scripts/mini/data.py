@@ -67,19 +67,29 @@ def load(folder: Path, cache: Path) -> Photos:
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names that labels stand for.
+    """The names that labels stand for, in every file.
 
     Raises:
-        UserError: no Parquet file of a `datasets` data set with class labels there.
+        UserError: no Parquet file of a `datasets` data set with class labels there, or of several lists.
     """
     shards = sorted(folder.glob(FILES))
     cli.check(bool(shards), f"--data {folder}: no Parquet files there")
+    lists = {_class_names(shard): shard for shard in shards}
+    cli.check(
+        len(lists) == 1,
+        f"--data {folder}: {' and '.join(path.name for path in lists.values())} number their classes "
+        "differently; write them anew with one list",
+    )
+    return next(iter(lists))
+
+
+def _class_names(shard: Path) -> tuple[str, ...]:
     try:
-        metadata = pq.read_schema(shards[0]).metadata[b"huggingface"]
+        metadata = pq.read_schema(shard).metadata[b"huggingface"]
         return tuple(json.loads(metadata)["info"]["features"]["label"]["names"])
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise UserError(
-            f"--data {shards[0]}: no class labels there ({error!r}); give a data set that `datasets` wrote"
+            f"--data {shard}: no class labels there ({error!r}); give a data set that `datasets` wrote"
         ) from None
 
 

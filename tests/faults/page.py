@@ -26,8 +26,14 @@ is one line, with exit code 2.
 - Equal is to the bit, on one machine and its CPU. `images_per_second` in logs, and seconds in records, are
   not compared, nor is the text of the report page.
 - finetune keeps its cache in the same output here, so that it meets the same faults.
-- The commands that evaluate runs for arms of their own are killed when it ends, however it ends (on Linux).
-- Of several processes SIGTERM ends generate and evaluate at once, as kill -9 does; finetune saves first.
+- The commands that evaluate runs for arms of their own stop when it ends, however it ends, and save what
+  they have first. So do processes whose `accelerate launch` or torchrun dies (`tests/test_stopping.py`).
+  After kill -9 only Linux tells them.
+- finetune keeps each photo and prompt that it has encoded, and each batch of the prior that it has sampled;
+  a preview or sheet under way is left out. generate keeps the images of a shard that is not full, after an
+  error too.
+- Of several processes SIGTERM ends evaluate at once, as kill -9 does; so it does with finetune and generate
+  where they neither train nor sample.
 - generate, classify and evaluate refuse by name a shard that was altered later or replaced by another set's;
   deleted, it is sampled anew (`tests/test_altered_shards.py`). A stopped set has no manifest yet: there only
   flipped bytes that are read, and rows in the wrong shard, are found.

@@ -1,4 +1,4 @@
-"""The commands that evaluate runs for an arm end with it, however it ends."""
+"""The commands that evaluate runs for an arm stop with it, however it ends, and save what they have first."""
 
 import signal
 import subprocess
@@ -8,28 +8,45 @@ import time
 import pytest
 from conftest import ROOT
 
-CHILD = "import time; print('begun', flush=True); time.sleep(600)"
+CHILD = """
+import pathlib, signal, time
+from orchard import stopping
+signal.signal(signal.SIGTERM, stopping._raise)
+try:
+    print("begun", flush=True)
+    time.sleep(600)
+finally:
+    time.sleep(1)  # longer than a parent that does not wait would live
+    pathlib.Path("saved").touch()
+"""
 PARENT = """
-import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-m", "evaluate.bound", str(os.getpid()), "sleeper"])
-child.wait()
+import sys
+from evaluate import children
+from orchard import cli
+with cli.one_line():
+    children.call(["sleeper"], sys.stdout)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of a parent's death")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_child_ends_with_its_parent(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_child_saves_and_ends_with_its_parent(tmp_path, number):
     (tmp_path / "sleeper.py").write_text(CHILD)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
+        cwd=tmp_path,
         env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,
     )
     assert parent.stdout
     assert parent.stdout.readline() == "begun\n"
     parent.send_signal(number)
     parent.wait(60)
+    if number != signal.SIGKILL:
+        assert parent.returncode == 128 + number and (tmp_path / "saved").is_file()
     started = time.monotonic()
-    assert parent.stdout.read() == ""  # the pipe is both's, and ends with the last of them
-    assert time.monotonic() - started < 60
+    parent.stdout.read()  # the pipe is both's, and ends with the last of them
+    assert time.monotonic() - started < 60 and (tmp_path / "saved").is_file()

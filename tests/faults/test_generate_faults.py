@@ -37,7 +37,7 @@ def test_killed(trials, moments):
     trials.killed(moments)
 
 
-@pytest.mark.fault("SIGTERM", 20, "code 143; whole shards stay; the same command goes on: equal bytes")
+@pytest.mark.fault("SIGTERM", 20, "code 143; images stay; the same command goes on: equal bytes")
 def test_terminated(trials, moments):
     trials.terminated(moments)
 
