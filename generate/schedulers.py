@@ -46,4 +46,8 @@ def scheduler_of(name: str, pipe: Any) -> Any:
     changes: dict[str, Any] = {}
     if name == "dpmsolver++":
         changes = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": config.shift}
-    return getattr(diffusers, FLOW_SCHEDULERS[name]).from_config(config, **changes)
+    found = getattr(diffusers, FLOW_SCHEDULERS[name]).from_config(config, **changes)
+    if not hasattr(found, "scale_noise"):
+        # How SD 3 asks for the noise that a guiding image starts with; the solver knows it by another name.
+        found.scale_noise = lambda sample, timestep, noise: found.add_noise(sample, noise, timestep)
+    return found
