@@ -79,9 +79,12 @@ def _of_flow(name: str, config: Any) -> Any:
     shift = config.get("shift", config.get("flow_shift", 1.0))
     if name == "euler":
         return kind.from_config(config, shift=shift)
-    return kind(
+    found = kind(
         num_train_timesteps=config["num_train_timesteps"],
         use_flow_sigmas=True,
         prediction_type="flow_prediction",
         flow_shift=shift,
     )
+    # How SD 3 asks for the noise that a guiding image starts with; the solver knows it by another name.
+    found.scale_noise = lambda sample, timestep, noise: found.add_noise(sample, noise, timestep)
+    return found

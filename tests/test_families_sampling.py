@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pipelines
 import plans
 import pytest
@@ -11,8 +12,11 @@ import torch
 
 from finetune.command import train
 from finetune.config import TrainLora
+from generate import pipeline
 from generate.command import generate
 from generate.config import Generate
+from generate.guides import Guides
+from generate.loras import Blend
 from generate.sources import jobs
 from orchard import bases, images, shards
 
@@ -59,6 +63,26 @@ def test_both_flow_solvers_reach_the_same_image(folders):
     (euler,) = sampled(folders["sd3"], plan, scheduler="euler", steps=200, batch_size=1)
     (solver,) = sampled(folders["sd3"], plan, scheduler="dpmsolver++", steps=50, batch_size=1)
     assert np.abs(euler - solver).max() <= 2
+
+
+def guided(folder: Path, photo, **options) -> np.ndarray:
+    """An image that is started from a photo, by the command's own pipeline."""
+    config = Generate(image_guidance="photos", precision="fp32")
+    pipe = pipeline.Loader(config, torch.float32, torch.device("cpu"))(bases.resolve(str(folder)), Blend())
+    plan = plans.class_plan(count=1, guides=Guides("apple", 0, (photo,)))
+    return plans.sampled(pipe, plan, batch_size=1, depth=0, guidance=1.0, **options)[0]
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return pictures.photo("a", "apple", data=pictures.encoded(pictures.noise(1, (32, 32))))
+
+
+def test_both_flow_solvers_reach_the_same_image_from_a_photo(folders, photo):
+    fine = guided(folders["sd3"], photo, scheduler="euler", steps=200, strength=0.6)
+    for scheduler, most in (("euler", 14), ("dpmsolver++", 4)):
+        coarse = guided(folders["sd3"], photo, scheduler=scheduler, steps=20, strength=0.6)
+        assert np.abs(coarse - fine).max() <= most, scheduler
 
 
 @pytest.mark.parametrize(
