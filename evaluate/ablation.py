@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from evaluate.answers import Record
-from evaluate.intervals import Spread, mean_and_spread
 from evaluate.records import WITHOUT
 from evaluate.statistics import PLAIN, ArmKey, Change, arms, change
 
@@ -16,12 +15,8 @@ class Ablation:
     arm: ArmKey
     """The mixture with all screens."""
     screen: str
-    screened: Spread
-    """Accuracy with all screens."""
-    unscreened: Spread
-    """Accuracy without this one."""
     change: Change
-    """What the screen brought: from without it to with it, over the seeds that both have."""
+    """What the screen brought: from without it (`before`) to all screens, over the seeds that both have."""
 
 
 def ablations(records: Iterable[Record]) -> list[Ablation]:
@@ -36,8 +31,6 @@ def ablations(records: Iterable[Record]) -> list[Ablation]:
                 Ablation(
                     arm=replace(arm, kind=PLAIN[0]),
                     screen=arm.kind.removeprefix(WITHOUT),
-                    screened=mean_and_spread(run["accuracy"] for run in with_all),
-                    unscreened=mean_and_spread(run["accuracy"] for run in runs),
                     change=brought,
                 )
             )

@@ -12,7 +12,7 @@ from evaluate.exchange import SOURCES, Exchange, Law, exchange, laws
 from evaluate.significance import Resolution, smallest_detectable
 from evaluate.statistics import MARGIN, Row, summarise
 from evaluate.strata import Strata, Stratum, accuracies
-from evaluate.verdict import limits, verdict
+from evaluate.verdict import basis, caveat, limits, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,10 @@ class Analysis:
     """What a sweep says."""
 
     verdict: str
+    basis: str
+    """What the verdict rests on, and why it is about this arm; empty without a comparison."""
+    caveat: str
+    """The one thing to keep in mind when reading the verdict; empty without a comparison."""
     limits: Sequence[str]
     margin: float
     """Percentage points of accuracy that count as no loss."""
@@ -29,8 +33,9 @@ class Analysis:
     exchanges: Sequence[Exchange]
     """One for each kind of generator."""
     no_exchange: str
-    """Why there is no exchange rate; empty where there is one."""
-    laws: Sequence[Law]
+    """Why a kind that was tried has no exchange rate; empty where each has one."""
+    laws: Sequence[Law | str]
+    """One for each source alone, or the sentence that says why it has none."""
     strata: Sequence[Stratum]
     elsewhere: Sequence[Elsewhere]
     choices: Sequence[MixingChoice]
@@ -40,16 +45,21 @@ class Analysis:
 def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | None = None) -> Analysis:
     """``margin`` in percentage points; ``strata`` says of each test image what kind it is."""
     rows = summarise(records, margin)
-    rates = [exchange(records, kind) for kind in SOURCES]
-    known = [rate for rate in rates if isinstance(rate, Exchange)]
+    rates = {kind: exchange(records, kind) for kind in SOURCES}
+    known = [rate for rate in rates.values() if isinstance(rate, Exchange)]
+    tried = {row.arm.kind for row in rows if row.n_synthetic}
+    reasons = {kind: rate for kind, rate in rates.items() if isinstance(rate, str)}
+    missing = [reasons[kind] for kind in reasons if kind in tried] or ([] if known else [*reasons.values()])
     return Analysis(
         verdict=verdict(rows, margin),
+        basis=basis(rows),
+        caveat=caveat(rows, margin),
         limits=limits(rows, margin),
         margin=margin,
         rows=rows,
         resolutions=[smallest_detectable(n) for n in sorted({row.n_test for row in rows})],
         exchanges=known,
-        no_exchange="" if known else next(reason for reason in rates if isinstance(reason, str)),
+        no_exchange=next(iter(missing), ""),
         laws=laws(records),
         strata=accuracies(records, strata or {}),
         elsewhere=elsewhere(records, margin),

@@ -89,13 +89,57 @@ class Canvas:
         self.axes.minorticks_off()
         self.axes.set_xlabel(label)
 
-    def svg(self) -> str:
-        """The figure with a legend beneath, as a data URI; the axis spans at least 0.2 and ends at 1."""
+    def share_axis(self, label: str) -> None:
+        """An upright axis of shares for what is drawn by now; it spans at least 0.2 and ends at 1."""
         bottom, top = self.axes.get_ylim()
-        self.axes.set_ylim(min(bottom, top - 0.2), min(top, 1.02))
-        self.figure.legend(
-            loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, handlelength=1.6
-        )
+        # Room for half a marker above the highest point.
+        self.axes.set_ylim(min(bottom, top - 0.2), min(top + 0.01, 1.02))
+        self.axes.set_ylabel(label)
+
+    def beside(self, index: int, places: Sequence[tuple[float, float]], label: str) -> None:
+        """Diamonds that leave the axis as it is: one below it stands at its foot, with its value."""
+        colour, (foot, top) = LIGHT[index], self.axes.get_ylim()
+        inside = [place for place in places if foot <= place[1] <= top]
+        x, y = zip(*inside, strict=True) if inside else ((), ())
+        self.axes.plot(x, y, "D", color=colour, ms=7, mew=0, label=_shown(label), scaley=False)
+        for x_below, value in (place for place in places if place[1] < foot):
+            at = foot + 0.03 * (top - foot)
+            self.axes.plot([x_below], [at], "v", color=colour, ms=7, mew=0, scaley=False)
+            self.axes.annotate(
+                f"{value:.3f}",
+                (x_below, at),
+                xytext=(-6, 0),
+                textcoords="offset points",
+                color=colour,
+                ha="right",
+                va="center",
+                fontsize=8,
+            )
+
+    def forest(
+        self,
+        labels: Sequence[str],
+        values: Sequence[float],
+        intervals: Sequence[tuple[float, float] | None],
+        colours: Sequence[int],
+    ) -> None:
+        """One line an arm, from above: its value, and its interval where there is one."""
+        lines = range(len(labels), 0, -1)
+        for line, value, interval, index in zip(lines, values, intervals, colours, strict=True):
+            if interval is not None:
+                self.axes.hlines(line, *interval, color=LIGHT[index], lw=2)
+            self.axes.plot([value], [line], "o", color=LIGHT[index], ms=7, mew=0)
+        self.axes.set_yticks(list(lines), [_shown(label, 30) for label in labels])
+        self.axes.set_ylim(0.4, len(labels) + 0.6)
+        self.axes.tick_params(axis="y", labelcolor=INK)
+        self.axes.grid(False)
+
+    def svg(self, legend: bool = True) -> str:
+        """The figure as a data URI, with a legend beneath."""
+        if legend:
+            self.figure.legend(
+                loc="outside lower center", ncols=2, frameon=False, labelcolor=INK, handlelength=1.6
+            )
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with warnings.catch_warnings():

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluate.intervals import Spread, mean_and_spread
+from evaluate.intervals import Interval, Spread, auc_interval, mean_and_spread
 
 SUBSETS = 50
 DRAWS = 10
@@ -36,19 +36,29 @@ class Manifold:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Area:
+    """A ROC-AUC."""
+
+    area: float
+    """0.5 where nothing tells the two sides apart."""
+    interval: Interval
+    """95% interval (`auc_interval`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gap:
     """A set of images against real training images."""
 
     images: int
     reference: int
     """Real training images."""
-    each: int
-    """Images of each class that were compared at a time."""
+    each: Mapping[str, int]
+    """Class -> images of it that were compared at a time."""
     kid: Spread
     """Kernel inception distance within classes, over draws; 0 for sets of one distribution."""
     manifold: Manifold
-    discriminator: Mapping[str, float | None]
-    """Class -> cross-validated ROC-AUC of telling the two apart, 0.5 where nothing does; `None`: short."""
+    discriminator: Mapping[str, Area | None]
+    """Class -> how well the two can be told apart; `None`: too few images."""
 
 
 Gaps = Mapping[str, Mapping[str, Gap]]
@@ -68,23 +78,24 @@ class Cloud:
         """The features of one class."""
         return self.features[self.labels == place]
 
-    def draws(self, each: int, times: int, seed: int = 0) -> Iterator[dict[int, np.ndarray]]:
-        """``times`` draws of ``each`` images of every class, or of all of a class that has fewer."""
+    def draws(self, each: Mapping[int, int], times: int, seed: int = 0) -> Iterator[dict[int, np.ndarray]]:
+        """``times`` draws of so many images of each class, or of all of a class that has fewer."""
         rng = np.random.default_rng(seed)
-        classes = {int(place): self.of(place) for place in np.unique(self.labels)}
+        classes = {int(place): self.of(place) for place in np.unique(self.labels) if int(place) in each}
         for _ in range(times):
             yield {
-                place: rows[rng.choice(len(rows), min(each, len(rows)), replace=False)]
+                place: rows[rng.choice(len(rows), min(each[place], len(rows)), replace=False)]
                 for place, rows in classes.items()
             }
 
 
-def measure(other: Cloud, real: Cloud, classes: Sequence[str], each: int) -> Gap:
+def measure(other: Cloud, real: Cloud, classes: Sequence[str], each: Mapping[int, int]) -> Gap:
     """Every measure of ``other`` against ``real``.
 
-    What depends on the number of images takes ``each`` of every class at a time, so that sets of different
-    size can be compared. Features are first divided by the root mean square of the real ones, without which
-    the cubic kernel would follow the few largest.
+    What depends on the number of images takes ``each`` (place in ``classes`` -> images) at a time, so that
+    sets of different size can be compared; a rare class does not say how many images of the others are drawn.
+    Features are first divided by the root mean square of the real ones, without which the cubic kernel would
+    follow the few largest.
     """
     scale = np.sqrt(np.mean(real.features**2)) or 1.0
     other, real = (replace(cloud, features=cloud.features / scale) for cloud in (other, real))
@@ -92,7 +103,7 @@ def measure(other: Cloud, real: Cloud, classes: Sequence[str], each: int) -> Gap
     return Gap(
         images=len(other.features),
         reference=len(real.features),
-        each=each,
+        each={classes[place]: count for place, count in each.items()},
         kid=distance,
         manifold=_mean(
             [manifold(real.features, np.concatenate([*drawn.values()])) for drawn in other.draws(each, DRAWS)]
@@ -103,7 +114,7 @@ def measure(other: Cloud, real: Cloud, classes: Sequence[str], each: int) -> Gap
     )
 
 
-def kid(real: Cloud, other: Cloud, each: int) -> Spread:
+def kid(real: Cloud, other: Cloud, each: Mapping[int, int]) -> Spread:
     """Mean and spread of the distance over 50 draws of both sets. Binkowski et al. 2018.
 
     It is taken class by class and averaged, so that another mixture of classes is no distance; classes with
@@ -159,7 +170,7 @@ def _radii(points: np.ndarray, k: int) -> np.ndarray:
     return distances[:, -1]
 
 
-def discriminator(real: np.ndarray, other: np.ndarray) -> float | None:
+def discriminator(real: np.ndarray, other: np.ndarray) -> Area | None:
     """(N, D), (M, D) -> ROC-AUC of a logistic regression that tells them apart, on images it did not see.
 
     Five-fold cross-validation over standardised features; `None` with fewer than five images on a side.
@@ -174,4 +185,5 @@ def discriminator(real: np.ndarray, other: np.ndarray) -> float | None:
         # A rank of scores is enough here; the last digit of the weights is not needed.
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = cross_val_predict(model, np.concatenate(sides), truth, cv=folds, method="decision_function")
-    return float(roc_auc_score(truth, scores))
+    area = float(roc_auc_score(truth, scores))
+    return Area(area=area, interval=auc_interval(area, len(sides[1]), len(sides[0])))

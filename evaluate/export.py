@@ -41,14 +41,13 @@ def arm_values(row: Row) -> dict[str, object]:
     spreads |= {"nll": row.nll, "ece": row.ece}
     for name, value in spreads.items():
         values |= {f"{name}_mean": value.mean, f"{name}_sd": value.sd}
-    values |= {"wilson_low": row.interval[0], "wilson_high": row.interval[1]}
+    values |= {"accuracy_low": row.interval[0], "accuracy_high": row.interval[1]}
     if row.change is None:
         return values
-    for name in ("interval", "vote_interval"):
-        low, high = getattr(row.change, name) or (None, None)
-        values |= {f"change_{name}_low": low, f"change_{name}_high": high}
-    plain = ("points", "p", "p_holm", "within_margin")
-    return values | {f"change_{name}": getattr(row.change, name) for name in plain}
+    change = as_json(row.change)
+    low, high = change.pop("interval") or (None, None)
+    values |= {"change_interval_low": low, "change_interval_high": high}
+    return values | {f"change_{name}": value for name, value in change.items()}
 
 
 def _write_csv(rows: Sequence[Mapping[str, object]], path: Path, last: str = "\n") -> None:

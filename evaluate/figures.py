@@ -4,13 +4,33 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evaluate.canvas import LIGHT, SMALL, Canvas
+from evaluate.canvas import INK, LIGHT, SMALL, WIDE, Canvas
 from evaluate.exchange import Exchange, Fit
 from evaluate.reference import Reference
 from evaluate.statistics import Row
-from evaluate.wording import number
+from evaluate.wording import label, number
 
 STUDENT = "student report"
+
+
+def differences(rows: Sequence[Row], lead: Row, margin: float) -> str:
+    """Changes against real images alone with their intervals, points; ``lead`` stands out.
+
+    Two upright lines mark no change and, dotted, a loss of ``margin`` points.
+    """
+    changes = [row.change for row in rows if row.change is not None]
+    assert len(changes) == len(rows), rows
+    with Canvas((WIDE[0], 0.9 + 0.3 * len(rows))) as canvas:
+        canvas.forest(
+            [label(row.arm) for row in rows],
+            [change.points for change in changes],
+            [change.interval for change in changes],
+            [0 if row is lead else 7 for row in rows],
+        )
+        canvas.axes.axvline(0, color=INK, lw=1)
+        canvas.axes.axvline(-margin, color=INK, lw=1, ls=":")
+        canvas.axes.set_xlabel(f"points of accuracy (dotted: a loss of {margin:g})")
+        return canvas.svg(legend=False)
 
 
 def ratio_curve(
@@ -22,22 +42,23 @@ def ratio_curve(
     """Accuracy (0 to 1) over the share of real images.
 
     ``rows`` are the mixtures of one design, ``runs`` (ratio, accuracy) of every run of these. The mean is a
-    line, its Wilson interval a band, the reference's points diamonds; ``others`` are further lines.
+    line, its interval a band; ``others`` are further lines. The reference's points are diamonds, and the axis
+    is not theirs.
     """
     with Canvas() as canvas:
         x = [row.arm.ratio for row in rows]
         low, high = zip(*(row.interval for row in rows), strict=True)
-        canvas.band(0, x, low, high, "95% Wilson interval")
+        canvas.band(0, x, low, high, "95% interval")
         canvas.series(0, x, [row.weighted["accuracy"].mean for row in rows], "mean")
         canvas.axes.plot(
             *zip(*runs, strict=True), "o", color=LIGHT[0], ms=4, mew=0, alpha=0.6, label="one run"
         )
-        _quoted(canvas, reference, "accuracy")
         for i, (name, beside) in enumerate(others.items(), start=2):
             places = [row.arm.ratio for row in beside]
             canvas.series(i, places, [row.weighted["accuracy"].mean for row in beside], name)
         _ratio_axis(canvas, [*x, *(row.arm.ratio for beside in others.values() for row in beside)])
-        canvas.axes.set_ylabel("accuracy")
+        canvas.share_axis("accuracy")
+        _quoted(canvas, reference, "accuracy")
         return canvas.svg()
 
 
@@ -52,22 +73,22 @@ def metric_curve(rows: Sequence[Row], metric: str, name: str, reference: Referen
             low, high = means - deviations, np.minimum(means + deviations, 1.0)
             canvas.band(0, x, low.tolist(), high.tolist(), "± sd over runs")
         canvas.series(0, x, means.tolist(), "mean")
-        _quoted(canvas, reference, metric)
         _ratio_axis(canvas, x)
-        canvas.axes.set_ylabel(name)
+        canvas.share_axis(name)
+        _quoted(canvas, reference, metric)
         return canvas.svg()
 
 
 def shots_curve(lines: Mapping[str, Sequence[Row]]) -> str:
     """Mean accuracy over real images a class (doubling): real ones alone, and each way of mixing."""
     with Canvas() as canvas:
-        for i, (label, line) in enumerate(lines.items()):
+        for i, (name, line) in enumerate(lines.items()):
             x = [row.arm.shots or 0 for row in line]
-            canvas.series(i, x, [row.weighted["accuracy"].mean for row in line], label)
+            canvas.series(i, x, [row.weighted["accuracy"].mean for row in line], name)
             canvas.bars(i, x, *zip(*(row.interval for row in line), strict=True))
         shots = {row.arm.shots or 0 for line in lines.values() for row in line}
         canvas.log_axis(sorted(shots), "real images a class")
-        canvas.axes.set_ylabel("accuracy")
+        canvas.share_axis("accuracy")
         return canvas.svg()
 
 
@@ -77,7 +98,7 @@ def recall_chart(ratios: Sequence[float], recalls: Mapping[str, Sequence[float |
         for i, (name, values) in enumerate(recalls.items()):
             canvas.series(i, ratios, values, name)
         _ratio_axis(canvas, ratios)
-        canvas.axes.set_ylabel("recall")
+        canvas.share_axis("recall")
         return canvas.svg()
 
 
@@ -98,14 +119,13 @@ def exchange_curve(found: Exchange) -> str:
         canvas.axes.plot(along, law.accuracy(along, np.zeros(60)), color=LIGHT[7], lw=1.4, label="power law")
         ticks = [2**k for k in range(20) if min(everything) <= 2**k <= max(everything)]
         canvas.log_axis(ticks, f"real images + synthetic images / {number(found.rate)}")
-        canvas.axes.set_ylabel("accuracy")
+        canvas.share_axis("accuracy")
         return canvas.svg()
 
 
 def _quoted(canvas: Canvas, reference: Reference | None, metric: str) -> None:
     if reference:
-        known = [(ratio, value[metric]) for ratio, value in reference.items()]
-        canvas.axes.plot(*zip(*known, strict=True), "D", color=LIGHT[1], ms=7, mew=0, label=STUDENT)
+        canvas.beside(1, [(ratio, value[metric]) for ratio, value in reference.items()], STUDENT)
 
 
 def _ratio_axis(canvas: Canvas, ratios: Sequence[float]) -> None:

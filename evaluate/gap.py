@@ -1,6 +1,6 @@
 """The domain gap: synthetic images against real training photos; the real test photos are the yardstick."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from evaluate.distances import Cloud, Gap, Gaps, measure
 from evaluate.exhibit import Exhibit
@@ -11,7 +11,7 @@ from orchard.images import ImageSet
 FEWEST = 4
 """Images from which distances between sets are measured."""
 MOST = 200
-"""Images of each class that are compared at a time."""
+"""Images of a class that are compared at a time."""
 
 
 def gaps(shown: Exhibit, embeds: Mapping[str, Embed], read: Read) -> Gaps:
@@ -31,7 +31,12 @@ def _in_features(shown: Exhibit, embed: Embed, read: Read) -> dict[str, Gap]:
 
     sides = {"synthetic": shown.synthetic, "test": shown.test}
     sides = {name: images for name, images in sides.items() if len(images) >= FEWEST}
-    counts = [count for images in sides.values() for count in images.counts().values() if count]
-    each = min(MOST, max(2, min(counts)))
     real = cloud(shown.real)
+    each = each_class([images.counts() for images in sides.values()], shown.real.classes)
     return {name: measure(cloud(images), real, shown.real.classes, each) for name, images in sides.items()}
+
+
+def each_class(counts: Sequence[Mapping[str, int]], classes: Sequence[str]) -> dict[int, int]:
+    """Class by class the images that every side has which has the class at all, from 2 to `MOST`."""
+    found = {place: [of[name] for of in counts if of.get(name)] for place, name in enumerate(classes)}
+    return {place: max(2, min(MOST, *there)) for place, there in found.items() if there}

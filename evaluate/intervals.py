@@ -1,4 +1,4 @@
-"""Intervals of a proportion, of a mean over runs, and of the difference between two arms."""
+"""Intervals of a proportion, of the difference between two arms, and of a ROC-AUC; spread over runs."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
+from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
 Interval = tuple[float, float]
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+SMALLEST = 1e-9
+"""The smallest p value that is told from 0."""
 
 
 class Spread(NamedTuple):
@@ -45,80 +47,86 @@ def mean_and_spread(values: Iterable[float | None]) -> Spread:
     return Spread(float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None)
 
 
-def paired_difference(better: int, worse: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Score interval of a paired difference of proportions, -1 to 1. Tango 1998, section 3.
+def accuracy_interval(right: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """(S, N) answers, 1 for right, a row a seed -> interval of the mean accuracy over seeds and images.
 
-    ``better`` and ``worse`` of ``n`` images are right in the second classifier alone and in the first
-    alone. It keeps its width where the two never differ: agreement on few images proves little.
-
-    Raises:
-        ValueError: negative counts, or more differing images than there are.
+    Wilson's for N images, since all seeds see the same ones, widened by `_with_seeds`. NaN marks an image
+    that a seed did not test.
     """
-    if n < 1 or min(better, worse) < 0 or better + worse > n:
-        raise ValueError(f"{better} better and {worse} worse of {n}")
-    z = float(norm.ppf(0.5 + confidence / 2))
+    images = np.nanmean(right, axis=0)
+    estimate = float(images.mean())
+    of_images = wilson(estimate * len(images), len(images), confidence)
+    low, high = _with_seeds(estimate, of_images, right, confidence)
+    return max(0.0, low), min(1.0, high)
 
-    def score(difference: float) -> float:
-        variance = n * (2 * _worse_given(difference, better, worse, n) + difference * (1 - difference))
-        # At the ends of the range nothing varies; the sign is all that the search needs there.
-        return (better - worse - n * difference) / max(variance, 1e-12) ** 0.5
 
-    estimate = (better - worse) / n
-    low = brentq(lambda d: score(d) - z, -1.0, estimate) if estimate > -1 else -1.0
-    high = brentq(lambda d: score(d) + z, estimate, 1.0) if estimate < 1 else 1.0
+def difference_interval(differences: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """(S, N) differences between two arms, -1 to 1, a row a seed -> interval of their mean.
+
+    Over images it is Bonett and Price's (2012, J. Educational and Behavioral Statistics 37:479-488): one
+    image more is better and one worse, so that arms that never differ have an interval too. `_with_seeds`
+    widens it; of one seed it is the interval for these two classifiers, not for others trained alike. NaN
+    marks an image that a seed did not test.
+    """
+    images = np.nanmean(differences, axis=0)
+    n = len(images) + 2
+    estimate, centre = float(images.mean()), float(images.sum() / n)
+    variance = ((images**2).sum() + 2) / n - centre**2
+    half = float(norm.isf((1 - confidence) / 2) * (variance / n) ** 0.5)
+    low, high = _with_seeds(estimate, (centre - half, centre + half), differences, confidence)
+    return max(-1.0, low), min(1.0, high)
+
+
+def _with_seeds(estimate: float, over_images: Interval, rows: np.ndarray, confidence: float) -> Interval:
+    """An interval over images with the chance of another seed: Student's t over the S means of the rows.
+
+    Both halves add in squares (MOVER; Zou and Donner 2008, Statistics in Medicine 27:1693-1702). Resampling
+    cannot do this: a bootstrap of two to five seeds finds too little variance.
+    """
+    means = np.nanmean(rows[np.isfinite(rows).any(axis=1)], axis=1)
+    if len(means) < 2:
+        return over_images
+    error = float(means.std(ddof=1)) / len(means) ** 0.5
+    over_seeds = float(student.isf((1 - confidence) / 2, len(means) - 1)) * error
+    low, high = over_images
+    below, above = max(estimate - low, 0.0), max(high - estimate, 0.0)
+    return estimate - float(np.hypot(below, over_seeds)), estimate + float(np.hypot(above, over_seeds))
+
+
+def p_below(differences: np.ndarray, bound: float) -> float:
+    """One-sided p of "the mean is ``bound`` or less", by `difference_interval`; (S, N) as there.
+
+    It is .025 where the lower end of the 95% interval is ``bound``.
+    """
+    if float(np.nanmean(differences)) < bound:
+        return 1 - p_below(-differences, -bound)
+
+    def above(log_p: float) -> float:
+        return difference_interval(differences, 1 - 2 * float(np.exp(log_p)))[0] - bound
+
+    least, most = np.log(SMALLEST), np.log(0.5 - SMALLEST)
+    if above(most) <= 0:
+        return 0.5
+    return SMALLEST if above(least) > 0 else float(np.exp(brentq(above, least, most)))
+
+
+def p_of_difference(differences: np.ndarray) -> float:
+    """Two-sided p of "no difference", by `difference_interval`; (S, N) as there."""
+    return min(1.0, 2 * min(p_below(differences, 0.0), p_below(-differences, 0.0)))
+
+
+def auc_interval(area: float, positive: int, negative: int, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a ROC-AUC of so many images on either side. Newcombe 2006, Statistics in Medicine
+    25:559-573, method 5: the error of Hanley and McNeil, with the true area in the place of the measured one,
+    so that an area of 1 has an interval too.
+    """
+    z, size = float(norm.isf((1 - confidence) / 2)), (positive + negative) / 2
+
+    def error(true: float) -> float:
+        shared = 1 + (size - 1) * ((1 - true) / (2 - true) + true / (1 + true))
+        return z * float(true * (1 - true) * shared / (positive * negative)) ** 0.5
+
+    # An area of 0 or 1 has no error of its own: the root beside it is wanted.
+    low = brentq(lambda true: area - true - error(true), 0.0, area - SMALLEST) if area > 0 else 0.0
+    high = brentq(lambda true: true - area - error(true), area + SMALLEST, 1.0) if area < 1 else 1.0
     return float(low), float(high)
-
-
-def _worse_given(difference: float, better: int, worse: int, n: int) -> float:
-    """Most likely share of images that are right in the first alone, for a given true difference."""
-    linear = -better - worse + (2 * n - better + worse) * difference
-    constant = -worse * difference * (1 - difference)
-    root = max(linear**2 - 8 * n * constant, 0.0) ** 0.5
-    return max((root - linear) / (4 * n), 0.0, -difference)
-
-
-def resampled_means(arms: list[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(S, N) arrays, one an arm -> (resamples, arms) means, seeds and images drawn anew, paired.
-
-    NaN marks an image that a run did not test; row s and column n mean the same seed and image in every
-    arm, and each resample draws the same seeds and images in all of them. A mean over nothing is NaN.
-    """
-    runs, images = arms[0].shape
-    assert all(arm.shape == (runs, images) for arm in arms), [arm.shape for arm in arms]
-    rng = np.random.default_rng(seed)
-    of_runs = _draws(rng, runs, resamples)
-    of_images = _draws(rng, images, resamples)
-    columns = []
-    for arm in arms:
-        known = np.isfinite(arm)
-        total = ((of_runs @ np.where(known, arm, 0.0)) * of_images).sum(axis=1)
-        weight = ((of_runs @ known) * of_images).sum(axis=1)
-        columns.append(np.divide(total, weight, out=np.full(resamples, np.nan), where=weight > 0))
-    return np.stack(columns, axis=1)
-
-
-def _draws(rng: np.random.Generator, count: int, resamples: int) -> np.ndarray:
-    """(resamples, count): how often each of ``count`` things is drawn in ``count`` draws."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
-
-
-def quantiles(values: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """The central interval of (R,) resampled values; undefined ones are left out."""
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval | None:
-    """Percentile interval of mean(b) - mean(a), resampling seeds and images, both paired.
-
-    Both are (S, N) with 1 for right, 0 for wrong and NaN for an image that a run did not test; row s
-    and column n mean the same seed and image in both. `None` when they never differ, since then the
-    bootstrap sees no variation to resample.
-    """
-    difference = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
-    if not np.nan_to_num(difference).any():
-        return None
-    return quantiles(resampled_means([difference], resamples=resamples, seed=seed)[:, 0], confidence)

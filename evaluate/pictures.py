@@ -18,6 +18,8 @@ Read = Callable[[Sequence[Photo]], np.ndarray]
 """Photos -> (N, S, S, 3) uint8 pixels."""
 SHEET = 12
 """Images of a kind and class that a sheet shows."""
+CLASSES = 20
+"""Classes, the first by name, that have a sheet."""
 SIDE = 128
 
 
@@ -36,8 +38,9 @@ def sheets(
     rejected: Iterable[Mapping[str, str]],
     reasons: Mapping[str, Mapping[str, int]],
 ) -> list[dict[str, Any]]:
-    """For each class its first images of each kind: ``{"name", "real", "kept", "rejected", "reasons"}``.
+    """For each of the first `CLASSES` its first images of each kind.
 
+    An entry is ``{"name", "real", "kept", "rejected", "reasons"}``.
     Every image has ``src`` and ``note``: its file, its prompt, or why it was rejected. ``reasons`` says of
     each class how many images were rejected for what.
     """
@@ -50,16 +53,19 @@ def sheets(
             "rejected": [image for image in away if image["label"] == name][:SHEET],
             "reasons": dict(reasons.get(name, {})),
         }
-        for name in real.classes
+        for name in real.classes[:CLASSES]
     ]
 
 
 def rejected(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``."""
+    """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``.
+
+    Of the first `CLASSES` alone.
+    """
     found: list[dict[str, str]] = []
     for row in shards.rejected(folder, manifest):
         label = manifest["classes"][row["label"]]
-        if sum(image["label"] == label for image in found) < SHEET:
+        if row["label"] < CLASSES and sum(image["label"] == label for image in found) < SHEET:
             image = decode(row["image"]["bytes"], row["image"]["path"])
             found.append({"label": label, "note": row.get("reason") or "", "src": thumbnail(image)})
     return found

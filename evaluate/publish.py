@@ -41,7 +41,8 @@ def publish(
     export.write(records, analysis, config.output)
     page = report.write(records, analysis, around, config.output / PAGE)
     table.print_table(analysis.rows, around.reference, console)
-    say(console, analysis.verdict)
+    for line in filter(None, (analysis.verdict, analysis.basis, analysis.caveat)):
+        say(console, line)
     for found in analysis.elsewhere:
         say(console, elsewhere.line(found))
     for note in (*around.notes, *generator_notes(config, sets)):

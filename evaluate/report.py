@@ -11,14 +11,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluate import figures, wording
 from evaluate.analysis import Analysis
 from evaluate.answers import Record
-from evaluate.distances import Gaps
+from evaluate.distances import Gap, Gaps
 from evaluate.mistakes import worst
 from evaluate.reference import MODELS, Reference
-from evaluate.sections import NAMES, sections
+from evaluate.sections import LISTED, NAMES, sections
 from evaluate.significance import images_needed
-from evaluate.statistics import Row
+from evaluate.statistics import Row, table_of
+from evaluate.verdict import main, why
 from orchard.errors import UserError
 from orchard.run import whole_file
+
+DRAWN = 12
+"""Arms that the figure of the head takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,7 @@ def render(records: Sequence[Record], analysis: Analysis, context: Context) -> s
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         context=context,
+        **_lead(analysis),
         sections=sections(records, analysis, context.generator, context.reference),
         real_alone=_real_alone(analysis),
         exchange_curves=[figures.exchange_curve(rate) for rate in analysis.exchanges],
@@ -113,14 +118,40 @@ def render(records: Sequence[Record], analysis: Analysis, context: Context) -> s
         averaged=NAMES,
         auc=_auc_coverage(records),
         models=MODELS,
+        told_apart=_told_apart,
         needed={points: images_needed(points / 100) for points in sorted({1.0, analysis.margin, 5.0, 10.0})},
     )
+
+
+def _lead(analysis: Analysis) -> dict[str, Any]:
+    """The figure of the head: the arms of the verdict's own table, or its first ones with the verdict's."""
+    compared = [row for row in analysis.rows if row.change is not None]
+    lead = main(analysis.rows)
+    if lead is None:
+        return {"differences": None, "drawn": [], "compared": 0, "why": ""}
+    alike = [row for row in compared if table_of(row.arm) == table_of(lead.arm)]
+    first = alike[: DRAWN - 1] if lead in alike[: DRAWN - 1] else [*alike[: DRAWN - 1], lead]
+    drawn = alike if len(alike) <= DRAWN else first
+    return {
+        "differences": figures.differences(drawn, lead, analysis.margin),
+        "drawn": drawn,
+        "compared": len(compared),
+        "why": why(lead, compared) if len(drawn) > 1 else "",
+    }
 
 
 def _real_alone(analysis: Analysis) -> Row | None:
     """The arm of the most real images and no others, the first of equals."""
     alone = [row for row in analysis.rows if row.arm.ratio == 1 and row.change is None]
     return max(alone, key=lambda row: row.n_real, default=None)
+
+
+def _told_apart(gap: Gap) -> list[str]:
+    """The classes of a gap in order; of many, those that are told apart best."""
+    found = gap.discriminator
+    if len(found) <= LISTED:
+        return list(found)
+    return sorted(found, key=lambda name: -(area.area if (area := found[name]) else 0.0))[:LISTED]
 
 
 def _auc_coverage(records: Sequence[Record]) -> list[str] | None:

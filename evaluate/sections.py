@@ -16,6 +16,8 @@ from evaluate.wording import control, label, quoted, title
 
 CHARTED = 8
 """Classes up to which their recalls are drawn."""
+LISTED = 20
+"""Classes up to which all of them, and the whole confusion matrices, are shown; of more, the worst ones."""
 NAMES = dict(zip(AVERAGED, ("Precision", "Recall", "F1", "ROC-AUC"), strict=True))
 EXPLAINED = {
     ("ratio", "substitute"): "The number of training images stays the same; synthetic ones take the place of "
@@ -50,13 +52,17 @@ def _section(
     rows = [row for row in analysis.rows if table_of(row.arm) == table]
     own = [record for record in records if table_of(arm_of(record)) == table]
     arms = [_arm(row, own, reference) for row in rows]
+    classes = list(own[0]["classes"])
+    whole = len(classes) <= LISTED
     return {
         "title": title(rows[0].arm),
         "explained": EXPLAINED.get(table, ""),
         "generator": [OWN[table[0]]] if table[0] in OWN else generator,
         "steps": "/".join(map(str, sorted({record["steps"] for record in own}))),
         "arms": arms,
-        "classes": list(own[0]["classes"]),
+        "classes": classes,
+        "listed": classes if whole else _worst(arms, classes),
+        "whole": whole,
         "quoted": any(arm["quoted"] for arm in arms),
         "curves": _curves(arms, own),
         "strata": _grouped(analysis.strata, table),
@@ -77,10 +83,38 @@ def _arm(row: Row, records: Sequence[Record], reference: Reference | None) -> di
         "quoted": quoted(row.arm, reference),
         "confusion": confusion.tolist(),
         "totals": totals.tolist(),
+        "mistakes": _mistakes(confusion, classes),
         "recall": {
             name: float(confusion[k, k] / totals[k]) if totals[k] else None for k, name in enumerate(classes)
         },
     }
+
+
+def _worst(arms: Sequence[dict[str, Any]], classes: Sequence[str]) -> list[str]:
+    """The classes of lowest recall in any arm, the lowest first."""
+
+    def lowest(name: str) -> float:
+        return min((arm["recall"][name] for arm in arms if arm["recall"][name] is not None), default=1.0)
+
+    return sorted(classes, key=lowest)[:LISTED]
+
+
+def _mistakes(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs of classes that are confused most often: truth, prediction, count, images of the truth."""
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, confusion)
+    totals = confusion.sum(axis=1)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:LISTED]
+    pairs = (np.unravel_index(place, wrong.shape) for place in order)
+    return [
+        {
+            "truth": classes[t],
+            "predicted": classes[p],
+            "count": int(wrong[t, p]),
+            "of": int(totals[t]),
+        }
+        for t, p in pairs
+        if wrong[t, p]
+    ]
 
 
 def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from evaluate.answers import Record, correctness, probabilities, replicate, test
 from evaluate.intervals import (
     Interval,
     Spread,
-    bootstrap_difference,
+    accuracy_interval,
+    difference_interval,
     mean_and_spread,
-    paired_difference,
-    wilson,
+    p_below,
+    p_of_difference,
 )
 from evaluate.records import complete
-from evaluate.significance import holm, mcnemar_exact
+from evaluate.significance import ALPHA, holm, mcnemar_exact
 
 AVERAGED = ("precision", "recall", "f1", "roc_auc")
 METRICS = ("accuracy", *AVERAGED)
@@ -51,21 +52,35 @@ class Change:
 
     points: float
     """Mean accuracy minus the other's, percentage points."""
+    before: float
+    """Mean accuracy of the other arm over these runs, 0 to 1."""
+    after: float
+    """Mean accuracy of this one."""
+    runs: int
+    """Runs that have a partner in the other arm; every figure here is of these alone."""
+    replicates: int
+    """Trainings of every image once among them; of one, all that follows is of two classifiers alone."""
+    images: int
+    """Test images."""
     interval: Interval | None
-    """95% bootstrap interval over seeds and images, points; `None` where no run differs on any image."""
-    vote_interval: Interval | None
-    """95% score interval (Tango) of the same difference between the votes over seeds, points."""
+    """95% interval of the mean difference, points (`difference_interval`); `None` without common images."""
+    p_mean: float | None
+    """Two-sided p of the mean difference, by the same interval."""
+    p_worse: float | None
+    """One-sided p of "worse by the margin or more", by the same interval."""
     p: float | None
     """Exact McNemar p of the votes over seeds."""
+    p_mean_holm: float | None = None
+    """These three again, each corrected for the number of arms compared."""
+    p_worse_holm: float | None = None
     p_holm: float | None = None
-    """The same, corrected for the number of arms compared."""
     within_margin: bool | None = None
-    """Whether both intervals lie above minus the margin: not worse by more than that."""
+    """Whether it is established that this arm is not worse by the margin or more; `None` of one seed."""
 
     @property
-    def shown(self) -> Interval | None:
-        """The interval to show: the bootstrap's, or the votes' where the bootstrap sees no variation."""
-        return self.interval or self.vote_interval
+    def one_seed(self) -> bool:
+        """Whether chance in training is in no interval and no p."""
+        return self.replicates < 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +105,7 @@ class Row:
     ece: Spread
     """Expected calibration error, 0 to 1."""
     interval: Interval
-    """Wilson 95% interval of the mean accuracy."""
+    """95% interval of the mean accuracy (`accuracy_interval`)."""
     change: Change | None
     """`None` for real images alone, and where they were not run."""
 
@@ -138,16 +153,13 @@ def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
 def summarise(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     """One row an arm, in the order of `arms`; ``margin`` in percentage points.
 
-    The Wilson interval takes the mean accuracy over runs as a share of the n distinct test images.
-    Its n is images, not images x seeds: the seeds see the same images, so more seeds say nothing
-    more about other images. McNemar's p compares the arms' votes over seeds (`answers.vote`), since a
-    p from one seed would depend on which seed comes first.
+    Intervals count images, not images x seeds: the seeds see the same images, so more seeds say nothing more
+    about other images. McNemar's p compares the arms' votes over seeds (`answers.vote`), since a p from one
+    seed would depend on which seed comes first.
     """
     found = arms(records)
     pairs = [(arm, baseline(arm, found)) for arm in found]
-    rows = [_row(arm, found[arm], found[real] if real else None) for arm, real in pairs]
-    corrected = holm([row.change.p if row.change else None for row in rows])
-    return [_judged(row, p, margin) for row, p in zip(rows, corrected, strict=True)]
+    return _corrected([_row(arm, found[arm], found[real] if real else None, margin) for arm, real in pairs])
 
 
 def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
@@ -158,9 +170,8 @@ def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
     return next((one for one in (real, replace(real, total=0)) if one in found and real != arm), None)
 
 
-def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None) -> Row:
-    n_test = len(tested(runs))
-    accuracy = float(np.mean([run["accuracy"] for run in runs]))
+def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None, margin: float) -> Row:
+    files = tested(runs)
     answers = [probabilities(run) for run in runs]
     return Row(
         arm=arm,
@@ -168,36 +179,39 @@ def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None
         replicates=len({replicate(run) for run in runs}),
         n_real=round(np.mean([run["n_real"] for run in runs])),
         n_synthetic=round(np.mean([run["n_synthetic"] for run in runs])),
-        n_test=n_test,
+        n_test=len(files),
         weighted={name: mean_and_spread(run[name] for run in runs) for name in METRICS},
         macro={name: mean_and_spread(run["macro"][name] for run in runs) for name in AVERAGED},
         nll=mean_and_spread(calibration.negative_log_likelihood(*answer) for answer in answers),
         ece=mean_and_spread(calibration.expected_calibration_error(*answer) for answer in answers),
-        interval=wilson(accuracy * n_test, n_test),
-        change=change(real_only, runs) if real_only else None,
+        interval=accuracy_interval(_rows(runs, files)),
+        change=change(real_only, runs, margin) if real_only else None,
     )
 
 
-def change(before: Sequence[Record], runs: Sequence[Record]) -> Change | None:
+def change(before: Sequence[Record], runs: Sequence[Record], margin: float = MARGIN) -> Change | None:
     """From the arm ``before`` to ``runs``, over the seeds and folds that both have; None without any."""
     partners = {_pairing(run): run for run in before}
     b = [run for run in runs if _pairing(run) in partners]
     if not b:
         return None
     a = [partners[_pairing(run)] for run in b]
-    points = 100 * float(np.mean([run["accuracy"] for run in b]) - np.mean([run["accuracy"] for run in a]))
     vote_a, vote_b = vote(a), vote(b)
     files = sorted(vote_a.keys() & vote_b.keys())
-    if not files:
-        return Change(points=points, interval=None, vote_interval=None, p=None)
-    right_a, right_b = (np.array([votes[file] for file in files]) for votes in (vote_a, vote_b))
-    of_votes = paired_difference(int((right_b & ~right_a).sum()), int((right_a & ~right_b).sum()), len(files))
-    of_means = bootstrap_difference(*(_rows(side, files) for side in (a, b)))
+    differences = _rows(b, files) - _rows(a, files)
+    votes = [[of_side[file] for file in files] for of_side in (vote_a, vote_b)]
+    of_a, of_b = (float(np.mean([run["accuracy"] for run in side])) for side in (a, b))
     return Change(
-        points=points,
-        interval=_in_points(of_means) if of_means else None,
-        vote_interval=_in_points(of_votes),
-        p=mcnemar_exact(right_a.tolist(), right_b.tolist()),
+        points=100 * (of_b - of_a),
+        before=of_a,
+        after=of_b,
+        runs=len(b),
+        replicates=len(differences),
+        images=len(files),
+        interval=_in_points(difference_interval(differences)) if files else None,
+        p_mean=p_of_difference(differences) if files else None,
+        p_worse=p_below(differences, -margin / 100) if files else None,
+        p=mcnemar_exact(*votes) if files else None,
     )
 
 
@@ -214,9 +228,23 @@ def _in_points(interval: Interval) -> Interval:
     return 100 * interval[0], 100 * interval[1]
 
 
-def _judged(row: Row, p_holm: float | None, margin: float) -> Row:
-    """The row with what takes all arms, or the margin, to say."""
-    if row.change is None or row.change.vote_interval is None:
+def _corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with what takes all arms to say.
+
+    Holm's correction, of each question alone: it holds whatever the arms have in common (here test images,
+    seeds and the runs of real images alone), and finds all that Bonferroni's does and more.
+    """
+    columns = [
+        holm([getattr(row.change, name) if row.change else None for row in rows])
+        for name in ("p_mean", "p_worse", "p")
+    ]
+    return [_judged(row, *values) for row, *values in zip(rows, *columns, strict=True)]
+
+
+def _judged(row: Row, p_mean: float | None, p_worse: float | None, p: float | None) -> Row:
+    if row.change is None:
         return row
-    lows = [low for low, _ in filter(None, (row.change.interval, row.change.vote_interval))]
-    return replace(row, change=replace(row.change, p_holm=p_holm, within_margin=min(lows) > -margin))
+    # One-sided at half the level, so that it agrees with the lower end of a 95% interval.
+    within = None if p_worse is None or row.change.one_seed else p_worse <= ALPHA / 2
+    found = replace(row.change, p_mean_holm=p_mean, p_worse_holm=p_worse, p_holm=p, within_margin=within)
+    return replace(row, change=found)

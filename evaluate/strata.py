@@ -1,6 +1,5 @@
 """Kinds of test images: on white or in a scene, one object or several; and the accuracy on each."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,8 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
-from evaluate.answers import Record, right
-from evaluate.intervals import Interval, wilson
+from evaluate.answers import Record, correctness, tested
+from evaluate.intervals import Interval, accuracy_interval
 from evaluate.statistics import ArmKey, arms
 from orchard import limits, typed
 from orchard.images import Photo, decode
@@ -36,7 +35,7 @@ class Stratum:
     accuracy: float
     """Mean over runs, 0 to 1."""
     interval: Interval
-    """Wilson 95% interval for the number of images."""
+    """95% interval of it (`accuracy_interval`)."""
 
 
 def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
@@ -104,14 +103,15 @@ def accuracies(records: Iterable[Record], strata: Strata) -> list[Stratum]:
 
 
 def _stratum(arm: ArmKey, runs: Sequence[Record], strata: Strata, what: str, kind: str) -> Stratum | None:
-    found: Counter[bool] = Counter()
-    files = set()
-    for prediction in (prediction for run in runs for prediction in run["predictions"]):
-        if strata.get(prediction["file"], {}).get(what) == kind:
-            found[right(prediction)] += 1
-            files.add(prediction["file"])
+    files = [file for file in tested(runs) if strata.get(file, {}).get(what) == kind]
     if not files:
         return None
-    accuracy = found[True] / found.total()
-    interval = wilson(accuracy * len(files), len(files))
-    return Stratum(arm=arm, what=what, kind=kind, images=len(files), accuracy=accuracy, interval=interval)
+    right = np.stack([*correctness(runs, files).values()])
+    return Stratum(
+        arm=arm,
+        what=what,
+        kind=kind,
+        images=len(files),
+        accuracy=float(np.nanmean(right, axis=0).mean()),
+        interval=accuracy_interval(right),
+    )

@@ -39,8 +39,8 @@ def print_table(rows: Sequence[Row], reference: Reference | None, console: Conso
 def _cells(row: Row) -> list[Text]:
     low, high = row.interval
     change = points(row.change.points if row.change else None)
-    if row.change and row.change.p is not None:
-        change += f"\np {p_value(row.change.p)}"
+    if row.change and row.change.p_mean is not None and not row.change.one_seed:
+        change += f"\np {p_value(row.change.p_mean)}"
     return [
         Text(f"{label(row.arm)}\n{row.n_real}/{row.n_synthetic}"),
         Text(f"{spread(row.weighted['accuracy'])}\n[{low:.3f}, {high:.3f}]"),
@@ -52,7 +52,7 @@ def _cells(row: Row) -> list[Text]:
 def _caption(rows: Sequence[Row], reference: Reference | None) -> Text:
     runs = sorted({row.runs for row in rows})
     lines = [
-        f"accuracy: mean ± sd over {'/'.join(map(str, runs))} runs, [95% Wilson interval]; p: exact McNemar",
+        f"accuracy: mean ± sd over {'/'.join(map(str, runs))} runs, [95% interval]; p: of the mean",
         "precision to ROC-AUC: weighted by support, macro beneath",
     ]
     if any(quoted(row.arm, reference) for row in rows):

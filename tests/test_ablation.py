@@ -26,8 +26,8 @@ RECORDS = [
 def test_the_change_is_from_the_set_without_the_screen_to_the_one_with_it():
     (found,) = ablations(RECORDS)
     assert (found.screen, found.arm.kind, found.arm.ratio) == ("off_class", "ratio", 0.5)
-    assert found.screened.mean == pytest.approx(29 / 30)
-    assert found.unscreened.mean == pytest.approx(23 / 30)
+    assert found.change.after == pytest.approx(29 / 30)
+    assert found.change.before == pytest.approx(23 / 30)
     assert found.change.points == pytest.approx(20)
     assert found.change.p == pytest.approx(2 / 2**6)  # six images turn, all of them one way
 

@@ -5,13 +5,17 @@ import statistics as stdlib
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.special import expit
+from scipy.stats import norm, ttest_1samp
+from sklearn.metrics import roc_auc_score
 
 from evaluate.intervals import (
-    bootstrap_difference,
+    accuracy_interval,
+    auc_interval,
+    difference_interval,
     mean_and_spread,
-    paired_difference,
-    resampled_means,
+    p_below,
+    p_of_difference,
     wilson,
 )
 
@@ -49,44 +53,141 @@ def test_wilson_refuses_a_count_that_is_no_proportion():
             wilson(successes, n)
 
 
-@pytest.mark.parametrize(
-    ("better", "worse", "n", "confidence", "published"),
-    [
-        # Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33:2850-2875: airway
-        # hyper-responsiveness before and after stem cell transplantation.
-        (1, 7, 21, 0.95, (-0.517, -0.026)),
-        # Tango 1998, Statistics in Medicine 17:891-908: two disinfections of soft contact lenses.
-        (1, 0, 44, 0.90, (-0.037, 0.096)),
-        # Agresti, Categorical Data Analysis, section 10.1: approval in two surveys of 1600.
-        (86, 150, 1600, 0.95, (-0.059, -0.021)),
-    ],
-)
-def test_score_interval_of_a_paired_difference_matches_published_examples(
-    better, worse, n, confidence, published
-):
-    assert paired_difference(better, worse, n, confidence) == pytest.approx(published, abs=1e-3)
+def differing(better, worse, n, seeds=1):
+    """(seeds, n) differences between two arms, the same in every seed."""
+    return np.tile(np.repeat([1.0, -1.0, 0.0], [better, worse, n - better - worse]), (seeds, 1))
 
 
-def test_classifiers_that_never_differ_still_have_an_interval():
-    """Without differing images the score equation is n d^2 = z^2 |d| (1 - |d|)."""
-    z2, n = float(norm.ppf(0.975)) ** 2, 55
-    assert paired_difference(0, 0, n) == pytest.approx((-z2 / (n + z2), z2 / (n + z2)))
+@pytest.mark.parametrize(("better", "worse", "n"), [(1, 7, 21), (1, 0, 44), (86, 150, 1600), (0, 0, 55)])
+def test_one_seed_has_the_adjusted_wald_interval_of_a_paired_difference(better, worse, n):
+    """Bonett and Price 2012, formula 4: one image more on either side."""
+    p, q = (better + 1) / (n + 2), (worse + 1) / (n + 2)
+    half = float(norm.ppf(0.975)) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    assert difference_interval(differing(better, worse, n)) == pytest.approx((p - q - half, p - q + half))
 
 
-def test_swapping_the_classifiers_mirrors_the_interval():
-    low, high = paired_difference(2, 9, 60)
-    assert paired_difference(9, 2, 60) == pytest.approx((-high, -low))
+def test_adjusted_wald_interval_is_near_the_published_score_interval():
+    """Agresti, Categorical Data Analysis, section 10.1: approval in two surveys of 1600."""
+    assert difference_interval(differing(86, 150, 1600)) == pytest.approx((-0.059, -0.021), abs=1e-3)
+
+
+def test_swapping_the_classifiers_mirrors_the_interval_and_keeps_p():
+    differences = differing(2, 9, 60, seeds=3)
+    low, high = difference_interval(differences)
+    assert difference_interval(-differences) == pytest.approx((-high, -low))
+    assert p_of_difference(-differences) == pytest.approx(p_of_difference(differences))
 
 
 def test_interval_ends_where_every_image_differs():
-    assert paired_difference(0, 20, 20)[0] == -1.0
-    assert paired_difference(20, 0, 20)[1] == 1.0
+    assert difference_interval(differing(0, 20, 20))[0] == -1.0
+    assert difference_interval(differing(20, 0, 20))[1] == 1.0
 
 
-def test_counts_that_do_not_fit_are_refused():
-    for better, worse, n in ((-1, 0, 5), (3, 3, 5), (0, 0, 0)):
-        with pytest.raises(ValueError, match="better"):
-            paired_difference(better, worse, n)
+def test_where_seeds_differ_and_images_are_many_the_interval_is_students_t():
+    shifts = np.array([0.02, 0.05, 0.01, 0.07])
+    rows = np.repeat(shifts[:, None], 200_000, axis=1)
+    expected = ttest_1samp(shifts, 0).confidence_interval(0.95)
+    assert difference_interval(rows) == pytest.approx((expected.low, expected.high), abs=1e-3)
+    assert p_of_difference(rows) == pytest.approx(ttest_1samp(shifts, 0).pvalue, rel=0.02)
+
+
+def test_seeds_that_agree_change_nothing():
+    assert difference_interval(differing(3, 5, 60, seeds=4)) == pytest.approx(
+        difference_interval(differing(3, 5, 60))
+    )
+    right = np.tile(np.arange(40) % 8 != 0, (3, 1)).astype(float)
+    assert accuracy_interval(right) == pytest.approx(wilson(35, 40))
+
+
+def test_p_and_interval_say_the_same():
+    differences = np.random.default_rng(0).choice([-1.0, 0, 0, 0, 1], (5, 200)) - 0.01
+    low, high = difference_interval(differences)
+    assert p_below(differences, low) == pytest.approx(0.025)
+    assert p_below(-differences, -high) == pytest.approx(0.025)
+    for confidence in (0.5, 0.9, 0.99):
+        end = difference_interval(differences, confidence)[0]
+        assert p_below(differences, end) == pytest.approx((1 - confidence) / 2)
+    assert p_below(differences, 0.5) > 0.99
+    assert p_of_difference(differing(0, 0, 30, seeds=3)) == 1.0
+
+
+def test_images_that_a_seed_did_not_test_are_left_out():
+    gaps = np.array([[1.0, np.nan], [np.nan, 0.0]])
+    assert difference_interval(gaps)[0] < 0.5 < difference_interval(gaps)[1]
+    empty = np.vstack([differing(1, 2, 30), np.full(30, np.nan)])
+    assert difference_interval(empty) == pytest.approx(difference_interval(differing(1, 2, 30)))
+
+
+class Arms:
+    """Two arms whose classifiers err by their seed, their arm and the image's difficulty, and by chance."""
+
+    def __init__(self, levels, difficulty=3.0, own=1.0, seed_effect=0.5):
+        self.levels, self.spreads = levels, (difficulty, own, seed_effect)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        total = math.hypot(*self.spreads)
+        self.truth = [float(weights @ expit(level + total * nodes) / weights.sum()) for level in levels]
+
+    def draw(self, rng, seeds, images):
+        """(2, seeds, images) answers."""
+        difficulty, own, seed_effect = self.spreads
+        logits = np.array(self.levels)[:, None, None] + difficulty * rng.normal(size=images)
+        logits = logits + own * rng.normal(size=(2, 1, images)) + seed_effect * rng.normal(size=(2, seeds, 1))
+        return (rng.random((2, seeds, images)) < expit(logits)).astype(float)
+
+
+NEAR_THE_TOP, IN_THE_MIDDLE = Arms((7.0, 5.5)), Arms((2.5, 1.8))
+HARD_TO_TRAIN = Arms((2.5, 1.8), seed_effect=1.0)
+CASES = [
+    (arms, seeds, images)
+    for arms in (NEAR_THE_TOP, IN_THE_MIDDLE, HARD_TO_TRAIN)
+    for seeds in (2, 3, 5)
+    for images in (55, 275)
+]
+
+
+@pytest.mark.parametrize(("arms", "seeds", "images"), CASES)
+def test_intervals_hold_as_often_as_they_say(arms, seeds, images):
+    """400 experiments each: 95% holds 366 times or more but once in a hundred (binomial, 1%: 369)."""
+    rng = np.random.default_rng(seeds * images)
+    before, after = arms.truth
+    held = {"difference": 0, "accuracy": 0}
+    for _ in range(400):
+        a, b = arms.draw(rng, seeds, images)
+        low, high = difference_interval(b - a)
+        held["difference"] += low <= after - before <= high
+        low, high = accuracy_interval(b)
+        held["accuracy"] += low <= after <= high
+    assert min(held.values()) >= 366, held
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02, 0.035, 0.05])
+def test_intervals_hold_for_losses_that_few_images_show(loss):
+    """Where most experiments see none to three images turn, a bootstrap has next to nothing to draw from."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(400):
+        rows = np.tile(-(rng.random(55) < loss).astype(float), (3, 1))
+        low, high = difference_interval(rows)
+        held += low <= -loss <= high
+    assert held >= 366, held
+
+
+def test_an_area_of_one_has_an_interval_and_more_images_narrow_it():
+    few, many = (auc_interval(1.0, count, count) for count in (5, 50))
+    assert few[1] == many[1] == 1.0
+    assert 0.5 < few[0] < many[0] < 1.0
+    assert auc_interval(0.0, 5, 5) == pytest.approx((0.0, 1 - few[0]))
+
+
+@pytest.mark.parametrize(("count", "shift"), [(5, 0.0), (20, 0.0), (20, 1.5), (100, 0.5)])
+def test_the_interval_of_an_area_holds_as_often_as_it_says(count, shift):
+    rng, truth = np.random.default_rng(2), norm.cdf(shift / math.sqrt(2))
+    sides = np.repeat([0, 1], count)
+    held = 0
+    for _ in range(400):
+        scores = rng.normal(size=2 * count) + shift * sides
+        low, high = auc_interval(float(roc_auc_score(sides, scores)), count, count)
+        held += low <= truth <= high
+    assert held >= 366, held
 
 
 def test_spread_is_the_sample_deviation_and_none_for_one_run():
@@ -98,33 +199,3 @@ def test_spread_is_the_sample_deviation_and_none_for_one_run():
 def test_undefined_value_makes_the_mean_undefined():
     assert mean_and_spread([0.9, None]) == (None, None)
     assert mean_and_spread([]) == (None, None)
-
-
-def test_bootstrap_interval_is_near_the_normal_one_for_many_images():
-    rng = np.random.default_rng(1)
-    a, b = (rng.random((1, 400)) < 0.7).astype(float), (rng.random((1, 400)) < 0.8).astype(float)
-    difference = (b - a)[0]
-    half = 1.96 * difference.std(ddof=1) / math.sqrt(400)
-    low, high = bootstrap_difference(a, b)
-    assert low == pytest.approx(difference.mean() - half, abs=0.012)
-    assert high == pytest.approx(difference.mean() + half, abs=0.012)
-
-
-def test_bootstrap_draws_seeds_too():
-    """Seeds that disagree on every image: with S seeds the mean over seeds has variance p(1-p)/S."""
-    a = np.zeros((4, 50))
-    b = np.repeat([[1.0], [1.0], [0.0], [0.0]], 50, axis=1)
-    means = resampled_means([b - a])[:, 0]
-    assert means.std() == pytest.approx(math.sqrt(0.25 / 4), rel=0.05)
-
-
-def test_resamples_are_the_same_in_every_arm():
-    arm = (np.random.default_rng(2).random((3, 30)) < 0.6).astype(float)
-    means = resampled_means([arm, arm])
-    assert (means[:, 0] == means[:, 1]).all()
-
-
-def test_bootstrap_leaves_out_images_a_run_did_not_test():
-    a, b = np.array([[1.0, np.nan], [np.nan, 1.0]]), np.array([[0.0, np.nan], [np.nan, 0.0]])
-    assert bootstrap_difference(a, b) == (-1.0, -1.0)
-    assert bootstrap_difference(a, a) is None

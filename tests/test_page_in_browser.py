@@ -57,7 +57,7 @@ def context():
         return Cloud(features=rng.normal(shift, 1, (60, 8)), labels=np.arange(60) % 3)
 
     gaps = {
-        side: measure(cloud(shift), cloud(0), CLASSES, 20)
+        side: measure(cloud(shift), cloud(0), CLASSES, dict.fromkeys(range(3), 20))
         for side, shift in (("synthetic", 0.5), ("test", 0.0))
     }
     sheet = {

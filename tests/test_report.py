@@ -74,8 +74,8 @@ def test_every_image_has_alternative_text_and_decodes(quoting):
     small = Image.open(io.BytesIO(base64.b64decode(pictures[-1].split(",")[1])))
     assert small.size == (128, 85)
     assert small.getpixel((5, 5)) == (9, 9, 9)
-    # Accuracy, the four averages, and recall of each class.
-    assert len(svgs(page)) == 6
+    # The differences in the head, accuracy, the four averages, and recall of each class.
+    assert len(svgs(page)) == 7
 
 
 def test_rejected_images_stand_with_their_reason():
@@ -124,7 +124,7 @@ def test_recall_of_each_class_is_shown_for_each_ratio(plain):
 
 def test_reference_stands_beside_its_arms_only_where_given(plain, quoting):
     rows = Page(quoting).named("results")[0]
-    assert [row[5] for row in rows[1:]] == ["0.9636 model 1", "\N{EN DASH}", "0.7455 model 4", "\N{EN DASH}"]
+    assert [row[6] for row in rows[1:]] == ["0.9636 model 1", "\N{EN DASH}", "0.7455 model 4", "\N{EN DASH}"]
     assert "tudent report" not in plain
     assert "0.7455" not in plain
 
@@ -137,14 +137,73 @@ def test_reference_is_not_drawn_beside_another_design_or_low_shot_arms():
 
 def test_reference_is_drawn_into_the_curves_of_accuracy_and_averages(plain, quoting):
     known = ["student report" in "".join(chart.itertext()) for chart in svgs(Page(quoting))]
-    # Accuracy, then precision, recall, F1 and ROC-AUC, then recall of each class.
-    assert known == [True, True, True, True, True, False]
+    # Differences, accuracy, then precision, recall, F1 and ROC-AUC, then recall of each class.
+    assert known == [False, True, True, True, True, True, False]
     assert not any("student report" in "".join(chart.itertext()) for chart in svgs(Page(plain)))
 
 
-def test_verdict_stands_in_the_head_of_the_page(plain):
-    text = " ".join(Page(plain).text.split())
-    assert analyse(sweep(WRONG)).verdict in text[: text.index("Substitute: real images replaced")]
+def test_head_is_the_verdict_one_figure_and_one_caveat(plain):
+    found, head = analyse(sweep(WRONG)), plain[plain.index("<header>") : plain.index("</header>")]
+    text = " ".join(Page(head).text.split())
+    assert text.index(found.verdict) < text.index("Keep in mind. " + found.caveat)
+    (figure,) = svgs(Page(head))
+    drawn = "".join(figure.itertext())
+    assert all(name in drawn for name in ("50/50", "30/70", "100% synthetic"))
+    assert "in colour the mixture with the least real images that still has some" in text
+    assert "KID" not in text and "cannot be resolved" not in text
+    assert text.index("Keep in mind") < " ".join(Page(plain).text.split()).index(found.basis)
+
+
+def test_the_figure_of_the_head_names_the_arms_that_it_leaves_out():
+    records = [
+        run(wrong_at(30, seed), ratio=ratio, seed=seed) for ratio in np.linspace(1, 0, 16) for seed in (0, 1)
+    ]
+    text = " ".join(Page(page_of(records, context())).text.split())
+    assert "12 of 15 arms, the others are in the tables" in text
+    figure = svgs(Page(page_of(records, context())))[0]
+    assert "7/93" in "".join(figure.itertext())
+
+
+def test_the_axis_follows_our_arms_and_a_figure_quoted_below_stands_at_its_foot():
+    records = [
+        run(wrong_at(55, seed), ratio=ratio, seed=seed) for ratio in (1.0, 0.5, 0.3) for seed in (0, 1)
+    ]
+    curve = svgs(Page(page_of(records, context(reference=FRUIT))))[1]
+    words = ["".join(node.itertext()) for node in curve.iter() if node.tag.endswith("}text")]
+    assert "0.746" in words
+    ticks = [float(word) for word in words if re.fullmatch(r"[01]\.\d+", word) and word != "0.746"]
+    assert min(ticks) > 0.77
+
+
+def test_two_hundred_classes_make_a_page_of_the_worst_ones():
+    names = [f"class {i:03}" for i in range(200)]
+    wrong = [i for i in range(400) if i % 200 in (7, 150)]
+    html = page_of(
+        [run(wrong_at(400, *wrong), classes=names), run(wrong_at(400), classes=names, ratio=0.5)], context()
+    )
+    assert len(html) < 300_000
+    page = Page(html)
+    assert not page.named("confusion")
+    recall, mistaken = page.named("recall")[0], page.named("mistaken")[0]
+    assert len(recall) == 1 + 20
+    assert [row[0] for row in recall[1:3]] == ["class 007", "class 150"]
+    assert mistaken[1:] == [["class 007", "class 008", "2 of 2"], ["class 150", "class 151", "2 of 2"]]
+
+
+def test_what_is_no_worse_is_established_or_not():
+    rows = Page(
+        page_of([*sweep({1.0: [()] * 3, 0.5: [()] * 3, 0.3: [range(9)] * 3}, n=600)], context())
+    ).named("results")[0]
+    assert [row[3] for row in rows[1:]] == ["\N{EN DASH}", "established", "not established"]
+    rows = Page(page_of([run(wrong_at(9)), run(wrong_at(9), ratio=0.5)], context())).named("results")[0]
+    assert rows[2][3] == "one seed"
+
+
+def test_a_change_says_when_it_is_of_fewer_runs_than_the_arm():
+    records = [run(wrong_at(30), seed=seed) for seed in range(2)]
+    records += [run(wrong_at(30, 0), seed=seed, ratio=0.5) for seed in range(5)]
+    rows = Page(page_of(records, context())).named("results")[0]
+    assert rows[2][2].endswith("2 runs") and rows[2][6] == "5"
 
 
 def test_what_the_generator_has_seen_is_stated(plain):

@@ -4,13 +4,13 @@ import statistics as stdlib
 
 import numpy as np
 import pytest
-from runs import run, wrong_at
+from runs import run, sweep, wrong_at
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 from evaluate.answers import correctness
-from evaluate.intervals import paired_difference, wilson
-from evaluate.statistics import summarise
+from evaluate.intervals import difference_interval, wilson
+from evaluate.statistics import change, summarise
 
 
 def test_rows_hold_means_over_seeds_and_the_difference_to_real_only():
@@ -134,20 +134,57 @@ def test_p_is_corrected_for_every_arm_compared():
     assert (half.change.p_holm, none.change.p_holm) == (pytest.approx(2 / 2**6), pytest.approx(4 / 2**9))
 
 
-def test_equal_arms_of_a_small_set_are_not_shown_to_be_equal():
-    _, mixed = summarise([run(wrong_at(55)), run(wrong_at(55), ratio=0.5)])
-    assert (mixed.change.points, mixed.change.p, mixed.change.interval) == (0, 1, None)
-    assert mixed.change.vote_interval == pytest.approx([100 * end for end in paired_difference(0, 0, 55)])
-    assert mixed.change.shown == mixed.change.vote_interval
+def test_equal_arms_of_a_small_set_are_not_taken_for_equal():
+    records = [run(wrong_at(55), ratio=ratio, seed=seed) for ratio in (1.0, 0.5) for seed in range(3)]
+    _, mixed = summarise(records)
+    assert (mixed.change.points, mixed.change.p, mixed.change.p_mean) == (0, 1, 1)
+    # Two images that might have turned, of 57.
+    half = 100 * 1.96 * (2 / 57 / 57) ** 0.5
+    assert mixed.change.interval == pytest.approx((-half, half), abs=0.01)
     assert mixed.change.within_margin is False
-    assert summarise([run(wrong_at(55)), run(wrong_at(55), ratio=0.5)], margin=7)[1].change.within_margin
+    assert summarise(records, margin=7)[1].change.within_margin
 
 
-def test_margin_has_to_lie_below_both_intervals():
-    runs = [[run(wrong_at(600, *wrong), ratio=ratio) for ratio, wrong in ((1.0, ()), (0.5, (0,)))]]
-    (mixed,) = [row for row in summarise(runs[0]) if row.change]
-    assert mixed.change.within_margin is True
-    assert min(mixed.change.interval[0], mixed.change.vote_interval[0]) > -2
+def test_one_seed_establishes_nothing_about_the_margin():
+    two = [run(wrong_at(600, *wrong), ratio=ratio) for ratio, wrong in ((1.0, ()), (0.5, (0,)))]
+    (mixed,) = [row for row in summarise(two) if row.change]
+    assert mixed.change.one_seed and mixed.change.within_margin is None
+    assert mixed.change.interval[0] > -2
+    (mixed,) = [row for row in summarise([*two, *({**r, "seed": 1} for r in two)]) if row.change]
+    assert not mixed.change.one_seed and mixed.change.within_margin is True
+
+
+def test_the_margin_is_corrected_for_every_arm_compared():
+    def arms(ratios):
+        wrong = {ratio: [(0, 1, 2), (0, 1), (0,)] if ratio < 1 else [()] * 3 for ratio in ratios}
+        return [row.change for row in summarise(sweep(wrong, n=330)) if row.change]
+
+    (alone,) = arms((1.0, 0.5))
+    assert 0.0125 < alone.p_worse < 0.025 and alone.within_margin
+    pair = arms((1.0, 0.5, 0.3))
+    assert [change.p_worse for change in pair] == [alone.p_worse] * 2
+    assert [change.p_worse_holm for change in pair] == [pytest.approx(2 * alone.p_worse)] * 2
+    assert not any(change.within_margin for change in pair)
+
+
+def test_a_change_is_of_the_runs_that_have_a_partner():
+    real = [run(wrong_at(20, *range(wrong)), seed=seed) for seed, wrong in enumerate((0, 0, 5, 5, 5))]
+    mixed = [run(wrong_at(20, 0, 1), ratio=0.3, seed=seed) for seed in (0, 1, 9)]
+    found = change(real, mixed)
+    assert (found.runs, found.replicates, found.before, found.after) == (2, 2, 1.0, pytest.approx(0.9))
+    assert found.points == pytest.approx(-10)
+    differences = np.tile(np.where(np.arange(20) < 2, -1.0, 0.0), (2, 1))
+    assert found.interval == pytest.approx([100 * end for end in difference_interval(differences)])
+    assert change(real, mixed[2:]) is None
+
+
+def test_an_accuracy_is_less_sure_where_seeds_differ():
+    alike, unlike = (
+        summarise([run(wrong_at(400, *range(wrong)), seed=seed) for seed, wrong in enumerate(wrongs)])[0]
+        for wrongs in ((40, 40, 40), (10, 40, 70))
+    )
+    assert alike.interval == pytest.approx(wilson(360, 400))
+    assert unlike.interval[0] < alike.interval[0] and unlike.interval[1] > alike.interval[1]
 
 
 def test_calibration_is_a_mean_over_runs():

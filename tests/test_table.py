@@ -93,7 +93,7 @@ def test_every_number_of_an_arm_is_in_the_files(tmp_path):
     for arm, row, known in zip(arms, whole["rows"], analysis.rows, strict=True):
         assert float(arm["accuracy_mean"]) == row["weighted"]["accuracy"]["mean"]
         assert float(arm["nll_mean"]) == row["nll"]["mean"] == known.nll.mean
-        assert [float(arm["wilson_low"]), float(arm["wilson_high"])] == row["interval"]
+        assert [float(arm["accuracy_low"]), float(arm["accuracy_high"])] == row["interval"]
     assert arms[0]["change_points"] == ""
     assert float(arms[2]["change_p_holm"]) == whole["rows"][2]["change"]["p_holm"]
     assert arms[2]["change_within_margin"] == "False"

@@ -3,7 +3,7 @@
 from runs import run, wrong_at
 
 from evaluate.statistics import summarise
-from evaluate.verdict import limits, verdict
+from evaluate.verdict import basis, caveat, limits, verdict
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -20,38 +20,66 @@ def pair(*wrong, n=30, ratio=0.3, seeds=2, **more):
     ]
 
 
-def test_verdict_states_the_change_its_interval_and_what_cannot_be_resolved():
-    sentence = said(pair(0, 1, 2))
+def test_verdict_states_the_change_and_its_interval():
+    sentence = said(pair(0, 1, 2, seeds=3))
     assert sentence.startswith(
         "Replacing 70% of the real images with synthetic ones changed mean accuracy by "
         f"{MINUS}10.0 points (95% interval {MINUS}"
     )
     assert sentence.endswith(
-        "; 100.0% to 90.0%, 2 runs, McNemar p = 0.25), which this test set can neither tell from no change "
-        "nor show to lie within 2 points; with 30 test images, differences under 20.0 points cannot be "
-        "resolved."
+        ": neither a difference nor its absence, within the margin of 2 points, is established."
     )
 
 
-def test_verdict_names_a_difference_that_is_significant():
-    sentence = said(pair(*range(9), ratio=0.0, seeds=1))
+def test_the_verdict_rests_on_paired_runs_and_says_which_arm_it_is_of_and_why():
+    records = [*pair(0, ratio=0.5, seeds=3), *pair(0, 1, 2, seeds=3)[3:]]
+    # Runs of real images alone without a partner are in no figure of the comparison.
+    records += [run(wrong_at(30, *range(9)), seed=seed) for seed in (7, 8)]
+    rows = summarise(records)
+    said = basis(rows)
+    assert said.startswith(
+        "100.0% with real images alone, 90.0% with this mixture, over 3 runs of each on 30 test images; p = "
+    )
+    assert f"changed mean accuracy by {MINUS}10.0 points" in verdict(rows)
+    assert said.endswith(
+        "Holm-corrected for 2 comparisons. Of 2 arms compared with real images alone this is the mixture "
+        "with the least real images that still has some."
+    )
+    assert "Of 2 arms" not in basis(summarise(pair(0)))
+
+
+def test_one_seed_is_said_to_speak_of_its_classifiers_alone():
+    rows = summarise(pair(0, 1, 2, seeds=1))
+    assert verdict(rows).endswith("for these two classifiers): one seed establishes nothing.")
+    assert caveat(rows).startswith("One seed an arm says nothing of the chance in training")
     # Nine images to none: 2 / 2**9.
-    assert "Replacing all of the real images" in sentence
-    assert "1 run, McNemar p = 0.004), a significant difference;" in sentence
+    rows = summarise(pair(*range(9), ratio=0.0, seeds=1))
+    assert "Replacing all of the real images" in verdict(rows)
+    assert verdict(rows).endswith(": these two classifiers differ.")
+    assert "McNemar p = 0.004." in basis(rows)
 
 
-def test_verdict_takes_the_p_that_is_corrected_for_all_arms():
-    records = pair(*range(6), ratio=0.3, seeds=1)
-    assert "McNemar p = 0.031), a significant difference" in said(records)
-    # A second comparison that finds nothing doubles it.
-    records.append(run(wrong_at(30, 0), ratio=0.5))
-    assert "p = 0.062, Holm-corrected for 2 comparisons), which is unresolved: 0 lies" in said(records)
+def test_verdict_names_a_difference_that_all_arms_compared_leave_standing():
+    records = pair(*range(5), ratio=0.3, seeds=3)
+    assert said(records).endswith(": a loss.")
+    # A second comparison that finds nothing doubles p.
+    records += [run(wrong_at(30, seed), ratio=0.5, seed=seed) for seed in range(3)]
+    assert said(records).endswith(": not established as a difference once all arms compared are counted.")
 
 
 def test_verdict_says_when_no_loss_beyond_the_margin_is_possible():
-    records = pair(0, n=600, seeds=1)
-    assert "no worse than real images alone within the margin of 2 points;" in said(records)
-    assert "nor show to lie within 0.1 points" in said(records, margin=0.1)
+    records = pair(0, n=600, seeds=3)
+    assert said(records).endswith(": no worse than real images alone, within the margin of 2 points.")
+    assert "within the margin of 0.1 points, is established" in said(records, margin=0.1)
+
+
+def test_the_caveat_is_the_one_that_limits_the_verdict_most():
+    assert caveat(summarise(pair(0, 1))).startswith("Two trainings hardly measure the chance in training")
+    few = caveat(summarise(pair(0, seeds=3)))
+    assert few.startswith("30 test images are few: to find a loss of 2 points")
+    assert "takes at least 394" in few
+    assert "another draw" in caveat(summarise(pair(0, n=600, seeds=3)))
+    assert caveat(summarise([run(wrong_at(9))])) == ""
 
 
 def test_verdict_of_the_augment_design_speaks_of_adding():
@@ -82,7 +110,7 @@ def test_limits_name_the_best_score_that_can_be_told_from_a_perfect_one():
     assert "55 of 55" in lines[0]
     assert "at most 49 right" in lines[0]
     assert "a true loss has to reach 14.0 points" in lines[1]
-    assert limits(summarise([run(wrong_at(4))]))[0].startswith("With 4 test images no difference at all")
+    assert limits(summarise([run(wrong_at(4))]))[0].startswith("With 4 test images exact McNemar can tell no")
 
 
 def test_limits_say_how_many_images_the_margin_takes():
