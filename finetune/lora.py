@@ -9,6 +9,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_
 from finetune.config import TrainLora
 from finetune.optimizers import RELATIVE
 from finetune.targets import ATTENTION
+from orchard import injected
 from orchard.roles import Method
 from orchard.splits import stable_hash
 
@@ -32,11 +33,25 @@ def inject(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(_config(method, rank, alpha, sorted(targets)), model)
+    if method == "dora":
+        _start_at_exact_norms(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     for parameter in parameters:
         # Updates of bf16 weights would be rounded away.
         parameter.data = parameter.data.float()
     return parameters
+
+
+def _start_at_exact_norms(model: Any) -> None:
+    """Let DoRA begin at the norms of the base's rows in float32, as it takes them in every step."""
+    injected.keep_norms_exact(model)
+    for layer in injected.dora_layers(model).values():
+        layer.lora_magnitude_vector["default"].update_layer(
+            base_layer=layer.get_base_layer(),
+            lora_A=layer.lora_A["default"].weight,
+            lora_B=layer.lora_B["default"].weight,
+            scaling=layer.scaling["default"],
+        )
 
 
 def inject_all(

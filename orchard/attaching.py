@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchard import dialects, layers, lycoris, scaling
+from orchard import dialects, injected, layers, lycoris, scaling
 from orchard.adapter import Adapter, is_lycoris, made_for, weights_of
 from orchard.bases import Base
 from orchard.errors import UserError
+from orchard.roles import MAGNITUDE, by_module
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +62,19 @@ def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name
     if loaded != adapter.tensors:
         pipe.unload_lora_weights()
         raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+    if "dora" in adapter.methods:
+        _keep_norms_exact(pipe, fitting, name)
+
+
+def _keep_norms_exact(pipe: Any, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Have DoRA's norms in float32, also where the stock loader has brought them to the base's precision."""
+    for module, parts in by_module(fitting).items():
+        if MAGNITUDE in parts:
+            component, _, path = module.partition(".")
+            model = getattr(pipe, component)
+            layer = model.get_submodule(layers.path_in(model, path)).lora_magnitude_vector[name]
+            layer.weight.data = parts[MAGNITUDE].float().to(layer.weight.device)
+            injected.keep_norms_exact(layer)
 
 
 def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:

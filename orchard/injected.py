@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,45 @@ def scales(models: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(layer, BaseTunerLayer)
     }
     return {split_name(name)[0]: scale for name, scale in dialects.rename(found).items()}
+
+
+def keep_norms_exact(model: Any) -> None:
+    """Let the DoRA layers of a model take norms of rows in float32, whatever the base's own precision.
+
+    bfloat16 would round each by up to 0.4%, and the row is scaled by what was learned over it.
+    """
+    from peft.tuners.lora.dora import DoraConv2dLayer, DoraLinearLayer
+
+    for layer in model.modules():
+        kind: Any = type(layer)
+        if kind in (DoraConv2dLayer, DoraLinearLayer):
+            layer.__class__ = _exact(kind)
+
+
+@functools.cache
+def _exact(kind: Any) -> Any:
+    import torch
+
+    class Exact(kind):
+        def get_lora_weight(self, lora_A: Any, lora_B: Any, adapter_name: str | None = None) -> Tensor:  # noqa: N803
+            with torch.autocast(lora_A.weight.device.type, enabled=False):
+                return super().get_lora_weight(lora_A, lora_B, adapter_name=adapter_name)
+
+        def get_weight_norm(
+            self, weight: Tensor, lora_weight: Tensor, scaling: float, adapter_name: str | None = None
+        ) -> Tensor:
+            return super().get_weight_norm(
+                weight.float(), lora_weight.float(), scaling, adapter_name=adapter_name
+            )
+
+    return Exact
+
+
+def dora_layers(model: Any) -> dict[str, Any]:
+    """A model's layers with DoRA by their paths."""
+    return {
+        path: layer for path, layer in model.named_modules() if getattr(layer, "lora_magnitude_vector", None)
+    }
 
 
 def configs(models: Mapping[str, Any]) -> dict[str, Any]:

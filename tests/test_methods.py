@@ -10,7 +10,8 @@ from loras import OUT, QUERY, fused, good, load, picture, written
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchard import attaching, bases
+from finetune import lora
+from orchard import attaching, bases, injected
 
 CONV = "mid_block.resnets.0.conv1"
 WIDTH = 32
@@ -177,3 +178,65 @@ def test_nothing_of_an_adapter_stays_in_a_pipeline_that_gets_another(tmp_path, b
     assert np.abs(picture(pipe) - picture(fresh)).max() > 1e-3
     attaching.attach(pipe, good(tmp_path))
     assert np.array_equal(picture(pipe), picture(fresh))
+
+
+def rows(weight: Tensor) -> Tensor:
+    """(out,) norms of a weight's rows, in double precision."""
+    return weight.detach().double().flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dora_begins_at_the_norms_of_a_rounded_base_and_changes_nothing(dtype):
+    torch.manual_seed(0)
+    network = pipelines.unet(cross_attention_dim=16).to(dtype)
+    plain = {name: one for name, one in network.named_modules() if name.endswith((".to_q", ".conv1"))}
+    tuned = lora.inject(network, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
+    found = injected.dora_layers(network)
+    assert found.keys() == plain.keys() and all(parameter.dtype == torch.float32 for parameter in tuned)
+    for name, layer in found.items():
+        norms = layer.lora_magnitude_vector["default"].weight
+        assert any(norms is parameter for parameter in tuned)
+        torch.testing.assert_close(norms.flatten().double(), rows(plain[name].weight), rtol=1e-6, atol=0)
+        inputs = torch.randn(
+            3, plain[name].weight.shape[1], *([5, 5] if plain[name].weight.ndim == 4 else [])
+        )
+        for autocast in (False, True):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                said, expected = layer(inputs.to(dtype)), plain[name](inputs.to(dtype))
+            torch.testing.assert_close(said, expected.to(said.dtype), rtol=1e-6, atol=1e-6)
+
+
+def test_norms_in_a_step_are_those_of_base_and_update_in_float32():
+    torch.manual_seed(0)
+    network = pipelines.unet(cross_attention_dim=16).to(torch.bfloat16)
+    lora.inject(network, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
+    for layer in injected.dora_layers(network).values():
+        down, up = layer.lora_A["default"], layer.lora_B["default"]
+        torch.nn.init.normal_(up.weight)
+        weight = layer.get_base_layer().weight
+        update = (up.weight.double().flatten(1) @ down.weight.double().flatten(1)).reshape(weight.shape)
+        norms = layer.lora_magnitude_vector["default"]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            own = norms.get_lora_weight(lora_A=down, lora_B=up).reshape(weight.shape)
+            found = norms.get_weight_norm(weight=weight, lora_weight=own, scaling=1.0)
+        torch.testing.assert_close(
+            found.flatten().double(), rows(weight.double() + update), rtol=1e-6, atol=0
+        )
+
+
+def test_a_dora_file_has_its_norms_whole_in_a_base_of_bfloat16(tmp_path, base):
+    pipe = load(base)
+    lora.inject(pipe.unet, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
+    tensors = injected.tensors({"unet": pipe.unet})
+    norms = {name: value for name, value in tensors.items() if name.endswith("magnitude_vector")}
+    half = bases.load(base, torch.bfloat16, torch.device("cpu"))
+    attaching.attach(half, written(tmp_path / "a.safetensors", tensors))
+    found = injected.dora_layers(half.unet)
+    assert len(found) == len(norms) > 1
+    for path, layer in found.items():
+        own = layer.lora_magnitude_vector["default"]
+        assert torch.equal(own.weight.detach(), norms[f"unet.{path}.lora_magnitude_vector"])
+        weight = layer.get_base_layer().weight
+        taken = own.get_weight_norm(weight=weight, lora_weight=torch.zeros_like(weight), scaling=1.0)
+        torch.testing.assert_close(taken.flatten().double(), rows(weight), rtol=1e-6, atol=0)
+    assert picture(half).shape == (32, 32, 3)
