@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from finetune import logs, objective, optimizers, preflight, resume, targets, training_set
+from finetune import logs, objective, optimizers, preflight, resume, targets, training_set, usage
 from finetune.config import TrainLora
 from finetune.devices import arithmetic_of, processes_of, require_jobs
 from finetune.job import identity
@@ -14,7 +14,7 @@ from finetune.preflight import Preflight
 from finetune.resume import Rest
 from finetune.setup import Job
 from finetune.targets import Targets
-from orchard import bases, folders, layers, run, sources
+from orchard import bases, folders, layers, lycoris, run, sources
 from orchard.bases import Base
 from orchard.images import ImageSet
 
@@ -111,6 +111,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
             for name, start in rest.starts.items()
         ),
         *_prior_line(config),
+        *_export_line(config, base),
         f"output    {config.output}",
         *plan.checked.lines,
         f"processes {processes_of(accelerator)}, precision {plan.checked.precision}",
@@ -121,6 +122,15 @@ def _images_a_step(config: TrainLora) -> str:
     if config.accumulation == 1:
         return str(config.batch_size)
     return f"{config.accumulation} x {config.batch_size}"
+
+
+def _export_line(config: TrainLora, base: Base) -> list[str]:
+    """Which tools the names of kohya are for, where that is not the usual."""
+    named = config.export == "kohya" or config.method in lycoris.METHODS
+    if not named or base.family != "sd3":
+        return []
+    tools = " and ".join(usage.interfaces(config.method, base.family))
+    return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 
 def _prior_line(config: TrainLora) -> list[str]:
