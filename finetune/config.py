@@ -106,7 +106,8 @@ class TrainLora(cli.Sharing):
     resume: str = ""
     """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
     export: Literal["none", "kohya"] = "none"
-    """kohya also writes each adapter as WebUI and ComfyUI read it, into the folder kohya/ beside it."""
+    """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
+    it; not for dora, whose norms they apply otherwise."""
     cache: str = "auto"
     """Folder for encoded photos and prompts: a path, `none`, or `auto` (~/.cache/orchard)."""
     skip_bad: bool = False
@@ -168,4 +169,9 @@ class TrainLora(cli.Sharing):
         cli.check(
             self.export == "none" or self.method in ("lora", "dora"),
             f"--export {self.export}: --method {self.method} always has those names; leave it out",
+        )
+        cli.check(
+            self.export == "none" or self.method != "dora",
+            f"--export {self.export}: WebUI and ComfyUI apply the norms of --method dora otherwise, to wrong "
+            "weights; leave it out and sample with generate or diffusers",
         )

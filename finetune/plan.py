@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from finetune import logs, objective, optimizers, preflight, resume, targets, training_set
+from finetune import logs, objective, optimizers, preflight, resume, targets, training_set, usage
 from finetune.config import TrainLora
 from finetune.devices import arithmetic_of, processes_of, require_jobs
 from finetune.job import identity
@@ -15,7 +15,7 @@ from finetune.preflight import Preflight
 from finetune.resume import Rest
 from finetune.setup import Job
 from finetune.targets import Targets
-from orchard import bases, folders, layers, prompts, run, sources, text, typed
+from orchard import bases, folders, layers, lycoris, prompts, run, sources, text, typed
 from orchard.bases import Base
 from orchard.images import ImageSet
 
@@ -117,6 +117,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
         _caption_line(config, plan.real),
         *_prior_line(config),
         *_cut_lines(config, plan),
+        *_export_line(config, base),
         f"output    {config.output}",
         *plan.checked.lines,
         f"processes {processes_of(accelerator)}, precision {plan.checked.precision}",
@@ -149,6 +150,15 @@ def _cut_lines(config: TrainLora, plan: Plan) -> list[str]:
     ]
     rest = len(cut) - len(lines)
     return [*lines, f"warning   and {rest} more are too long"] if rest else lines
+
+
+def _export_line(config: TrainLora, base: Base) -> list[str]:
+    """Which tools the names of kohya are for, where that is not the usual."""
+    named = config.export == "kohya" or config.method in lycoris.METHODS
+    if not named or base.family != "sd3":
+        return []
+    tools = " and ".join(usage.interfaces(config.method, base.family))
+    return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 
 def _prior_line(config: TrainLora) -> list[str]:

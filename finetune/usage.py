@@ -10,7 +10,18 @@ from orchard.families import FAMILIES
 from orchard.provenance import Provenance
 
 KOHYA = "kohya"
-"""Folder beside the adapters for the files that WebUI and ComfyUI read."""
+"""Folder beside the adapters for the files that other tools read."""
+
+
+def interfaces(method: str, family: str) -> tuple[str, ...]:
+    """The tools that apply an adapter under kohya's names as it was trained.
+
+    By their sources: WebUI takes DoRA's norms over the columns, ComfyUI divides them by those of the base's
+    rows alone; and of SD 3 WebUI and kohya's own scripts know the names of the original's layers only.
+    """
+    if method == "dora":
+        return ()
+    return ("ComfyUI",) if family == "sd3" else ("WebUI", "ComfyUI")
 
 
 def generate_command(files: Sequence[Path]) -> str:
@@ -76,14 +87,17 @@ def _string(text: str) -> str:
 
 def _interfaces(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
     source = _file_for_interfaces(adapter, origin)
-    return [
-        f"In WebUI: copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
+    how = {
+        "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
         f"{cards.code(f'{prompt} <lora:{adapter.stem}:1>')}.",
-        "",
-        "In ComfyUI: copy the same file to `models/loras/` and put a *Load LoRA* node with strength 1 "
-        "behind the checkpoint loader.",
-        "",
-    ]
+        "ComfyUI": f"copy {source} to `models/loras/` and put a *Load LoRA* node with strength 1 behind the "
+        "checkpoint loader.",
+    }
+    tools = interfaces(origin.method, origin.family)
+    lines = [line for tool in tools for line in (f"In {tool}: {how[tool]}", "")]
+    if others := [tool for tool in how if tool not in tools]:
+        lines += [f"{' and '.join(others)} would apply it otherwise than it was trained.", ""]
+    return lines
 
 
 def _file_for_interfaces(adapter: Path, origin: Provenance) -> str:

@@ -89,18 +89,24 @@ def blends(config: Generate) -> list[Blend]:
     else:
         found = [Blend(parts=(part,), lcm=lcm) for part in parts] or [Blend(lcm=lcm)]
     for blend in found:
-        _require_alone(blend, config)
+        _require_loadable(blend, config)
     return found
 
 
-def _require_alone(blend: Blend, config: Generate) -> None:
-    """Raise `UserError` where a LoHa or LoKr is to do what only stock pipelines do with a LoRA."""
+def _require_loadable(blend: Blend, config: Generate) -> None:
+    """Raise `UserError` where an adapter cannot be put into the base as the other options have it."""
     for one in blend.all:
         plain = len(blend.all) == 1 and one.weight == 1 and not config.compile
         if adapter.is_lycoris(one.adapter) and not plain:
             raise UserError(
                 f"--lora {one.adapter.path.name}: a {one.adapter.methods[0]} is sampled alone and at its own "
                 "scale; leave out weights, --fuse, --lcm and --compile"
+            )
+        starts = [found.taken_out for found in one.adapter.scalings.values() if found.taken_out]
+        if starts and config.offload == "layers":
+            raise UserError(
+                f"--lora {one.adapter.path.name}: starts by {starts[0]} from the base's weights, which "
+                "--offload layers keeps away; give --offload model"
             )
 
 

@@ -13,7 +13,7 @@ from orchard import bases, cards, dialects, injected, layers, lycoris, scaling, 
 from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.provenance import HEADER, Provenance, of_header
-from orchard.roles import Method, methods_of
+from orchard.roles import ALPHA, MID, Method, methods_of, split_name
 from orchard.run import file_hash, whole_file
 from orchard.scaling import Scaling
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
+PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,9 @@ class Adapter:
     made_for: str | None
     """The family it seems made for, by names and widths; None when nothing tells it."""
     tensors: int
-    """Tensors in the file; alphas are not counted."""
+    """Tensors in the file; alphas and LoCon's cores are not counted."""
+    dialect: str
+    """The tool whose names they have, in words."""
     methods: tuple[Method, ...]
     """What its layers are, usually one."""
     scale: float | None
@@ -109,13 +112,15 @@ def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
-    """A LoRA file by path, or by bare name here and then in ``adapters/``."""
+    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder of peft's."""
     choices = [Path(name).expanduser()]
     if len(choices[0].parts) == 1:
         choices.append(folder / name)
     for path in choices:
         if path.is_file():
             return path
+        if (path / PEFT_WEIGHTS).is_file():
+            return path / PEFT_WEIGHTS
     tried = " nor ".join(str(path) for path in choices)
     here = sorted(path.name for path in folder.glob("*.safetensors"))
     hint = f"there is {', '.join(here)}" if here else "finetune/train_lora.py writes some"
@@ -142,6 +147,10 @@ def read(path: Path) -> Adapter:
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
+    if other := dialects.foreign(keys):
+        raise UserError(
+            f"--lora {path}: holds LyCORIS's {other}; of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
+        )
     learned = [key.lower() for key in shapes if key not in alphas]
     if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
@@ -157,7 +166,8 @@ def read(path: Path) -> Adapter:
         provenance=of_header(path, header),
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
-        tensors=len(shapes) - len(alphas),
+        tensors=sum(split_name(name)[1] not in (ALPHA, MID) for name in named),
+        dialect=dialects.dialect_of(keys),
         methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,
         scalings=scalings,

@@ -9,7 +9,8 @@ from orchard import dialects, injected, layers, lycoris, scaling
 from orchard.adapter import Adapter, is_lycoris, made_for, weights_of
 from orchard.bases import Base
 from orchard.errors import UserError
-from orchard.roles import MAGNITUDE, by_module
+from orchard.roles import DOWN, MAGNITUDE, UP, by_module
+from orchard.scaling import Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,7 @@ def add(pipe: Any, adapter: Adapter, name: str) -> None:
 
 def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
     """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
+    fitting = _without_start(fitting, adapter, pipe)
     if is_lycoris(adapter):
         lycoris.attach(pipe, fitting, adapter.methods[0])
     else:
@@ -91,7 +93,48 @@ def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
         raise UserError(
             f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
         )
+    if strange := [module for module in _started(fitting, adapter) if fitting[f"{module}.{DOWN}"].ndim != 2]:
+        raise UserError(
+            f"--lora {adapter.path}: its config says what peft does with linear layers alone, but "
+            f"{strange[0]} is a convolution"
+        )
     return fitting
+
+
+def _started(fitting: Mapping[str, Tensor], adapter: Adapter) -> dict[str, tuple[Scaling, str]]:
+    """Modules whose LoRA began as a part of the base's weights; config and path of each."""
+    configs = {
+        module: scaling.config_of(adapter.scalings, module)
+        for module, parts in by_module(fitting).items()
+        if DOWN in parts
+    }
+    return {
+        module: (config, path) for module, (config, path) in configs.items() if config and config.taken_out
+    }
+
+
+def _without_start(fitting: Mapping[str, Tensor], adapter: Adapter, pipe: Any) -> dict[str, Tensor]:
+    """A LoRA that began as a part of the base's weights, as what it adds to the whole ones.
+
+    B A - B0 A0 is [B, -B0] [A; A0], and peft's initialisations make B0 A0 from the weight alone: PiSSA (Meng
+    et al. 2024) from its largest singular values, OLoRA (Buyukakyuz 2024) from its QR decomposition.
+    """
+    import torch
+
+    plain = dict(fitting)
+    for module, (config, path) in _started(fitting, adapter).items():
+        parts = {role: fitting[f"{module}.{role}"] for role in (DOWN, UP)}
+        rank, weight = len(parts[DOWN]), layers.weight_of(pipe, module).detach().float()
+        assert not weight.is_meta, module
+        if config.taken_out == "pissa":
+            left, values, right = torch.linalg.svd(weight, full_matrices=False)
+            up, down = left[:, :rank] * values[:rank], right[:rank]
+        else:
+            left, right = torch.linalg.qr(weight)
+            up, down = left[:, :rank] * config.of(path, rank), right[:rank]
+        plain[f"{module}.{DOWN}"] = torch.cat([parts[DOWN], down.to(parts[DOWN].device)])
+        plain[f"{module}.{UP}"] = torch.cat([parts[UP], -up.to(parts[UP].device)], dim=1)
+    return plain
 
 
 def _attached(pipe: Any, name: str) -> int:
@@ -102,8 +145,9 @@ def _attached(pipe: Any, name: str) -> int:
 
 
 def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
+    loaded = f"{layers.family_of_pipeline(pipe)} ({type(pipe).__name__})"
     return (
         f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
-        f"{made_for(adapter)}, loaded is {layers.family_of_pipeline(pipe)} ({type(pipe).__name__}), "
+        f"{made_for(adapter)}, with the names of {adapter.dialect}, loaded is {loaded}, "
         f"which has no place for {first[:120]}"
     )

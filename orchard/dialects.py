@@ -8,7 +8,7 @@ on names and tensors alone; whether a model has such a module is asked in `orcha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +21,7 @@ from orchard.roles import (
     LOHA,
     LOKR,
     MAGNITUDE,
+    MID,
     UP,
     by_module,
     rank,
@@ -38,6 +39,7 @@ _ENDINGS = tuple(
         (r"\.lora_(?:B|up)(?:\.\w+)?\.weight", UP),
         (r"[._]lora(?:_linear_layer)?\.down\.weight", DOWN),
         (r"[._]lora(?:_linear_layer)?\.up\.weight", UP),
+        (r"\.lora_mid\.weight", MID),
         (r"\.lora_B(?:\.\w+)?\.bias", BIAS),
         (r"\.lora_magnitude_vector(?:\.\w+)*", MAGNITUDE),
         (r"\.dora_scale", DORA_SCALE),
@@ -45,7 +47,17 @@ _ENDINGS = tuple(
         *((rf"\.{role}(?:\.\w+)?", role) for role in (*LOHA, *LOKR)),
     )
 )
-_KOHYA = re.compile(r"lora_(unet|transformer|te[123]?)_([^.]+)")
+_KOHYA = re.compile(r"(?:lora|lycoris)_(unet|transformer|te[123]?)_([^.]+)")
+_LYCORIS = "lycoris_"
+"""What LyCORIS itself begins names with, mostly without saying which component they are of."""
+_FOREIGN = (
+    (re.compile(r"\.(?:diff|diff_b)$"), "full weights"),
+    (re.compile(r"\.(?:w|b)_norm$"), "norms"),
+    (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
+    (re.compile(r"\.oft_(?:blocks|diag)$"), "OFT"),
+    (re.compile(r"\.on_input$"), "(IA)3"),
+)
+"""Endings of what LyCORIS trains besides, and its names."""
 _COMPONENTS = {
     "unet": "unet",
     "transformer": "transformer",
@@ -82,6 +94,8 @@ def _component_and_module(stem: str, layers: int) -> str | None:
     if match := _KOHYA.fullmatch(stem):
         component = _COMPONENTS[match[1]]
         return f"{component}.{module_of(component, split_words(match[2]), layers)}"
+    if stem.startswith(_LYCORIS):
+        stem = split_words(stem.removeprefix(_LYCORIS))
     stem = stem.removeprefix(_BASE_OF_PEFT).removeprefix("model.")
     head, _, rest = stem.partition(".")
     if head == "diffusion_model":
@@ -116,6 +130,21 @@ def rename(tensors: Mapping[str, T], layers: int = 2) -> dict[str, T]:
             raise ValueError(f"{origins[name]} and {key} name the same tensor")
         named[name], origins[name] = value, key
     return named
+
+
+def dialect_of(keys: Sequence[str]) -> str:
+    """The tool whose names the keys are, in words."""
+    if any(key.startswith(_LYCORIS) for key in keys):
+        return "LyCORIS"
+    if any(_KOHYA.match(key) for key in keys):
+        return "kohya"
+    return "peft" if saved_by_peft(keys) else "diffusers"
+
+
+def foreign(keys: Iterable[str]) -> str | None:
+    """Which of LyCORIS's other methods a key is of, and the key; None when all may be a LoRA's."""
+    found = (f"{name} ({key[:120]})" for key in keys for ending, name in _FOREIGN if ending.search(key))
+    return next(found, None)
 
 
 def saved_by_peft(keys: Iterable[str]) -> bool:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from orchard import scaling
 from orchard.errors import UserError
 from orchard.splits import listed
 
@@ -101,12 +103,16 @@ def weights(repo: str, file: str | None) -> Path:
         UserError: no such repository or file, no connection, or several files to choose from.
     """
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         if file is None:
             names = [name for name in HfApi().list_repo_files(repo) if name.endswith(".safetensors")]
             file = _only(repo, names)
-        return Path(hf_hub_download(repo, file))
+        path = Path(hf_hub_download(repo, file))
+        with suppress(EntryNotFoundError):  # only peft writes one
+            hf_hub_download(repo, str(PurePosixPath(file).with_name(scaling.PEFT_CONFIG)))
+        return path
     except UserError:
         raise
     except Exception as error:  # the client raises whatever its transport raises

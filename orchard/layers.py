@@ -122,6 +122,11 @@ def _layer(pipe: Any, module: str) -> Any:
     return getattr(layer, "base_layer", layer)
 
 
+def weight_of(pipe: Any, module: str) -> Tensor:
+    """The base's weight of a module that `place` has found a place for."""
+    return _layer(pipe, module).weight
+
+
 def path_in(model: Any, path: str) -> str:
     """A module's path as ``model`` has it: newer transformers leave out a level that files keep."""
     return path if hasattr(model, "text_model") else path.removeprefix("text_model.")

@@ -16,10 +16,12 @@ Method = Literal["lora", "dora", "loha", "lokr"]
 Shape = tuple[int, ...]
 
 DOWN, UP, BIAS = "lora_A.weight", "lora_B.weight", "lora_B.bias"
+MID = "lora_mid.weight"
+"""LoCon's core of a convolution (Yeh et al. 2024), (r, r, height, width), between down and up of 1x1."""
 MAGNITUDE, DORA_SCALE, ALPHA = "lora_magnitude_vector", "dora_scale", "alpha"
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-ROLES = (DOWN, UP, BIAS, MAGNITUDE, DORA_SCALE, ALPHA, *LOHA, *LOKR)
+ROLES = (DOWN, UP, MID, BIAS, MAGNITUDE, DORA_SCALE, ALPHA, *LOHA, *LOKR)
 SCALED = frozenset((UP, BIAS, "hada_w1_a", "lokr_w1", "lokr_w1_a"))
 """Tensors that what a layer adds is proportional to, one factor of it each; they can take up its scale."""
 

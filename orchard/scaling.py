@@ -14,7 +14,9 @@ from orchard.dialects import is_alpha, rename, saved_by_peft
 from orchard.roles import (
     ALPHA,
     DORA_SCALE,
+    DOWN,
     MAGNITUDE,
+    MID,
     SCALED,
     UP,
     Shape,
@@ -27,10 +29,22 @@ from orchard.roles import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+PEFT_CONFIG = "adapter_config.json"
+"""What peft writes beside the weights."""
 LONGEST_PATTERN, MOST_REPEATS = 1000, 3
 """Characters, and ``*`` or the like, in a pattern of a peft config; those of real files are module names."""
 _PEFT_ALPHA = {"LOHA": "alpha", "LOKR": "alpha"}
 """peft types whose configs call it otherwise than ``lora_alpha``."""
+_PEFT_TYPES = ("LORA", *_PEFT_ALPHA)
+TAKEN_OUT = ("pissa", "olora")
+"""Initialisations that take what the adapter starts from out of the base's weights, which alone decide it."""
+_PLAIN = ("true", "false", "none", "gaussian", "orthogonal", "eva", "mica", "lycoris")
+"""Initialisations that leave the base as it is."""
+_OTHERWISE = (
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "use_bdlora"),
+    *("use_qalora", "layer_replication", "modules_to_save", "trainable_token_indices"),
+)
+"""Options of peft by which an adapter does something else than add a product, or holds more than that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +60,8 @@ class Scaling:
     """Rank of layers whose tensors do not show it; 0 when the config does not say."""
     rank_patterns: dict[str, float] = field(default_factory=dict)
     """As ``patterns``, for ``rank``."""
+    taken_out: str = ""
+    """The one of `TAKEN_OUT` that the adapter starts from; its product has to be taken off again."""
 
     def of(self, module: str, rank: int | None) -> float:
         """The scale of ``module``, a path without its component; ``rank`` as its tensors show it."""
@@ -72,7 +88,7 @@ def of_file(path: Path, header: str | None, keys: Sequence[str]) -> dict[str, Sc
     """`scalings_of` the config in the header, else beside a file with ``keys`` that peft itself has saved."""
     if header is not None:
         return scalings_of(header)
-    config = path.with_name("adapter_config.json")
+    config = path.with_name(PEFT_CONFIG)
     # With another file of peft's own name there, the config is that one's.
     whose = path.with_name("adapter_model.safetensors")
     if saved_by_peft(keys) and config.is_file() and (whose == path or not whose.exists()):
@@ -97,9 +113,36 @@ def scalings_of(text: str) -> dict[str, Scaling]:
             raise ValueError("not an object")
         key = _PEFT_ALPHA.get(str(config.get("peft_type")), "lora_alpha")
         prefixes = {name.removesuffix(key) for name in config if name.endswith(key)}
-        return {prefix.rstrip("."): _scaling(config, prefix, key) for prefix in prefixes}
+        found = {prefix.rstrip("."): _scaling(config, prefix, key) for prefix in prefixes}
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, re.error) as error:
         raise ValueError(f"its LoRA config cannot be read ({error})") from None
+    kinds = {name.removesuffix("peft_type") for name in config if name.endswith("peft_type")}
+    for prefix in sorted(prefixes | kinds):
+        _require_known(config, prefix)
+    return found
+
+
+def _require_known(config: Mapping[str, Any], prefix: str) -> None:
+    """Raise `ValueError` for what would be applied otherwise than peft does."""
+    kind = str(config.get(f"{prefix}peft_type") or "LORA").rpartition(".")[2]
+    if kind not in _PEFT_TYPES:
+        raise ValueError(f"its config says {kind[:60]}; of peft's methods {', '.join(_PEFT_TYPES)} load")
+    wrong = [key for key in _OTHERWISE if config.get(f"{prefix}{key}")]
+    if config.get(f"{prefix}bias") not in (None, "none"):
+        wrong.append("bias")
+    if wrong:
+        said = str(config[f"{prefix}{wrong[0]}"])[:60]
+        raise ValueError(f"its config says {wrong[0]} {said}, which is not supported; train without it")
+    start = _start(config, prefix)
+    if start not in (*_PLAIN, *TAKEN_OUT):
+        raise ValueError(
+            f"its config says init_lora_weights {start[:60]}, which changed the base's weights as only its "
+            "training run knows; save it with peft's path_initial_model_for_weight_conversion"
+        )
+
+
+def _start(config: Mapping[str, Any], prefix: str) -> str:
+    return str(config.get(f"{prefix}init_lora_weights", True)).lower()
 
 
 def _scaling(config: Mapping[str, Any], prefix: str, key: str) -> Scaling:
@@ -109,6 +152,7 @@ def _scaling(config: Mapping[str, Any], prefix: str, key: str) -> Scaling:
         by_root=bool(config.get(f"{prefix}use_rslora")),
         rank=float(config.get(f"{prefix}r") or 0),
         rank_patterns=_patterns(config, f"{prefix}rank_pattern"),
+        taken_out=start if (start := _start(config, prefix)) in TAKEN_OUT else "",
     )
     numbers = (found.rank, *found.rank_patterns.values())
     if not all(0 <= number < math.inf for number in numbers):
@@ -131,6 +175,12 @@ def _require_bounded(pattern: str) -> None:
     re.compile(pattern)
 
 
+def config_of(configs: Mapping[str, Scaling], module: str) -> tuple[Scaling | None, str]:
+    """What the configs say of ``component.module``, and its path without the component."""
+    component, _, path = module.partition(".")
+    return configs.get(component) or configs.get(""), path
+
+
 def scales(
     shapes: Mapping[str, Shape], alphas: Mapping[str, Tensor], configs: Mapping[str, Scaling]
 ) -> dict[str, float]:
@@ -145,8 +195,8 @@ def scales(
         whole = method_of(parts) == "lokr" and own is None
         if own is None and not whole:
             continue
-        component, _, path = module.partition(".")
-        alpha, config = alphas.get(f"{module}.{ALPHA}"), configs.get(component) or configs.get("")
+        config, path = config_of(configs, module)
+        alpha = alphas.get(f"{module}.{ALPHA}")
         if alpha is not None and (alpha.numel() != 1 or alpha.is_complex() or not alpha.float().isfinite()):
             raise ValueError(f"{module}.{ALPHA} is not one number")
         if alpha is None:
@@ -172,7 +222,7 @@ def normalise(
     Raises:
         ValueError: two keys name one tensor, or an alpha is not one number.
     """
-    named = rename(tensors, layers)
+    named = _without_cores(rename(tensors, layers))
     shapes = {name: tuple(value.shape) for name, value in named.items()}
     factors = scales(shapes, {n: t for n, t in named.items() if is_alpha(n)}, configs or {})
     plain = {}
@@ -185,6 +235,25 @@ def normalise(
             plain[f"{module}.{role}"] = magnitude
         elif role != ALPHA:
             plain[name] = value.float()
+    return plain
+
+
+def _without_cores(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """LoCon's convolutions of three factors as of two: the core goes into the down matrix.
+
+    One after the other they are a 1x1 convolution to r channels, the core's, and a 1x1 convolution from them.
+    One that does not go with its matrix stays, and finds no place.
+    """
+    import torch
+
+    plain = dict(named)
+    for module, parts in by_module(named).items():
+        core, down = parts.get(MID), parts.get(DOWN)
+        if core is None or down is None or core.ndim != 4 or down.shape[2:] not in ((), (1, 1)):
+            continue
+        if core.shape[1] == len(down) == len(core):
+            del plain[f"{module}.{MID}"]
+            plain[f"{module}.{DOWN}"] = torch.einsum("ijhw,jc->ichw", core.float(), down.flatten(1).float())
     return plain
 
 

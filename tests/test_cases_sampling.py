@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from loras import OUT, QUERY, kohya, matrices
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from shell import GENERATE, TRAIN, command, refusal
@@ -117,6 +118,35 @@ def test_p19_a_base_of_fp16_files_alone_is_the_same_weights_saved_plainly(tmp_pa
     for one, other in zip(rows, others_rows, strict=True):
         assert np.array_equal(pixels(one), pixels(other))
     assert np.abs(pixels(rows[0]) - pixels(rows[1])).max() > 8
+
+
+def test_p20_an_adapter_that_starts_from_the_bases_singular_vectors(tmp_path, base):
+    """The folder that peft saves, given to the command: peft's merged weights give the same pictures."""
+    pipe = StableDiffusionPipeline.from_pretrained(base)
+    plain = pipe.unet.get_submodule(QUERY).weight.detach().clone()
+    torch.manual_seed(0)
+    tuned = get_peft_model(pipe.unet, LoraConfig(init_lora_weights="pissa", r=4, target_modules=["to_q"]))
+    optimizer = torch.optim.Adam([p for p in tuned.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(5):
+        latents, states = torch.randn(1, 4, 16, 16), torch.randn(1, 5, 16)
+        tuned(latents, torch.tensor([3]), states).sample.square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tuned.save_pretrained(tmp_path / "pissa")
+    real = ("--data", "demo", "--classes", "apple", "--base", base, "--precision", "fp32")
+    small = ("--count", 1, "--steps", 3, "--screens", "none", "--scheduler", "base")
+    command(tmp_path, *GENERATE, "--lora", "pissa", *real, *small, "--output", "s")
+    (row,) = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0))
+    pipe.unet = tuned.merge_and_unload()
+    assert (pipe.unet.get_submodule(QUERY).weight - plain).abs().max() > 1e-3
+    generator = torch.Generator().manual_seed(row["seed"])
+    options = {"num_inference_steps": 3, "guidance_scale": 2.0, "generator": generator}
+    image = np.asarray(pipe(row["prompt"], **options).images[0], dtype=int)
+    assert np.abs(image - pixels(row)).max() <= 1
+    config = tmp_path / "pissa" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"pissa"', '"pissa_niter_4"'))
+    line = refusal(tmp_path, *GENERATE, "--lora", "pissa", *real, *small, "--output", "t", "--dry_run")
+    assert "its config says init_lora_weights pissa_niter_4" in line
 
 
 def test_p13_the_second_of_four_images_is_flagged_and_sampled_with_another_seed(tmp_path, base):

@@ -55,6 +55,17 @@ BAD = {
         {f"unet.{QUERY}.lora_A.weight": torch.tensor(1.0), f"unet.{QUERY}.lora_B.weight": torch.tensor(1.0)},
         ("0 of 2",),
     ),
+    "LyCORIS": (
+        {f"lycoris_down_blocks_3_proj_in.lora_{end}.weight": torch.ones(4, 4) for end in ("down", "up")},
+        ("0 of 2 LoRA tensors matched", "the names of LyCORIS"),
+    ),
+    "a core of another rank": (
+        {
+            **{f"lora_unet_conv_in.lora_{end}.weight": torch.ones(4, 4, 1, 1) for end in ("down", "up")},
+            "lora_unet_conv_in.lora_mid.weight": torch.ones(3, 3, 3, 3),
+        },
+        ("0 of 2", "unet.conv_in.lora_", "the names of kohya"),
+    ),
     "another method": (
         {**kohya(matrices(QUERY), None), "lora_unet_conv_in.hada_w1_a": torch.ones(4, 4)},
         ("2 of 3", "hada_w1_a"),
@@ -114,6 +125,23 @@ def test_a_config_that_cannot_be_read_is_refused(tmp_path, refused, text):
     tensors = {f"base_model.model.{QUERY}.lora_A.weight": torch.ones(4, 32)}
     with refused("a.safetensors", "cannot be read"):
         written(tmp_path / "a.safetensors", tensors, **{adapter.DIFFUSERS_HEADER: text})
+
+
+@pytest.mark.parametrize(
+    ("ending", "word"),
+    [
+        ("diff", "full weights"),
+        ("w_norm", "norms"),
+        ("a1.weight", "GLoRA"),
+        ("oft_blocks", "OFT"),
+        ("on_input", "(IA)3"),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_other_methods_of_lycoris_are_named(tmp_path, refused, ending, word, beside):
+    tensors = kohya(matrices(QUERY), None) if beside else {}
+    with refused("a.safetensors", "LyCORIS", word, ending):
+        written(tmp_path / "a.safetensors", tensors | {f"lora_unet_conv_in.{ending}": torch.ones(4, 4)})
 
 
 def test_generate_writes_no_shard_for_a_lora_that_does_nothing(tmp_path, base, refused):

@@ -143,6 +143,24 @@ def test_an_adapter_is_fetched_from_the_hub_once_and_then_sampled(base, tmp_path
     assert first[0]["image"] != second[0]["image"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_the_config_that_peft_keeps_beside_an_adapter_comes_with_it(tmp_path, monkeypatch, there):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def fetch(repo, name):
+        if name.endswith(".json") and not there:
+            raise EntryNotFoundError("404")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(repo)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    path = hub.weights("mira/tuned", "unet/adapter_model.safetensors")
+    assert path == tmp_path / "unet" / "adapter_model.safetensors"
+    assert (tmp_path / "unet" / "adapter_config.json").exists() == there
+
+
 @pytest.mark.slow
 def test_a_set_is_written_into_a_repository_gone_on_with_and_read_there(base, tmp_path):
     url = "hf://datasets/mira/fruit"

@@ -1,5 +1,6 @@
 """The trainer's methods, layers and text encoders through the commands."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(base, tmp_pat
             ("prodigy", "leave it out"),
         ),
         ({"method": "loha", "export": "kohya"}, ("--export kohya", "--method loha")),
+        ({"method": "dora", "export": "kohya"}, ("--export kohya", "WebUI and ComfyUI", "--method dora")),
         ({"targets": ()}, ("--targets", "attention")),
         ({"targets": ("to_q", "to_q")}, ("--targets", "to_q")),
     ],
@@ -109,6 +111,36 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(base, tmp_pat
 def test_options_that_contradict_each_other_are_refused(refused, options, words):
     with refused(*words):
         TrainLora(**options).require_valid()
+
+
+@pytest.mark.parametrize(
+    ("options", "tools"),
+    [
+        ({}, {"WebUI", "ComfyUI"}),
+        ({"method": "lokr"}, {"WebUI", "ComfyUI"}),
+        ({"family": "sd3"}, {"ComfyUI"}),
+        ({"family": "sd3", "method": "loha"}, {"ComfyUI"}),
+        ({"method": "dora"}, set()),
+    ],
+)
+def test_a_card_names_only_the_tools_that_apply_the_adapter_as_it_was_trained(base, tmp_path, options, tools):
+    """By the sources of WebUI's network.py and ComfyUI's weight_adapter/base.py and lora.py."""
+    from finetune import usage
+
+    origin = dataclasses.replace(trained(base, tmp_path).provenance, **options)
+    card = usage.markdown(tmp_path / "apple.safetensors", origin)
+    assert {tool for tool in ("WebUI", "ComfyUI") if f"In {tool}: copy" in card} == tools
+    others = next((line for line in card.splitlines() if "would apply it otherwise" in line), "")
+    assert {tool for tool in ("WebUI", "ComfyUI") if tool in others} == {"WebUI", "ComfyUI"} - tools
+
+
+def test_the_plan_says_which_tools_kohyas_names_of_sd_3_are_for(folders, tmp_path, capsys):
+    for family, option in (("sd3", "kohya"), ("sd3", "none"), ("sdxl", "kohya")):
+        train(
+            TrainLora(base=str(folders[family]), data="demo", classes=("apple",), export=option, dry_run=True)
+        )
+        said = "names of SD 3 are for ComfyUI" in capsys.readouterr().out
+        assert said == ((family, option) == ("sd3", "kohya"))
 
 
 def test_a_file_from_before_methods_were_recorded_still_loads(base, tmp_path):
