@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from finetune import prior, validation
 from finetune.batches import Cache
+from finetune.config import TrainLora
 from finetune.encoding import Encoder
 from finetune.setup import Job, Setup
-from orchard import prompts
+from orchard import cli, prompts
 from orchard.images import ImageSet, Photo
 
 
@@ -20,6 +21,45 @@ class Material:
     """Files of the photos, in order."""
     prior: Cache | None
     held_out: Cache | None
+
+
+def require_fit(config: TrainLora, job: Job) -> None:
+    """Raise `UserError` when a job's photos cannot be divided, or have the prompt of the base's pictures."""
+    if config.validate_every:
+        for part in validation.hold_out(job.photos):
+            _require_all(part, job)
+    if config.prior_weight:
+        _require_other_prompts(config, job)
+
+
+def _require_all(part: ImageSet, job: Job) -> None:
+    """Raise `UserError` when a class has no photo in a part: copies of one file stay together."""
+    counts = part.counts()
+    for name in job.classes:
+        contents = len({photo.sha256 for photo in job.photos.photos if photo.label == name})
+        cli.check(
+            counts[name] > 0,
+            f"--validate_every: class {name} has {job.photos.counts()[name]} training images, {contents} of them "
+            "different, too few to train on some and validate on others; add photos or leave it out",
+        )
+
+
+def _require_other_prompts(config: TrainLora, job: Job) -> None:
+    """Raise `UserError` when a photo has the very prompt under which the base's pictures are to stay."""
+    kept = {_as_read(prompts.fill(config.prior_prompt, label)) for label in job.classes}
+    for photo in job.photos.photos:
+        prompt = prompt_of(photo, config.prompt)
+        cli.check(
+            _as_read(prompt) not in kept,
+            f"--prior_weight {config.prior_weight:g}: {photo.path} has the prompt {prompt!r}, under which "
+            "the base is to stay as it is; give the photos a word of their own, as in --prompt "
+            "'a photo of sks {label}', or another --prior_prompt",
+        )
+
+
+def _as_read(prompt: str) -> str:
+    """As CLIP reads it: capitals and repeated spaces make no difference."""
+    return " ".join(prompt.lower().split())
 
 
 def prepare(setup: Setup, job: Job, encoder: Encoder) -> Material:

@@ -6,7 +6,17 @@ from typing import Any
 
 import torch
 
-from finetune import logs, objective, optimizers, preflight, resume, targets, training_set, usage
+from finetune import (
+    logs,
+    material,
+    objective,
+    optimizers,
+    preflight,
+    resume,
+    targets,
+    training_set,
+    usage,
+)
 from finetune.config import TrainLora
 from finetune.devices import arithmetic_of, processes_of, require_jobs
 from finetune.job import identity
@@ -62,6 +72,8 @@ def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
     real, sizes = training_set.of(everything, config)
     jobs = _jobs(config, real)
     require_jobs(accelerator, len(jobs))
+    for job in jobs:
+        material.require_fit(config, job)
     arithmetic = arithmetic_of(accelerator, dtype)
     precision = arithmetic["precision"]
     identities = {job.name: identity(config, base, job, arithmetic) for job in jobs}

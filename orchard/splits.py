@@ -117,13 +117,20 @@ def _contents(images: ImageSet) -> dict[str, set[str]]:
 
 
 def require_split(images: ImageSet) -> None:
-    """Raise `UserError` unless there are classes, each with an image to train and one to validate on."""
+    """Raise `UserError` unless there are classes, each with an image to train and another to validate on."""
     if len(images.classes) < 2:
         raise UserError(
             f"{images.name}: one class alone ({', '.join(images.classes)}), a classifier needs two; "
             "expected one folder a class, or files named CLASS_NUMBER.jpg"
         )
-    require_labelled(images.of(TRAIN), 2, "one to train on and one to validate on")
+    training, why = images.of(TRAIN), "one to train on and one to validate on"
+    require_labelled(training, 2, why)
+    for name, contents in _contents(training).items():
+        if len(contents) < 2:
+            raise UserError(
+                f"class {name} has {training.counts()[name]} images in training, all copies of one file; it "
+                f"needs at least two that differ ({why})"
+            )
 
 
 def validation(images: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import stub_sampler
 import torch
 from PIL import Image
 from shell import TRAIN, command, refusal
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune import logs, validation
 from finetune.batches import Cache
+from finetune.command import train
 from finetune.config import TrainLora
 from finetune.families import StableDiffusion
 from orchard import bases, sources
@@ -108,3 +110,15 @@ def test_the_held_out_loss_never_changes_by_itself(base):
 def test_a_class_of_one_photo_cannot_be_validated(base, tmp_path):
     line = refusal(tmp_path, *words(base, "--validate_every", 2, "--data", "demo", "--shots", 10**6))
     assert "needs at least" in line
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_copies_of_one_photo_cannot_be_validated(base, tmp_path, refused, joint):
+    photos = stub_sampler.photos(tmp_path / "photos")
+    for path in (photos / "train" / "pear").iterdir():
+        path.write_bytes((photos / "train" / "pear" / "0.png").read_bytes())
+    config = {"base": str(base), "data": str(photos), "output": tmp_path / "out", "dry_run": True}
+    with refused("--validate_every: class pear has 4 training images, 1 of them different"):
+        train(TrainLora(**config, validate_every=2, joint=joint))
+    train(TrainLora(**config, joint=joint))
+    train(TrainLora(**config, validate_every=2, classes=("apple",)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pipelines
 import pytest
+import stub_sampler
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from shell import TRAIN, command
 
 from finetune import learner, lora, prior
 from finetune.batches import draw
+from finetune.command import train
 from finetune.config import TrainLora
 from finetune.encoding import Encoder
 from finetune.families import StableDiffusion
@@ -99,3 +101,42 @@ def test_the_command_keeps_the_pictures_and_trains_another_adapter(tmp_path, fol
     assert len(list((tmp_path / "kept" / "prior").iterdir())) == 1
     files = [load_file(tmp_path / name / "apple.safetensors") for name in ("plain", "kept")]
     assert any(not torch.equal(files[0][key], files[1][key]) for key in files[0])
+
+
+@pytest.mark.parametrize(
+    ("captions", "options", "words"),
+    [
+        ({}, {}, ("train/apple/0.png has the prompt 'a photo of apple'", "'a photo of sks {label}'")),
+        ({}, {"prompt": "my {label}", "prior_prompt": "My  {label}"}, ("'my apple'",)),
+        ({}, {"joint": True, "prior_prompt": "a photo of {label}"}, ("'a photo of apple'",)),
+        ({"apple/2": "a photo of apple"}, {"prompt": "sks {label}"}, ("apple/2.png", "'a photo of apple'")),
+        # Of another class of the same adapter, whose prior it is all the same.
+        ({"apple/1": "a photo of pear"}, {"prompt": "sks {label}", "joint": True}, ("apple/1.png",)),
+    ],
+)
+def test_photos_under_the_very_prompt_of_the_prior_are_refused_in_the_plan(
+    tmp_path, folder, refused, captions, options, words
+):
+    photos = stub_sampler.photos(tmp_path / "photos")
+    for name, text in captions.items():
+        (photos / "train" / f"{name}.txt").write_text(text)
+    given = {"base": str(folder), "data": str(photos), "output": tmp_path / "out", "dry_run": True}
+    with refused("--prior_weight 1: ", *words):
+        train(TrainLora(**given, prior_weight=1.0, **options))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("captions", "options"),
+    [
+        ({}, {"prompt": "a photo of sks {label}"}),
+        ({"apple/1": "a photo of pear"}, {"prompt": "sks {label}"}),
+        ({}, {"prior_weight": 0.0}),
+    ],
+)
+def test_photos_under_other_prompts_than_the_prior_are_taken(tmp_path, folder, captions, options):
+    photos = stub_sampler.photos(tmp_path / "photos")
+    for name, text in captions.items():
+        (photos / "train" / f"{name}.txt").write_text(text)
+    given = {"base": str(folder), "data": str(photos), "output": tmp_path / "out", "dry_run": True}
+    train(TrainLora(**{**given, "prior_weight": 1.0, **options}))

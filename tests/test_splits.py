@@ -64,6 +64,13 @@ def test_class_too_small_to_split_is_named(count, said, refused):
         require_split(images)
 
 
+def test_copies_of_one_file_are_no_two_images(refused):
+    images = separate(numbered({"apple": 4, "pear": 4}))
+    copies = [replace(p, sha256="0" * 64) if p.label == "pear" else p for p in images.photos]
+    with refused("class pear has", "all copies of one file", "at least two that differ"):
+        require_split(images.keep(replace(photo, split=TRAIN) for photo in copies))
+
+
 def test_set_without_a_test_split_says_that_it_gets_one():
     images = separate(numbered({"apple": 10}, split=""))
     assert (len(images.of(TRAIN)), len(images.of(TEST))) == (8, 2)
