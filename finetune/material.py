@@ -39,8 +39,8 @@ def _require_all(part: ImageSet, job: Job) -> None:
         contents = len({photo.sha256 for photo in job.photos.photos if photo.label == name})
         cli.check(
             counts[name] > 0,
-            f"--validate_every: class {name} has {job.photos.counts()[name]} training images, {contents} of them "
-            "different, too few to train on some and validate on others; add photos or leave it out",
+            f"--validate_every: class {name} has {job.photos.counts()[name]} training images, {contents} of "
+            "them different, too few to train on some and validate on others; add photos or leave it out",
         )
 
 
