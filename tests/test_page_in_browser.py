@@ -143,6 +143,17 @@ def test_page_is_never_wider_than_the_screen(opened, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+def test_two_hundred_classes_do_not_widen_the_page(browser, tmp_path, width):
+    classes = [f"a class of many {i}" for i in range(200)]
+    many = [run(wrong_at(400, *range(9)), ratio=ratio, classes=classes) for ratio in (1.0, 0.3, 0.0)]
+    file = report.write(many, analyse(many), Context(title="many", commands=[]), tmp_path / "report.html")
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto(file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
 def test_figures_on_the_page_are_those_of_the_analysis(opened, analysis):
     page = opened(1280)
     assert page.locator(".verdict").inner_text() == analysis.verdict

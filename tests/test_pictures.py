@@ -56,6 +56,12 @@ def test_sheets_show_the_first_images_of_each_class_and_why_others_were_rejected
     assert opened(apple["real"][0]["src"]).size == (40, 30)
 
 
+def test_of_many_classes_the_first_have_a_sheet():
+    names = tuple(f"class {i:03}" for i in range(200))
+    real = ImageSet(name="many", classes=names, photos=image_set([("apple", 1)]).photos)
+    assert [sheet["name"] for sheet in pictures.sheets(real, real, [], {})] == list(names[: pictures.CLASSES])
+
+
 def test_rejected_images_are_read_from_their_own_shards(tmp_path):
     images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(30)]
     rows = [{"image": image, "label": 1, "index": i, "reason": "off-class"} for i, image in enumerate(images)]

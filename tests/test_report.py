@@ -12,6 +12,8 @@ from runs import CLASSES, run, sweep, wrong_at
 
 from evaluate import report
 from evaluate.analysis import analyse
+from evaluate.distances import Area, Gap, Manifold
+from evaluate.intervals import Spread
 from evaluate.mistakes import worst
 from evaluate.pictures import thumbnail
 from evaluate.reference import FRUIT
@@ -188,6 +190,24 @@ def test_two_hundred_classes_make_a_page_of_the_worst_ones():
     assert len(recall) == 1 + 20
     assert [row[0] for row in recall[1:3]] == ["class 007", "class 150"]
     assert mistaken[1:] == [["class 007", "class 008", "2 of 2"], ["class 150", "class 151", "2 of 2"]]
+
+
+def test_of_many_classes_those_that_are_told_apart_best_are_shown():
+    area = {f"class {i:03}": Area(area=i / 200, interval=(0.0, 1.0)) for i in range(199)} | {"few": None}
+    same = Manifold(precision=1.0, recall=1.0, density=1.0, coverage=1.0)
+    gap = Gap(
+        images=9,
+        reference=9,
+        each={"few": 2, "class 000": 30},
+        kid=Spread(0.1, 0.01),
+        manifold=same,
+        discriminator=area,
+    )
+    page = Page(page_of([run(wrong_at(9))], context(gaps={"network": {"synthetic": gap}})))
+    (told,) = page.named("told")
+    assert [row[0] for row in told[1:]] == [f"class {i:03}" for i in range(198, 178, -1)]
+    assert told[1][1] == "0.990 0.000 to 1.000"
+    assert "2 to 30 of a class at a time" in page.named("gap")[0][1][0]
 
 
 def test_what_is_no_worse_is_established_or_not():
