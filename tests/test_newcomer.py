@@ -169,17 +169,25 @@ def test_a_card_links_to_hub_ids_alone(tmp_path, monkeypatch):
     assert not cards.is_hub_id("models/sd15")
 
 
+DIGEST, OWN = "0123456789abcdef", "  # where this base lies on your machine"
+
+
 @pytest.mark.parametrize(
     ("base", "line"),
     [
         ("mini", "DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"),
         ("sd15", 'DiffusionPipeline.from_pretrained("stable-diffusion-v1-5/stable-diffusion-v1-5")'),
-        ("my models/sd15", 'DiffusionPipeline.from_pretrained("my models/sd15")'),
-        ("sd15.safetensors", 'StableDiffusionPipeline.from_single_file("sd15.safetensors")'),
+        ("my models/sd15", f'DiffusionPipeline.from_pretrained("sd15@{DIGEST[:12]}"){OWN}'),
+        (
+            "sd15.safetensors",
+            f'StableDiffusionPipeline.from_single_file("sd15.safetensors@{DIGEST[:12]}"){OWN}',
+        ),
     ],
 )
 def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
-    origin = SimpleNamespace(base=base, family="sd", method="lora", prompt="{label}", classes=["apple"])
+    origin = SimpleNamespace(
+        base=base, base_digest=DIGEST, family="sd", method="lora", prompt="{label}", classes=["apple"]
+    )
     lines = usage.markdown(Path("adapters/apple.safetensors"), origin)
     assert f"pipe = {line}\n" in lines
     assert ("from orchard.bases import EMBEDDED" in lines) == (base == "mini")
