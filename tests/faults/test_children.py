@@ -20,9 +20,10 @@ finally:
     pathlib.Path("saved").touch()
 """
 PARENT = """
-import sys
+import signal, sys
 from evaluate import children
 from orchard import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with cli.one_line():
     children.call(["sleeper"], sys.stdout)
 """
