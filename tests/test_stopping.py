@@ -29,7 +29,7 @@ from generate.sampler import Sampler
 from orchard import cli, stopping
 
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", *TRAIN[1:])
-PATIENCE = 120
+PATIENCE = 600
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of a death")
 
 
