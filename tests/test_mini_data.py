@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from mini import captions, data, export
-from mini.traits import NO, YES, Traits, measure, on_colour
+from mini.traits import NO, YES, Traits, measure, on_colour, solidity
 
 RED, GREY, WHITE = (200, 20, 20), (90, 90, 90), (255, 255, 255)
 
@@ -179,3 +179,9 @@ def test_a_drawn_colour_lies_under_the_object_and_shadows_stay():
     assert found[40, 40].tolist() == list(RED)
     assert found[2, 2].tolist() == [0, 100, 200]
     assert np.abs(found[75, 40] - np.array([0, 100 * 190 / 255, 200 * 190 / 255])).max() <= 1
+
+
+def test_a_disc_fills_its_hull_and_a_ring_does_not():
+    whole, hole = (np.all(disc(WHITE, (40, 40, radius, RED)) == RED, axis=-1) for radius in (20, 15))
+    assert solidity(whole) > 0.95
+    assert solidity(whole & ~hole) < 0.6
