@@ -49,6 +49,8 @@ class Step:
     """Mean cross-entropy of the batch, in nats."""
     seconds: float = 0.0
     """Time from batch to updated weights: what was spent in the network."""
+    skipped: bool = False
+    """Whether the loss scaler left the weights as they were, since gradients of float16 overflowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,8 @@ def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
         batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device)
         averaged = Averaged(model)
         for step in train_steps(model, batches, options, task.device, task.dtype):
-            averaged.update(model)
+            if not step.skipped:
+                averaged.update(model)
             spent += step.seconds
             if freezes(mixing, step.index, options.steps):
                 freeze_all_but_last(model)
@@ -183,9 +186,11 @@ def train_steps(
             raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
+        scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
-        yield Step(index=index, loss=value, seconds=time.perf_counter() - started)
+        skipped = scaler.get_scale() < scale
+        yield Step(index=index, loss=value, seconds=time.perf_counter() - started, skipped=skipped)
 
 
 def loss_of(logits: Tensor, batch: Batch) -> Tensor:

@@ -75,6 +75,7 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Any, dtype: torch.dtyp
         targets=plan.targets,
         accelerator=accelerator,
         interrupt=Interrupt(),
+        scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
     )
     for job in plan.left:
         yield _train_one(setup, job, encoder, plan)

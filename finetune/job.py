@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from finetune import checkpoints, devices, lora, resting, sharded
 from finetune import learner as learners
@@ -22,6 +23,7 @@ from orchard.bases import Base
 from orchard.errors import UserError
 from orchard.images import DECODING, sha256
 from orchard.provenance import Provenance
+from orchard.splits import stable_hash
 
 SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
 OUTCOMES = frozenset(
@@ -88,7 +90,8 @@ def train(
         StopError: a signal came; a checkpoint was written, or the adapter where it was trained already.
     """
     watch = Watch(setup, job, material, done=start.step if start else 0)
-    with setup.interrupt:
+    device = setup.accelerator.device
+    with setup.interrupt, torch.random.fork_rng([device] if device.type == "cuda" else []):
         path = _train(setup, job, material, same, start, watch, advance)
         if code := setup.interrupt.agreed(setup.accelerator):
             raise StopError(path, code)
@@ -131,8 +134,14 @@ def _train(
 
 
 def _learner(setup: Setup, job: Job, start: Checkpoint | None) -> Learner:
-    """A fresh adapter in the base, or that of a checkpoint."""
+    """A fresh adapter in the base, or that of a checkpoint.
+
+    Nothing of the adapter before it counts: a run that is started again at this one ends in the same bits.
+    """
     config, family = setup.config, setup.family
+    torch.manual_seed(stable_hash("training", config.seed, job.name, setup.accelerator.process_index))
+    if setup.scaler:
+        setup.accelerator.scaler.load_state_dict(setup.scaler)
     groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
     learner = learners.prepare(family, groups, config, setup.accelerator)
     folder = checkpoints.folder_of(config.output, job.name)

@@ -38,8 +38,8 @@ class Learner:
         self.optimizer.zero_grad()
 
     def update_average(self) -> None:
-        """Count the weights after a whole step into the average."""
-        if self.average is not None:
+        """Count the weights after a whole step into the average, unless the loss scaler skipped it."""
+        if self.average is not None and not self.optimizer.step_was_skipped:
             self.average.step(self.parameters)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """What a run consists of: its jobs, and what they share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Setup:
     """Layers that get an adapter, as endings of their names, by place in the pipeline."""
     accelerator: Any
     interrupt: Interrupt
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    """State of a loss scaler that has not seen a loss yet; empty without one."""
 
     @property
     def sharded(self) -> bool:

@@ -46,7 +46,8 @@ class Common:
     seed: int = 0
     """Seed of every random choice, 0 or more."""
     precision: Precision = "auto"
-    """Arithmetic of the networks; auto is bf16 where the device has it, else fp32."""
+    """Arithmetic of the networks; auto is bf16 where the device has it, fp16 on Volta and Turing, else
+    fp32."""
     dry_run: bool = False
     """Print the resolved plan and stop."""
 

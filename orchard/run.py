@@ -16,6 +16,8 @@ from orchard.errors import UserError, WriteError
 
 LONGEST_NAME = 160
 """Bytes of a class in a file's name, of the 255 that file systems take."""
+VOLTA = (7, 0)
+"""Compute capability of the first cards with tensor cores."""
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
@@ -155,22 +157,37 @@ def torch_dtype(precision: str, device: Any) -> Any:
     """
     able = precisions(device)
     if precision == "auto":
-        precision = "bf16" if "bf16" in able else "fp32"
-    if precision == "bf16" and precision not in able:
-        raise UserError(f"--precision bf16: {device.type} has no bfloat16; use fp32")
-    if precision == "fp16" and precision not in able:
-        raise UserError("--precision fp16: only on a GPU; use bf16 or fp32 on a CPU")
+        quick = ("bf16", "fp16") if _quick_fp16(device) else ("bf16",)
+        precision = next((name for name in quick if name in able), "fp32")
+    if precision not in able:
+        reason = f"{device.type} has no bfloat16" if precision == "bf16" else "only on a GPU"
+        raise UserError(f"--precision {precision}: {reason}; use {' or '.join(reversed(able))}")
     return _dtypes()[precision]
 
 
 def precisions(device: Any) -> tuple[str, ...]:
     """What ``--precision`` may be on ``device`` (a `torch.device`)."""
+    offered = {"fp32": True, "bf16": _bf16(device), "fp16": device.type != "cpu"}
+    return tuple(name for name, able in offered.items() if able)
+
+
+def _bf16(device: Any) -> bool:
+    """Whether bfloat16 runs in the device's own hardware: emulated, it is slower than float32."""
+    import torch
+    from accelerate import utils
+
+    if device.type == "cpu":
+        return _cpu_bf16()
+    if device.type in ("cuda", "xpu"):
+        return bool(getattr(torch, device.type).is_bf16_supported(including_emulation=False))
+    return bool(utils.is_bf16_available())
+
+
+def _quick_fp16(device: Any) -> bool:
+    """Whether float16 is quicker than float32: NVIDIA's older cards have no units for it."""
     import torch
 
-    cuda = device.type == "cuda"
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_bf16()
-    offered = {"fp32": True, "bf16": bf16, "fp16": device.type != "cpu"}
-    return tuple(name for name, able in offered.items() if able)
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= VOLTA
 
 
 def _dtypes() -> dict[str, Any]:
@@ -185,7 +202,6 @@ def dtype_name(dtype: Any) -> str:
 
 
 def _cpu_bf16() -> bool:
-    """Whether bfloat16 runs in hardware: emulated, it is slower than float32."""
     import torch
 
     found = torch.cpu.get_capabilities()

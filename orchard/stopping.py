@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 LAUNCHED = ("ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID")
@@ -57,12 +58,27 @@ def end_with_launcher() -> None:
     """
     if not any(name in os.environ for name in LAUNCHED):
         return
-    parent, session = os.getppid(), os.getsid(0)
-    # The child of `accelerate launch` shares its session, an orphan's new parent hardly ever does. torchrun
-    # begins a session for each process; when it dies so early there is nobody to meet the others through.
-    if session != os.getpid() and os.getsid(parent) != session:
+    parent = os.getppid()
+    if _is_adopted(parent):
         raise Terminated
     end_with(parent)
+
+
+def _is_adopted(parent: int) -> bool:
+    """Whether a process that a launcher has started belongs to ``parent`` since the launcher's death."""
+    session = os.getsid(0)
+    if session != os.getpid():  # `accelerate launch` shares its session, which who adopts hardly ever does
+        return os.getsid(parent) != session
+    # torchrun begins a session for each process, and starts them by its own interpreter.
+    own, theirs = (Path("/proc", str(number), "exe") for number in (os.getpid(), parent))
+    return own.exists() and _program(theirs) != _program(own)
+
+
+def _program(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:  # of another user, or gone
+        return None
 
 
 def end_with(parent: int) -> None:

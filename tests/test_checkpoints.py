@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, command, refusal
 
-from finetune import checkpoints, learner, states
+from finetune import checkpoints, job, learner, states
+from finetune import command as run_command
 from finetune.config import TrainLora
 from finetune.interrupt import Interrupt
 from orchard.errors import UserError
@@ -189,3 +192,55 @@ def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_adapter_begins_alike_whether_or_not_another_one_was_trained_before(
+    base, photos, tmp_path, monkeypatch
+):
+    """With the loss scaler and the random numbers of a run that begins with it."""
+    begun: dict[str, list[tuple[float, torch.Tensor]]] = {}
+    steps, accelerator_for = job.train_steps, run_command.accelerator_for
+
+    def scaled(config):
+        accelerator, dtype = accelerator_for(config)
+        accelerator.scaler = torch.amp.GradScaler("cpu", growth_interval=1)
+        return accelerator, dtype
+
+    def noted(family, cache, learner, names, config, accelerator, **options):
+        torch.rand(1)  # as dropout in a base would draw
+        state = accelerator.scaler.get_scale(), torch.get_rng_state()
+        begun.setdefault(config.output.name, []).append(state)
+        yield from steps(family, cache, learner, names, config, accelerator, **options)
+
+    monkeypatch.setattr(run_command, "accelerator_for", scaled)
+    monkeypatch.setattr(job, "train_steps", noted)
+    small = {"steps": 3, "batch_size": 2, "rank": 1, "precision": "fp32", "sheets": False, "cache": "none"}
+    for name, classes in (("both", ("apple", "pear")), ("second", ("pear",))):
+        places = {"base": str(base), "data": str(photos), "output": tmp_path / name}
+        run_command.train(TrainLora(**places, **small, classes=classes))
+        AcceleratorState._reset_state(reset_partial_state=True)
+    (_, after_another), (alone,) = begun["both"], begun["second"]
+    assert after_another[0] == alone[0] == 65536
+    assert torch.equal(after_another[1], alone[1])
+    assert equal(*(load_file(tmp_path / name / "pear.safetensors") for name in ("both", "second")))
+
+
+def test_a_checkpoint_brings_the_loss_scaler_back(tmp_path):
+    fixture = Fixture(tmp_path)
+    fixture.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    fixture.save(1)
+    fixture.accelerator.scaler.update(2.0)
+    fixture.load(tmp_path / "step-000001")
+    assert fixture.accelerator.scaler.get_scale() == 8.0
+
+
+def test_a_signal_ends_a_run_of_deepspeed_in_one_line_and_without_a_checkpoint(tmp_path):
+    accelerator = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
+    interrupt = SimpleNamespace(agreed=lambda _: 143)
+    config = TrainLora(output=tmp_path, save_every=0, steps=5)
+    setup = SimpleNamespace(config=config, accelerator=accelerator, interrupt=interrupt)
+    with pytest.raises(job.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
+        job._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
+    assert stop.value.code == 143 and not list(tmp_path.iterdir())
+    interrupt.agreed = lambda _: 0
+    job._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})

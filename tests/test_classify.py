@@ -8,6 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from scalers import Overflowing
+from torch.optim.swa_utils import AveragedModel
 
 from classify import augment as augmentation
 from classify.augment import Strength, affine_matrices, augment, hue_matrices
@@ -32,7 +34,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def fit_small(
-    pixels: np.ndarray, labels: np.ndarray, validation=None, dtype=torch.float32, seed=0, **options
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    validation=None,
+    dtype=torch.float32,
+    seed=0,
+    on_step=None,
+    **options,
 ):
     task = Task(
         train=(pixels, labels),
@@ -43,7 +51,7 @@ def fit_small(
         device=CPU,
         dtype=dtype,
     )
-    return fit(task)
+    return fit(task, on_step)
 
 
 def test_augmentation_of_zero_strength_leaves_the_pixels():
@@ -280,3 +288,13 @@ def test_to_float_moves_channels_and_scales():
     pixels = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     pixels[0, 1, 0] = torch.tensor([255, 0, 51])
     assert to_float(pixels)[0, :, 1, 0].tolist() == pytest.approx([1, 0, 0.2])
+
+
+def test_a_step_that_the_loss_scaler_skips_is_no_step_for_the_average(monkeypatch):
+    """Float16 overflows in the first steps, until the scale has come down."""
+    skipped, updates = [], []
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: Overflowing(1, 3))
+    monkeypatch.setattr(AveragedModel, "update_parameters", lambda *_: updates.append(len(skipped)))
+    fit_small(random_pixels(8), np.arange(8) % 2, steps=5, on_step=lambda step: skipped.append(step.skipped))
+    assert skipped == [True, False, True, False, False]
+    assert updates == [1, 3, 4]

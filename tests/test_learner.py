@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
+from scalers import Overflowing
 from test_finetune import cache
 
 from finetune import cpu, learner, lora
@@ -94,6 +95,30 @@ def test_the_moving_average_is_what_remains(folder):
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(final, expected, strict=True))
     assert not all(torch.allclose(a, b) for a, b in zip(final, seen[-1], strict=True))
+
+
+def test_a_step_that_the_loss_scaler_skips_is_no_step_for_the_average(folder, monkeypatch):
+    seen: list[list[torch.Tensor]] = []
+    scaler = Overflowing(1, 2, 4)
+    prepare = learner.prepare
+
+    def scaled(family, parameters, config, accelerator):
+        accelerator.scaler = scaler
+        return prepare(family, parameters, config, accelerator)
+
+    def note(trained, family) -> None:
+        seen.append([parameter.detach().clone() for parameter in trained.parameters])
+
+    monkeypatch.setattr(learner, "prepare", scaled)
+    final, _ = run(folder, look=note, steps=6, ema_decay=0.3)
+    assert scaler.count == 6
+    assert all(torch.equal(a, b) for a, b in zip(seen[2], seen[3], strict=True))
+    taken = [seen[2], seen[4], seen[5]]
+    expected = taken[0]
+    for count, weights in enumerate(taken[1:], start=1):
+        decay = min(0.3, (1 + count) / (10 + count))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights, strict=True)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(final, expected, strict=True))
 
 
 @pytest.mark.parametrize("options", [{"ema_decay": 0.5}, {"optimizer": "schedulefree"}, {}], ids=str)

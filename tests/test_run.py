@@ -120,6 +120,43 @@ def test_precision_on_a_cpu(monkeypatch, refused):
     assert run.torch_dtype("auto", cpu) is run.torch_dtype("bf16", cpu) is torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("capability", "bf16", "auto", "offered"),
+    [
+        ((9, 0), True, torch.bfloat16, ""),
+        ((8, 6), True, torch.bfloat16, ""),
+        ((7, 5), False, torch.float16, "use fp16 or fp32"),
+        ((7, 0), False, torch.float16, "use fp16 or fp32"),
+        ((6, 1), False, torch.float32, "use fp16 or fp32"),
+    ],
+)
+def test_precision_on_cards_of_every_age(monkeypatch, refused, capability, bf16, auto, offered):
+    card = torch.device("cuda")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device=None: capability)
+    # Every card emulates it, which does not count.
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or bf16
+    )
+    assert run.torch_dtype("auto", card) is auto
+    assert run.torch_dtype("fp16", card) is torch.float16
+    if offered:
+        with refused("--precision bf16: cuda has no bfloat16", offered):
+            run.torch_dtype("bf16", card)
+    else:
+        assert run.torch_dtype("bf16", card) is torch.bfloat16
+
+
+@pytest.mark.parametrize("able", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "asked"), [("xpu", "torch.xpu.is_bf16_supported"), ("mps", "accelerate.utils.is_bf16_available")]
+)
+def test_bfloat16_of_an_accelerator_is_its_own_not_the_processors(monkeypatch, kind, asked, able):
+    monkeypatch.setattr(run, "_cpu_bf16", lambda: not able)
+    monkeypatch.setattr(asked, lambda **_: able)
+    assert run.precisions(torch.device(kind)) == (("fp32", "bf16", "fp16") if able else ("fp32", "fp16"))
+    assert run.torch_dtype("auto", torch.device(kind)) is (torch.bfloat16 if able else torch.float32)
+
+
 def test_two_classes_with_one_file_name_are_refused(refused):
     run.require_distinct_files(["red apple", "green apple"])
     with refused("'red apple'", "'red_apple'", "rename one"):

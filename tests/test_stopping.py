@@ -114,13 +114,18 @@ if "child" in sys.argv:
     with cli.one_line():
         print("goes on")
 else:
-    subprocess.Popen([sys.executable, sys.argv[0], "child", str(os.getpid())])
+    apart = "TORCHELASTIC_RUN_ID" in os.environ
+    subprocess.Popen([sys.executable, sys.argv[0], "child", str(os.getpid())], start_new_session=apart)
 """
 
 
 @pytest.mark.parametrize(
     ("launched", "said"),
-    [({"ACCELERATE_DYNAMO_MODE": "default"}, "stopped; what was finished is kept"), ({}, "goes on")],
+    [
+        ({"ACCELERATE_DYNAMO_MODE": "default"}, "stopped; what was finished is kept"),
+        pytest.param({"TORCHELASTIC_RUN_ID": "1"}, "stopped; what was finished is kept", marks=on_linux),
+        ({}, "goes on"),
+    ],
 )
 def test_a_process_whose_launcher_is_dead_already_does_not_begin(tmp_path, launched, said):
     (tmp_path / "orphan.py").write_text(ORPHAN)
