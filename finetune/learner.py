@@ -32,14 +32,18 @@ class Learner:
         self.network.train()
         switch(self.optimizer, training=True)
 
-    def step(self) -> None:
-        """Take an optimiser step on the gradients that are there, and average."""
+    def step(self) -> bool:
+        """Take an optimiser step on the gradients that are there; whether the loss scaler let it be taken."""
+        scaler = getattr(self.optimizer, "scaler", None)
+        # `step_was_skipped` of accelerate does not see it of a fused optimiser, which does the skipping itself.
+        scale = scaler.get_scale() if scaler else 0.0
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return not scaler or scaler.get_scale() >= scale
 
     def update_average(self) -> None:
-        """Count the weights after a whole step into the average, unless the loss scaler skipped it."""
-        if self.average is not None and not self.optimizer.step_was_skipped:
+        """Count the weights after a whole step into the average."""
+        if self.average is not None:
             self.average.step(self.parameters)
 
     @contextmanager

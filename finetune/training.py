@@ -95,8 +95,9 @@ def train_steps(
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(learner.parameters, 1.0)
-                learner.step()
-        learner.update_average()
+                taken = learner.step()
+        if taken:
+            learner.update_average()
         rate = learner.optimizer.param_groups[0]["lr"]
         yield Step(index=index, loss=sum(losses) / len(losses), learning_rate=rate)
     learner.finish(accelerator)

@@ -227,9 +227,11 @@ def test_an_adapter_begins_alike_whether_or_not_another_one_was_trained_before(
 
 def test_a_checkpoint_brings_the_loss_scaler_back(tmp_path):
     fixture = Fixture(tmp_path)
-    fixture.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = fixture.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     fixture.save(1)
-    fixture.accelerator.scaler.update(2.0)
+    scaler.scale(torch.ones(1))  # which makes its state
+    scaler.update(2.0)
+    assert scaler.get_scale() == 2.0
     fixture.load(tmp_path / "step-000001")
     assert fixture.accelerator.scaler.get_scale() == 8.0
 
