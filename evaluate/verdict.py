@@ -68,6 +68,8 @@ def caveat(rows: Sequence[Row], margin: float = MARGIN) -> str:
         )
     if not change.within_margin and not _differs(change):
         needed = images_needed(margin / 100)
+        if needed is not None and change.images >= needed:
+            return "It would take more seeds, or more test images, to tell a change of this size from none."
         return (
             f"{counted(change.images, 'test image')} are few: to find a loss of {margin:g} points in four "
             f"experiments of five takes at least {needed if needed is not None else 'ten thousand'}."

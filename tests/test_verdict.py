@@ -78,6 +78,9 @@ def test_the_caveat_is_the_one_that_limits_the_verdict_most():
     few = caveat(summarise(pair(0, seeds=3)))
     assert few.startswith("30 test images are few: to find a loss of 2 points")
     assert "takes at least 394" in few
+    many = [run(wrong_at(600, *range(9 * seed)), ratio=0.3, seed=seed) for seed in range(3)]
+    many += [run(wrong_at(600), seed=seed) for seed in range(3)]
+    assert caveat(summarise(many)).startswith("It would take more seeds, or more test images")
     assert "another draw" in caveat(summarise(pair(0, n=600, seeds=3)))
     assert caveat(summarise([run(wrong_at(9))])) == ""
 
