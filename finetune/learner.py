@@ -35,7 +35,7 @@ class Learner:
     def step(self) -> bool:
         """Take an optimiser step on the gradients that are there; whether the loss scaler let it be taken."""
         scaler = getattr(self.optimizer, "scaler", None)
-        # `step_was_skipped` of accelerate does not see it of a fused optimiser, which does the skipping itself.
+        # accelerate's `step_was_skipped` does not see it of a fused optimiser, which skips by itself.
         scale = scaler.get_scale() if scaler else 0.0
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scalers import Overflowing
-from torch.optim.swa_utils import AveragedModel
 
 from classify import augment as augmentation
 from classify.augment import Strength, affine_matrices, augment, hue_matrices
@@ -294,7 +293,7 @@ def test_a_step_that_the_loss_scaler_skips_is_no_step_for_the_average(monkeypatc
     """Float16 overflows in the first steps, until the scale has come down."""
     skipped, updates = [], []
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: Overflowing(1, 3))
-    monkeypatch.setattr(AveragedModel, "update_parameters", lambda *_: updates.append(len(skipped)))
+    monkeypatch.setattr(Averaged, "update", lambda *_: updates.append(len(skipped)))
     fit_small(random_pixels(8), np.arange(8) % 2, steps=5, on_step=lambda step: skipped.append(step.skipped))
     assert skipped == [True, False, True, False, False]
     assert updates == [1, 3, 4]
