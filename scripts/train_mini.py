@@ -187,9 +187,9 @@ def budget(args: argparse.Namespace) -> dict[str, float]:
     """Seconds of each stage."""
     shares = FURTHER if args.start else SHARES
     seconds = {name: share * args.hours * 3600 for name, share in shares.items()}
-    if not args.start and (args.work / LATENTS).exists():
-        # The denoiser has learned on these latents: more hours do not reopen what made them.
-        seconds |= {"features": 0.0, "autoencoder": 0.0}
+    if (args.work / LATENTS).exists():
+        # The denoiser has learned on these latents: more hours do not reopen what made and chose them.
+        seconds |= {name: 0.0 for name in ("features", "autoencoder") if name in seconds}
     return seconds
 
 
