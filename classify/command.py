@@ -21,6 +21,7 @@ from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.predict import probabilities
 from orchard.terminal import Terminal, bar, say
+from orchard.thumbnails import saved_again
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 
@@ -45,6 +46,9 @@ def classify(config: Classify) -> None:
         return
     rest, held_out = sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
+    known = found.train.keep((*rest.photos, *held_out.photos))
+    for note in saved_again(found.test, test[0], known, np.concatenate([train[0], validation[0]])):
+        say(console, f"note: {note}")
     run.writable(config.output)
     task = Task(
         train=train,

@@ -38,6 +38,8 @@ def load(config: Classify) -> Sets:
     splits.require_split(train)
     other = _load("--test", config.test)
     seen = (whole.seen if synthetic else train.hashes()) | seen_by(config.pretrained)
+    if config.test == config.train:  # two splits of one set
+        splits.require_apart(f"--train {config.train}", whole)
     test = with_classes(scored(other, seen), train, config)
     require_unseen(config.train, train.hashes() | seen, test)
     return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))

@@ -23,6 +23,7 @@ from orchard.images import DECODING, ImageSet
 from orchard.lock import writing
 from orchard.networks import build, require_name
 from orchard.terminal import Terminal, say
+from orchard.thumbnails import saved_again
 
 SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
 FAILED = 1
@@ -57,6 +58,8 @@ def evaluate(config: Evaluate) -> None:
         return
     pixels = Pixels(sets.sizes)
     pixels.add(sets.photos())
+    if state.is_main_process:
+        sets = _with_copies(console, sets, pixels)
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
     run.writable(config.output)
     with writing(config.output, state):
@@ -69,6 +72,17 @@ def evaluate(config: Evaluate) -> None:
     state.destroy_process_group()
     if state.is_main_process and outcome.failures:
         raise SystemExit(FAILED)
+
+
+def _with_copies(console: Console, sets: Sets, pixels: Pixels) -> Sets:
+    """The sets, with a note where images that are scored are training images saved again."""
+    train = sets.train
+    known = pixels.rows(train.photos)
+    scored = (sets.test, *sets.external.values())
+    notes = [note for one in scored for note in saved_again(one, pixels.rows(one.photos), train, known)]
+    for note in notes:
+        say(console, f"note      {note}")
+    return replace(sets, train=replace(train, notes=(*train.notes, *notes)))
 
 
 def _experiment(
@@ -143,12 +157,14 @@ def _say_what_changed(
     console: Console, before: Sequence[dict[str, Any]], done: Mapping[records.Key, dict[str, Any]]
 ) -> None:
     """Whether runs that were trained again came out as they were: on one machine and version they do."""
-    same = sum(alike(record, done[records.key(record)]) for record in before)
-    if before:
+    pairs = [(record, done[records.key(record)]) for record in before]
+    anew = [alike(*pair) for pair in pairs if pair[0] != pair[1]]
+    same = sum(anew)
+    if anew:
         say(
             console,
-            f"trained again: {same} of {len(before)} runs take every test image for the same class as before"
-            + ("; of the others the new records count" if same < len(before) else ""),
+            f"trained again: {same} of {len(anew)} runs take every test image for the same class as before"
+            + ("; of the others the new records count" if same < len(anew) else ""),
         )
 
 

@@ -76,7 +76,7 @@ def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Elsewhe
     }
     found = []
     for row in summarise(records, margin):
-        recalls = {of_class: _recall(rows[row.arm]) for of_class, rows in by_class.items()}
+        recalls = {of_class: _recall(rows[row.arm]) for of_class, rows in by_class.items() if row.arm in rows}
         found.append(Elsewhere(name=name, row=row, balanced=_mean(row, recalls), recalls=recalls))
     return found
 

@@ -6,19 +6,9 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images import ImageSet
-from orchard.splits import listed
 
 Scored = Mapping[str, ImageSet]
 """Sets that classifiers are scored on, by the option that named them."""
-
-
-def require_apart(data: str, real: ImageSet) -> None:
-    """Raise `UserError` naming training files that are test images under another name, byte for byte."""
-    if real.leaked:
-        raise UserError(
-            f"--data {data}: {len(real.leaked)} training images are test images under another name, byte for "
-            f"byte: {listed(real.leaked)}; remove them from one of the two"
-        )
 
 
 def require_unseen(who: str, seen: Set[str], scored: Scored, fix: str = "name other sets") -> None:

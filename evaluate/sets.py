@@ -60,7 +60,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     splits.require_split(real)
     train, test = real.of(TRAIN), real.of(TEST)
     cli.check(len(test) > 0, f"--data {config.data}: no test images in it")
-    leaks.require_apart(config.data, real)
+    splits.require_apart(f"--data {config.data}", real)
     external = {name: _external(name, train) for name in config.external}
     scored = _scored(config, real, external)
     manifest: dict[str, Any] = {}

@@ -89,6 +89,15 @@ def _own_splits(images: ImageSet) -> ImageSet:
     return replace(images, photos=kept, notes=notes, leaked=tuple(leaked))
 
 
+def require_apart(flag: str, images: ImageSet) -> None:
+    """Raise `UserError` naming training files that are test images under another name, byte for byte."""
+    if images.leaked:
+        raise UserError(
+            f"{flag}: {len(images.leaked)} training images are test images under another name, byte for "
+            f"byte: {listed(images.leaked)}; remove them from one of the two"
+        )
+
+
 def _moved(photo: Photo, split: str) -> Photo:
     return replace(photo, split=split)
 

@@ -198,3 +198,17 @@ def test_small_classes_stay_in_every_arm(small, ratio, real, options):
     evaluate(small(data="few", synthetic="fewer", ratios=(ratio,), controls=("oversampled",), **options))
     found = records.read(Path("evaluation"))
     assert [(r["arm"], r["n_real"]) for r in found] == [("ratio", real), ("oversampled", real)]
+
+
+def test_a_mixture_of_another_total_joins_the_page_from_a_set_of_its_own(small):
+    write_shards(Path("many"), [], count=20)
+    evaluate(small(ratios=("0",), total=30, synthetic="many", output=Path("value")))
+    evaluate(small(ratios=("1", "0"), also=(Path("value"),)))
+    page = Page(Path("evaluation", "report.html").read_text(encoding="utf-8"))
+    (rows,) = page.named("results")
+    assert [row[0] for row in rows[1:]] == [
+        "100% real 12 real, 0 synthetic",
+        "100% synthetic 0 real, 12 synthetic",
+        "100% synthetic, 30 images 0 real, 30 synthetic",
+    ]
+    assert [row[2] != "\N{EN DASH}" for row in rows[1:]] == [False, True, True]

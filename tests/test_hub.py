@@ -174,7 +174,7 @@ def test_a_set_is_written_into_a_repository_gone_on_with_and_read_there(base, tm
         line = refusal(
             tmp_path, *GENERATE, *sample, "--output", "hf://datasets/mira/none", **server.environment
         )
-    assert "0% real: 0 real + 9 synthetic images" in said
+    assert "0% real, 9 images: 0 real + 9 synthetic images" in said
     assert "hf://datasets/mira/none: cannot be reached" in line
     command(tmp_path, *GENERATE, *sample, "--count", 3, "--output", "local")
     local = {
