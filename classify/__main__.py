@@ -1,7 +1,7 @@
 """``python -m classify --train SET --test SET``: parse first, import the heavy parts after."""
 
 from classify.config import Classify
-from orchard import cli
+from orchard.cli import cli
 
 
 def main(config: Classify) -> None:

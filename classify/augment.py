@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from classify.config import Augmentation, TrainingOptions
-from orchard.predict import moved, to_float
+from orchard.classifiers.predict import moved, to_float
 
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
 """Of the Beta distribution that the shares of a blended pair come from."""

@@ -9,19 +9,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from classify import sets
+from classify import image_sets
 from classify.config import Classify
 from classify.features import fit_classifier
-from classify.sets import Sets
-from classify.train import Fitted, Step, Task
-from orchard import classifiers, cli, run
+from classify.image_sets import Sets
+from classify.trainer import Fitted, Step, Task
+from orchard import devices
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build, require_name
+from orchard.classifiers.predict import probabilities
+from orchard.cli import cli
+from orchard.cli.terminal import Terminal, bar, say
 from orchard.errors import UserError
-from orchard.images import ImageSet
-from orchard.lock import writing
-from orchard.networks import build, require_name
-from orchard.predict import probabilities
-from orchard.terminal import Terminal, bar, say
-from orchard.thumbnails import saved_again
+from orchard.files import atomic
+from orchard.files.lock import writing
+from orchard.images.images import ImageSet
+from orchard.images.thumbnails import saved_again
 
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 
@@ -34,22 +37,24 @@ def classify(config: Classify) -> None:
     """
     config.require_valid()
     require_name(config.model)
-    found = sets.load(config)
+    found = image_sets.load(config)
     console = Terminal()
     show_plan(console, config, found)
-    state = run.processes()
+    state = devices.processes()
     device = state.device
-    dtype = run.torch_dtype(config.precision, device)
+    dtype = devices.torch_dtype(config.precision, device)
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     if config.dry_run:
         return
-    rest, held_out = sets.parts(found.train, config.validation, config.seed)
-    train, validation, test = (sets.labelled(part, found.sizes) for part in (rest, held_out, found.test))
+    rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
+    train, validation, test = (
+        image_sets.labelled(part, found.sizes) for part in (rest, held_out, found.test)
+    )
     known = found.train.keep((*rest.photos, *held_out.photos))
     for note in saved_again(found.test, test[0], known, np.concatenate([train[0], validation[0]])):
         say(console, f"note: {note}")
-    run.writable(config.output)
+    atomic.writable(config.output)
     task = Task(
         train=train,
         validation=validation,
@@ -126,7 +131,7 @@ def write(
     config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: dict[str, Any]
 ) -> None:
     """Write the classifier, one line a test image, and last the scores."""
-    record = classifiers.Record(
+    record = classifier.Record(
         model=config.model,
         classes=found.train.classes,
         size=found.sizes.size,
@@ -137,7 +142,7 @@ def write(
         trained_on=tuple(sorted(found.seen)),
         validation_accuracy=fitted.validation_accuracy,
     )
-    classifiers.save(config.output / classifiers.FILE, fitted.model, record)
+    classifier.save(config.output / classifier.FILE, fitted.model, record)
     _write_predictions(config.output / PREDICTIONS, found, predicted)
     extra = {
         "config": cli.describe(config),
@@ -145,11 +150,11 @@ def write(
         "through": found.sizes.through,
         "validation_accuracy": fitted.validation_accuracy,
     }
-    run.write_json(config.output / SCORES, scores | extra)
+    atomic.write_json(config.output / SCORES, scores | extra)
 
 
 def _write_predictions(path: Path, found: Sets, predicted: np.ndarray) -> None:
-    with run.whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic.whole_file(path) as aside, aside.open("w", encoding="utf-8") as file:
         for photo, row in zip(found.test.photos, predicted.tolist(), strict=True):
             by_class = dict(zip(found.train.classes, row, strict=True))
             line = {"file": photo.path, "truth": photo.label, "probabilities": by_class}
@@ -167,6 +172,6 @@ def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict
     console.print(table)
     if fitted.validation_accuracy is not None:
         say(console, f"validation accuracy {fitted.validation_accuracy:.4f}")
-    say(console, f"saved {config.output / classifiers.FILE}")
+    say(console, f"saved {config.output / classifier.FILE}")
     real = [] if config.test == Classify.data else ["--data", config.test]
     say(console, f"next: {shlex.join(['python', '-m', 'evaluate', '--ratios', 'all', *real])}")

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchard import cli, limits
+from orchard.cli import cli
+from orchard.files import size_limits
 
 Validation = Literal["none", "real", "mixed"]
 Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
@@ -42,8 +43,8 @@ class TrainingOptions(cli.Common):
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
         cli.check(
-            self.size == 0 or SMALLEST <= self.size <= limits.SIDE,
-            f"--size {self.size}: use {SMALLEST} to {limits.SIDE} pixels, or 0 to take it from the images",
+            self.size == 0 or SMALLEST <= self.size <= size_limits.SIDE,
+            f"--size {self.size}: use {SMALLEST} to {size_limits.SIDE} pixels, or 0 for that of the images",
         )
         cli.check(self.steps >= 1, f"--steps {self.steps}: use 1 or more")
         cli.check(self.batch_size >= 2, f"--batch_size {self.batch_size}: use 2 or more")

@@ -10,17 +10,17 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from classify.mixing import weights_of
-from classify.train import Fitted, Step, Task, fit
-from orchard.heads import last_layer
-from orchard.predict import forward
-from orchard.pretrained import FEATURES
+from classify.trainer import Fitted, Step, Task, fit
+from orchard.classifiers.networks import last_layer
+from orchard.classifiers.predict import forward
+from orchard.classifiers.pretrained import FEATURES
 
 STRENGTH = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
 
 
 def fit_classifier(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
-    """As `classify.train.fit`; with ``features:NAME`` the last layer is a logistic regression instead.
+    """As `classify.trainer.fit`; with ``features:NAME`` the last layer is a logistic regression instead.
 
     The features are the network's with ``options.pretrained``, else those it learns from ``train`` alone
     (from ``synthetic`` where that is empty) in ``options.steps`` steps.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from classify.config import MixingName
-from orchard.heads import last_layer
+from orchard.classifiers.networks import last_layer
 
 FIRST_SHARE = 0.5
 """Share of the steps that `synthetic_first` spends on synthetic images."""

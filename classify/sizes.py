@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from classify.config import SMALLEST
-from orchard.images import FORMATS, Photo, decode, pixels
+from orchard.images.images import FORMATS, Photo, decode, pixels
 
 LARGEST = 256
 """Pixels: the input side where nothing asks for a smaller one."""

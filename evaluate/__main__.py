@@ -1,7 +1,7 @@
 """``python -m evaluate``."""
 
 from evaluate.config import Evaluate
-from orchard import cli
+from orchard.cli import cli
 
 
 def main(config: Evaluate) -> None:

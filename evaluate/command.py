@@ -7,23 +7,27 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluate import context, describe, exhibit, joined, publish, records, witness
-from evaluate.arms import Run
-from evaluate.choice import Choice, chosen
 from evaluate.config import Evaluate
-from evaluate.experiment import Experiment, Pixels
-from evaluate.features import Embed, of_backbone
-from evaluate.plan import division, plan
-from evaluate.ratios import parse
-from evaluate.sets import Sets, load
-from evaluate.sweep import Outcome, again, alike, finished, sweep
-from evaluate.tuning import protocol, require_prompts
-from orchard import run
-from orchard.images import DECODING, ImageSet
-from orchard.lock import writing
-from orchard.networks import build, require_name
-from orchard.terminal import Terminal, say
-from orchard.thumbnails import saved_again
+from evaluate.experiment import plan_text, shown_images
+from evaluate.experiment.arms import Run
+from evaluate.experiment.image_sets import Sets, load
+from evaluate.experiment.mixing_search import Choice, chosen
+from evaluate.experiment.mixtures import parse
+from evaluate.experiment.own_generator import protocol, require_prompts
+from evaluate.experiment.plan import division, plan
+from evaluate.experiment.runner import Experiment, Pixels
+from evaluate.experiment.sweep import Outcome, again, alike, finished, sweep
+from evaluate.gap import real_only_classifier
+from evaluate.gap.features import Embed, of_backbone
+from evaluate.records import combine, records
+from evaluate.report import context, publish
+from orchard import devices
+from orchard.classifiers.networks import build, require_name
+from orchard.cli.terminal import Terminal, say
+from orchard.files import atomic
+from orchard.files.lock import writing
+from orchard.images.images import DECODING, ImageSet
+from orchard.images.thumbnails import saved_again
 
 SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
 FAILED = 1
@@ -35,22 +39,22 @@ def evaluate(config: Evaluate) -> None:
     config.require_valid()
     require_name(config.model)
     shares = parse(config.ratios, config.design)
-    state = run.processes()
-    dtype = run.torch_dtype(config.precision, state.device)
-    precision = run.dtype_name(dtype)
+    state = devices.processes()
+    dtype = devices.torch_dtype(config.precision, state.device)
+    precision = devices.dtype_name(dtype)
     with state.main_process_first():  # it downloads what the others find
         sets = load(config, shares)
-    sets = replace(sets, external=joined.named(config.output, sets.external))
+    sets = replace(sets, external=combine.named(config.output, sets.external))
     runs = plan(config, sets, shares, precision)
     identity = _identity(config, sets, precision)
     records.require_agreement(config.output, identity)
-    joined.require_alike(config.also, identity)
+    combine.require_alike(config.also, identity)
     before = finished(config.output)
     anew = again(runs, before, sets.external)
     if sets.base and config.arm_prompt:
         require_prompts(config.arm_prompt, sets.base, config.data, sets.train.classes)
     console = Terminal(quiet=not state.is_main_process)
-    describe.plan(console, config, sets, runs, precision, state.num_processes, anew=len(anew))
+    plan_text.plan(console, config, sets, runs, precision, state.num_processes, anew=len(anew))
     # What cannot take the size or the weights, or is not there, says so here, before anything is decoded.
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed, config.pretrained)
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
@@ -61,7 +65,7 @@ def evaluate(config: Evaluate) -> None:
     if state.is_main_process:
         sets = _with_copies(console, sets, pixels)
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
-    run.writable(config.output)
+    atomic.writable(config.output)
     with writing(config.output, state):
         missing = _begin(config, identity, sets, runs, state)
         outcome = sweep(experiment, missing, config.output, state)
@@ -95,7 +99,7 @@ def _experiment(
         pixels=pixels,
         device=device,
         dtype=dtype,
-        on_fitted=partial(witness.offer, config, sets, witness.chosen(runs)),
+        on_fitted=partial(real_only_classifier.offer, config, sets, real_only_classifier.chosen(runs)),
         choices=_choices(config, runs),
     )
 
@@ -138,8 +142,8 @@ def _report(
 ) -> None:
     done = finished(config.output).keys()
     if done:
-        shown = exhibit.of(config, sets, runs, done)
-        own = witness.features((config.output, *config.also), shown.test, experiment.device)
+        shown = shown_images.of(config, sets, runs, done)
+        own = real_only_classifier.features((config.output, *config.also), shown.test, experiment.device)
         publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
 
 

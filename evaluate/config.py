@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from classify.config import MixingName, TrainingOptions
-from orchard import cli
+from orchard.classifiers.pretrained import FEATURES
+from orchard.cli import cli
 from orchard.errors import UserError
-from orchard.pretrained import FEATURES
 
 Design = Literal["substitute", "augment"]
 Control = Literal["oversampled", "strong", "screens"]

@@ -11,26 +11,30 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from finetune import card, logs, resume
-from finetune import plan as planning
 from finetune.config import TrainLora
-from finetune.devices import accelerator_for
-from finetune.encoding import Encoder
-from finetune.families import family_of
-from finetune.interrupt import Interrupt
-from finetune.job import StopError
-from finetune.job import train as train_job
-from finetune.material import prepare
-from finetune.plan import Plan
-from finetune.setup import Job, Setup
-from finetune.usage import KOHYA, generate_command
-from finetune.watch import sheet_paths
-from orchard import adapter, bases, hub, run
-from orchard.bases import Base
-from orchard.lock import writing
-from orchard.terminal import Terminal, bar, say
+from finetune.context import Job, Setup
+from finetune.data.encoding import Encoder
+from finetune.data.training_data import prepare
+from finetune.models.stable_diffusion import family_of
+from finetune.outputs import logs, model_card
+from finetune.outputs.monitor import sheet_paths
+from finetune.outputs.snippets import KOHYA, generate_command
+from finetune.planning import plan as planning
+from finetune.planning import resume
+from finetune.planning.devices import accelerator_for
+from finetune.planning.plan import Plan
+from finetune.trainer import StopError
+from finetune.trainer import train as train_job
+from finetune.training.interrupt import Interrupt
+from orchard import devices
+from orchard.adapters import adapter
+from orchard.bases import bases
+from orchard.bases.bases import Base
+from orchard.cli.terminal import Terminal, bar, say
+from orchard.files.lock import writing
+from orchard.hub import hub
 
-OURS = re.compile(rf"{re.escape(card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
+OURS = re.compile(rf"{re.escape(model_card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
 """What a folder of adapters may have on the Hub."""
 
 
@@ -47,7 +51,7 @@ def train(config: TrainLora) -> None:
     if config.dry_run:
         return
     plan.checked.make_folders()
-    run.quiet_libraries()
+    devices.quiet_libraries()
     files = [job.path(config.output) for job in plan.jobs]
     with writing(config.output, accelerator):
         # Another run may have ended between the plan and the lock.
@@ -57,7 +61,7 @@ def train(config: TrainLora) -> None:
         say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
         if accelerator.is_main_process:
             _share(console, config, plan.base, repo)
-    say(console, f"card: {config.output / card.NAME} shows the use in diffusers, WebUI and ComfyUI")
+    say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
     accelerator.end_training()
 
@@ -96,8 +100,8 @@ def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
     """Write the card of all adapters for the base in the folder, and bring the repository to that state."""
-    adapters = card.adapters(config.output, base)
-    readme = card.write(config.output, adapters, repo)
+    adapters = model_card.adapters(config.output, base)
+    readme = model_card.write(config.output, adapters, repo)
     if not repo:
         return
     with tempfile.TemporaryDirectory() as aside:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchard import cli, prompts
-from orchard.framing import Fit
-from orchard.roles import Method
+from orchard import prompt_template
+from orchard.adapters.tensor_roles import Method
+from orchard.cli import cli
+from orchard.images.framing import Fit
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
@@ -76,13 +77,13 @@ class TrainLora(cli.Sharing):
     """Standard deviation of logit_normal, above 0."""
     mode_scale: float = 1.29
     """Scale of mode, -1 to 1.75; above 0 draws the middle more often."""
-    prompt: str = prompts.DEFAULT
+    prompt: str = prompt_template.DEFAULT
     """Prompt template; {label} becomes the class name."""
     prior_weight: float = 0.0
     """Weight of prior preservation, the loss on the base's own pictures of the class; 0 turns it off."""
     prior_count: int = 100
     """Pictures of each class that the base samples for it, once."""
-    prior_prompt: str = prompts.DEFAULT
+    prior_prompt: str = prompt_template.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
     fit: Fit = "pad"
     """pad: learn from whole photos, on white where they are not square, as classifiers see them; crop: from
@@ -123,8 +124,8 @@ class TrainLora(cli.Sharing):
         self._require_consistent()
         self._require_method()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
-        prompts.require_place(self.prompt)
-        prompts.require_place(self.prior_prompt)
+        prompt_template.require_place(self.prompt)
+        prompt_template.require_place(self.prior_prompt)
 
     def _require_ranges(self) -> None:
         """Limits of single options."""

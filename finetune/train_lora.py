@@ -1,7 +1,7 @@
 """Train LoRA adapters on a real labelled set: ``accelerate launch finetune/train_lora.py``."""
 
 from finetune.config import TrainLora
-from orchard import cli
+from orchard.cli import cli
 
 
 def main(config: TrainLora) -> None:

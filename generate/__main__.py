@@ -1,7 +1,7 @@
 """``python -m generate``."""
 
 from generate.config import Generate
-from orchard import cli
+from orchard.cli import cli
 
 
 def main(config: Generate) -> None:

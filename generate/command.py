@@ -1,37 +1,41 @@
 """`python -m generate`: plan, refuse what cannot work, sample the missing rows, then the manifest."""
 
-from generate import description, pipeline, rounds, screens
-from generate import folder as folders
 from generate.config import Generate
-from generate.finish import finish
-from generate.sampling import Samplers
-from generate.sources import jobs
-from orchard import hub, run, shards, storage
-from orchard.lock import writing
-from orchard.terminal import Terminal
+from generate.outputs import folder as folders
+from generate.outputs.finish import finish
+from generate.planning import plan_text
+from generate.planning.jobs import jobs
+from generate.sampling import pipeline, rounds
+from generate.sampling.tasks import Samplers
+from generate.screening import screens
+from orchard import devices, shards
+from orchard.cli.terminal import Terminal
+from orchard.files import atomic, storage
+from orchard.files.lock import writing
+from orchard.hub import hub
 
 
 def generate(config: Generate) -> None:
     """Run the command."""
     config.require_valid()
     folder = storage.place(config.output)
-    state = run.processes()
-    dtype = run.torch_dtype(config.precision, state.device)
+    state = devices.processes()
+    dtype = devices.torch_dtype(config.precision, state.device)
     pipeline.require_device(config, state.device)
     if config.push_to_hub and state.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "dataset")
-    sampled = jobs(config, run.dtype_name(dtype), pipeline.surroundings(config, state.device))
+    sampled = jobs(config, devices.dtype_name(dtype), pipeline.surroundings(config, state.device))
     screened = screens.plan(config, sampled)
     planned = [screened.marked(job) for job in sampled]
     folders.require_fit(folder, planned)
     console = Terminal(quiet=not state.is_main_process)
-    description.describe(console, config, folder, planned, folders.gaps(folder, planned))
-    description.processes(console, state.num_processes, run.dtype_name(dtype))
+    plan_text.describe(console, config, folder, planned, folders.gaps(folder, planned))
+    plan_text.processes(console, state.num_processes, devices.dtype_name(dtype))
     if config.dry_run:
-        description.rows(console, planned)
+        plan_text.rows(console, planned)
         return
-    run.quiet_libraries()
-    run.writable(folder)
+    devices.quiet_libraries()
+    atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
             shards.require_unaltered(folder)

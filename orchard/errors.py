@@ -1,4 +1,7 @@
-"""The one exception that users see."""
+"""The one exception that users see, and what its message may say."""
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -17,3 +20,12 @@ class WriteError(UserError):
 def one_line(error: Exception) -> str:
     """The first line of what an error of some library says, cut where it is long."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *, word: str = "asked") -> str:
+    """``steps 400 (asked: 300), …``: the keys whose values are not the same; empty when all are."""
+    return ", ".join(
+        f"{key} {there.get(key)} ({word}: {asked.get(key)})"
+        for key in sorted(there.keys() | asked.keys())
+        if there.get(key) != asked.get(key)
+    )

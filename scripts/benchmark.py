@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import classifying, generation, memory, page, profiling, released, startup, training
-from generate.settings import STEPS, USUAL_STEPS
-from orchard import demo, images, run, shards
+from generate.planning.settings import STEPS, USUAL_STEPS
+from orchard import devices, shards
+from orchard.datasets import demo
+from orchard.images import images
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
@@ -80,9 +82,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what was asked for and print a table each."""
     args, console = arguments(), Console()
-    run.quiet_libraries()
+    devices.quiet_libraries()
     found = []
-    for table in tables(args, run.torch_dtype(args.precision, CPU)):
+    for table in tables(args, devices.torch_dtype(args.precision, CPU)):
         console.print(table)
         found.append(table)
     console.print(f"{page.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -105,7 +107,7 @@ def tables(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[Table]:
         with tempfile.TemporaryDirectory() as folder:
             yield bench_shards(Path(folder))
     if "memory" in args.what:
-        yield from memory.tables(run.dtype_name(dtype))
+        yield from memory.tables(devices.dtype_name(dtype))
     if "profile" in args.what:
         yield from profiling.tables(trained(args, dtype), sampled(args, dtype))
 
@@ -130,7 +132,7 @@ def trained(args: argparse.Namespace, dtype: torch.dtype) -> training.Shape:
         pixels=args.pixels,
         batch_size=args.batch_size,
         steps=args.steps,
-        precision=run.dtype_name(dtype),
+        precision=devices.dtype_name(dtype),
         compile=args.compile,
     )
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchard import run, typed
+from orchard import errors
 from orchard.errors import UserError
+from orchard.files import atomic, checked_json
 
 OPTIONS = "options.json"
 
@@ -16,11 +17,11 @@ def claim(folder: Path, options: Mapping[str, object], option: str = "--output")
         UserError: a run with other options lies there, or nothing can be written.
     """
     path, asked = folder / OPTIONS, {name: str(value) for name, value in options.items()}
-    run.writable(folder, option)
+    atomic.writable(folder, option)
     if not path.exists():
-        run.write_json(path, asked)
+        atomic.write_json(path, asked)
         return
-    changes = run.differences(noted(path), asked)
+    changes = errors.differences(noted(path), asked)
     if changes:
         raise UserError(f"{option} {folder}: holds another run: {changes}; choose another {option}")
 
@@ -28,6 +29,6 @@ def claim(folder: Path, options: Mapping[str, object], option: str = "--output")
 def noted(path: Path) -> dict[str, str]:
     """The options of the run that lies there."""
     try:
-        return typed.conform(dict[str, str], typed.parse(typed.read(path)), OPTIONS)
+        return checked_json.conform(dict[str, str], checked_json.parse(checked_json.read(path)), OPTIONS)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another folder") from None

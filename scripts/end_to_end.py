@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 
 import stages
-from orchard import cli, run, sources
+from orchard.cli import cli
+from orchard.datasets import sources
 from orchard.errors import UserError
+from orchard.files import atomic
 
 FOLDERS = ("adapters", "shards", "evaluation")
 MARK = ".demo"
@@ -54,7 +56,7 @@ def empty(output: Path) -> None:
         raise UserError(
             f"--output {output}: has a folder {folders[0].name} that no demo made; choose another"
         )
-    run.writable(output)
+    atomic.writable(output)
     (output / MARK).touch()
     for folder in folders:
         shutil.rmtree(folder)

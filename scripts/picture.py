@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orchard import images, shards
+from orchard import shards
+from orchard.images import images
 
 
 def main() -> None:

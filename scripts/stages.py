@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from orchard import adapter
+from orchard.adapters import adapter
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "1"]

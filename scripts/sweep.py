@@ -19,8 +19,11 @@ from rich.table import Table
 
 import claims
 import stages
-from orchard import cli, layout, run, sources, splits
-from orchard.images import TRAIN, ImageSet
+from orchard.cli import cli
+from orchard.datasets import folders, sources
+from orchard.files import atomic
+from orchard.images import splits
+from orchard.images.images import TRAIN, ImageSet
 
 SHARE = 0.2
 CLAIMED = ("data", "base", "count", "train_steps", "classify_steps")
@@ -79,7 +82,7 @@ def hold_out(train: ImageSet, folder: Path) -> dict[str, int]:
     """
     held_out = splits.hold_out(train, SHARE, "sweep")
     rest = train.keep(photo for photo in train.photos if photo.sha256 not in held_out)
-    layout.write(folder, rest, train.keep(photo for photo in train.photos if photo.sha256 in held_out))
+    folders.write(folder, rest, train.keep(photo for photo in train.photos if photo.sha256 in held_out))
     return rest.counts()
 
 
@@ -94,7 +97,7 @@ def row(args: argparse.Namespace, total: int, guidance: float, steps: int) -> tu
         settings = ["--guidance", guidance, "--steps", steps, "--count", args.count]
         seconds = stages.generate(*lora, *settings, "--output", shards)
         # Of a set that was begun before, nobody knows how many images these seconds made.
-        run.write_json(speed, len(lora[1:]) * args.count / seconds if whole else None)
+        atomic.write_json(speed, len(lora[1:]) * args.count / seconds if whole else None)
     sets = ["--data", args.output / "photos", "--synthetic", shards, "--output", scores]
     size = ["--steps", args.classify_steps, "--seeds", args.seeds]
     stages.evaluate("--ratios", "0", "--total", total, *sets, *size)

@@ -19,10 +19,13 @@ import torch
 
 import claims
 from mini import autoencoder, captions, card, data, decoder, denoiser, export, loop, perception
-from orchard import cli, run, sources
+from orchard import devices
+from orchard.cli import cli
+from orchard.datasets import sources
 from orchard.errors import UserError
-from orchard.images import ImageSet
-from orchard.lock import writing
+from orchard.files import atomic
+from orchard.files.lock import writing
+from orchard.images.images import ImageSet
 
 SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
 FURTHER = {"features": 0.06, "denoiser": 0.94}
@@ -54,7 +57,7 @@ def main() -> None:
     with cli.one_line():
         require(args)
         claims.claim(args.work, {name: getattr(args, name) for name in CLAIMED}, "--work")
-        with writing(args.work, run.processes(), "--work"):
+        with writing(args.work, devices.processes(), "--work"):
             train(args)
 
 
@@ -69,7 +72,7 @@ def require(args: argparse.Namespace) -> None:
     real(args)
     if args.start and not (args.work / START).exists():
         export.load(args.start)
-    run.writable(args.out.parent, "--out")
+    atomic.writable(args.out.parent, "--out")
 
 
 def train(args: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchard import lock
 from orchard.errors import UserError
+from orchard.files import lock
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -13,13 +13,15 @@ from safetensors.torch import save_file
 from test_finetune import cache
 from torch.distributed.tensor import DTensor
 
-from finetune import checkpoints, learner, lora, sharded
 from finetune.config import TrainLora
-from finetune.families import family_of
-from finetune.family import Family
-from finetune.sampling import sample
-from finetune.training import train_steps
-from orchard import bases, injected
+from finetune.models import lora
+from finetune.models.family import Family
+from finetune.models.sampling import sample
+from finetune.models.stable_diffusion import family_of
+from finetune.training import checkpoints, learner, sharded
+from finetune.training.loop import train_steps
+from orchard.adapters import peft_state
+from orchard.bases import bases
 
 CONFIG = TrainLora(steps=4, batch_size=4, accumulation=2, ema_decay=0.5, learning_rate=1e-2)
 CPU = torch.device("cpu")
@@ -65,7 +67,7 @@ def train(family: Family, accelerator: Accelerator, folder: Path, start: int) ->
             with trained.in_use():
                 sample(family.pipe, "apple", [0, 1])
     sharded.make_whole(family.denoiser)
-    return injected.tensors({"unet": family.denoiser})
+    return peft_state.tensors({"unet": family.denoiser})
 
 
 def main(base: Path, output: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import expit
 
-from evaluate.intervals import Interval, accuracy_interval, difference_interval
+from evaluate.analysis.intervals import Interval, accuracy_interval, difference_interval
 
 
 class Arms:

@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune import lora
-from orchard import adapter, bases
+from finetune.models import lora
+from orchard.adapters import adapter
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 RANK = 4

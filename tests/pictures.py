@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from orchard.images import TRAIN, ImageSet, Photo, sha256
+from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 ORIENTATION = 274

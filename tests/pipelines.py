@@ -26,7 +26,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from orchard import bases
+from orchard.bases import bases
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

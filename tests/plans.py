@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from generate.plan import ClassPlan, Row
-from generate.sampler import Sampler
-from generate.settings import Settings
+from generate.planning.plan import ClassPlan, Row
+from generate.planning.settings import Settings
+from generate.sampling.sampler import Sampler
 
 PROMPT = "a photo of apple"
 

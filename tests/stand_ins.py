@@ -8,7 +8,7 @@ import numpy as np
 import pictures
 from PIL import Image, ImageChops, ImageOps
 
-from orchard import demo
+from orchard.datasets import demo
 
 FRUIT = {
     "train": {"apple": 75, "banana": 73, "mixed": 20, "orange": 72},

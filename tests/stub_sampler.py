@@ -11,8 +11,8 @@ from pytest import MonkeyPatch
 
 from generate import command
 from generate.config import Generate
-from generate.plan import Row
-from generate.tally import Tally
+from generate.outputs.folder import Tally
+from generate.planning.plan import Row
 from orchard import shards
 
 CLASSES = ("apple", "pear")
@@ -45,7 +45,7 @@ def flat_at(*numbers: int) -> Draw:
 
 
 class Samplers:
-    """Stands in for `generate.sampling.Samplers`; counts the rows it draws."""
+    """Stands in for `generate.sampling.tasks.Samplers`; counts the rows it draws."""
 
     def __init__(self, draw: Draw, batch_size: int) -> None:
         self.draw, self.batch_size, self.drawn = draw, batch_size, 0

@@ -7,10 +7,9 @@ from runs import run, wrong_at
 from shell import EVALUATE, command
 from stub_sampler import FLAT, noise
 
-from evaluate import report
-from evaluate.ablation import ablations
-from evaluate.analysis import analyse
-from evaluate.report import Context
+from evaluate.analysis.analyse import ablations, analyse
+from evaluate.report import html_page
+from evaluate.report.html_page import Context
 
 SMALL = ("--steps", 2, "--batch_size", 4, "--size", 32, "--seeds", 1, "--precision", "fp32")
 WORDS = ("--data", "photos", "--controls", "screens", *SMALL)
@@ -34,7 +33,7 @@ def test_the_change_is_from_the_set_without_the_screen_to_the_one_with_it():
 
 def test_the_page_shows_what_each_screen_rejected_and_brought():
     context = Context(title="x", commands=[], rejections={"off_class": 17})
-    html = report.render(RECORDS, analyse(RECORDS), context)
+    html = html_page.render(RECORDS, analyse(RECORDS), context)
     table = html[html.index("What the screens bring") :]
     assert "off class" in table
     assert "<td>17</td>" in table

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import lora
-from orchard import adapter, attaching, bases
+from finetune.models import lora
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 

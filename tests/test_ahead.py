@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from generate.ahead import ahead
+from generate.sampling.sampler import ahead
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])

@@ -8,10 +8,10 @@ from shell import CLASSIFY, EVALUATE, refusal
 from stub_sampler import CLASSES, unlucky
 
 from classify.config import Classify
-from classify.sets import load as load_for_classify
+from classify.image_sets import load as load_for_classify
 from evaluate.config import Evaluate
-from evaluate.ratios import parse
-from evaluate.sets import load as load_for_evaluate
+from evaluate.experiment.image_sets import load as load_for_evaluate
+from evaluate.experiment.mixtures import parse
 
 APPLE = "train-apple-00001.parquet"
 OPTIONS = {"classes": CLASSES, "count": 12, "shard_size": 4, "reject_limit": 4.0}

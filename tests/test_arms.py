@@ -13,13 +13,16 @@ import torch
 from shell import EVALUATE, TWO, command
 from test_classify_command import write_shards
 
-from evaluate import tuning, witness
-from evaluate.children import environment
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
-from evaluate.tuning import Tuned, TuningError
-from orchard import classifiers, run, shards, sources
-from orchard.images import TEST
+from evaluate.experiment import own_generator
+from evaluate.experiment.child_process import environment
+from evaluate.experiment.own_generator import Tuned, TuningError
+from evaluate.gap import real_only_classifier
+from orchard import devices, shards
+from orchard.classifiers import classifier
+from orchard.datasets import sources
+from orchard.images.images import TEST
 
 SMALL = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32)
 OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 3, "--shots", "1,2", "--seeds", 1)
@@ -96,7 +99,7 @@ def made(monkeypatch) -> list[str]:
             write_shards(self.folder / "shards", sorted(self.real.hashes()), self.real.classes, self.count)
 
     monkeypatch.setattr(Tuned, "_call", stand_in)
-    monkeypatch.setattr(run, "torch_dtype", lambda precision, device: torch.float32)
+    monkeypatch.setattr(devices, "torch_dtype", lambda precision, device: torch.float32)
     return calls
 
 
@@ -121,7 +124,7 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
             assert choice["tried"][choice["chosen"]] == min(choice["tried"].values())
             assert len(choice["tried"]) == 8
             assert (record["n_synthetic"] == 0) == (choice["chosen"] == "no synthetic images")
-    kept = classifiers.read(tmp_path / "real_only_fold.safetensors")
+    kept = classifier.read(tmp_path / "real_only_fold.safetensors")
     assert len(kept.trained_on) == 84
     assert kept.seed == 0
     evaluate(config(tmp_path, folds=2, ratios=("1", "0.5"), mixing="auto", seeds=2))
@@ -196,17 +199,19 @@ def test_several_commands_into_one_folder_share_a_page_that_names_them(tmp_path,
 def test_a_kept_classifier_that_saw_a_test_image_measures_nothing(tmp_path, made):
     evaluate(config(tmp_path, folds=2, ratios=("1", "0.5")))
     test = sources.load("demo").of(TEST)
-    assert witness.features([tmp_path], test, torch.device("cpu")) == {}
+    assert real_only_classifier.features([tmp_path], test, torch.device("cpu")) == {}
     apart = test.keep(photo for photo in test.photos if photo.sha256 not in _kept(tmp_path).trained_on)
-    assert list(witness.features([tmp_path], apart, torch.device("cpu"))) == [witness.NAME]
+    assert list(real_only_classifier.features([tmp_path], apart, torch.device("cpu"))) == [
+        real_only_classifier.NAME
+    ]
 
 
-def _kept(folder: Path) -> classifiers.Record:
-    return classifiers.read(folder / "real_only_fold.safetensors")
+def _kept(folder: Path) -> classifier.Record:
+    return classifier.read(folder / "real_only_fold.safetensors")
 
 
 def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch, capsys):
-    monkeypatch.setattr("evaluate.experiment.fit_classifier", lambda *_: 1 / 0)
+    monkeypatch.setattr("evaluate.experiment.runner.fit_classifier", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as stopped:
         evaluate(config(tmp_path, ratios=("1",)))
     assert stopped.value.code == 1
@@ -250,7 +255,7 @@ def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, mo
 def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tmp_path, made, monkeypatch):
     evaluate(config(tmp_path, shots=("2",)))
     (first,) = (tmp_path / "arms").iterdir()
-    monkeypatch.setattr(tuning, "_defaults", lambda base: "others")
+    monkeypatch.setattr(own_generator, "_defaults", lambda base: "others")
     evaluate(config(tmp_path, shots=("2",)))
     assert json.loads((tmp_path / "fidelity.json").read_text())["arm"] == "40% real, shots 2, seed 0"
     assert list((tmp_path / "arms").iterdir()) == [first] and len(made) == 2
@@ -259,7 +264,7 @@ def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tm
 
 
 def test_the_key_of_an_arm_covers_every_default_of_the_commands():
-    words = [sys.executable, "-c", tuning.DEFAULTS, "mini"]
+    words = [sys.executable, "-c", own_generator.DEFAULTS, "mini"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
     finetune, generate, settings = json.loads(done.stdout)
     assert finetune.keys() >= {"rank", "learning_rate", "targets", "loss_weighting", "method"}

@@ -11,7 +11,7 @@ import single_files
 import torch
 from safetensors.torch import load_file, save_file
 
-from orchard import bases, families, single_file
+from orchard.bases import bases, families, single_file
 
 CPU = torch.device("cpu")
 TINY = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}

@@ -10,14 +10,15 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
-from finetune import buckets, learner, lora
-from finetune.batches import Cache, draw, rows_of
 from finetune.config import TrainLora
-from finetune.encoding import Encoder
-from finetune.families import family_of
-from finetune.keys import keys_of
-from finetune.training import train_steps
-from orchard import bases
+from finetune.data.encoded_cache import keys_of
+from finetune.data.encoding import Encoder
+from finetune.models import lora
+from finetune.models.stable_diffusion import family_of
+from finetune.training import buckets, learner
+from finetune.training.batches import Cache, draw, rows_of
+from finetune.training.loop import train_steps
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 SHAPES = [(4, 4), (4, 6), (6, 4)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from evaluate.calibration import expected_calibration_error, negative_log_likelihood
+from evaluate.metrics import expected_calibration_error, negative_log_likelihood
 
 RNG = np.random.default_rng(5)
 PROBABILITIES = RNG.dirichlet([1, 1, 1], size=200)

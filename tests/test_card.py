@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 from stub_sampler import CLASSES, noise, rows
 
-from generate import sheets
-from generate.metadata import SOURCE_TYPE, png
+from generate.outputs import contact_sheets
+from generate.outputs.metadata import SOURCE_TYPE, png
 from orchard import shards
 
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -77,7 +77,7 @@ def test_the_card_says_what_is_in_the_set_and_what_was_rejected(folder):
 def test_the_contact_sheet_holds_the_images_in_their_order(folder):
     sheet = Image.open(folder / "sheets" / "apple.png")
     for place, row in enumerate(rows(folder)[:10]):
-        y, x = (k * (32 + sheets.GAP) for k in divmod(place, sheets.COLUMNS))
+        y, x = (k * (32 + contact_sheets.GAP) for k in divmod(place, contact_sheets.COLUMNS))
         cell = sheet.crop((x, y, x + 32, y + 32))
         assert cell.tobytes() == Image.open(io.BytesIO(row["image"]["bytes"])).tobytes()
     assert (

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from shell import GENERATE, TRAIN, command, refusal
 
 from orchard import shards
-from orchard.images import decode
+from orchard.images.images import decode
 
 
 def pixels(row: dict) -> np.ndarray:

@@ -10,12 +10,14 @@ import torch
 from checkers import ALWAYS, NEVER, with_checker
 from transformers import BatchFeature
 
-from generate import decoder, screens
 from generate.command import generate
 from generate.config import Generate
-from generate.sampler import Sampler
-from orchard import bases, checker, shards
-from orchard.images import decode
+from generate.sampling import decoder
+from generate.sampling.sampler import Sampler
+from generate.screening import screens
+from orchard import shards
+from orchard.bases import bases, safety_checker
+from orchard.images.images import decode
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def stub(monkeypatch):
             pipe.register_modules(safety_checker=Stub(flagged))
             pipe.feature_extractor = prepared
 
-        monkeypatch.setattr(checker, "add", add)
+        monkeypatch.setattr(safety_checker, "add", add)
 
     return install
 

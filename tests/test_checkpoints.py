@@ -18,10 +18,11 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, command, refusal
 
-from finetune import checkpoints, job, learner, states
 from finetune import command as run_command
+from finetune import trainer
 from finetune.config import TrainLora
-from finetune.interrupt import Interrupt
+from finetune.training import checkpoints, learner, state_files
+from finetune.training.interrupt import Interrupt
 from orchard.errors import UserError
 
 
@@ -168,8 +169,8 @@ def test_weights_average_optimizer_and_random_numbers_come_back(tmp_path):
 def test_nested_state_comes_back_as_it_was(tmp_path):
     inner = {"betas": (0.9, 0.99), "rate": math.inf, "names": ["x"], "step": torch.tensor(3.0), "no": None}
     value = {"state": {0: inner, 1: {}}, "flag": True}
-    states.save(tmp_path / "s.safetensors", value)
-    assert states.load(tmp_path / "s.safetensors") == value
+    state_files.save(tmp_path / "s.safetensors", value)
+    assert state_files.load(tmp_path / "s.safetensors") == value
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
@@ -199,7 +200,7 @@ def test_an_adapter_begins_alike_whether_or_not_another_one_was_trained_before(
 ):
     """With the loss scaler and the random numbers of a run that begins with it."""
     begun: dict[str, list[tuple[float, torch.Tensor]]] = {}
-    steps, accelerator_for = job.train_steps, run_command.accelerator_for
+    steps, accelerator_for = trainer.train_steps, run_command.accelerator_for
 
     def scaled(config):
         accelerator, dtype = accelerator_for(config)
@@ -213,7 +214,7 @@ def test_an_adapter_begins_alike_whether_or_not_another_one_was_trained_before(
         yield from steps(family, cache, learner, names, config, accelerator, **options)
 
     monkeypatch.setattr(run_command, "accelerator_for", scaled)
-    monkeypatch.setattr(job, "train_steps", noted)
+    monkeypatch.setattr(trainer, "train_steps", noted)
     small = {"steps": 3, "batch_size": 2, "rank": 1, "precision": "fp32", "sheets": False, "cache": "none"}
     for name, classes in (("both", ("apple", "pear")), ("second", ("pear",))):
         places = {"base": str(base), "data": str(photos), "output": tmp_path / name}
@@ -241,8 +242,8 @@ def test_a_signal_ends_a_run_of_deepspeed_in_one_line_and_without_a_checkpoint(t
     interrupt = SimpleNamespace(agreed=lambda _: 143)
     config = TrainLora(output=tmp_path, save_every=0, steps=5)
     setup = SimpleNamespace(config=config, accelerator=accelerator, interrupt=interrupt)
-    with pytest.raises(job.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
-        job._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
+    with pytest.raises(trainer.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
+        trainer._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
     assert stop.value.code == 143 and not list(tmp_path.iterdir())
     interrupt.agreed = lambda _: 0
-    job._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
+    trainer._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})

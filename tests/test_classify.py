@@ -15,10 +15,10 @@ from classify.augment import Strength, affine_matrices, augment, hue_matrices
 from classify.config import TrainingOptions
 from classify.mixing import Mixing, row_stream
 from classify.sizes import Sizes, resolve
-from classify.train import Averaged, Batch, Step, Task, batch_stream, fit, schedule, train_steps
+from classify.trainer import Averaged, Batch, Step, Task, batch_stream, fit, schedule, train_steps
+from orchard.classifiers.networks import build, require_name
+from orchard.classifiers.predict import probabilities, to_float
 from orchard.errors import UserError
-from orchard.networks import build, require_name
-from orchard.predict import probabilities, to_float
 
 CPU = torch.device("cpu")
 NONE = Strength(rotation=0.0, scale=0.0, shift=0.0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0)

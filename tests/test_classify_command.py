@@ -10,14 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from classify import sets
+from classify import image_sets
 from classify.command import classify, score
 from classify.config import Classify
-from orchard import classifiers, run, shards, sources
+from orchard import devices, shards
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build
+from orchard.classifiers.predict import probabilities
+from orchard.datasets import sources
 from orchard.errors import UserError
-from orchard.images import sha256
-from orchard.networks import build
-from orchard.predict import probabilities
+from orchard.images.images import sha256
 
 COLOURS = {"x": (200, 30, 30), "y": (30, 200, 30), "z": (30, 30, 200), "w": (200, 200, 30)}
 
@@ -44,7 +46,7 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
-    monkeypatch.setattr(run, "torch_dtype", lambda precision, device: torch.float32)
+    monkeypatch.setattr(devices, "torch_dtype", lambda precision, device: torch.float32)
 
 
 def config(tmp_path: Path, train, test, **options) -> Classify:
@@ -67,7 +69,7 @@ def test_class_missing_from_the_test_folder_keeps_every_name_in_place(tmp_path, 
 
 
 def test_separate_test_folder_without_a_split_is_scored_whole_and_by_name(tmp_path, root):
-    found = sets.load(config(tmp_path, root, root / "test"))
+    found = image_sets.load(config(tmp_path, root, root / "test"))
     assert found.test.classes == ("x", "y", "z")
     assert found.test.counts() == {"x": 0, "y": 2, "z": 3}
     assert sorted(found.test.labels()) == [1, 1, 2, 2, 2]
@@ -82,7 +84,7 @@ def test_unknown_test_class_is_refused_by_name(tmp_path, root):
 
 def test_set_without_a_test_split_is_scored_on_its_held_out_images(tmp_path):
     folder = write_images(tmp_path / "plain", {"x": 10, "y": 10})
-    found = sets.load(config(tmp_path, folder, f"{folder}/"))
+    found = image_sets.load(config(tmp_path, folder, f"{folder}/"))
     held_out = {p.sha256 for p in sources.load(str(folder)).photos if p.split == "test"}
     assert found.test.hashes() == held_out and len(held_out) == 4
     assert not found.train.hashes() & held_out
@@ -92,7 +94,7 @@ def test_test_image_in_the_training_set_is_refused_and_named(tmp_path, root):
     copy = write_images(tmp_path / "copy", {"y": 2, "z": 3}, seed=1)
     (copy / "y" / "0.png").write_bytes((root / "train" / "y" / "1.png").read_bytes())
     with pytest.raises(UserError, match=r"has seen 1 test image, e.g. y/0.png"):
-        sets.load(config(tmp_path, root, copy))
+        image_sets.load(config(tmp_path, root, copy))
 
 
 def write_shards(
@@ -131,7 +133,7 @@ def test_shards_train_whole_and_pass_their_ledger_on(tmp_path, root):
     behind = sha256((root / "train" / "x" / "0.png").read_bytes())
     test = write_images(tmp_path / "test", {"x": 1, "y": 2}, seed=5)
     folder = write_shards(tmp_path / "shards", [behind])
-    found = sets.load(config(tmp_path, folder, test, size=64))
+    found = image_sets.load(config(tmp_path, folder, test, size=64))
     assert found.train.counts() == {"x": 5, "y": 5}
     assert found.seen == {behind}
     assert (found.sizes.size, found.sizes.through) == (64, 16)
@@ -142,14 +144,14 @@ def test_test_image_behind_the_generator_is_refused_and_named(tmp_path):
     seen = sha256((test / "y" / "1.png").read_bytes())
     folder = write_shards(tmp_path / "shards", [seen])
     with pytest.raises(UserError, match=r"has seen 1 test image, e.g. y/1.png"):
-        sets.load(config(tmp_path, folder, test))
+        image_sets.load(config(tmp_path, folder, test))
 
 
 def test_unfinished_shards_do_not_pass_for_real_images(tmp_path, root):
     folder = write_shards(tmp_path / "shards", [])
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match="not complete"):
-        sets.load(config(tmp_path, folder, root))
+        image_sets.load(config(tmp_path, folder, root))
 
 
 @pytest.mark.parametrize(
@@ -210,50 +212,50 @@ def test_recall_of_an_absent_class_is_undefined():
     assert found["classes"]["c"] == {"images": 0, "right": 0, "recall": None}
 
 
-def record(**changes) -> classifiers.Record:
+def record(**changes) -> classifier.Record:
     values = {"model": "cnn", "classes": ("x", "y"), "size": 32, "through": 16, "seed": 3, "steps": 5}
-    return classifiers.Record(**(values | {"data": "set", "trained_on": ("ab", "cd")} | changes))
+    return classifier.Record(**(values | {"data": "set", "trained_on": ("ab", "cd")} | changes))
 
 
 def test_saved_classifier_comes_back_the_same(tmp_path):
     model = build("cnn", 2, 32, seed=7).eval()
-    classifiers.save(tmp_path / classifiers.FILE, model, record(validation_accuracy=0.5))
-    loaded, found = classifiers.load(tmp_path)
-    assert found == record(validation_accuracy=0.5) == classifiers.read(tmp_path / classifiers.FILE)
+    classifier.save(tmp_path / classifier.FILE, model, record(validation_accuracy=0.5))
+    loaded, found = classifier.load(tmp_path)
+    assert found == record(validation_accuracy=0.5) == classifier.read(tmp_path / classifier.FILE)
     assert found.versions["torch"] == torch.__version__.split("+")[0]
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     cpu = torch.device("cpu")
     first, again = (probabilities(m, pixels, cpu, torch.float32) for m in (model, loaded))
     assert (first == again).all() and not loaded.training
-    assert [path.name for path in tmp_path.iterdir()] == [classifiers.FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [classifier.FILE]
 
 
 def test_saved_classifier_lists_every_real_image_it_was_trained_on(tmp_path, root):
     classify(config(tmp_path, root, root, steps=2))
     expected = {sha256(path.read_bytes()) for path in root.glob("train/*/*.png")}
-    assert set(classifiers.read(tmp_path / "out").trained_on) == expected and len(expected) == 12
+    assert set(classifier.read(tmp_path / "out").trained_on) == expected and len(expected) == 12
 
 
 def test_classes_are_compared_by_name():
-    classifiers.require_classes(record(), ["y"])
+    classifier.require_classes(record(), ["y"])
     with pytest.raises(UserError, match="class w is unknown to the classifier, which has x, y"):
-        classifiers.require_classes(record(), ["y", "w"])
+        classifier.require_classes(record(), ["y", "w"])
 
 
 def test_files_that_are_no_classifier_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     with pytest.raises(UserError, match="no such classifier"):
-        classifiers.load(tmp_path)
-    (tmp_path / classifiers.FILE).write_bytes(b"half")
+        classifier.load(tmp_path)
+    (tmp_path / classifier.FILE).write_bytes(b"half")
     with pytest.raises(UserError, match="not a whole safetensors file"):
-        classifiers.load(tmp_path)
-    save_file({"a": torch.zeros(1)}, tmp_path / classifiers.FILE)
+        classifier.load(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / classifier.FILE)
     with pytest.raises(UserError, match="no `orchard` header"):
-        classifiers.load(tmp_path)
-    classifiers.save(tmp_path / classifiers.FILE, build("cnn", 2, 32, 0), record(schema=99))
+        classifier.load(tmp_path)
+    classifier.save(tmp_path / classifier.FILE, build("cnn", 2, 32, 0), record(schema=99))
     with pytest.raises(UserError, match="newer version"):
-        classifiers.load(tmp_path)
-    classifiers.save(tmp_path / classifiers.FILE, build("cnn", 2, 32, 0), record(classes=("x", "y", "z")))
+        classifier.load(tmp_path)
+    classifier.save(tmp_path / classifier.FILE, build("cnn", 2, 32, 0), record(classes=("x", "y", "z")))
     with pytest.raises(UserError, match="do not fit cnn"):
-        classifiers.load(tmp_path)
+        classifier.load(tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from orchard import cli
+from orchard.cli import cli
 from orchard.errors import UserError
 
 
@@ -227,7 +227,7 @@ COMMAND = '''
 """A command of its own file: the field docstrings are read from there."""
 import sys
 from dataclasses import dataclass
-from orchard import cli
+from orchard.cli import cli
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Common):

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image, ImageCms
 from profiles import P3_GREEN, SRGB_GREEN
 
-from evaluate import joined, records
-from finetune import keys
-from orchard import images, thumbnails
-from orchard.images import decode
+from evaluate.records import combine, records
+from finetune.data import encoded_cache
+from orchard.images import images, thumbnails
+from orchard.images.images import decode
 
 P3 = profiles.display_p3()
 LINEAR = profiles.grey(1)
@@ -154,9 +154,11 @@ def test_thumbnails_and_guides_are_of_converted_pixels():
 
 def test_what_is_kept_of_pixels_is_not_found_by_another_way_of_decoding(monkeypatch, tmp_path, refused):
     photo = pictures.photo("a.png", "apple")
-    made = keys.Keys(autoencoder="a", text_encoders="t", setting={}, sizes={photo.sha256: (8, 8)}, fit="pad")
+    made = encoded_cache.Keys(
+        autoencoder="a", text_encoders="t", setting={}, sizes={photo.sha256: (8, 8)}, fit="pad"
+    )
     before = made.photo(photo), made.prompt("a red one")
-    monkeypatch.setattr(keys, "DECODING", images.DECODING + 1)
+    monkeypatch.setattr(encoded_cache, "DECODING", images.DECODING + 1)
     assert made.photo(photo) != before[0]
     assert made.prompt("a red one") == before[1]
     # What an experiment of an older version did not note was decoded without profiles.
@@ -167,4 +169,4 @@ def test_what_is_kept_of_pixels_is_not_found_by_another_way_of_decoding(monkeypa
     with refused("decoding 1 (asked: 2)", "another experiment"):
         records.require_same(tmp_path, {"decoding": 2})
     with refused("decoding 1 (asked: 2)"):
-        joined.require_alike([tmp_path], {"decoding": 2})
+        combine.require_alike([tmp_path], {"decoding": 2})

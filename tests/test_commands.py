@@ -147,8 +147,8 @@ def test_numbers_of_the_page_are_in_files(flow):
 
 
 def test_generators_saw_the_training_photos_and_no_test_photo(flow, fruit):
-    from orchard import sources
-    from orchard.images import TEST
+    from orchard.datasets import sources
+    from orchard.images.images import TEST
 
     seen = set(json.loads((flow / "shards" / "manifest.json").read_text())["trained_on"])
     real = sources.load(str(fruit))

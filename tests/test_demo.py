@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from orchard import demo
-from orchard.images import TEST, TRAIN, decode, pixels
+from orchard.datasets import demo
+from orchard.images.images import TEST, TRAIN, decode, pixels
 
 
 @pytest.fixture(scope="module")

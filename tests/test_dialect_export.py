@@ -17,7 +17,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from orchard import adapter, attaching, bases
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 SELF_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")

@@ -5,7 +5,8 @@ import pytest
 import torch
 from loras import load
 
-from orchard import bases, dialects, layers, names
+from orchard.adapters import dialects, layers, module_names
+from orchard.bases import bases
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_kohya_underscores_are_split_where_the_model_has_dots(text, name):
 
 @pytest.mark.parametrize(("text", "name"), ORIGINAL)
 def test_modules_of_sdxl_get_the_names_of_the_original(text, name):
-    assert names.original_of(name, 2).replace(".", "_") == text
+    assert module_names.original_of(name, 2).replace(".", "_") == text
 
 
 def test_every_layer_of_the_tiny_models_survives_kohyas_names(base):

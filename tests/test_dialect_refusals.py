@@ -11,7 +11,9 @@ from loras import OUT, QUERY, fused, good, kohya, load, matrices, picture, writt
 
 from generate.command import generate
 from generate.config import Generate
-from orchard import adapter, attaching, bases, shards
+from orchard import shards
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases
 
 
 @pytest.fixture(scope="module")

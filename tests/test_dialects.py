@@ -13,9 +13,10 @@ from loras import OUT, QUERY, RANK, fused, kohya, load, matrices, written
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 
-from generate import loras
 from generate.config import Generate
-from orchard import adapter, attaching, bases
+from generate.sampling import loras
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases
 
 
 @pytest.fixture(scope="module")

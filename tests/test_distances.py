@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluate.distances import Cloud, discriminator, kid, manifold, measure, squared_discrepancy
-from evaluate.gap import each_class
+from evaluate.gap.feature_metrics import Cloud, discriminator, kid, manifold, measure, squared_discrepancy
+from evaluate.gap.measure import each_class
 
 
 def points(count, shift=0.0, dimensions=4, seed=0):

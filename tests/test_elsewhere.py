@@ -14,11 +14,12 @@ from statsmodels.stats.proportion import proportion_confint
 from test_classify_command import write_images, write_shards
 from test_report import context
 
-from evaluate import elsewhere, export, records, report
-from evaluate.analysis import analyse
+from evaluate.analysis import external_sets
+from evaluate.analysis.analyse import analyse
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
-from orchard import run as runs_of
+from evaluate.records import records
+from evaluate.report import export, html_page
 
 SHELF = [wrong_at(40), wrong_at(40, 0, 3, 6, 9, 12, 15, 18, 1)]
 """Real images alone are right; the mixture is wrong about 7 of 14 apples and 1 of 13 bananas."""
@@ -47,7 +48,7 @@ def scored():
 
 
 def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
-    real, mixed = elsewhere.elsewhere(scored)
+    real, mixed = external_sets.elsewhere(scored)
     assert (real.name, real.row.n_test, real.row.runs, real.row.change) == ("shelf", 30, 2, None)
     assert mixed.row.weighted["accuracy"].mean == pytest.approx(22 / 30)
     change = mixed.row.change
@@ -58,7 +59,7 @@ def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
 
 
 def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
-    _, mixed = elsewhere.elsewhere(scored)
+    _, mixed = external_sets.elsewhere(scored)
     assert {name: part.images for name, part in mixed.recalls.items()} == dict(
         zip(CLASSES, (14, 13, 3), strict=True)
     )
@@ -74,7 +75,7 @@ def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
 
 
 def test_the_mean_of_independent_estimates_has_the_interval_of_their_halves_in_squares():
-    low, high = elsewhere._added([0.5, 0.9], [(0.2, 0.6), (0.5, 1.0)])
+    low, high = external_sets._added([0.5, 0.9], [(0.2, 0.6), (0.5, 1.0)])
     assert (low, high) == pytest.approx((0.7 - 0.25, 0.7 + (0.1**2 + 0.1**2) ** 0.5 / 2))
 
 
@@ -84,7 +85,7 @@ def test_a_class_without_images_there_has_no_recall(scored):
         for record in scored
         for there in [record["external"]["shelf"]["predictions"]]
     ]
-    _, mixed = elsewhere.elsewhere(without)
+    _, mixed = external_sets.elsewhere(without)
     assert list(mixed.recalls) == ["apple", "banana"]
     assert mixed.balanced.recall.mean == pytest.approx((7 / 14 + 12 / 13) / 2)
 
@@ -103,7 +104,7 @@ def test_the_numbers_stand_in_the_files_and_on_the_page(scored, tmp_path):
     whole = json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8"))["elsewhere"]
     assert whole[1]["row"]["change"]["p"] == pytest.approx(2 * 0.5**8)
     assert whole[1]["balanced"]["points"] == pytest.approx(float(rows[3]["balanced_change_points"]))
-    page = Page(report.render(scored, analysis, context()))
+    page = Page(html_page.render(scored, analysis, context()))
     (table,) = page.named("elsewhere")
     assert table[2][1].startswith("0.733") and table[2][2].startswith("\N{MINUS SIGN}26.7")
     (recalls,) = page.named("recalls")
@@ -113,7 +114,7 @@ def test_the_numbers_stand_in_the_files_and_on_the_page(scored, tmp_path):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Options of a sweep of seconds, on two classes with a synthetic set beside them."""
-    monkeypatch.setattr(runs_of, "torch_dtype", lambda precision, device: torch.float32)
+    monkeypatch.setattr("orchard.devices.torch_dtype", lambda precision, device: torch.float32)
     write_images(tmp_path / "photos" / "train", {"x": 6, "y": 6})
     write_images(tmp_path / "photos" / "test", {"x": 2, "y": 2}, seed=1)
     write_images(tmp_path / "shelf", {"x": 3, "y": 2}, seed=2)

@@ -15,12 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from shell import TRAIN, TWO, command
 
-from finetune import entries
-from finetune.batches import Cache
-from finetune.encoding import Encoder
-from finetune.families import family_of
-from finetune.keys import keys_of
-from orchard import bases
+from finetune.data import encoded_cache
+from finetune.data.encoded_cache import keys_of
+from finetune.data.encoding import Encoder
+from finetune.models.stable_diffusion import family_of
+from finetune.training.batches import Cache
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 PHOTOS = [
@@ -180,12 +180,12 @@ def test_entries_of_other_weights_sizes_framings_and_precisions_are_not_taken(tm
     photos = [keys.photo(PHOTOS[0]) for keys in (usual, *others, larger, cropped)]
     texts = [keys.prompt(TEXTS[0]) for keys in (usual, *others)] + [usual.prompt(TEXTS[1])]
     for found in (photos, texts):
-        paths = {entries.path_of(tmp_path, key) for key in found}
+        paths = {encoded_cache.path_of(tmp_path, key) for key in found}
         assert len(paths) == len(found)
-    entries.write(entries.path_of(tmp_path, photos[0]), photos[0], {"mean": torch.ones(2)})
-    shutil.copy(entries.path_of(tmp_path, photos[0]), entries.path_of(tmp_path, photos[1]))
-    with pytest.raises(entries.DamagedError, match="made from something else"):
-        entries.read(entries.path_of(tmp_path, photos[1]), photos[1])
+    encoded_cache.write(encoded_cache.path_of(tmp_path, photos[0]), photos[0], {"mean": torch.ones(2)})
+    shutil.copy(encoded_cache.path_of(tmp_path, photos[0]), encoded_cache.path_of(tmp_path, photos[1]))
+    with pytest.raises(encoded_cache.DamagedError, match="made from something else"):
+        encoded_cache.read(encoded_cache.path_of(tmp_path, photos[1]), photos[1])
 
 
 def test_weights_and_config_of_the_encoders_are_in_the_keys_and_the_denoiser_is_not(tmp_path):
@@ -210,10 +210,10 @@ def test_weights_and_config_of_the_encoders_are_in_the_keys_and_the_denoiser_is_
 
 def test_many_may_write_one_entry_at_once(tmp_path):
     key = {"kind": "photos", "file": "0"}
-    path, tensors = entries.path_of(tmp_path, key), {"mean": torch.arange(50_000.0)}
+    path, tensors = encoded_cache.path_of(tmp_path, key), {"mean": torch.arange(50_000.0)}
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: entries.write(path, key, tensors), range(40)))
-    assert torch.equal(entries.read(path, key)["mean"], tensors["mean"])
+        list(pool.map(lambda _: encoded_cache.write(path, key, tensors), range(40)))
+    assert torch.equal(encoded_cache.read(path, key)["mean"], tensors["mean"])
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from runs import run
 
-from evaluate import report
-from evaluate.analysis import analyse
-from evaluate.exchange import Exchange, _loss, exchange, fit, laws
+from evaluate.analysis.analyse import analyse
+from evaluate.analysis.exchange_rate import Exchange, _loss, exchange, fit, laws
+from evaluate.report import html_page
 
 SCALE, EXPONENT, RATE = 1.2, 0.6, 8.0
 
@@ -143,7 +143,7 @@ def hard_sweep(seed):
 
 
 def test_a_fit_that_fails_is_said(monkeypatch):
-    import evaluate.exchange as module
+    from evaluate.analysis import exchange_rate as module
 
     failed = SimpleNamespace(success=False, message="no luck")
     monkeypatch.setattr(module, "minimize", lambda *args, **options: failed)
@@ -151,7 +151,7 @@ def test_a_fit_that_fails_is_said(monkeypatch):
     assert laws(low_shot()) == ["Real images alone: no law could be fitted (no luck)"]
     found = analyse(low_shot())
     assert "could not be fitted" in found.no_exchange
-    page = report.render(low_shot(), found, report.Context(title="x", commands=[]))
+    page = html_page.render(low_shot(), found, html_page.Context(title="x", commands=[]))
     assert "no law could be fitted (no luck)" in page and "it could not be fitted (no luck)" in page
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from peft.utils import get_peft_model_state_dict
 
-from finetune import lora
-from finetune.batches import Batch, draw
-from finetune.families import StableDiffusion3, StableDiffusionXL, family_of
-from finetune.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
-from finetune.network import Network
-from finetune.objective import PLAIN
+from finetune.models import lora
+from finetune.models.family import Network
+from finetune.models.stable_diffusion import StableDiffusion3, StableDiffusionXL, family_of
+from finetune.training.batches import Batch, draw
+from finetune.training.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
+from finetune.training.objective import PLAIN
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"

@@ -12,13 +12,15 @@ import torch
 
 from finetune.command import train
 from finetune.config import TrainLora
-from generate import pipeline
 from generate.command import generate
 from generate.config import Generate
-from generate.guides import Guides
-from generate.loras import Blend
-from generate.sources import jobs
-from orchard import bases, images, shards
+from generate.planning.init_images import Guides
+from generate.planning.jobs import jobs
+from generate.sampling import pipeline
+from generate.sampling.loras import Blend
+from orchard import shards
+from orchard.bases import bases
+from orchard.images import images
 
 PROMPT = "a photo of apple"
 

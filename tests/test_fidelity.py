@@ -3,8 +3,8 @@ import pytest
 from pictures import encoded, photo
 from PIL import Image, ImageOps
 
-from evaluate.fidelity import memorisation, sentence
-from orchard.thumbnails import Originals, nearest, of_image, of_photos
+from evaluate.gap.memorisation import memorisation, sentence
+from orchard.images.thumbnails import Originals, nearest, of_image, of_photos
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -88,5 +88,5 @@ def test_few_photos_that_are_far_apart_do_not_make_everything_a_copy(number):
 def test_many_images_are_compared_in_pieces(monkeypatch):
     images = noise(9, 9)
     whole = nearest(images, images, same=True)
-    monkeypatch.setattr("orchard.thumbnails.CHUNK", 4)
+    monkeypatch.setattr("orchard.images.thumbnails.CHUNK", 4)
     assert nearest(images, images, same=True) == pytest.approx(whole, abs=1e-6)

@@ -9,14 +9,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune import learner, lora
-from finetune.batches import Cache, draw, rows_of
 from finetune.config import TrainLora
-from finetune.families import family_of
-from finetune.loss import diffusion_loss, snr, snr_weights, target
-from finetune.objective import PLAIN
-from finetune.training import learning_rate, train_steps
-from orchard import bases
+from finetune.models import lora
+from finetune.models.stable_diffusion import family_of
+from finetune.training import learner
+from finetune.training.batches import Cache, draw, rows_of
+from finetune.training.loop import learning_rate, train_steps
+from finetune.training.loss import diffusion_loss, snr, snr_weights, target
+from finetune.training.objective import PLAIN
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 

@@ -4,9 +4,9 @@ import os
 import pytest
 from pictures import encoded, noise, write
 
-from orchard import folders
-from orchard.folders import describe, read
-from orchard.images import TEST, TRAIN
+from orchard.datasets import folders
+from orchard.datasets.folders import describe, read
+from orchard.images.images import TEST, TRAIN
 
 
 def labels(images) -> dict[str, str]:

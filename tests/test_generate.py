@@ -12,7 +12,8 @@ import torch
 
 from generate.command import generate
 from generate.config import Generate
-from orchard import bases, shards
+from orchard import shards
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 CLASSES = ["apple", "pear"]
@@ -42,7 +43,7 @@ def images(output: Path) -> dict[tuple[str, int], bytes]:
 
 
 def pixels(data: bytes) -> np.ndarray:
-    from orchard.images import decode
+    from orchard.images.images import decode
 
     return np.asarray(decode(data, "row"), dtype=int)
 

@@ -9,10 +9,11 @@ import pictures
 import plans
 import pytest
 
-from generate import counts, description, guides
 from generate.config import Generate
-from orchard import sources, splits
-from orchard.images import TEST, TRAIN
+from generate.planning import init_images, jobs, plan_text
+from orchard.datasets import sources
+from orchard.images import splits
+from orchard.images.images import TEST, TRAIN
 
 LABELS = ["apple", "pear", "plum"]
 
@@ -28,12 +29,12 @@ def real(tmp_path):
 
 
 def test_the_usual_count_is_for_each_class():
-    assert counts.rows_of(Generate(), LABELS) == dict.fromkeys(LABELS, 200)
-    assert counts.rows_of(Generate(count=3), LABELS) == dict.fromkeys(LABELS, 3)
+    assert jobs.rows_of(Generate(), LABELS) == dict.fromkeys(LABELS, 200)
+    assert jobs.rows_of(Generate(count=3), LABELS) == dict.fromkeys(LABELS, 3)
 
 
 def test_a_total_is_shared_out_and_grows_class_by_class():
-    shares = [counts.rows_of(Generate(total=n), LABELS) for n in range(1, 12)]
+    shares = [jobs.rows_of(Generate(total=n), LABELS) for n in range(1, 12)]
     for total, share in enumerate(shares, 1):
         assert sum(share.values()) == total
         assert max(share.values()) - min(share.values()) <= 1
@@ -42,16 +43,16 @@ def test_a_total_is_shared_out_and_grows_class_by_class():
 
 
 def test_balancing_fills_up_the_training_images_to_the_largest_class(real):
-    found = counts.rows_of(Generate(balance="largest", data=real), LABELS)
+    found = jobs.rows_of(Generate(balance="largest", data=real), LABELS)
     assert found == {"apple": 0, "pear": 3, "plum": 5}
-    assert counts.rows_of(Generate(balance=5, data=real), LABELS) == {"apple": 0, "pear": 1, "plum": 3}
+    assert jobs.rows_of(Generate(balance=5, data=real), LABELS) == {"apple": 0, "pear": 1, "plum": 3}
 
 
 def test_balancing_that_has_nothing_to_do_is_refused(real, refused):
     with refused("--balance 2", "nothing to fill", "plum 2", "larger number"):
-        counts.rows_of(Generate(balance=2, data=real), LABELS)
+        jobs.rows_of(Generate(balance=2, data=real), LABELS)
     with refused("--balance", "no class kiwi"):
-        counts.rows_of(Generate(balance="largest", data=real), ["apple", "kiwi"])
+        jobs.rows_of(Generate(balance="largest", data=real), ["apple", "kiwi"])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_options_that_contradict_each_other_are_refused(refused, options, words)
 
 
 def test_guides_are_training_images_of_the_class_each_used_as_often(real):
-    found = guides.load(real, "plum", 0)
+    found = init_images.load(real, "plum", 0)
     held_out = sources.load(real).of(TEST).hashes()
     used = Counter(found.of(index).sha256 for index in range(7))
     assert sorted(used.values()) == [3, 4]
@@ -81,7 +82,7 @@ def test_guides_are_training_images_of_the_class_each_used_as_often(real):
 
 
 def test_a_guide_depends_on_seed_class_and_index(real):
-    chosen = [[guides.load(real, "apple", seed).of(k).sha256 for k in range(14)] for seed in (0, 0, 1)]
+    chosen = [[init_images.load(real, "apple", seed).of(k).sha256 for k in range(14)] for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
     assert sorted(chosen[0][:7]) == sorted(chosen[0][7:])
     assert chosen[0][:7] != chosen[0][7:]
@@ -89,9 +90,9 @@ def test_a_guide_depends_on_seed_class_and_index(real):
 
 def test_guides_that_are_not_there_are_refused(real, refused):
     with refused("--image_guidance", "no training image of class kiwi"):
-        guides.load(real, "kiwi", 0)
+        init_images.load(real, "kiwi", 0)
     with refused("--image_guidance nowhere"):
-        guides.load("nowhere", "apple", 0)
+        init_images.load("nowhere", "apple", 0)
 
 
 def test_the_next_seed_of_a_row_depends_on_its_place_and_attempt_alone():
@@ -104,7 +105,7 @@ def test_the_next_seed_of_a_row_depends_on_its_place_and_attempt_alone():
 
 def test_the_plan_counts_how_often_each_prompt_comes():
     plan = plans.class_plan(count=8, prompts=("a", "b", "a"))
-    assert description.times(plan) == Counter(row.prompt for row in plans.rows(plan)) == {"a": 5, "b": 3}
+    assert plan_text.times(plan) == Counter(row.prompt for row in plans.rows(plan)) == {"a": 5, "b": 3}
 
 
 def test_a_hundred_thousand_rows_are_planned_at_once_and_take_no_memory():

@@ -13,7 +13,7 @@ import pytest
 import stub_sampler
 from stub_sampler import rows
 
-from generate import folder as folders
+from generate.outputs import folder as folders
 from orchard import shards
 
 ROWS, SHARD = 100_000, 1_000

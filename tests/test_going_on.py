@@ -12,8 +12,9 @@ from checkers import NEVER, with_checker
 from stub_sampler import FLAT, flat_at, indices, noise, rows
 
 from generate.config import Generate
-from generate.sources import jobs
-from orchard import cli, shards, software
+from generate.planning.jobs import jobs
+from orchard import shards, software
+from orchard.cli import cli
 from orchard.errors import UserError
 
 MIXED = {"vary": ("light=dim", "light=bright", "place=table", "place=grass", "pose=cut", "pose=whole")}

@@ -8,9 +8,9 @@ from conftest import either
 from pictures import BLUE, RED, encoded, half_a_jpeg, halves, image_set, noise, numbered, photo
 from PIL import Image
 
-from orchard import images
 from orchard.errors import UserError
-from orchard.images import decode, measure, pixels, require_labelled, square
+from orchard.images import images
+from orchard.images.images import decode, measure, pixels, require_labelled, square
 
 WHITE = (255, 255, 255)
 
@@ -199,7 +199,7 @@ def test_hash_is_of_the_bytes():
 
 @either("fruit")
 def test_kaggle_photos_all_decode(fruit):
-    from orchard import folders
+    from orchard.datasets import folders
 
     everything = folders.read(fruit, also=("mixed",))
     found = measure(everything.photos)

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
-from evaluate.intervals import (
+from evaluate.analysis.intervals import (
     accuracy_interval,
     auc_interval,
     difference_interval,

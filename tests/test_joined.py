@@ -6,10 +6,10 @@ import pictures
 import pytest
 from runs import run, sweep, wrong_at
 
-from evaluate import joined, records
+from evaluate.analysis.labels import label
+from evaluate.analysis.summary import summarise
 from evaluate.config import Evaluate
-from evaluate.statistics import summarise
-from evaluate.wording import label
+from evaluate.records import combine, records
 
 PLAIN = {"model": "cnn", "pretrained": "", "augmentation": "plain", "steps": 400, "size": 64}
 IDENTITY = PLAIN | {"train": "a1", "test": "b2", "total": 220, "decoding": 2}
@@ -26,16 +26,16 @@ def folders(tmp_path):
 
 def test_runs_of_every_folder_come_back_in_order(folders):
     ratios, shots = folders
-    joined.require_alike([shots], IDENTITY)
-    assert [record["shots"] for record in joined.read(ratios, [shots])] == [None, 4]
-    assert [record["shots"] for record in joined.read(ratios, [])] == [None]
+    combine.require_alike([shots], IDENTITY)
+    assert [record["shots"] for record in combine.read(ratios, [shots])] == [None, 4]
+    assert [record["shots"] for record in combine.read(ratios, [])] == [None]
 
 
 def test_another_kind_of_experiment_is_refused_with_the_difference(folders, tmp_path, refused):
     with refused("--also", "shots", "steps 400 (asked: 300)"):
-        joined.require_alike([folders[1]], IDENTITY | {"steps": 300})
+        combine.require_alike([folders[1]], IDENTITY | {"steps": 300})
     with refused("--also", "name an --output of evaluate"):
-        joined.require_alike([tmp_path], IDENTITY)
+        combine.require_alike([tmp_path], IDENTITY)
 
 
 def test_margin_outside_its_range_is_refused(refused):
@@ -46,14 +46,14 @@ def test_margin_outside_its_range_is_refused(refused):
 
 def test_the_same_run_in_two_folders_is_refused(folders, refused):
     with refused("--also", "leave one of them out"):
-        joined.read(folders[0], [folders[1], folders[1]])
+        combine.read(folders[0], [folders[1], folders[1]])
 
 
 def test_mixtures_of_another_total_have_images_of_their_own(folders):
     """As many images as a set has to have for a total of 4,400 are another set than the one for 220."""
     text = json.dumps(IDENTITY | {"total": 4400, "synthetic": "many"})
     (folders[1] / records.EXPERIMENT).write_text(text)
-    joined.require_alike([folders[1]], IDENTITY | {"synthetic": "few"})
+    combine.require_alike([folders[1]], IDENTITY | {"synthetic": "few"})
 
 
 def test_mixtures_of_another_total_are_rows_of_their_own_compared_with_the_real_images():
@@ -79,26 +79,26 @@ def external(folder, sets, **more):
 def test_two_external_sets_of_one_name_stay_two_and_one_of_two_names_is_one(tmp_path):
     one = external(tmp_path / "one", {"shelf": "a"})
     other = external(tmp_path / "other", {"shelf": "b", "../shelf": "a"}, seed=1)
-    first, second = joined.read(one, [other])
+    first, second = combine.read(one, [other])
     assert list(first["external"]) == ["shelf"]
     assert sorted(second["external"]) == ["shelf", f"shelf of {other}"]
 
 
 def test_an_external_set_keeps_the_name_that_it_has_in_the_records(tmp_path, refused):
     folder = external(tmp_path / "one", {"shelf": pictures.numbered({"x": 2}).digest()})
-    named = joined.named(folder, {"./shelf": pictures.numbered({"x": 2}), "b": pictures.numbered({"x": 3})})
+    named = combine.named(folder, {"./shelf": pictures.numbered({"x": 2}), "b": pictures.numbered({"x": 3})})
     assert list(named) == ["shelf", "b"]
     with refused("--external shelf", "other images", "another --output"):
-        joined.named(folder, {"shelf": pictures.numbered({"x": 3})})
+        combine.named(folder, {"shelf": pictures.numbered({"x": 3})})
     with refused("--external b", "the same images"):
-        joined.named(tmp_path / "new", {"a": pictures.numbered({"x": 2}), "b": pictures.numbered({"x": 2})})
+        combine.named(tmp_path / "new", {"a": pictures.numbered({"x": 2}), "b": pictures.numbered({"x": 2})})
 
 
 def test_arms_of_other_images_do_not_join_an_arm(folders, refused):
     for name, there, asked in (("synthetic", "a", "b"), ("arms", {"steps": 1}, {"steps": 2})):
         text = json.dumps(IDENTITY | {name: there})
         (folders[1] / records.EXPERIMENT).write_text(text)
-        joined.require_alike([folders[1]], IDENTITY)
-        joined.require_alike([folders[1]], IDENTITY | {name: there})
+        combine.require_alike([folders[1]], IDENTITY)
+        combine.require_alike([folders[1]], IDENTITY | {name: there})
         with refused("--also", name):
-            joined.require_alike([folders[1]], IDENTITY | {name: asked})
+            combine.require_alike([folders[1]], IDENTITY | {name: asked})

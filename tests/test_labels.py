@@ -18,17 +18,19 @@ from runs import run as record
 from runs import wrong_at
 
 from classify.config import Classify
-from classify.sets import load as classify_sets
+from classify.image_sets import load as classify_sets
 from evaluate.config import Evaluate
-from evaluate.report import require_records
-from evaluate.sets import load as evaluate_sets
+from evaluate.experiment.image_sets import load as evaluate_sets
+from evaluate.report.html_page import require_records
 from generate.config import Generate
-from generate.screens import Screens, plan
-from generate.sources import jobs
-from orchard import classifiers, shards, sources
-from orchard.images import decode
-from orchard.networks import build
-from orchard.predict import probabilities
+from generate.planning.jobs import jobs
+from generate.screening.screens import Screens, plan
+from orchard import shards
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build
+from orchard.classifiers.predict import probabilities
+from orchard.datasets import sources
+from orchard.images.images import decode
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -172,7 +174,7 @@ def saved(folder: Path, classes: tuple[str, ...]) -> torch.nn.Module:
         "data": "",
         "trained_on": (),
     }
-    classifiers.save(folder / classifiers.FILE, model, classifiers.Record(classes=classes, **shared))
+    classifier.save(folder / classifier.FILE, model, classifier.Record(classes=classes, **shared))
     return model
 
 

@@ -14,8 +14,9 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from shell import TWO, command
 
-from finetune import devices, sharded
 from finetune.config import TrainLora
+from finetune.planning import devices
+from finetune.training import sharded
 
 CONFIGS = ROOT / "accelerate_configs"
 WORDS = ("finetune/train_lora.py", "--steps", "3")

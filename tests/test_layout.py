@@ -5,8 +5,8 @@ from dataclasses import replace
 import pictures
 import pytest
 
-from orchard import layout, sources
-from orchard.images import TEST, TRAIN
+from orchard.datasets import folders, sources
+from orchard.images.images import TEST, TRAIN
 
 
 def photo(name: str, label: str, seed: int, **changes):
@@ -19,7 +19,7 @@ def test_what_is_written_is_read_as_the_same_files_in_their_splits(tmp_path):
         [photo("a b.PNG", "big apple", 0, text="two apples"), photo("c.jpg", "pear", 1)]
     )
     test = train.keep([photo("d", "pear", 2)])
-    layout.write(tmp_path / "part", train, test)
+    folders.write(tmp_path / "part", train, test)
     found = sources.load(str(tmp_path / "part"))
     assert found.classes == ("big apple", "pear")
     assert found.of(TRAIN).digest() == train.digest()
@@ -31,4 +31,4 @@ def test_what_is_written_is_read_as_the_same_files_in_their_splits(tmp_path):
 def test_a_class_that_cannot_be_a_folder_is_refused(tmp_path, name, refused):
     images = pictures.image_set([photo("a.png", name, 0)])
     with refused(repr(name), "rename"):
-        layout.write(tmp_path, images, images.keep(()))
+        folders.write(tmp_path, images, images.keep(()))

@@ -8,12 +8,12 @@ import pictures
 import pytest
 from test_classify_command import write_images, write_shards
 
-from evaluate import leaks
 from evaluate.config import Evaluate
-from evaluate.sets import load
-from orchard import classifiers
-from orchard.images import sha256
-from orchard.networks import build
+from evaluate.experiment import leaks
+from evaluate.experiment.image_sets import load
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build
+from orchard.images.images import sha256
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def test_an_unknown_external_class_is_refused_and_an_absent_one_counts_zero(data
 @pytest.mark.parametrize("place", ["test", "train"])
 def test_weights_of_ours_that_know_too_much_are_refused(data, tmp_path, refused, place):
     seen = digest(data / place / "x" / "0.png")
-    header = classifiers.Record(
+    header = classifier.Record(
         model="cnn", classes=("x", "y"), size=32, through=None, seed=0, steps=1, data="", trained_on=(seen,)
     )
-    classifiers.save(tmp_path / "own" / classifiers.FILE, build("cnn", 2, 32, 0), header)
+    classifier.save(tmp_path / "own" / classifier.FILE, build("cnn", 2, 32, 0), header)
     options = {"pretrained": str(tmp_path / "own"), "shots": ("1",)} if place == "train" else {}
     with refused("--pretrained", "has seen 1 test image", "x/0.png"):
         load(config(data, **({"pretrained": str(tmp_path / "own")} | options)), (1.0,))
@@ -118,7 +118,7 @@ def test_an_untuned_control_from_adapters_is_refused(refused):
 
 
 def test_copies_of_a_file_stay_in_one_fold():
-    from orchard.splits import folds
+    from orchard.images.splits import folds
 
     photos = [pictures.photo(f"{i}", name) for name in ("x", "y") for i in range(12)]
     twin = pictures.photo("twin", "x", data=photos[3].read())

@@ -11,12 +11,13 @@ from accelerate.utils import GradientAccumulationPlugin
 from scalers import Overflowing
 from test_finetune import cache
 
-from finetune import cpu, learner, lora
 from finetune.config import TrainLora
-from finetune.devices import arithmetic_of
-from finetune.families import family_of
-from finetune.training import train_steps
-from orchard import bases
+from finetune.models import cpu_layers, lora
+from finetune.models.stable_diffusion import family_of
+from finetune.planning.devices import arithmetic_of
+from finetune.training import learner
+from finetune.training.loop import train_steps
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 NAMES = list("abcdef")
@@ -157,17 +158,17 @@ def test_attention_on_a_cpu_is_the_same_function_by_other_products(folder):
     inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), states
     with torch.no_grad():
         fused = unet(*inputs).sample
-        cpu.suit(unet, torch.device("cuda"))
+        cpu_layers.suit(unet, torch.device("cuda"))
         assert {type(one).__name__ for one in unet.attn_processors.values()} == {"AttnProcessor2_0"}
-        cpu.suit(unet, CPU)
+        cpu_layers.suit(unet, CPU)
         plain = unet(*inputs).sample
         assert not torch.equal(plain, fused)
         torch.testing.assert_close(plain, fused)
 
 
 def test_long_sequences_keep_the_fused_kernel(monkeypatch):
-    monkeypatch.setattr(cpu, "LONGEST", 3)
-    short = cpu.ShortPlain()
+    monkeypatch.setattr(cpu_layers, "LONGEST", 3)
+    short = cpu_layers.ShortPlain()
     monkeypatch.setattr(short, "plain", lambda attn, states: "plain")
     monkeypatch.setattr(short, "fused", lambda attn, states: "fused")
     assert [short(None, torch.zeros(1, n, 2)) for n in (3, 4)] == ["plain", "fused"]
@@ -178,36 +179,36 @@ def test_long_sequences_keep_the_fused_kernel(monkeypatch):
     "options", [{}, {"bias": False}, {"kernel_size": (3, 1), "dilation": 2, "padding": (2, 0)}]
 )
 def test_a_heavy_convolution_of_a_small_map_is_the_same_function(monkeypatch, stride, options):
-    monkeypatch.setattr(cpu, "HEAVY", 1)
+    monkeypatch.setattr(cpu_layers, "HEAVY", 1)
     layer = torch.nn.Conv2d(6, 4, **{"kernel_size": 3, "padding": 1, "stride": stride} | options)
     image = torch.randn(2, 6, 8, 5, requires_grad=True)
     expected = layer(image)
     weights = torch.randn_like(expected)
     gradient = torch.autograd.grad(expected, image, weights)
-    cpu.suit(layer, CPU)
-    assert type(layer) is cpu.SmallMaps
+    cpu_layers.suit(layer, CPU)
+    assert type(layer) is cpu_layers.SmallMaps
     torch.testing.assert_close(layer(image), expected)
     torch.testing.assert_close(torch.autograd.grad(layer(image), image, weights), gradient)
 
 
 def test_convolutions_that_gain_nothing_are_left_alone(monkeypatch):
     light = torch.nn.Conv2d(8, 8, 3, padding=1)
-    cpu.suit(light, CPU)
-    monkeypatch.setattr(cpu, "HEAVY", 1)
+    cpu_layers.suit(light, CPU)
+    monkeypatch.setattr(cpu_layers, "HEAVY", 1)
     pointwise, grouped = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(8, 8, 3, groups=2)
     mirrored = torch.nn.Conv2d(8, 8, 3, padding_mode="reflect")
     others = [pointwise, grouped, mirrored]
     for layer in others:
-        cpu.suit(layer, CPU)
+        cpu_layers.suit(layer, CPU)
     elsewhere = torch.nn.Conv2d(8, 8, 3, padding=1)
-    cpu.suit(elsewhere, torch.device("cuda"))
+    cpu_layers.suit(elsewhere, torch.device("cuda"))
     assert {type(layer) for layer in [light, *others, elsewhere]} == {torch.nn.Conv2d}
 
 
 def test_large_maps_keep_the_convolution(monkeypatch):
     layer = torch.nn.Conv2d(3, 2, 3, padding=1)
-    layer.__class__ = cpu.SmallMaps
-    monkeypatch.setattr(cpu.F, "unfold", lambda *_: pytest.fail("unfolded"))
+    layer.__class__ = cpu_layers.SmallMaps
+    monkeypatch.setattr(cpu_layers.F, "unfold", lambda *_: pytest.fail("unfolded"))
     assert layer(torch.zeros(2, 3, 9, 8)).shape == (2, 2, 9, 8)
 
 
@@ -215,5 +216,5 @@ def test_a_padding_by_name_keeps_the_convolution():
     layer = torch.nn.Conv2d(3, 2, 3, padding="same")
     image = torch.randn(1, 3, 4, 4)
     expected = layer(image)
-    layer.__class__ = cpu.SmallMaps
+    layer.__class__ = cpu_layers.SmallMaps
     assert torch.equal(layer(image), expected)

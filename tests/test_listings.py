@@ -5,7 +5,7 @@ import json
 import pytest
 from pictures import write
 
-from orchard import folders
+from orchard.datasets import folders
 
 NAMES = ("apple/a.png", "pear/b.png")
 

@@ -12,9 +12,10 @@ import pytest
 from conftest import ROOT
 from shell import ENVIRONMENT
 
-from orchard import lock, run
+from orchard import devices
 from orchard.errors import UserError
-from orchard.run import whole_file
+from orchard.files import lock
+from orchard.files.atomic import whole_file
 
 
 def test_the_second_writer_of_a_file_waits_for_the_first(tmp_path):
@@ -48,7 +49,7 @@ def hold(options, draw):
     os.chdir(options["folders"][int(os.environ["RANK"])])
     output = Path(options["output"])
     output.mkdir(exist_ok=True)
-    state = run.processes()
+    state = devices.processes()
     lock.PATIENCE = 0.2
     try:
         with lock.writing(output, state):

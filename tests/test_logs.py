@@ -13,13 +13,15 @@ from PIL import Image
 from shell import TRAIN, command, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune import logs, validation
-from finetune.batches import Cache
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.families import StableDiffusion
-from orchard import bases, sources
-from orchard.images import TRAIN as TRAINING
+from finetune.models.stable_diffusion import StableDiffusion
+from finetune.outputs import logs
+from finetune.training import validation
+from finetune.training.batches import Cache
+from orchard.bases import bases
+from orchard.datasets import sources
+from orchard.images.images import TRAIN as TRAINING
 
 
 def words(base: Path, *more: object) -> tuple[object, ...]:

@@ -10,8 +10,9 @@ from loras import OUT, QUERY, fused, good, load, picture, written
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune import lora
-from orchard import attaching, bases, injected
+from finetune.models import lora
+from orchard.adapters import attaching, peft_state
+from orchard.bases import bases
 
 CONV = "mid_block.resnets.0.conv1"
 WIDTH = 32
@@ -191,7 +192,7 @@ def test_dora_begins_at_the_norms_of_a_rounded_base_and_changes_nothing(dtype):
     network = pipelines.unet(cross_attention_dim=16).to(dtype)
     plain = {name: one for name, one in network.named_modules() if name.endswith((".to_q", ".conv1"))}
     tuned = lora.inject(network, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
-    found = injected.dora_layers(network)
+    found = peft_state.dora_layers(network)
     assert found.keys() == plain.keys() and all(parameter.dtype == torch.float32 for parameter in tuned)
     for name, layer in found.items():
         norms = layer.lora_magnitude_vector["default"].weight
@@ -210,7 +211,7 @@ def test_norms_in_a_step_are_those_of_base_and_update_in_float32():
     torch.manual_seed(0)
     network = pipelines.unet(cross_attention_dim=16).to(torch.bfloat16)
     lora.inject(network, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
-    for layer in injected.dora_layers(network).values():
+    for layer in peft_state.dora_layers(network).values():
         down, up = layer.lora_A["default"], layer.lora_B["default"]
         torch.nn.init.normal_(up.weight)
         weight = layer.get_base_layer().weight
@@ -227,11 +228,11 @@ def test_norms_in_a_step_are_those_of_base_and_update_in_float32():
 def test_a_dora_file_has_its_norms_whole_in_a_base_of_bfloat16(tmp_path, base):
     pipe = load(base)
     lora.inject(pipe.unet, 4, 4, seed=0, targets=("to_q", "conv1"), method="dora")
-    tensors = injected.tensors({"unet": pipe.unet})
+    tensors = peft_state.tensors({"unet": pipe.unet})
     norms = {name: value for name, value in tensors.items() if name.endswith("magnitude_vector")}
     half = bases.load(base, torch.bfloat16, torch.device("cpu"))
     attaching.attach(half, written(tmp_path / "a.safetensors", tensors))
-    found = injected.dora_layers(half.unet)
+    found = peft_state.dora_layers(half.unet)
     assert len(found) == len(norms) > 1
     for path, layer in found.items():
         own = layer.lora_magnitude_vector["default"]

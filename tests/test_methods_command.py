@@ -16,7 +16,9 @@ from finetune.command import train
 from finetune.config import TrainLora
 from generate.command import generate
 from generate.config import Generate
-from orchard import adapter, attaching, bases, provenance, shards
+from orchard import shards
+from orchard.adapters import adapter, attaching, provenance
+from orchard.bases import bases
 
 SMALL = {"data": "demo", "precision": "fp32", "steps": 3, "batch_size": 2, "rank": 2, "learning_rate": 0.1}
 
@@ -125,10 +127,10 @@ def test_options_that_contradict_each_other_are_refused(refused, options, words)
 )
 def test_a_card_names_only_the_tools_that_apply_the_adapter_as_it_was_trained(base, tmp_path, options, tools):
     """By the sources of WebUI's network.py and ComfyUI's weight_adapter/base.py and lora.py."""
-    from finetune import usage
+    from finetune.outputs import snippets
 
     origin = dataclasses.replace(trained(base, tmp_path).provenance, **options)
-    card = usage.markdown(tmp_path / "apple.safetensors", origin)
+    card = snippets.markdown(tmp_path / "apple.safetensors", origin)
     assert {tool for tool in ("WebUI", "ComfyUI") if f"In {tool}: copy" in card} == tools
     others = next((line for line in card.splitlines() if "would apply it otherwise" in line), "")
     assert {tool for tool in ("WebUI", "ComfyUI") if tool in others} == {"WebUI", "ComfyUI"} - tools

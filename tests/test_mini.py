@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from orchard import bases
+from orchard.bases import bases
 
 FRUIT = ("apple", "banana", "orange")
 

@@ -12,10 +12,9 @@ from torch.nn import functional
 from classify.augment import blend
 from classify.config import TrainingOptions
 from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
-from classify.train import LABEL_SMOOTHING, Batch, Task, fit, loss_of
-from evaluate.choice import UNTRIED, candidates, choose
-from orchard.heads import last_layer
-from orchard.networks import build
+from classify.trainer import LABEL_SMOOTHING, Batch, Task, fit, loss_of
+from evaluate.experiment.mixing_search import UNTRIED, candidates, choose
+from orchard.classifiers.networks import build, last_layer
 
 REAL, SYNTHETIC = 6, 10
 LABELS = torch.tensor([0, 1] * 3 + [0] * 5 + [1] * 5)

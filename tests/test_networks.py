@@ -8,10 +8,10 @@ import torch
 import torchvision
 
 from classify.config import TrainingOptions
-from classify.train import Fitted, Task, fit
-from orchard import classifiers
+from classify.trainer import Fitted, Task, fit
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build
 from orchard.errors import UserError
-from orchard.networks import build
 
 FAMILIES = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet",
@@ -84,7 +84,7 @@ def test_the_small_ones_stand_for_every_network():
 
 
 def test_a_network_without_a_size_that_works_is_refused_without_one(monkeypatch, refused):
-    monkeypatch.setattr("orchard.networks.USUAL", (32,))
+    monkeypatch.setattr("orchard.classifiers.networks.USUAL", (32,))
     with refused("--model alexnet: does not take --size 40", "use --model cnn"):
         build("alexnet", 2, 40, 0)
 
@@ -100,11 +100,11 @@ def test_classifiers_saved_with_heads_for_a_second_loss_still_load(name, tmp_pat
     """As older versions built them, whose weights lie in files: torchvision's own, with all heads."""
     old = torchvision.models.get_model(name, weights=None, num_classes=2, init_weights=False, aux_logits=True)
     model = torch.nn.ModuleDict({"network": old})
-    record = classifiers.Record(
+    record = classifier.Record(
         model=name, classes=("x", "y"), size=128, through=None, seed=0, steps=1, data="set", trained_on=()
     )
-    classifiers.save(tmp_path / classifiers.FILE, model, record)
-    loaded, _ = classifiers.load(tmp_path)
+    classifier.save(tmp_path / classifier.FILE, model, record)
+    loaded, _ = classifier.load(tmp_path)
     image = torch.rand(1, 3, 128, 128)
     with torch.inference_mode():
         expected = old.eval()(loaded.standardise(image))

@@ -15,11 +15,16 @@ import pytest
 from conftest import ROOT
 from shell import TRAIN, command
 
-from finetune import usage
 from finetune.config import TrainLora
-from generate import finish, sources
+from finetune.outputs import snippets
 from generate.config import Generate
-from orchard import bases, cards, cli, run, shards, text
+from generate.outputs import finish
+from generate.planning import jobs
+from orchard import shards
+from orchard.bases import bases, prompt_embeds
+from orchard.cli import cli
+from orchard.files import atomic
+from orchard.hub import cards
 
 ODD = ('class "two" <b>', "Äpfel & Birnen", "-v1.5.")
 """Class names that shells, Markdown, HTML and command lines could take for something else."""
@@ -130,7 +135,7 @@ def test_make_install_keeps_an_environment_that_is_there(tmp_path):
 def test_a_misspelt_class_is_answered_with_the_adapters_own(base, tmp_path, refused):
     lora = random_loras.trained(tmp_path, base, ["apple"])["apple"]
     with refused("--classes aple: not among the adapters' classes: apple"):
-        sources.jobs(Generate(lora=(lora,), classes=("aple",)), "fp32")
+        jobs.jobs(Generate(lora=(lora,), classes=("aple",)), "fp32")
 
 
 def test_a_set_on_the_hub_is_told_how_to_be_named(refused):
@@ -152,13 +157,13 @@ def test_a_folder_called_like_a_base_is_not_taken_for_it(tmp_path, monkeypatch, 
 
 
 def test_a_long_prompt_is_warned_of_once_and_by_us(capfd):
-    text.cut(bases.resolve("mini"), ["a photo of " + "pear " * 40])
+    prompt_embeds.cut(bases.resolve("mini"), ["a photo of " + "pear " * 40])
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_name_never_looks_like_an_option():
-    assert run.file_name("-x") == "x"
-    assert run.file_name("--") == "_"
+    assert atomic.file_name("-x") == "x"
+    assert atomic.file_name("--") == "_"
 
 
 def test_a_card_links_to_hub_ids_alone(tmp_path, monkeypatch):
@@ -188,6 +193,6 @@ def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
     origin = SimpleNamespace(
         base=base, base_digest=DIGEST, family="sd", method="lora", prompt="{label}", classes=["apple"]
     )
-    lines = usage.markdown(Path("adapters/apple.safetensors"), origin)
+    lines = snippets.markdown(Path("adapters/apple.safetensors"), origin)
     assert f"pipe = {line}\n" in lines
-    assert ("from orchard.bases import EMBEDDED" in lines) == (base == "mini")
+    assert ("from orchard.bases.bases import EMBEDDED" in lines) == (base == "mini")

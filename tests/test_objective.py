@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from finetune import objective
-from finetune.batches import Cache, draw
 from finetune.config import TrainLora
-from finetune.families import family_of
-from finetune.loss import cosmap, debiased_weights, logit_normal, mode, offset_noise, snr, target
-from finetune.objective import Objective
-from orchard import bases
+from finetune.models.stable_diffusion import family_of
+from finetune.training import objective
+from finetune.training.batches import Cache, draw
+from finetune.training.loss import cosmap, debiased_weights, logit_normal, mode, offset_noise, snr, target
+from finetune.training.objective import Objective
+from orchard.bases import bases
 
 NORMAL = statistics.NormalDist()
 

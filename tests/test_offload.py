@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from generate import pipeline
 from generate.config import Generate
-from orchard import bases
+from generate.sampling import pipeline
+from orchard.bases import bases
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -4,8 +4,8 @@ import types
 import pytest
 import torch
 
-from finetune import optimizers
-from finetune.training import learning_rate
+from finetune.training import optimizers
+from finetune.training.loop import learning_rate
 
 
 def descend(name: str, rate: float, steps: int = 600) -> tuple[torch.optim.Optimizer, float]:

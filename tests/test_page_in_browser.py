@@ -12,12 +12,12 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from runs import CLASSES, run, sweep, wrong_at
 
-from evaluate import report
-from evaluate.analysis import analyse
-from evaluate.distances import Cloud, measure
-from evaluate.pictures import thumbnail
-from evaluate.reference import FRUIT
-from evaluate.report import Context
+from evaluate.analysis.analyse import analyse
+from evaluate.analysis.student_report import FRUIT
+from evaluate.gap.feature_metrics import Cloud, measure
+from evaluate.report import html_page
+from evaluate.report.html_page import Context
+from evaluate.report.pictures import thumbnail
 
 pytestmark = pytest.mark.needs("browser")
 
@@ -89,7 +89,7 @@ def analysis():
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory, analysis):
-    return report.write(records(), analysis, context(), tmp_path_factory.mktemp("page") / "report.html")
+    return html_page.write(records(), analysis, context(), tmp_path_factory.mktemp("page") / "report.html")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_page_is_never_wider_than_the_screen(opened, width):
 def test_two_hundred_classes_do_not_widen_the_page(browser, tmp_path, width):
     classes = [f"a class of many {i}" for i in range(200)]
     many = [run(wrong_at(400, *range(9)), ratio=ratio, classes=classes) for ratio in (1.0, 0.3, 0.0)]
-    file = report.write(many, analyse(many), Context(title="many", commands=[]), tmp_path / "report.html")
+    file = html_page.write(many, analyse(many), Context(title="many", commands=[]), tmp_path / "report.html")
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.goto(file.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from classify.sizes import Sizes
-from evaluate import pictures
-from evaluate.distances import Gap
-from evaluate.exhibit import Exhibit
-from evaluate.features import of_backbone, of_classifier
-from evaluate.gap import gaps
+from evaluate.experiment.shown_images import Exhibit
+from evaluate.gap.feature_metrics import Gap
+from evaluate.gap.features import of_backbone, of_classifier
+from evaluate.gap.measure import gaps
+from evaluate.report import pictures
 from orchard import shards
-from orchard.images import ImageSet, Photo, sha256
-from orchard.networks import build
+from orchard.classifiers.networks import build
+from orchard.images.images import ImageSet, Photo, sha256
 
 CPU = torch.device("cpu")
 SIZES = Sizes(size=32, through=None)

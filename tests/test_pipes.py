@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from shell import CLASSIFY, ENVIRONMENT, EVALUATE, GENERATE, TRAIN, command
 
-from orchard import pipes
+from orchard.cli import signals
 
 
 def closed(folder, words: tuple[object, ...]) -> tuple[int, str]:
@@ -30,17 +30,17 @@ def closed(folder, words: tuple[object, ...]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("words", [TRAIN, GENERATE, CLASSIFY, EVALUATE], ids=lambda words: words[-1])
 def test_help_into_a_closed_pipe_is_quiet(tmp_path, words):
-    assert closed(tmp_path, (*words, "--help")) == (pipes.CODE, "")
+    assert closed(tmp_path, (*words, "--help")) == (signals.CODE, "")
 
 
 def test_a_plan_into_a_closed_pipe_is_quiet(tmp_path):
     words = (*CLASSIFY, "--train", "demo", "--test", "demo", "--dry_run")
-    assert closed(tmp_path, words) == (pipes.CODE, "")
+    assert closed(tmp_path, words) == (signals.CODE, "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pipe_of_somebody_else_is_no_reason_to_be_quiet():
-    with pytest.raises(BrokenPipeError), pipes.closing():
+    with pytest.raises(BrokenPipeError), signals.closing():
         raise BrokenPipeError
 
 

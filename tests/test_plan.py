@@ -9,16 +9,17 @@ import pictures
 import pytest
 
 from classify.sizes import Sizes
-from evaluate import describe, records
-from evaluate.arms import seeds_of
 from evaluate.config import Evaluate, parse_shots
-from evaluate.experiment import validation_images
-from evaluate.plan import plan
-from evaluate.ratios import draw
-from evaluate.sets import Sets
-from evaluate.sweep import share
-from orchard.images import TEST, TRAIN, ImageSet
-from orchard.terminal import Terminal
+from evaluate.experiment import plan_text
+from evaluate.experiment.arms import seeds_of
+from evaluate.experiment.image_sets import Sets
+from evaluate.experiment.mixtures import draw
+from evaluate.experiment.plan import plan
+from evaluate.experiment.runner import validation_images
+from evaluate.experiment.sweep import share
+from evaluate.records import records
+from orchard.cli.terminal import Terminal
+from orchard.images.images import TEST, TRAIN, ImageSet
 
 COUNTS = {"apple": 20, "pear": 16}
 
@@ -88,7 +89,7 @@ def test_the_plan_tells_what_share_whole_images_make(capsys):
     given = replace(given, synthetic=some("synthetic", dict.fromkeys(given.train.classes, 20)))
     config = Evaluate(seeds=1)
     runs = plan(config, given, (1.0, 0.5, 0.1), "fp32")
-    describe.plan(Terminal(), config, given, runs, "fp32", 1)
+    plan_text.plan(Terminal(), config, given, runs, "fp32", 1)
     printed = " ".join(capsys.readouterr().out.split())
     assert "10% real: 3 real + 23 synthetic images, 11.5% real: whole images" in printed
     assert "50% real: 13 real + 13 synthetic images arm" in printed

@@ -9,13 +9,18 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from finetune import command, entries, lora, preflight, space, targets, training_set
+from finetune import command
 from finetune.config import TrainLora
-from finetune.encoding import Encoder
-from finetune.families import family_of
-from finetune.keys import keys_of
-from finetune.setup import Job
-from orchard import bases, layers, sources
+from finetune.context import Job
+from finetune.data import encoded_cache, training_set
+from finetune.data.encoded_cache import keys_of
+from finetune.data.encoding import Encoder
+from finetune.models import lora, targets
+from finetune.models.stable_diffusion import family_of
+from finetune.planning import disk_space, preflight
+from orchard.adapters import layers
+from orchard.bases import bases
+from orchard.datasets import sources
 
 CPU = torch.device("cpu")
 BASES = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}
@@ -73,17 +78,19 @@ def test_what_entries_and_adapters_will_take_is_what_they_take(tmp_path, folders
         [photo], ["a"]
     )
     for key, least in ((keys.photo(photo), 0.95), (keys.prompt("a"), 0)):
-        told, taken = space.entry(base, key), entries.path_of(tmp_path, key).stat().st_size
+        told, taken = disk_space.entry(base, key), encoded_cache.path_of(tmp_path, key).stat().st_size
         header = 2000
         assert least * told < taken < told + header
 
     parameters = lora.inject(family.denoiser, 3, 3, 0)
     weights = 4 * sum(parameter.numel() for parameter in parameters)
     trained = attention(base)
-    assert space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (1 + 3)
+    assert disk_space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (
+        1 + 3
+    )
     # Two adapters, two checkpoints of each, one more under way; AdamW keeps two numbers a weight.
     kept = TrainLora(rank=3, steps=10, save_every=2, keep=2)
-    assert space.adapters(kept, base, trained, 2) == weights * (2 + 5 * 3)
+    assert disk_space.adapters(kept, base, trained, 2) == weights * (2 + 5 * 3)
 
 
 def test_the_plan_tells_shapes_cache_disk_and_device(folders, photos, tmp_path):
@@ -106,8 +113,8 @@ def test_photos_go_into_the_buckets_of_their_shapes(folders, tmp_path, refused, 
     )
     with refused("--buckets", "has 32 px", "512"):
         check(folders["sd"], photos, buckets=True)
-    monkeypatch.setattr("finetune.buckets.LEAST", 32)
-    monkeypatch.setattr("finetune.buckets.MULTIPLE", 2)
+    monkeypatch.setattr("finetune.training.buckets.LEAST", 32)
+    monkeypatch.setattr("finetune.training.buckets.MULTIPLE", 2)
     found = check(folders["sd"], photos, buckets=True)
     assert "buckets   36x28 3, 28x36 1 (width x height, photos)" in found.lines
     assert sorted(found.keys.sizes.values()) == [(28, 36)] * 3 + [(36, 28)]

@@ -10,11 +10,10 @@ from sklearn.preprocessing import StandardScaler
 from classify.config import TrainingOptions
 from classify.features import STRENGTH, features, fit_classifier
 from classify.mixing import UNION, Mixing
-from classify.train import Task
-from orchard import classifiers
-from orchard.heads import last_layer
-from orchard.networks import build, require_name
-from orchard.predict import probabilities
+from classify.trainer import Task
+from orchard.classifiers import classifier
+from orchard.classifiers.networks import build, last_layer, require_name
+from orchard.classifiers.predict import probabilities
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(0)
@@ -77,19 +76,19 @@ def test_without_weights_the_features_come_from_the_real_images_alone():
 
 def test_weights_in_a_saved_classifier_of_ours_count_and_its_images_are_known(tmp_path):
     model = build("cnn", 7, 32, seed=5)
-    record = classifiers.Record(
+    record = classifier.Record(
         model="cnn", classes=tuple("abcdefg"), size=32, through=None, seed=5, steps=1, data="",
         trained_on=("ab",),
     )  # fmt: skip
-    classifiers.save(tmp_path / classifiers.FILE, model, record)
+    classifier.save(tmp_path / classifier.FILE, model, record)
     begun = build("cnn", 2, 32, 0, str(tmp_path))
     assert torch.equal(begun.network[0].weight, model.network[0].weight)
-    assert classifiers.seen_by(str(tmp_path)) == {"ab"}
-    assert classifiers.seen_by("") == classifiers.seen_by("cache") == frozenset()
+    assert classifier.seen_by(str(tmp_path)) == {"ab"}
+    assert classifier.seen_by("") == classifier.seen_by("cache") == frozenset()
 
 
 def test_weights_of_another_network_or_none_are_refused(tmp_path, weights, refused):
-    assert classifiers.seen_by(str(weights)) == frozenset()
+    assert classifier.seen_by(str(weights)) == frozenset()
     with refused("--pretrained", "of 122 tensors fit resnet18"):
         build("resnet18", 2, 32, 0, str(weights))
     with refused("--pretrained nowhere", "no such file"):

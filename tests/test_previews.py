@@ -10,7 +10,7 @@ from PIL import Image
 from shell import TRAIN, command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune import curve, previews
+from finetune.outputs import logs, previews
 
 SMALL = (
     "--data",
@@ -104,7 +104,7 @@ def test_a_sheet_names_its_rows_and_keeps_its_pixels():
 
 def test_the_smooth_line_is_a_mean_over_the_last_steps():
     losses = np.arange(40.0)
-    found = curve.smoothed(losses)
+    found = logs.smoothed(losses)
     assert found[0] == 0 and found[1] == 0.5
     assert found[39] == (38 + 39) / 2
 
@@ -114,5 +114,5 @@ def test_a_curve_is_drawn_with_and_without_held_out_losses(tmp_path):
     for name, last in (("with", {"validation_loss": 0.5}), ("without", {})):
         log = tmp_path / f"{name}.jsonl"
         log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[-1] | last]))
-        curve.write(log, tmp_path / f"{name}.png", "app$le_")
+        logs.write(log, tmp_path / f"{name}.png", "app$le_")
         assert Image.open(tmp_path / f"{name}.png").size[0] > 400

@@ -11,17 +11,19 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from shell import TRAIN, command
 
-from finetune import learner, lora, prior
-from finetune.batches import draw
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.encoding import Encoder
-from finetune.families import StableDiffusion
-from finetune.keys import keys_of
-from finetune.objective import Objective
-from finetune.training import train_steps
-from orchard import bases
-from orchard.splits import stable_hash
+from finetune.data import prior
+from finetune.data.encoded_cache import keys_of
+from finetune.data.encoding import Encoder
+from finetune.models import lora
+from finetune.models.stable_diffusion import StableDiffusion
+from finetune.training import learner
+from finetune.training.batches import draw
+from finetune.training.loop import train_steps
+from finetune.training.objective import Objective
+from orchard.bases import bases
+from orchard.images.splits import stable_hash
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from conftest import ROOT
 
-from generate import prompts
 from generate.config import Generate
-from orchard import cli
+from generate.planning import prompts
+from orchard.cli import cli
 
 VARY = {"background": ("on grass", "on a table", "in snow"), "light": ("dim", "bright"), "pose": ("", "cut")}
 TEMPLATES = ("a photo of {label} {{ background }}, {{ light }} {{ pose }}",)

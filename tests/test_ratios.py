@@ -3,7 +3,7 @@
 import pytest
 from pictures import photo
 
-from evaluate.ratios import ALL, draw, mix, parse, require_enough
+from evaluate.experiment.mixtures import ALL, draw, mix, parse, require_enough
 
 
 def test_all_are_the_four_mixtures_of_the_report():

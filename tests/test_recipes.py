@@ -8,7 +8,7 @@ from classify.config import Classify
 from evaluate.config import Evaluate
 from finetune.config import TrainLora
 from generate.config import Generate
-from orchard import cli
+from orchard.cli import cli
 
 COMMANDS = {
     "finetune/train_lora.py": TrainLora,

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from evaluate import records
+from evaluate.records import records
 
 
 def record(seed: int) -> dict:

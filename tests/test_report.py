@@ -10,14 +10,14 @@ from pages import Page, svgs
 from PIL import Image
 from runs import CLASSES, run, sweep, wrong_at
 
-from evaluate import report
-from evaluate.analysis import analyse
-from evaluate.distances import Area, Gap, Manifold
-from evaluate.intervals import Spread
-from evaluate.mistakes import worst
-from evaluate.pictures import thumbnail
-from evaluate.reference import FRUIT
-from evaluate.report import Context, require_records
+from evaluate.analysis.analyse import analyse
+from evaluate.analysis.intervals import Spread
+from evaluate.analysis.mistakes import worst
+from evaluate.analysis.student_report import FRUIT
+from evaluate.gap.feature_metrics import Area, Gap, Manifold
+from evaluate.report import html_page
+from evaluate.report.html_page import Context, require_records
+from evaluate.report.pictures import thumbnail
 from orchard.errors import UserError
 
 HOSTILE = ["<script>alert(1)</script>", "a & b]]>", '_"$x_1$" onload=alert(2)']
@@ -44,7 +44,7 @@ def sheet(name="apple", real=1, kept=1, rejected=0):
 
 
 def page_of(records, context):
-    return report.render(records, analyse(records), context)
+    return html_page.render(records, analyse(records), context)
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,8 @@ def test_undefined_is_written_as_a_word():
 def test_equal_records_give_an_equal_page(tmp_path):
     records = sweep(WRONG)
     first, second = (
-        report.write(records, analyse(records), context(), tmp_path / name) for name in ("a.html", "b.html")
+        html_page.write(records, analyse(records), context(), tmp_path / name)
+        for name in ("a.html", "b.html")
     )
     assert first == tmp_path / "a.html"
     assert first.read_bytes() == second.read_bytes()
@@ -313,7 +314,7 @@ def test_equal_records_give_an_equal_page(tmp_path):
 
 def test_file_name_outside_utf8_does_not_stop_the_report(tmp_path):
     odd = run(wrong_at(6, 0), files=["caf\udce9.jpg", *"bcdef"])
-    page = report.write([odd], analyse([odd]), context(), tmp_path / "r.html")
+    page = html_page.write([odd], analyse([odd]), context(), tmp_path / "r.html")
     assert "caf\\udce9.jpg" in page.read_text(encoding="utf-8")
 
 

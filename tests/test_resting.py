@@ -6,11 +6,12 @@ import pipelines
 import pytest
 import torch
 
-from finetune import previews, resting
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.families import family_of
-from orchard import bases
+from finetune.models import trained_text_encoders
+from finetune.models.stable_diffusion import family_of
+from finetune.outputs import previews
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 
@@ -27,7 +28,7 @@ class Model:
 
 def test_models_come_back_to_where_each_was_also_after_an_error():
     models = [Model("cuda:1"), Model("cpu")]
-    with pytest.raises(KeyError), resting.at(models, "meta"):
+    with pytest.raises(KeyError), trained_text_encoders.at(models, "meta"):
         assert [model.device for model in models] == ["meta", "meta"]
         raise KeyError
     assert [model.device for model in models] == ["cuda:1", "cpu"]
@@ -57,8 +58,8 @@ def test_encoders_leave_the_device_for_the_steps_and_are_back_for_each_sheet(tmp
         inside.pop()
 
     sample = previews.sample_classes
-    monkeypatch.setattr(resting, "HOST", host)
-    monkeypatch.setattr(resting, "at", at)
+    monkeypatch.setattr(trained_text_encoders, "HOST", host)
+    monkeypatch.setattr(trained_text_encoders, "at", at)
     monkeypatch.setattr(previews, "sample_classes", lambda *of: looks.append(list(inside)) or sample(*of))
     base = pipelines.tiny(tmp_path / "base")
     small = {"data": "demo", "classes": ("apple",), "shots": 2, "steps": 2, "batch_size": 2}

@@ -5,7 +5,7 @@ import contextlib
 from stub_sampler import FLAT, flat_at, indices, noise, rows, unlucky
 
 from generate.config import Generate
-from generate.sources import jobs
+from generate.planning.jobs import jobs
 from orchard import shards
 
 

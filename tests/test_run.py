@@ -5,12 +5,13 @@ import pytest
 import torch
 
 import orchard
-from orchard import run, software
+from orchard import devices, software
+from orchard.files import atomic
 
 
 def test_file_appears_under_its_name_when_whole(tmp_path):
     target = tmp_path / "deep" / "a.bin"
-    with run.whole_file(target) as aside:
+    with atomic.whole_file(target) as aside:
         aside.write_bytes(b"half")
         assert not target.exists()
         aside.write_bytes(b"whole")
@@ -19,7 +20,7 @@ def test_file_appears_under_its_name_when_whole(tmp_path):
 
 
 def test_failed_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ZeroDivisionError), run.whole_file(tmp_path / "a.bin") as aside:
+    with pytest.raises(ZeroDivisionError), atomic.whole_file(tmp_path / "a.bin") as aside:
         aside.write_bytes(b"half")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
@@ -27,9 +28,9 @@ def test_failed_write_leaves_nothing_behind(tmp_path):
 
 def test_failed_write_keeps_the_old_file(tmp_path):
     target = tmp_path / "a.json"
-    run.write_json(target, {"loss": 1})
+    atomic.write_json(target, {"loss": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run.write_json(target, {"loss": float("nan")})
+        atomic.write_json(target, {"loss": float("nan")})
     assert json.loads(target.read_text()) == {"loss": 1}
     assert list(tmp_path.iterdir()) == [target]
 
@@ -37,17 +38,17 @@ def test_failed_write_keeps_the_old_file(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"x": -float("inf")}]])
 def test_json_refuses_numbers_that_json_does_not_have(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run.write_json(tmp_path / "a.json", value)
+        atomic.write_json(tmp_path / "a.json", value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_json_survives_any_class_name(tmp_path):
-    run.write_json(tmp_path / "a.json", {"りんご": None})
+    atomic.write_json(tmp_path / "a.json", {"りんご": None})
     assert json.loads((tmp_path / "a.json").read_text()) == {"りんご": None}
 
 
 def test_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
-    run.writable(tmp_path / "a" / "b")
+    atomic.writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
@@ -55,13 +56,15 @@ def test_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
 def test_output_on_or_under_a_file_is_refused(tmp_path, refused, below):
     (tmp_path / "file").touch()
     with refused(f"--output {tmp_path / 'file' / below}: cannot be written", "choose another folder"):
-        run.writable(tmp_path / "file" / below)
+        atomic.writable(tmp_path / "file" / below)
 
 
 def test_file_hash_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1
-    assert run.file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        atomic.file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def git(folder, *arguments):
@@ -109,15 +112,15 @@ def test_versions_name_this_toolkit_and_torch():
 
 def test_precision_on_a_cpu(monkeypatch, refused):
     cpu = torch.device("cpu")
-    assert run.torch_dtype("fp32", cpu) is torch.float32
+    assert devices.torch_dtype("fp32", cpu) is torch.float32
     with refused("--precision fp16: only on a GPU", "fp32"):
-        run.torch_dtype("fp16", cpu)
-    monkeypatch.setattr(run, "_cpu_bf16", lambda: False)
-    assert run.torch_dtype("auto", cpu) is torch.float32
+        devices.torch_dtype("fp16", cpu)
+    monkeypatch.setattr(devices, "_cpu_bf16", lambda: False)
+    assert devices.torch_dtype("auto", cpu) is torch.float32
     with refused("--precision bf16: cpu has no bfloat16; use fp32"):
-        run.torch_dtype("bf16", cpu)
-    monkeypatch.setattr(run, "_cpu_bf16", lambda: True)
-    assert run.torch_dtype("auto", cpu) is run.torch_dtype("bf16", cpu) is torch.bfloat16
+        devices.torch_dtype("bf16", cpu)
+    monkeypatch.setattr(devices, "_cpu_bf16", lambda: True)
+    assert devices.torch_dtype("auto", cpu) is devices.torch_dtype("bf16", cpu) is torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -137,13 +140,13 @@ def test_precision_on_cards_of_every_age(monkeypatch, refused, capability, bf16,
     monkeypatch.setattr(
         "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or bf16
     )
-    assert run.torch_dtype("auto", card) is auto
-    assert run.torch_dtype("fp16", card) is torch.float16
+    assert devices.torch_dtype("auto", card) is auto
+    assert devices.torch_dtype("fp16", card) is torch.float16
     if offered:
         with refused("--precision bf16: cuda has no bfloat16", offered):
-            run.torch_dtype("bf16", card)
+            devices.torch_dtype("bf16", card)
     else:
-        assert run.torch_dtype("bf16", card) is torch.bfloat16
+        assert devices.torch_dtype("bf16", card) is torch.bfloat16
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -151,15 +154,15 @@ def test_precision_on_cards_of_every_age(monkeypatch, refused, capability, bf16,
     ("kind", "asked"), [("xpu", "torch.xpu.is_bf16_supported"), ("mps", "accelerate.utils.is_bf16_available")]
 )
 def test_bfloat16_of_an_accelerator_is_its_own_not_the_processors(monkeypatch, kind, asked, able):
-    monkeypatch.setattr(run, "_cpu_bf16", lambda: not able)
+    monkeypatch.setattr(devices, "_cpu_bf16", lambda: not able)
     monkeypatch.setattr(asked, lambda **_: able)
-    assert run.precisions(torch.device(kind)) == (("fp32", "bf16", "fp16") if able else ("fp32", "fp16"))
-    assert run.torch_dtype("auto", torch.device(kind)) is (torch.bfloat16 if able else torch.float32)
+    assert devices.precisions(torch.device(kind)) == (("fp32", "bf16", "fp16") if able else ("fp32", "fp16"))
+    assert devices.torch_dtype("auto", torch.device(kind)) is (torch.bfloat16 if able else torch.float32)
 
 
 def test_two_classes_with_one_file_name_are_refused(refused):
-    run.require_distinct_files(["red apple", "green apple"])
+    atomic.require_distinct_files(["red apple", "green apple"])
     with refused("'red apple'", "'red_apple'", "rename one"):
-        run.require_distinct_files(["red apple", "red_apple"])
+        atomic.require_distinct_files(["red apple", "red_apple"])
     with refused("rename one"):
-        run.require_distinct_files(["A", "a"])
+        atomic.require_distinct_files(["A", "a"])

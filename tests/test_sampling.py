@@ -10,12 +10,15 @@ import pipelines
 import pytest
 import torch
 
-from generate import loras
 from generate.command import generate
 from generate.config import Generate
-from generate.sources import jobs
-from orchard import adapter, attaching, bases, shards, sources, text
-from orchard.images import TEST, decode, square
+from generate.planning.jobs import jobs
+from generate.sampling import loras
+from orchard import shards
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases, prompt_embeds
+from orchard.datasets import sources
+from orchard.images.images import TEST, decode, square
 
 CLASSES = ["apple", "pear"]
 
@@ -163,15 +166,15 @@ def test_the_words_that_a_text_encoder_would_not_see_are_named_before_loading(
     config = Generate(base=str(folder), data="demo", classes=("apple",), prompt=(prompt,), dry_run=True)
     generate(config)
     assert "will not see 'def'" in capsys.readouterr().out
-    assert text.cut(bases.resolve(str(folder)), ["a" * 30]) == {}
+    assert prompt_embeds.cut(bases.resolve(str(folder)), ["a" * 30]) == {}
 
 
 def test_an_encoder_that_reads_on_keeps_the_words(tmp_path):
     short, long = (
         bases.resolve(str(pipelines.tiny_sd3(tmp_path / str(t5), with_t5=t5))) for t5 in (False, True)
     )
-    assert text.cut(short, ["a" * 40]) == {"a" * 40: "a" * 40}
-    assert text.cut(long, ["a" * 40]) == {}
+    assert prompt_embeds.cut(short, ["a" * 40]) == {"a" * 40: "a" * 40}
+    assert prompt_embeds.cut(long, ["a" * 40]) == {}
 
 
 @pytest.mark.parametrize(

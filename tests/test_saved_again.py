@@ -11,7 +11,7 @@ from classify.command import classify
 from classify.config import Classify
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
-from orchard import run
+from orchard import devices
 
 SMALL = {"steps": 1, "batch_size": 2, "size": 64}
 
@@ -26,7 +26,7 @@ def picture(seed: int) -> Image.Image:
 def photos(tmp_path, monkeypatch) -> Path:
     """Three test photos are training photos: half the size; low quality, mirrored; under another class."""
     folder = tmp_path / "set"
-    monkeypatch.setattr(run, "torch_dtype", lambda precision, device: torch.float32)
+    monkeypatch.setattr(devices, "torch_dtype", lambda precision, device: torch.float32)
     for split, first in (("train", 0), ("test", 100)):
         for place, name in enumerate("xy"):
             (folder / split / name).mkdir(parents=True)

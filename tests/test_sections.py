@@ -3,10 +3,10 @@
 import pytest
 from runs import run, wrong_at
 
-from evaluate import report
-from evaluate.analysis import analyse
-from evaluate.report import Context
-from evaluate.sections import OWN, sections
+from evaluate.analysis.analyse import analyse
+from evaluate.report import html_page
+from evaluate.report.html_page import Context
+from evaluate.report.sections import OWN, sections
 
 GIVEN = "the generator was tuned on 220 of the 220 real training images"
 CHOICE = {"chosen": "weight 0.8", "tried": {"union": 0.3, "weight 0.8": 0.21}, "untried": ["cutmix"]}
@@ -66,7 +66,7 @@ def test_each_part_has_its_curve(found):
 
 
 def test_a_chosen_mixing_stands_with_all_that_was_tried(records):
-    html = report.render(records, analyse(records), Context(title="fruit", commands=["a", "b"]))
+    html = html_page.render(records, analyse(records), Context(title="fruit", commands=["a", "b"]))
     table = html[html.index('class="choices"') :]
     table = table[: table.index("</table>")]
     assert "0.300" in table
@@ -75,7 +75,7 @@ def test_a_chosen_mixing_stands_with_all_that_was_tried(records):
 
 
 def test_every_command_that_made_the_records_is_shown(records):
-    html = report.render(records, analyse(records), Context(title="fruit", commands=["first", "second"]))
+    html = html_page.render(records, analyse(records), Context(title="fruit", commands=["first", "second"]))
     assert "<pre>first</pre>" in html
     assert "<pre>second</pre>" in html
 

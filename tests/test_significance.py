@@ -5,7 +5,7 @@ import itertools
 import pytest
 from scipy.stats import binomtest, multinomial
 
-from evaluate.significance import (
+from evaluate.analysis.significance import (
     holm,
     images_needed,
     likely_loss,

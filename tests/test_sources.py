@@ -10,9 +10,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from huggingface_hub import HfApi
 from pictures import encoded, noise, write
 
-from orchard import sources
-from orchard.demo import NOTICE
-from orchard.images import TEST, TRAIN, decode, sha256
+from orchard.datasets import sources
+from orchard.datasets.demo import NOTICE
+from orchard.images.images import TEST, TRAIN, decode, sha256
 
 PICTURES = [encoded(noise(seed)) for seed in range(8)]
 
@@ -286,7 +286,7 @@ def test_dataset_of_the_hub_is_read_once_it_is_known_to_be_there(monkeypatch):
 def test_without_a_network_it_ends_soon_in_one_line(data, words):
     """A proxy that nobody serves stands for the missing network, so the outcome is the same anywhere."""
     code = (
-        "from orchard import cli, sources; import sys; sys.argv = ['x']; "
+        "from orchard.cli import cli; from orchard.datasets import sources; import sys; sys.argv = ['x']; "
         f"cli.run(cli.Common, lambda config: sources.load({data!r}), 'x')"
     )
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "ORCHARD_", "KAGGLE"))}

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from pictures import image_set, numbered, photo
 
-from orchard.images import TEST, TRAIN
-from orchard.splits import hold_out, ranked, require_split, separate, stable_hash, subset, validation
+from orchard.images.images import TEST, TRAIN
+from orchard.images.splits import hold_out, ranked, require_split, separate, stable_hash, subset, validation
 
 
 def test_hold_out_is_stratified():

@@ -14,7 +14,7 @@ from conftest import either
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from orchard.images import decode
+from orchard.images.images import decode
 
 
 @either("fruit")

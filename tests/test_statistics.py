@@ -8,9 +8,9 @@ from runs import run, sweep, wrong_at
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
-from evaluate.answers import correctness
-from evaluate.intervals import difference_interval, wilson
-from evaluate.statistics import change, summarise
+from evaluate.analysis.intervals import difference_interval, wilson
+from evaluate.analysis.predictions import correctness
+from evaluate.analysis.summary import change, summarise
 
 
 def test_rows_hold_means_over_seeds_and_the_difference_to_real_only():

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.families import family_of
+from finetune.models.stable_diffusion import family_of
 from generate.command import generate
 from generate.config import Generate
-from orchard import bases
+from orchard.bases import bases
 
 STATISTICS = {"latents_mean": [0.4, -0.6, 0.2, 0.1], "latents_std": [1.5, 0.5, 0.8, 1.2]}
 Change = Callable[[Path], None]
@@ -151,7 +151,7 @@ def test_what_would_fail_or_go_wrong_later_is_refused_at_dry_run(
 
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "sd3-t5"])
 def test_whole_bases_pass(folders, family):
-    from orchard import layers
+    from orchard.adapters import layers
 
     layers.require_loadable(bases.resolve(str(folders[family])))
 

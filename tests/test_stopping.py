@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, TWO, command
 from stub_sampler import indices, noise, rows
 
-from finetune import checkpoints, prior
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.family import Family
-from finetune.interrupt import Interrupt
-from generate.sampler import Sampler
-from orchard import cli, stopping
+from finetune.data import prior
+from finetune.models.family import Family
+from finetune.training import checkpoints
+from finetune.training.interrupt import Interrupt
+from generate.sampling.sampler import Sampler
+from orchard.cli import cli, signals
 
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", *TRAIN[1:])
 PATIENCE = 600
@@ -110,7 +111,7 @@ if "child" in sys.argv:
     parent = int(sys.argv[2])
     while os.getppid() == parent:
         time.sleep(0.01)
-    from orchard import cli
+    from orchard.cli import cli
     with cli.one_line():
         print("goes on")
 else:
@@ -264,7 +265,7 @@ def test_images_of_a_shard_that_is_not_full_are_kept_when_generate_is_stopped(tm
             signal.raise_signal(signal.SIGTERM)
         return noise(row)
 
-    with pytest.raises(stopping.Terminated):
+    with pytest.raises(signals.Terminated):
         generate(tmp_path / "off", draw, count=12, shard_size=12)
     assert indices(tmp_path / "off") == [0, 1, 2, 3, 4]
     assert generate(tmp_path / "off", count=12, shard_size=12) == 8  # a batch of four is sampled whole

@@ -8,7 +8,8 @@ import stub_sampler
 from PIL import Image
 from stub_sampler import CLASSES, noise, rows
 
-from orchard import shards, storage
+from orchard import shards
+from orchard.files import storage
 
 BUCKET = f"sets-{os.getpid()}"
 """Of this process alone: the lock of a URL holds for the whole machine."""
@@ -85,8 +86,8 @@ def test_an_object_that_was_replaced_is_refused_until_it_is_made_anew(bucket, ge
 
 def test_the_experiment_reads_a_set_behind_a_url(bucket, generate, tmp_path):
     from evaluate.config import Evaluate
-    from evaluate.ratios import parse
-    from evaluate.sets import load
+    from evaluate.experiment.image_sets import load
+    from evaluate.experiment.mixtures import parse
 
     generate(f"s3://{BUCKET}/other", classes=CLASSES)
     config = Evaluate(data=str(tmp_path / "photos"), synthetic=f"s3://{BUCKET}/other")

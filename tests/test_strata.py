@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from runs import run, wrong_at
 
-from evaluate.intervals import wilson
-from evaluate.strata import accuracies, background, count_boxes, describe
-from orchard import sources
+from evaluate.analysis.intervals import wilson
+from evaluate.analysis.strata import accuracies, background, count_boxes, describe
+from orchard.datasets import sources
 
 BOX = "<object><name>apple</name><bndbox><xmin>1</xmin></bndbox></object>"
 

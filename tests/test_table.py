@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from runs import run, sweep, wrong_at
 
-from evaluate import export, table
-from evaluate.analysis import analyse
-from evaluate.reference import FRUIT
-from evaluate.statistics import summarise
-from evaluate.wording import label, points
+from evaluate.analysis.analyse import analyse
+from evaluate.analysis.labels import label, points
+from evaluate.analysis.student_report import FRUIT
+from evaluate.analysis.summary import summarise
+from evaluate.report import export, publish
 
 MINUS = "\N{MINUS SIGN}"
 WRONG = {1.0: [(), ()], 0.3: [(0, 1, 2)] * 2, 0.0: [range(9)] * 2}
@@ -21,7 +21,7 @@ WRONG = {1.0: [(), ()], 0.3: [(0, 1, 2)] * 2, 0.0: [range(9)] * 2}
 
 def printed(records, reference=None, width=80):
     console = Console(width=width, file=io.StringIO(), record=True)
-    table.print_table(summarise(records), reference, console)
+    publish.print_table(summarise(records), reference, console)
     return console.export_text()
 
 

@@ -1,6 +1,6 @@
 """Progress in a log: a line now and then, and at once for what takes a while."""
 
-from orchard.terminal import bar
+from orchard.cli.terminal import bar
 
 
 def test_what_comes_next_is_told_at_once_and_steps_now_and_then(capsys):

@@ -9,13 +9,14 @@ import torch
 from loras import load
 from safetensors.torch import load_file
 
-from finetune import lora, targets
-from finetune.batches import draw
 from finetune.config import TrainLora
-from finetune.families import family_of
-from finetune.family import Family
-from finetune.objective import PLAIN
-from orchard import adapter, attaching, bases
+from finetune.models import lora, targets
+from finetune.models.family import Family
+from finetune.models.stable_diffusion import family_of
+from finetune.training.batches import draw
+from finetune.training.objective import PLAIN
+from orchard.adapters import adapter, attaching
+from orchard.bases import bases
 
 CPU = torch.device("cpu")
 TINY = {

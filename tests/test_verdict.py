@@ -2,8 +2,8 @@
 
 from runs import run, wrong_at
 
-from evaluate.statistics import summarise
-from evaluate.verdict import basis, caveat, limits, verdict
+from evaluate.analysis.summary import summarise
+from evaluate.analysis.verdict import basis, caveat, limits, verdict
 
 MINUS = "\N{MINUS SIGN}"
 

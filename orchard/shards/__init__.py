@@ -5,7 +5,7 @@ nothing but the folder to go on, and the manifest is a pure function of the shar
 rejected lies in shards of its own: a row's index says which shard it belongs to, its reason which split.
 """
 
-from orchard.images import TRAIN
+from orchard.images.images import TRAIN
 from orchard.shards.contents import LARGEST
 from orchard.shards.files import (
     MARKS,
@@ -25,6 +25,7 @@ from orchard.shards.files import (
     store,
     write,
 )
+from orchard.shards.header import KEY, SCHEMA, Origin
 from orchard.shards.manifest import (
     GENERATOR,
     asked,
@@ -37,7 +38,6 @@ from orchard.shards.manifest import (
     write_manifest,
 )
 from orchard.shards.opening import MANIFEST
-from orchard.shards.origin import KEY, SCHEMA, Origin
 from orchard.shards.reading import read, read_unscreened, rejected, rejections
 
 __all__ = [

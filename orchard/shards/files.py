@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchard import storage
 from orchard.errors import UserError
-from orchard.images import TRAIN
-from orchard.run import file_name, whole_file
+from orchard.files import storage
+from orchard.files.atomic import file_name, whole_file
+from orchard.images.images import TRAIN
 from orchard.shards import contents, opening
-from orchard.shards import origin as origins
-from orchard.shards.origin import KEY, Origin
+from orchard.shards import header as origins
+from orchard.shards.header import KEY, Origin
 
 REJECTED = "rejected"
 MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchard import cards, storage, typed
 from orchard.errors import UserError
-from orchard.images import TRAIN
-from orchard.run import file_hash, write_json
+from orchard.files import checked_json, storage
+from orchard.files.atomic import file_hash, write_json
+from orchard.hub import cards
+from orchard.images.images import TRAIN
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
+from orchard.shards.header import SCHEMA, Origin
 from orchard.shards.opening import MANIFEST, another, require_hash
-from orchard.shards.origin import SCHEMA, Origin
 
 DATA = "data/"
 FIELDS: Mapping[str, Any] = {
@@ -150,19 +151,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so not complete; run the same generate command again")
     try:
-        return _checked(typed.parse(typed.read(path)))
+        return _checked(checked_json.parse(checked_json.read(path)))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete it and run generate again") from None
 
 
 def _checked(value: Any) -> dict[str, Any]:
     """The manifest in ``value``; every file it names lies in its own folder."""
-    if isinstance(value, dict) and typed.conform(int, value.get("schema"), "schema") > SCHEMA:
+    if isinstance(value, dict) and checked_json.conform(int, value.get("schema"), "schema") > SCHEMA:
         raise ValueError("written by a newer version; update this toolkit")
-    manifest = typed.table(FIELDS, {**ADDED, **value} if isinstance(value, dict) else value)
-    typed.require_distinct(manifest["classes"])
+    manifest = checked_json.table(FIELDS, {**ADDED, **value} if isinstance(value, dict) else value)
+    checked_json.require_distinct(manifest["classes"])
     for entry in (*manifest["files"], *manifest["rejected_files"]):
-        name = typed.table(ENTRY, entry)["name"]
+        name = checked_json.table(ENTRY, entry)["name"]
         if not name.startswith(DATA) or not NAME.match(name.removeprefix(DATA)):
             raise ValueError(f"{name[:80]!r} is not a shard's name")
     return manifest

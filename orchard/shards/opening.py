@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchard import storage, typed
 from orchard.errors import UserError
+from orchard.files import checked_json, storage
 from orchard.shards import contents
 
 MANIFEST = "manifest.json"
@@ -34,7 +34,7 @@ def parquet(path: Path, sha256: str | None = None) -> Iterator[Any]:
 def _file(path: Path, *, whole: bool) -> Iterator[Any]:
     """The open file; behind a URL a ``whole`` one comes over once, however often it is then read."""
     if whole and not storage.is_local(path):
-        yield io.BytesIO(typed.read_bytes(path, contents.LARGEST))
+        yield io.BytesIO(checked_json.read_bytes(path, contents.LARGEST))
     else:
         with path.open("rb") as file:
             yield file

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard.errors import UserError
-from orchard.images import TRAIN, ImageSet, Photo, sha256
+from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 from orchard.shards.files import origin_of, rows_of
 from orchard.shards.manifest import ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash

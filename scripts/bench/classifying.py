@@ -16,11 +16,12 @@ from torchvision.transforms import v2
 
 from classify.config import TrainingOptions
 from classify.mixing import UNION
-from classify.train import batch_stream, train_steps
-from orchard import demo, images
-from orchard.images import TRAIN, ImageSet
-from orchard.networks import build
-from orchard.predict import autocast
+from classify.trainer import batch_stream, train_steps
+from orchard.classifiers.networks import build
+from orchard.classifiers.predict import autocast
+from orchard.datasets import demo
+from orchard.images import images
+from orchard.images.images import TRAIN, ImageSet
 
 CPU = torch.device("cpu")
 SIDE = 64

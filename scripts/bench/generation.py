@@ -11,12 +11,13 @@ from rich.table import Table
 
 from bench import released
 from bench.clock import Timing, timed
-from generate import metadata
-from generate.plan import ClassPlan
-from generate.sampler import Sampler
-from generate.schedulers import scheduler_of
-from generate.settings import GUIDANCE, Settings
-from orchard import bases, shards
+from generate.outputs import metadata
+from generate.planning.plan import ClassPlan
+from generate.planning.settings import GUIDANCE, Settings
+from generate.sampling.sampler import Sampler
+from generate.sampling.schedulers import scheduler_of
+from orchard import shards
+from orchard.bases import bases
 
 STOCK_BATCH, STOCK_STEPS = 10, 50
 """As in DataDream's generate.py, which samples one prompt batch after another (guidance 2, as here)."""

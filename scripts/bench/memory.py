@@ -7,9 +7,9 @@ from rich.table import Table
 
 from bench import released
 from bench.training import GIB, Shape, measure
-from finetune.families import StableDiffusion, StableDiffusion3, StableDiffusionXL
-from finetune.targets import ATTENTION
-from orchard import families
+from finetune.models.stable_diffusion import StableDiffusion, StableDiffusion3, StableDiffusionXL
+from finetune.models.targets import ATTENTION
+from orchard.bases import families
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TRAINED_BYTES = 16

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from orchard import run, software
+from orchard import software
+from orchard.files import atomic
 
 HEAD = """# Benchmarks
 
@@ -31,7 +32,7 @@ def append(path: Path, command: str, tables: Sequence[Table]) -> None:
         facts,
         *map(markdown, tables),
     ]
-    with run.whole_file(path) as aside:
+    with atomic.whole_file(path) as aside:
         aside.write_text("\n\n".join([there.rstrip("\n"), *parts]) + "\n", encoding="utf-8")
 
 

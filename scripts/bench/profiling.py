@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import classifying, generation, training
 from classify.config import TrainingOptions
-from orchard import demo
-from orchard.images import TRAIN
+from orchard.datasets import demo
+from orchard.images.images import TRAIN
 
 ROWS = 8
 STEPS = 5

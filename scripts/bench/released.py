@@ -19,7 +19,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from orchard import bases
+from orchard.bases import bases
 
 FOUR = {"block_out_channels": (320, 640, 1280, 1280), "sample_size": 64}
 WIDE_BLOCKS = {

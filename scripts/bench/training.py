@@ -16,15 +16,17 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from bench import released
-from finetune import learner, lora
-from finetune.batches import Batch
 from finetune.config import TrainLora
-from finetune.devices import MIXED
-from finetune.families import family_of
-from finetune.family import Family
-from finetune.objective import Objective
-from finetune.training import train_steps
-from orchard import bases, run
+from finetune.models import lora
+from finetune.models.family import Family
+from finetune.models.stable_diffusion import family_of
+from finetune.planning.devices import MIXED
+from finetune.training import learner
+from finetune.training.batches import Batch
+from finetune.training.loop import train_steps
+from finetune.training.objective import Objective
+from orchard import devices
+from orchard.bases import bases
 
 PROMPT = "a photo of apple"
 IMAGES = 2
@@ -118,7 +120,7 @@ class Stopwatch:
 
 def _family(shape: Shape) -> Family:
     """The base's family on its loaded pipeline."""
-    dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
+    dtype = devices.torch_dtype(shape.precision, torch.device("cpu"))
     if shape.base == released.RANDOM:
         pipe, base = released.sd15(dtype)
     else:
@@ -163,7 +165,7 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
 
 def steps_of(loop: str, shape: Shape) -> tuple[Family, Iterator[Any]]:
     """A loaded family, and the steps of a loop, ``plain`` or ``ours``, on random images."""
-    run.quiet_libraries()
+    devices.quiet_libraries()
     family, side = _family(shape), shape.pixels
     pixels = np.random.default_rng(0).integers(
         0, 256, (max(IMAGES, shape.batch_size), side, side, 3), np.uint8
@@ -173,7 +175,7 @@ def steps_of(loop: str, shape: Shape) -> tuple[Family, Iterator[Any]]:
         batch_size=shape.batch_size,
         gradient_checkpointing=shape.gradient_checkpointing,
     )
-    dtype = run.torch_dtype(shape.precision, torch.device("cpu"))
+    dtype = devices.torch_dtype(shape.precision, torch.device("cpu"))
     compiler = "inductor" if shape.compile and loop == "ours" else "no"
     accelerator = Accelerator(cpu=True, mixed_precision=MIXED[dtype], dynamo_backend=compiler)
     return family, {"ours": _ours, "plain": _plain}[loop](family, pixels, config, accelerator)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mini import data, loop
 from mini.data import Photos
 from mini.perception import Features, batch, distance
-from orchard import run
+from orchard.files import atomic
 
 BATCH = 24
 CROP, CROPPED = 32, 0.75
@@ -114,7 +114,7 @@ def encode_all(vae: AutoencoderKL, photos: Photos, cache: Path) -> Tensor:
         rows = [_moments(vae, pixels[i : i + 256]) for i in range(0, len(pixels), 256)]
         halves.append(torch.cat(rows))
     latents = torch.stack(halves)
-    with run.whole_file(cache) as aside:
+    with atomic.whole_file(cache) as aside:
         torch.save(latents, aside)
     return latents
 

@@ -15,10 +15,12 @@ from rich.progress import track
 from torch import Tensor
 
 from mini.traits import COLOURS, Traits, measure, name_colours, on_colour, some_colour
-from orchard import cli, run, thumbnails
+from orchard.cli import cli
 from orchard.errors import UserError
-from orchard.framing import FITS
-from orchard.images import Photo, decode, square
+from orchard.files import atomic
+from orchard.images import thumbnails
+from orchard.images.framing import FITS
+from orchard.images.images import Photo, decode, square
 
 SIZE = 64
 FILES = "*.parquet"
@@ -101,9 +103,9 @@ def _decode(shards: list[Path], names: tuple[str, ...], arrays: Path, described:
             for name, value in zip(ARRAYS, (pixels, label, number, weight), strict=True):
                 rows[name].append(value)
             traits.append(asdict(one))
-    with run.whole_file(arrays) as aside, aside.open("wb") as file:
+    with atomic.whole_file(arrays) as aside, aside.open("wb") as file:
         np.savez(file, **{name: np.array(values) for name, values in rows.items()})
-    run.write_json(described, traits)
+    atomic.write_json(described, traits)
 
 
 def _rows(shards: list[Path]) -> Iterator[tuple[Image.Image, int]]:

@@ -15,8 +15,8 @@ from transformers import CLIPTokenizer
 
 from mini import autoencoder, denoiser, loop
 from mini.denoiser import SCHEDULE, Denoiser
-from orchard import typed
 from orchard.errors import UserError
+from orchard.files import checked_json
 
 TOKENS = 24
 HISTORY = "training.json"
@@ -91,7 +91,9 @@ def load(folder: Path) -> tuple[AutoencoderKL, Denoiser, CLIPTokenizer]:
     if not (folder / HISTORY).is_file():
         raise UserError(f"--start {folder}: no {HISTORY} there; give a folder that this script wrote")
     try:
-        typed.table({"stages": dict, "runs": list}, typed.parse(typed.read(folder / HISTORY)))
+        checked_json.table(
+            {"stages": dict, "runs": list}, checked_json.parse(checked_json.read(folder / HISTORY))
+        )
         pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
         vae = autoencoder.build()
         vae.load_state_dict(pipe.vae.state_dict())

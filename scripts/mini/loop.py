@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from orchard import run
 from orchard.errors import UserError
+from orchard.files import atomic
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAVE_SECONDS = 480
@@ -93,7 +93,7 @@ def _log(clock: Clock, log: Path, rate: float) -> None:
 
 def save(path: Path, clock: Clock, **parts: object) -> None:
     """Write the stage's state, whole or not at all."""
-    with run.whole_file(path) as aside:
+    with atomic.whole_file(path) as aside:
         torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
 
 

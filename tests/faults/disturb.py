@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 import shifted_clock
 import stub_sampler
 
-from orchard import cli
+from orchard.cli import cli
 
 MODULES = {
     "finetune": "finetune.train_lora",

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 CHILD = """
 import pathlib, signal, time
-from orchard import stopping
-signal.signal(signal.SIGTERM, stopping._raise)
+from orchard.cli import signals
+signal.signal(signal.SIGTERM, signals._raise)
 try:
     print("begun", flush=True)
     time.sleep(600)
@@ -21,11 +21,11 @@ finally:
 """
 PARENT = """
 import signal, sys
-from evaluate import children
-from orchard import cli
+from evaluate.experiment import child_process
+from orchard.cli import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with cli.one_line():
-    children.call(["sleeper"], sys.stdout)
+    child_process.call(["sleeper"], sys.stdout)
 """
 
 

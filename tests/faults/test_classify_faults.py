@@ -5,17 +5,17 @@ import stub_sampler
 from safetensors.torch import load_file
 from trials import Subject, Trials
 
-from orchard import classifiers
+from orchard.classifiers import classifier
 
 TRAINING = ("--size", 32, "--steps", 2, "--batch_size", 4, "--precision", "fp32")
 
 
 def seen(output):
     """Weights and header of the classifier, predictions, and scores but for the name of the output."""
-    tensors = load_file(output / classifiers.FILE)
+    tensors = load_file(output / classifier.FILE)
     scores = (output / "scores.json").read_text().replace(f'"{output}"', "")
     weights = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
-    return weights, classifiers.read(output), (output / "predictions.jsonl").read_bytes(), scores
+    return weights, classifier.read(output), (output / "predictions.jsonl").read_bytes(), scores
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import stub_sampler
 from trials import Subject, Trials
 
-from evaluate import records
-from orchard import classifiers
+from evaluate.records import records
+from orchard.classifiers import classifier
 
 TRAINING = ("--size", 32, "--steps", 1, "--batch_size", 4, "--precision", "fp32", "--seeds", 2)
 NUMBERS = ("experiment.json", "arms.csv", "analysis.json", "fidelity.json")
@@ -22,7 +22,7 @@ def plain(record):
 def seen(output):
     """Records but for seconds, the numbers made of them, and that there is a page."""
     found = {name: (output / name).read_text().replace(str(output), "OUTPUT") for name in NUMBERS}
-    kept = classifiers.read(output / "real_only_ratio.safetensors")
+    kept = classifier.read(output / "real_only_ratio.safetensors")
     return found, [plain(record) for record in records.read(output)], kept, (output / "report.html").is_file()
 
 

@@ -6,8 +6,8 @@ import stub_sampler
 from safetensors.torch import load_file
 from trials import Subject, Trials
 
-from finetune import checkpoints
-from orchard import adapter
+from finetune.training import checkpoints
+from orchard.adapters import adapter
 
 SIZES = ("--steps", 4, "--save_every", 2, "--keep", 1, "--batch_size", 2, "--rank", 1, "--precision", "fp32")
 SHOWN = ("--export", "kohya", "--no_sheets")

@@ -18,16 +18,20 @@ import atheris
 import pictures
 import yaml
 
-with atheris.instrument_imports(include=["orchard", "evaluate.strata", "generate.config"]):
+with atheris.instrument_imports(include=["orchard", "evaluate.analysis.strata", "generate.config"]):
     import test_strange_adapters
     import test_strange_images
     import test_strange_sets
     import test_strange_texts
     from mutations import works_or_refuses
 
-    from evaluate.strata import count_boxes
+    from evaluate.analysis.strata import count_boxes
     from generate.config import Generate
-    from orchard import adapter, cli, folders, images, shards
+    from orchard import shards
+    from orchard.adapters import adapter
+    from orchard.cli import cli
+    from orchard.datasets import folders
+    from orchard.images import images
 
 Reader = Callable[[bytes, Path], object]
 

@@ -12,8 +12,11 @@ import pytest
 import torch
 from loras import load
 
-from evaluate import features
-from orchard import adapter, bases, classifiers, pretrained, sources
+from evaluate.gap import features
+from orchard.adapters import adapter
+from orchard.bases import bases
+from orchard.classifiers import classifier, pretrained
+from orchard.datasets import sources
 from orchard.errors import UserError
 
 SIGN = "HARMED"
@@ -57,7 +60,7 @@ def test_no_weights_are_unpickled(unharmed, refused, name):
     with refused(name):
         bases.resolve(str(path))
     with refused(name):
-        classifiers.load(path)
+        classifier.load(path)
     with refused(name):
         pretrained.load_into(torch.nn.Sequential(torch.nn.Linear(1, 1)), "cnn", str(path))
 

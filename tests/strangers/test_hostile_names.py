@@ -10,14 +10,14 @@ import runs
 from rich.console import Console
 
 from classify import command as classify
-from evaluate import analysis
-from evaluate.report import Context, render
-from finetune import card as adapter_card
-from generate import card as set_card
-from orchard import terminal
+from evaluate.analysis import analyse
+from evaluate.report.html_page import Context, render
+from finetune.outputs import model_card as adapter_card
+from generate.outputs import dataset_card as set_card
+from orchard.adapters.provenance import Provenance
+from orchard.cli import terminal
 from orchard.errors import UserError
-from orchard.provenance import Provenance
-from orchard.run import file_name
+from orchard.files.atomic import file_name
 
 NAMES = (
     "<script>alert(1)</script>",
@@ -69,7 +69,7 @@ def report(classes: tuple[str, ...], word: str) -> str:
         pictures={names[1]: {"image": image, "real": {**image, "similarity": 0.5}}},
         provenance={"arguments": {word: {"prompt": word}}},
     )
-    return render(found, analysis.analyse(found, 2.0, {}), context)
+    return render(found, analyse.analyse(found, 2.0, {}), context)
 
 
 @pytest.mark.parametrize("word", [NAMES[0], "".join(NAMES)], ids=["script", "all"])

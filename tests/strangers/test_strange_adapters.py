@@ -15,8 +15,10 @@ from loras import OUT, QUERY, kohya, matrices
 from mutations import changed, damaged, fuzz, works_or_refuses
 from safetensors.torch import save, save_file
 
-from orchard import adapter, attaching, bases, classifiers, networks, pretrained, single_file
-from orchard.provenance import HEADER, Provenance
+from orchard.adapters import adapter, attaching
+from orchard.adapters.provenance import HEADER, Provenance
+from orchard.bases import bases, single_file
+from orchard.classifiers import classifier, networks, pretrained
 
 ORIGIN = dataclasses.asdict(
     Provenance(
@@ -189,17 +191,17 @@ def test_a_header_nested_without_end_is_refused(tmp_path, refused):
 @fuzz(120)
 @given(record=changed(RECORD))
 def test_a_strange_classifier_is_loaded_or_refused(tmp_path, record):
-    path = tmp_path / classifiers.FILE
-    save_file({"x": torch.ones(1)}, path, metadata={classifiers.HEADER: json.dumps(record)})
-    works_or_refuses(lambda: classifiers.load(path))
+    path = tmp_path / classifier.FILE
+    save_file({"x": torch.ones(1)}, path, metadata={classifier.HEADER: json.dumps(record)})
+    works_or_refuses(lambda: classifier.load(path))
 
 
 @fuzz(60)
-@given(data=damaged(save({"network.0.weight": torch.ones(2, 2)}, {classifiers.HEADER: json.dumps(RECORD)})))
+@given(data=damaged(save({"network.0.weight": torch.ones(2, 2)}, {classifier.HEADER: json.dumps(RECORD)})))
 def test_a_damaged_classifier_is_loaded_or_refused(tmp_path, data):
-    path = tmp_path / classifiers.FILE
+    path = tmp_path / classifier.FILE
     path.write_bytes(data)
-    works_or_refuses(lambda: classifiers.load(path))
+    works_or_refuses(lambda: classifier.load(path))
     works_or_refuses(
         lambda: pretrained.load_into(torch.nn.Sequential(torch.nn.Linear(2, 2)), "cnn", str(path))
     )
@@ -208,10 +210,10 @@ def test_a_damaged_classifier_is_loaded_or_refused(tmp_path, data):
 def test_a_classifier_whose_weights_are_no_numbers_is_refused(tmp_path, refused):
     tensors = networks.build("cnn", 2, 32, 0).state_dict()
     tensors["network.0.weight"] = torch.full_like(tensors["network.0.weight"], torch.nan).contiguous()
-    header = {classifiers.HEADER: json.dumps(RECORD)}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / classifiers.FILE, metadata=header)
+    header = {classifier.HEADER: json.dumps(RECORD)}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / classifier.FILE, metadata=header)
     with refused("NaN or infinity"):
-        classifiers.load(tmp_path)
+        classifier.load(tmp_path)
 
 
 SINGLE = ("input_blocks.0.0.weight", "x.attn2.to_k.weight", "joint_blocks", "context_embedder.weight", "")

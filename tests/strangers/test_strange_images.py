@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mutations import damaged, fuzz, works_or_refuses
 from PIL import Image
 
-from orchard import folders, limits
-from orchard.images import FORMATS, decode, sized
+from orchard.datasets import folders
+from orchard.files import size_limits
+from orchard.images.images import FORMATS, decode, sized
 
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B", "I", "F")
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "MPO", "TGA", "ICO", "JPEG2000", "PCX")
@@ -150,7 +151,7 @@ CHILD = """
 import pathlib, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) * 2**20,) * 2)
 from orchard.errors import UserError
-from orchard.images import decode
+from orchard.images.images import decode
 for name in sys.argv[2:]:
     path = pathlib.Path(name)
     try:
@@ -197,7 +198,7 @@ def test_a_long_text_in_a_png_does_not_make_its_pixels_unreadable(kind):
 def test_a_file_of_any_size_is_refused_before_it_is_read(tmp_path, refused):
     pictures.write(tmp_path, ["apple/0.png", "apple/1.png"])
     with (tmp_path / "apple" / "1.png").open("r+b") as file:
-        file.truncate(limits.IMAGE_FILE + 1)
+        file.truncate(size_limits.IMAGE_FILE + 1)
     with refused("apple/1.png", "larger than"):
         folders.read(tmp_path)
 

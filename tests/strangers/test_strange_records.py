@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import changed, damaged, fuzz, works_or_refuses
 
-from evaluate import analysis, joined, records
-from evaluate.report import Context, render, require_records
-from finetune import checkpoints, states
-from orchard import run as files
+from evaluate.analysis import analyse
+from evaluate.records import combine, records
+from evaluate.report.html_page import Context, render, require_records
+from finetune.training import checkpoints, state_files
+from orchard.files import atomic
 
 RUNS = [runs.run(runs.wrong_at(6, 1), ratio=ratio, seed=0) for ratio in (1.0, 0.5)]
 RUNS[0]["mixing_choice"] = {"chosen": "union", "tried": {"union": 0.5}, "untried": ["x"]}
@@ -25,9 +26,9 @@ def page(folder: Path) -> None:
     """Numbers and page of the records in a folder."""
 
     def whole() -> None:
-        found = joined.read(folder, ())
+        found = combine.read(folder, ())
         require_records(found)
-        render(found, analysis.analyse(found, 2.0, {}), Context(title="t", commands=()))
+        render(found, analyse.analyse(found, 2.0, {}), Context(title="t", commands=()))
 
     works_or_refuses(whole)
     works_or_refuses(lambda: records.noted(folder))
@@ -52,7 +53,7 @@ def test_damaged_records_are_read_or_refused(tmp_path, data):
 @given(value=changed({"model": "cnn", "external": {"x": "0"}, "commands": ["python"], "size": 64}))
 def test_a_strange_experiment_is_read_or_refused(tmp_path, value):
     (tmp_path / records.EXPERIMENT).write_text(json.dumps(value))
-    works_or_refuses(lambda: joined.require_alike([tmp_path], {"model": "cnn"}))
+    works_or_refuses(lambda: combine.require_alike([tmp_path], {"model": "cnn"}))
 
 
 STATE = {"weights": [torch.ones(2)], "step": 3, "pair": (1, "x"), "none": None}
@@ -63,9 +64,9 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("job") / "step-000002"
     folder.mkdir()
     for name in (checkpoints.STATE, checkpoints.RANDOM.format(process=0)):
-        states.save(folder / name, STATE)
-    names = {path.name: files.file_hash(path) for path in folder.iterdir()}
-    files.write_json(
+        state_files.save(folder / name, STATE)
+    names = {path.name: atomic.file_hash(path) for path in folder.iterdir()}
+    atomic.write_json(
         folder / checkpoints.MANIFEST, {"losses": [1.0, 0.5], "identity": {"a": 1}, "files": names}
     )
     return folder
@@ -86,7 +87,7 @@ def test_a_strange_checkpoint_is_read_or_named_as_broken(checkpoint, data):
 def test_a_checkpoint_that_names_none_of_its_files_is_broken(checkpoint):
     path = checkpoint / checkpoints.MANIFEST
     whole = path.read_text()
-    files.write_json(path, json.loads(whole) | {"files": {}})
+    atomic.write_json(path, json.loads(whole) | {"files": {}})
     _, (line,) = checkpoints.latest(checkpoint.parent)
     path.write_text(whole)
     assert "does not name" in line
@@ -96,7 +97,7 @@ def test_a_checkpoint_that_names_none_of_its_files_is_broken(checkpoint):
 @given(data=st.data())
 def test_a_damaged_state_is_read_or_is_none(tmp_path, data):
     path = tmp_path / "state.safetensors"
-    states.save(path, STATE)
+    state_files.save(path, STATE)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     with contextlib.suppress(ValueError):
-        states.load(path)
+        state_files.load(path)

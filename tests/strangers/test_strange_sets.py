@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import changed, damaged, fuzz, works_or_refuses
 
-from orchard import run as files
 from orchard import shards
-from orchard.shards import origin
+from orchard.files import atomic
+from orchard.shards import header
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_shard_of_strange_origin_is_read_or_refused(put_back, data):
     value = data.draw(changed(json.loads(table.schema.metadata[shards.KEY])))
     metadata = table.schema.metadata | {shards.KEY: json.dumps(value).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), path)
-    origin.decoded.cache_clear()
+    header.decoded.cache_clear()
     read(sealed(put_back))
     path.write_bytes(whole)
 
@@ -192,7 +192,7 @@ def test_a_foreign_table_is_refused(put_back, refused):
 def test_a_manifest_leads_nowhere_else(put_back, refused, name):
     manifest = shards.read_manifest(put_back)
     manifest["files"][0]["name"] = name
-    files.write_json(put_back / shards.MANIFEST, manifest)
+    atomic.write_json(put_back / shards.MANIFEST, manifest)
     with refused("is not a shard's name"):
         shards.read(put_back)
 

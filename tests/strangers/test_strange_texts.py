@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import ODD, changed, damaged, fuzz, works_or_refuses
 
-from evaluate.strata import count_boxes
+from evaluate.analysis.strata import count_boxes
 from finetune.config import TrainLora
 from generate.config import Generate
-from orchard import cli, folders, limits
+from orchard.cli import cli
+from orchard.datasets import folders
+from orchard.files import size_limits
 
 RECIPE = {
     "base": "mini",
@@ -80,7 +82,7 @@ HOSTILE = {
     "half": ('data: "\\ud800"', "surrogate"),
     "key": ("? [a]\n: b", "not YAML"),
     "latin": (b"data: caf\xe9", "not YAML"),
-    "long": ("#" * (limits.RECIPE + 1), "larger than"),
+    "long": ("#" * (size_limits.RECIPE + 1), "larger than"),
 }
 
 
@@ -215,7 +217,7 @@ ANNOTATIONS = {
         0,
     ),
     "no end of nesting": (b"<a>" * 10**6, 0),
-    "too large": (b"<annotation>" + b" " * limits.ANNOTATION, 0),
+    "too large": (b"<annotation>" + b" " * size_limits.ANNOTATION, 0),
 }
 
 

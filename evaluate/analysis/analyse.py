@@ -1,0 +1,134 @@
+"""Everything that is computed from the records, once: for the page, the terminal and the files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evaluate.analysis.exchange_rate import SOURCES, Exchange, Law, exchange, laws
+from evaluate.analysis.external_sets import Elsewhere, elsewhere
+from evaluate.analysis.predictions import Record
+from evaluate.analysis.significance import Resolution, smallest_detectable
+from evaluate.analysis.strata import Strata, Stratum, accuracies
+from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
+from evaluate.analysis.verdict import basis, caveat, limits, verdict
+from evaluate.records.records import WITHOUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """One screen in one mixture."""
+
+    arm: ArmKey
+    """The mixture with all screens."""
+    screen: str
+    change: Change
+    """What the screen brought: from without it (`before`) to all screens, over the seeds that both have."""
+
+
+def ablations(records: Iterable[Record]) -> list[Ablation]:
+    """Every screen that was left out, mixture after mixture; p is not corrected for their number."""
+    found = arms(records)
+    lines = []
+    for arm, runs in found.items():
+        with_all = found.get(replace(arm, kind=PLAIN[0]), [])
+        brought = change(runs, with_all) if arm.kind.startswith(WITHOUT) else None
+        if brought is not None:
+            lines.append(
+                Ablation(
+                    arm=replace(arm, kind=PLAIN[0]),
+                    screen=arm.kind.removeprefix(WITHOUT),
+                    change=brought,
+                )
+            )
+    return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingChoice:
+    """One choice, made on the first seed of an arm; cross-validation chooses in each fold anew."""
+
+    arm: ArmKey
+    fold: int | None
+    repeat: int | None
+    chosen: str
+    tried: Mapping[str, float]
+    """Mixing -> mean negative log-likelihood of validation images, nats."""
+    untried: Sequence[str]
+
+
+def choices(records: Iterable[Record]) -> list[MixingChoice]:
+    """Every choice once, arm after arm."""
+    found: dict[tuple[object, ...], MixingChoice] = {}
+    for arm, runs in arms(records).items():
+        for run in runs:
+            if run.get("mixing_choice"):
+                fold, repeat = run.get("fold"), run.get("repeat")
+                choice = MixingChoice(arm=arm, fold=fold, repeat=repeat, **run["mixing_choice"])
+                found.setdefault((arm, fold, repeat), choice)
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What a sweep says."""
+
+    verdict: str
+    basis: str
+    """What the verdict rests on, and why it is about this arm; empty without a comparison."""
+    caveat: str
+    """The one thing to keep in mind when reading the verdict; empty without a comparison."""
+    limits: Sequence[str]
+    margin: float
+    """Percentage points of accuracy that count as no loss."""
+    rows: Sequence[Row]
+    resolutions: Sequence[Resolution]
+    """One for each size of test set."""
+    exchanges: Sequence[Exchange]
+    """One for each kind of generator."""
+    no_exchange: str
+    """Why a kind that was tried has no exchange rate; empty where each has one."""
+    laws: Sequence[Law | str]
+    """One for each source alone, or the sentence that says why it has none."""
+    strata: Sequence[Stratum]
+    elsewhere: Sequence[Elsewhere]
+    choices: Sequence[MixingChoice]
+    screens: Sequence[Ablation]
+
+
+def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | None = None) -> Analysis:
+    """``margin`` in percentage points; ``strata`` says of each test image what kind it is."""
+    rows = summarise(records, margin)
+    rates = {kind: exchange(records, kind) for kind in SOURCES}
+    known = [rate for rate in rates.values() if isinstance(rate, Exchange)]
+    tried = {row.arm.kind for row in rows if row.n_synthetic}
+    reasons = {kind: rate for kind, rate in rates.items() if isinstance(rate, str)}
+    missing = [reasons[kind] for kind in reasons if kind in tried] or ([] if known else [*reasons.values()])
+    return Analysis(
+        verdict=verdict(rows, margin),
+        basis=basis(rows),
+        caveat=caveat(rows, margin),
+        limits=limits(rows, margin),
+        margin=margin,
+        rows=rows,
+        resolutions=[smallest_detectable(n) for n in sorted({row.n_test for row in rows})],
+        exchanges=known,
+        no_exchange=next(iter(missing), ""),
+        laws=laws(records),
+        strata=accuracies(records, strata or {}),
+        elsewhere=elsewhere(records, margin),
+        choices=choices(records),
+        screens=ablations(records),
+    )
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses and named tuples as mappings, so that each number of a JSON file has its name."""
+    if hasattr(value, "_asdict"):
+        return value._asdict()
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: as_json(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {name: as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    return value

@@ -1,0 +1,157 @@
+"""Further real sets: the same comparisons as on the test set, and the recall of each class besides.
+
+Their classes may be as uneven as shelves are, so accuracy says little of the rare ones.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluate.analysis.intervals import Interval, Spread
+from evaluate.analysis.labels import counted, label, p_value, points, points_between, spread
+from evaluate.analysis.predictions import Record, probabilities, right
+from evaluate.analysis.summary import MARGIN, ArmKey, Row, summarise
+from evaluate.metrics import score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """The recall of one class, or the mean over classes, which is the balanced accuracy."""
+
+    images: int
+    recall: Spread
+    """Over runs, 0 to 1."""
+    interval: Interval
+    """95%, as of an accuracy."""
+    points: float | None
+    """Against real images alone, percentage points; `None` for these, and where they were not run."""
+    change: Interval | None
+    """95% interval of that difference, as of an accuracy's; `None` where that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """One arm on a further real set, on which nothing was chosen."""
+
+    name: str
+    """The set's name."""
+    row: Row
+    """As of the test set; p is corrected for the arms compared on this set."""
+    balanced: Recall
+    recalls: Mapping[str, Recall]
+    """Those of the classes that have images there."""
+
+    @property
+    def arm(self) -> ArmKey:
+        """What was scored."""
+        return self.row.arm
+
+
+def elsewhere(records: Iterable[Record], margin: float = MARGIN) -> list[Elsewhere]:
+    """Set after set, every arm that has runs scored on it; ``margin`` in percentage points."""
+    scored = [(name, record) for record in records for name in record.get("external") or {}]
+    return [
+        found
+        for name in dict.fromkeys(name for name, _ in scored)
+        for found in _on_one(
+            [_there(record, name) for other, record in scored if other == name], name, margin
+        )
+    ]
+
+
+def _there(record: Record, name: str) -> dict[str, Any]:
+    """The record as if the further set were its test set."""
+    found = {**record, "predictions": record["external"][name]["predictions"]}
+    truth = [prediction["truth"] for prediction in found["predictions"]]
+    return {**found, **score(truth, probabilities(found)[1], record["classes"])}
+
+
+def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Elsewhere]:
+    by_class = {
+        of_class: {row.arm: row for row in summarise(parts, margin)}
+        for of_class, parts in sorted(_of_classes(records).items())
+    }
+    found = []
+    for row in summarise(records, margin):
+        recalls = {of_class: _recall(rows[row.arm]) for of_class, rows in by_class.items() if row.arm in rows}
+        found.append(Elsewhere(name=name, row=row, balanced=_mean(row, recalls), recalls=recalls))
+    return found
+
+
+def _of_classes(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Every run on the images of one class alone, by class: its accuracy there is the recall of the class."""
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        parts: dict[str, list[Record]] = defaultdict(list)
+        for prediction in record["predictions"]:
+            parts[prediction["truth"]].append(prediction)
+        for of_class, part in parts.items():
+            accuracy = float(np.mean([right(prediction) for prediction in part]))
+            found[of_class].append({**record, "predictions": part, "accuracy": accuracy})
+    return found
+
+
+def _recall(row: Row) -> Recall:
+    return Recall(
+        images=row.n_test,
+        recall=row.weighted["accuracy"],
+        interval=row.interval,
+        points=row.change.points if row.change else None,
+        change=row.change.interval if row.change else None,
+    )
+
+
+def _mean(row: Row, recalls: Mapping[str, Recall]) -> Recall:
+    """The mean over classes; their intervals add in squares, since no two classes share an image.
+
+    That is MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693-1702.
+    """
+    parts = list(recalls.values())
+    points = [part.points for part in parts if part.points is not None]
+    changes = [part.change for part in parts if part.change is not None]
+    compared = len(points) == len(parts)
+    return Recall(
+        images=row.n_test,
+        recall=row.macro["recall"],
+        interval=_added([part.recall.mean or 0.0 for part in parts], [part.interval for part in parts]),
+        points=float(np.mean(points)) if compared else None,
+        change=_added(points, changes) if compared and len(changes) == len(parts) else None,
+    )
+
+
+def _added(estimates: Sequence[float], intervals: Sequence[Interval]) -> Interval:
+    """The interval of the mean of independent estimates, each with its own."""
+    mean, (low, high) = float(np.mean(estimates)), zip(*intervals, strict=True)
+    below, above = np.maximum(np.subtract(estimates, low), 0), np.maximum(np.subtract(high, estimates), 0)
+    count = len(estimates)
+    return mean - float(np.linalg.norm(below)) / count, mean + float(np.linalg.norm(above)) / count
+
+
+def columns(found: Elsewhere) -> dict[str, object]:
+    """The balanced accuracy and the recalls as columns of a table: shares from 0 to 1, changes in points."""
+    recalls = {f"recall_{of_class}": part for of_class, part in found.recalls.items()}
+    values: dict[str, object] = {}
+    for name, part in {"balanced": found.balanced, **recalls}.items():
+        low, high = part.change or (None, None)
+        values |= {f"{name}_mean": part.recall.mean, f"{name}_sd": part.recall.sd}
+        values |= {f"{name}_low": part.interval[0], f"{name}_high": part.interval[1]}
+        values |= {f"{name}_change_points": part.points}
+        values |= {f"{name}_change_low": low, f"{name}_change_high": high}
+    return values
+
+
+def line(found: Elsewhere) -> str:
+    """An arm on the further set, for the terminal."""
+    row, balanced = found.row, found.balanced
+    said = f"on {found.name}, {label(row.arm)}: accuracy {spread(row.weighted['accuracy'])}"
+    said += f", balanced {spread(balanced.recall)}"
+    if row.change is None:
+        return f"{said}, {counted(row.n_test, 'image')}"
+    interval = f" ({points_between(row.change.interval)})" if row.change.interval else ""
+    p = f", McNemar p {p_value(row.change.p)}" if row.change.p is not None else ""
+    beside = f", balanced {points(balanced.points)}"
+    beside += f" ({points_between(balanced.change)})" if balanced.change else ""
+    return f"{said}; {points(row.change.points)} points{interval}{p}{beside}"

@@ -1,0 +1,117 @@
+"""Kinds of test images: on white or in a scene, one object or several; and the accuracy on each."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.parsers import expat
+
+import numpy as np
+from PIL import Image
+
+from evaluate.analysis.intervals import Interval, accuracy_interval
+from evaluate.analysis.predictions import Record, correctness, tested
+from evaluate.analysis.summary import ArmKey, arms
+from orchard.files import checked_json, size_limits
+from orchard.images.images import Photo, decode
+
+Strata = Mapping[str, Mapping[str, str]]
+"""File -> what is told apart -> its kind: ``{"test/a.jpg": {"background": "white", "objects": "one"}}``."""
+SIDE, BORDER = 128, 3
+"""The image is reduced to at most 128 pixels; its outer 3 are the border."""
+WHITE, MOSTLY = 230, 0.65
+"""Channels of a white pixel are at least this; so many of the border have to be, since objects cross it."""
+KINDS = {"background": ("white", "scene"), "objects": ("one", "several")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """One arm on one kind of test images."""
+
+    arm: ArmKey
+    what: str
+    """`background` or `objects`."""
+    kind: str
+    images: int
+    accuracy: float
+    """Mean over runs, 0 to 1."""
+    interval: Interval
+    """95% interval of it (`accuracy_interval`)."""
+
+
+def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
+    """The kinds of every photo; ``objects`` only where a Pascal VOC file with boxes lies beside it."""
+    found = {}
+    for photo in photos:
+        kinds = {"background": background(decode(photo.read(), photo.path))}
+        boxes = count_boxes(photo.annotation) if photo.annotation else 0
+        if boxes:
+            kinds["objects"] = "one" if boxes == 1 else "several"
+        found[photo.path] = kinds
+    return found
+
+
+def background(image: Image.Image) -> str:
+    """``white`` when the image's border is mostly white, else ``scene``."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    white = np.asarray(small).min(axis=2) >= WHITE
+    border = np.ones_like(white)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    return "white" if white[border].mean() >= MOSTLY else "scene"
+
+
+def count_boxes(path: Path) -> int:
+    """Objects that a Pascal VOC file has boxes for; 0 for a file that is none."""
+    try:
+        return _objects(checked_json.read_bytes(path, size_limits.ANNOTATION))
+    except (OSError, ValueError, LookupError, expat.ExpatError):  # the parser's own, and unknown encodings
+        return 0
+
+
+def _objects(data: bytes) -> int:
+    """Elements ``object`` right below the root; no tree is built, and no entity is ever declared."""
+    parser = expat.ParserCreate()
+    depth = found = 0
+
+    def start(name: str, _: object) -> None:
+        nonlocal depth, found
+        depth += 1
+        found += depth == 2 and name == "object"
+
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(data, True)
+    return found
+
+
+def accuracies(records: Iterable[Record], strata: Strata) -> list[Stratum]:
+    """Every arm on every kind of test images that occurs, arm after arm."""
+    return [
+        stratum
+        for arm, runs in arms(records).items()
+        for what, kinds in KINDS.items()
+        for kind in kinds
+        if (stratum := _stratum(arm, runs, strata, what, kind))
+    ]
+
+
+def _stratum(arm: ArmKey, runs: Sequence[Record], strata: Strata, what: str, kind: str) -> Stratum | None:
+    files = [file for file in tested(runs) if strata.get(file, {}).get(what) == kind]
+    if not files:
+        return None
+    right = np.stack([*correctness(runs, files).values()])
+    return Stratum(
+        arm=arm,
+        what=what,
+        kind=kind,
+        images=len(files),
+        accuracy=float(np.nanmean(right, axis=0).mean()),
+        interval=accuracy_interval(right),
+    )

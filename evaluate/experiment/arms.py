@@ -1,0 +1,166 @@
+"""Arms of an experiment, and the runs that repeat them over seeds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from classify.config import TrainingOptions
+from classify.mixing import Mixing
+from evaluate.config import Evaluate
+from evaluate.config import Mixing as MixingName
+from evaluate.experiment.mixtures import Mixture
+from evaluate.records import records
+from evaluate.records.records import Key
+from orchard.images.images import ImageSet, Photo
+
+
+class Source(Protocol):
+    """Where an arm's synthetic images come from."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing is left to make."""
+
+    def images(self) -> ImageSet:
+        """The synthetic set; made first where it has to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A synthetic set that was there before the experiment."""
+
+    found: ImageSet
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return self.found.name
+
+    @property
+    def is_there(self) -> bool:
+        """Always."""
+        return True
+
+    def images(self) -> ImageSet:
+        """The set as it was read."""
+        return self.found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeds:
+    """The three seeds of a run."""
+
+    subset: int
+    generator: int
+    classifier: int
+
+
+def seeds_of(config: Evaluate) -> list[Seeds]:
+    """One triple a run of an arm; those that ``--vary`` leaves out stay at their first value."""
+    first = {
+        "subset": config.seed if config.subset_seed is None else config.subset_seed,
+        "generator": config.seed if config.generator_seed is None else config.generator_seed,
+        "classifier": config.seed,
+    }
+    return [
+        Seeds(**{name: seed + place * (name in config.vary) for name, seed in first.items()})
+        for place in range(config.seeds)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What one line of a results table stands for; `evaluate.records.records` says what the fields mean."""
+
+    name: str
+    design: str
+    mixture: Mixture
+    mixing: MixingName = "union"
+    real_weight: float = 0.8
+    total: int = 0
+    shots: int | None = None
+    fold: int | None = None
+    repeat: int | None = None
+
+    @property
+    def mixed_by(self) -> str:
+        """The way of mixing, with its weight where it has one."""
+        if self.mixing == "auto":
+            return f"auto {self.real_weight:g}"
+        return Mixing(name=self.mixing, real_weight=self.real_weight).label
+
+    @property
+    def title(self) -> str:
+        """How progress and failures call it."""
+        places = {"shots": self.shots, "fold": self.fold, "repeat": self.repeat}
+        parts = [f"{name} {value}" for name, value in places.items() if value is not None]
+        parts += [self.name] if self.name not in places and self.name != "ratio" else []
+        parts += [self.mixed_by] if self.mixing != "union" else []
+        parts += [f"{self.total} images"] if self.total else []
+        return ", ".join([f"{self.mixture.ratio:.0%} real", *parts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One classifier to train and to score."""
+
+    arm: Arm
+    seeds: Seeds
+    real: Sequence[Photo]
+    held_out: Sequence[Photo]
+    """Real validation images; none of them is in ``real``."""
+    test: Sequence[Photo]
+    source: Source | None
+    """None where the arm has no synthetic image."""
+    options: TrainingOptions
+
+    @property
+    def held_out_synthetic(self) -> dict[str, int]:
+        """Synthetic validation images of each class: as many as real ones with ``--validation mixed``."""
+        mixed = self.options.validation == "mixed" and self.source is not None
+        real = Counter(photo.label for photo in self.held_out)
+        return {name: real[name] * mixed for name in self.arm.mixture.synthetic}
+
+    @property
+    def needed(self) -> dict[str, int]:
+        """Synthetic images of each class, those to validate on included."""
+        return {n: count + self.held_out_synthetic[n] for n, count in self.arm.mixture.synthetic.items()}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields of the run's record that tell it from others."""
+        arm = self.arm
+        own = self.source is not None and not isinstance(self.source, Given)
+        return {
+            "arm": arm.name,
+            "design": arm.design,
+            "ratio": arm.mixture.ratio,
+            "total": arm.total,
+            "shots": arm.shots,
+            "fold": arm.fold,
+            "repeat": arm.repeat,
+            "mixing": arm.mixed_by,
+            "subset_seed": self.seeds.subset,
+            "generator_seed": self.seeds.generator if own else None,
+            "seed": self.seeds.classifier,
+        }
+
+    @property
+    def key(self) -> Key:
+        """As `records.key` of its record."""
+        return records.key(self.identity)
+
+    @property
+    def arm_key(self) -> Key:
+        """The same for all runs of an arm."""
+        return records.arm_key(self.identity)
+
+    @property
+    def title(self) -> str:
+        """How progress and failures call it."""
+        return f"{self.arm.title}, seed {self.seeds.classifier}"

@@ -1,0 +1,52 @@
+"""Refusals, by name, of whatever has seen an image that it will be scored on."""
+
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from orchard.errors import UserError
+from orchard.images.images import ImageSet
+
+Scored = Mapping[str, ImageSet]
+"""Sets that classifiers are scored on, by the option that named them."""
+
+
+def require_unseen(who: str, seen: Set[str], scored: Scored, fix: str = "name other sets") -> None:
+    """Raise `UserError` naming an image of ``scored`` that is among the hashes ``seen``."""
+    for where, images in scored.items():
+        found = [photo.path for photo in images.photos if photo.sha256 in seen]
+        if found:
+            plural = "image" if len(found) == 1 else "images"
+            raise UserError(f"{who} has seen {len(found)} test {plural} of {where}, e.g. {found[0]}; {fix}")
+
+
+def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, scored: Scored) -> None:
+    """Raise `UserError` when a synthetic set's generator, screens or rows have seen a scored image."""
+    fix = "train adapters on the training split of --data"
+    require_unseen(f"{who}: its generator", frozenset(manifest["trained_on"]), scored, fix)
+    fix = "screen with the training split of --data"
+    for name, seen in manifest.get("screened_with", {}).items():
+        require_unseen(f"{who}: its screen {name}", frozenset(seen), scored, fix)
+    require_unseen(
+        f"{who}: among its images it", synthetic.hashes(), scored, "remove what is no synthetic image"
+    )
+
+
+def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise `UserError` when adapters made some of the images of the untuned control."""
+    # What a set does not say of a class is no proof that the base alone made it.
+    made = {label: {} for label in manifest.get("rows", ())} | manifest["arguments"]
+    tuned = [label for label, arguments in made.items() if arguments.get("lora") != ""]
+    if tuned:
+        raise UserError(
+            f"--untuned {folder}: {', '.join(tuned)} came from adapters; run generate without --lora"
+        )
+
+
+def require_own(who: str, manifest: Mapping[str, Any], allowed: Set[str]) -> None:
+    """Raise `UserError` unless an arm's own adapters and screens saw that arm's real images alone."""
+    unknown = manifest.get("unknown_ledger")
+    strangers = set(manifest["trained_on"]).union(*manifest.get("screened_with", {}).values()) - set(allowed)
+    if unknown or strangers:
+        what = f"{len(strangers)} images that are not the arm's" if strangers else "images that nobody noted"
+        raise UserError(f"{who}: its adapters or screens have seen {what}; remove the folder and run again")

@@ -1,0 +1,239 @@
+"""An arm's own synthetic images: adapters tuned on its real images alone, by the commands a user has.
+
+What an arm's images depend on names a folder, so equal arms share it and a sweep that goes on finds it.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from evaluate.experiment import leaks
+from evaluate.experiment.child_process import call, environment
+from orchard import shards, software
+from orchard.adapters import adapter
+from orchard.bases.bases import Base
+from orchard.datasets import folders
+from orchard.errors import UserError
+from orchard.files import atomic, checked_json, lock
+from orchard.images.framing import Fit
+from orchard.images.images import DECODING, ImageSet, Photo, sha256
+
+FOLDER, PHOTOS, NOTE = "arms", "photos", "arm.json"
+GENERATORS = "generators"
+"""What an arm notes of the two commands, besides the options that it gives them."""
+LARGEST_BATCH = 16
+FIT: Fit = "pad"
+"""The adapters learn from what the classifiers see."""
+KEPT_LINES = 4
+LIBRARIES = ("orchard", "torch", "diffusers", "transformers", "peft")
+"""Those whose version may change what the two commands make of the same options."""
+DEFAULTS = """
+import json, sys
+from dataclasses import asdict
+from finetune.config import TrainLora
+from generate.config import Generate
+from generate.planning.settings import settle
+from orchard.bases import bases
+from orchard.cli import cli
+options = [cli.describe(TrainLora()), cli.describe(Generate())]
+print(json.dumps([*options, asdict(settle(Generate(), bases.resolve(sys.argv[1])))], sort_keys=True))
+"""
+"""Prints every default of the two commands, those that hang on the base resolved."""
+
+
+class TuningError(UserError):
+    """An arm's own images could not be made; all runs that need them are lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The synthetic images of one arm, made when they are first asked for."""
+
+    root: Path
+    """The experiment's folder; the arm's own is ``arms/KEY`` in it."""
+    real: ImageSet
+    """The arm's real images: its adapters see no others."""
+    held_out: ImageSet
+    """Images that the arm is not trained on: they keep finetune from drawing a test split of its own."""
+    base: Base
+    steps: int
+    """Optimiser steps an adapter."""
+    prompts: Sequence[str]
+    """Templates to sample with; empty for the adapters' own."""
+    seed: int
+    count: int
+    """Images a class; not part of the key, since more rows begin with the same ones."""
+    flip: bool
+    precision: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything that the images depend on, but for their number."""
+        return {
+            "photos": self.real.digest(),
+            "decoding": DECODING,
+            "captions": captions(self.real.photos),
+            "classes": list(self.real.classes),
+            "base": self.base.name,
+            "base_digest": self.base.digest,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "fit": FIT,
+            "seed": self.seed,
+            "flip": self.flip,
+            "precision": self.precision,
+            GENERATORS: made_by(self.base),
+            **({"prompts": list(self.prompts)} if self.prompts else {}),
+        }
+
+    @property
+    def batch_size(self) -> int:
+        """No more than the images of the largest class, which would come twice in a batch."""
+        return min(LARGEST_BATCH, max(self.real.counts().values()))
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where adapters and shards lie."""
+        return self.root / FOLDER / sha256(json.dumps(self.arguments, sort_keys=True).encode())[:16]
+
+    @property
+    def name(self) -> str:
+        """The shards' folder."""
+        return str(self.folder / "shards")
+
+    def images(self) -> ImageSet:
+        """The synthetic set, ``count`` images a class; tuned and sampled first where it is missing or short.
+
+        Raises:
+            TuningError: a command failed.
+            UserError: the adapters have seen other images than the arm's.
+        """
+        if not self.is_there:
+            self._make()
+        # The ledger names them, and the real set still has them.
+        shutil.rmtree(self.folder / PHOTOS, ignore_errors=True)
+        return self.read(self.folder / "shards")
+
+    def read(self, folder: Path) -> ImageSet:
+        """``count`` images a class of the shards there; raises `UserError` where they saw other images."""
+        found = shards.read(folder)
+        leaks.require_own(str(folder), shards.read_manifest(folder), self.real.hashes())
+        return found.keep(_first(found.photos, self.count))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether nothing is left to make."""
+        return self._is_whole(self.folder)
+
+    def made(self) -> Path | None:
+        """The shards that are there, else those that another version made; to be shown, not trained on."""
+        others = [path.parent for path in sorted(self.root.glob(f"{FOLDER}/*/{NOTE}")) if self._is_of(path)]
+        return next((path / "shards" for path in (self.folder, *others) if self._is_whole(path)), None)
+
+    def _is_whole(self, folder: Path) -> bool:
+        if not (folder / "shards" / shards.MANIFEST).is_file():
+            return False
+        rows = shards.read_manifest(folder / "shards")["rows"]
+        return all(rows.get(name, 0) >= self.count for name in self.real.classes)
+
+    def _is_of(self, note: Path) -> bool:
+        """Whether what a folder notes differs from this arm in versions and defaults alone."""
+        try:
+            there = checked_json.table({}, checked_json.parse(checked_json.read(note)))
+        except (OSError, ValueError):
+            return False
+        return {**there, GENERATORS: None} == {**self.arguments, GENERATORS: None}
+
+    def _make(self) -> None:
+        photos, adapters = self.folder / PHOTOS, self.folder / "adapters"
+        atomic.writable(self.folder)
+        atomic.write_json(self.folder / NOTE, self.arguments)
+        for output in filter(Path.is_dir, (adapters, self.folder / "shards")):
+            with lock.turn(output):  # a command of an evaluate that was killed may still be saving there
+                pass
+        folders.write(photos, self.real, self.held_out)
+        self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
+        files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in self.real.classes]
+        # A screen that compares with real images takes them from there, too.
+        self._call("generate", "--lora", *files, "--data", photos, *self._generate_options())
+
+    def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
+        # With nothing there to go on from, --resume would be refused.
+        return [
+            *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
+            *("--fit", FIT),
+            *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
+            *(() if self.flip else ("--no_flip",)),
+            *(("--resume", "latest") if adapter.begun(adapters) else ()),
+        ]
+
+    def _generate_options(self) -> Sequence[object]:
+        return [
+            *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
+            *("--precision", self.precision),
+            *(("--prompt", *self.prompts) if self.prompts else ()),
+        ]
+
+    def _call(self, module: str, *options: object) -> None:
+        """Run a command of ours to its end, what it says in ``log.txt`` of the arm's folder."""
+        log = self.folder / "log.txt"
+        with atomic.written(log), log.open("a", encoding="utf-8") as file:
+            code = call([module, *map(str, options)], file)
+        if code:
+            with log.open(encoding="utf-8", errors="replace") as file:
+                last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
+            raise TuningError(f"{module} ended with code {code}: {last}; see {log}")
+
+
+@cache
+def _defaults(base: str) -> str:
+    """A hash over all defaults of the two commands: an arm's images hang on what is not asked for, too."""
+    words = [sys.executable, "-c", DEFAULTS, base]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    return sha256(done.stdout.encode())
+
+
+def made_by(base: Base) -> dict[str, str]:
+    """What arms' images depend on besides the options that evaluate gives: all others, and versions."""
+    versions = software.versions()
+    return {"defaults": _defaults(base.name), **{name: versions[name] for name in LIBRARIES}}
+
+
+def protocol(base: Base, steps: int, prompts: Sequence[str], photos: Sequence[Photo]) -> dict[str, Any]:
+    """What all arms of an experiment have in common that bring generators tuned on some of ``photos``."""
+    own = {"base": base.digest, "steps": steps, "prompts": list(prompts)}
+    return {**own, "fit": FIT, "captions": captions(photos)}
+
+
+def require_prompts(prompts: Sequence[str], base: Base, data: str, classes: Sequence[str]) -> None:
+    """Raise `UserError` for templates that generate would refuse once everything is tuned."""
+    asked = ["--base", base.name, "--data", data, "--classes", *classes, "--prompt", *prompts]
+    # A folder that is not there, and stays away: what else lies in the default one has no say.
+    words = [sys.executable, "-m", "generate", "--dry_run", *asked, "--output", f"{FOLDER}/prompts"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["generate refuses it"])[-1]
+        raise UserError(reason.removeprefix("error: ").replace("--prompt", "--arm_prompt", 1))
+
+
+def captions(photos: Sequence[Photo]) -> str:
+    """A hash over the captions that come with the photos; empty where none has one."""
+    lines = sorted(f"{photo.sha256}:{photo.text}" for photo in photos if photo.text)
+    return sha256("\n".join(lines).encode()) if lines else ""
+
+
+def _first(photos: Sequence[Photo], count: int) -> Iterator[Photo]:
+    """The first ``count`` of each class: there are more where another command asked for more."""
+    taken: Counter[str] = Counter()
+    for photo in photos:
+        taken[photo.label] += 1
+        if taken[photo.label] <= count:
+            yield photo

@@ -1,0 +1,175 @@
+"""Runs -> records: each image decoded once, every arm trained and scored the same way."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from classify.features import fit_classifier
+from classify.mixing import Mixing
+from classify.sizes import Sizes
+from classify.trainer import Fitted, Labelled, Step, Task
+from evaluate.experiment.arms import Run
+from evaluate.experiment.mixing_search import Candidate, Choice, choose
+from evaluate.experiment.mixtures import draw
+from evaluate.metrics import negative_log_likelihood, score
+from evaluate.records.records import Key
+from orchard import software
+from orchard.classifiers.predict import probabilities
+from orchard.errors import UserError
+from orchard.images import splits
+from orchard.images.images import ImageSet, Photo
+
+Report = Callable[[str, Step], None]
+
+
+class Pixels:
+    """Every image of the experiment decoded once, found by the hash of its file."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.found: dict[str, np.ndarray] = {}
+
+    def add(self, photos: Sequence[Photo]) -> None:
+        """Decode what is not there yet; raises `UserError` for a file that is no whole image."""
+        new = {photo.sha256: photo for photo in photos if photo.sha256 not in self.found}
+        arrays = self.sizes.pixels(list(new.values()))
+        self.found.update(zip(new, arrays, strict=True))
+
+    def of(self, photos: Sequence[Photo], classes: Sequence[str]) -> Labelled:
+        """(N, S, S, 3) uint8 and (N,) int64 positions in ``classes``."""
+        labels = np.array([classes.index(photo.label) for photo in photos], dtype=np.int64)
+        return self.rows(photos), labels
+
+    def rows(self, photos: Sequence[Photo]) -> np.ndarray:
+        """(N, S, S, 3) uint8."""
+        self.add(photos)
+        rows = [self.found[photo.sha256] for photo in photos]
+        size = self.sizes.size
+        return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What all runs share."""
+
+    classes: tuple[str, ...]
+    external: Mapping[str, ImageSet]
+    firsts: Mapping[Key, Run]
+    """The first run of each arm, on which the arm's mixing is chosen; by `Run.arm_key`."""
+    pixels: Pixels
+    device: torch.device
+    dtype: torch.dtype
+    on_fitted: Callable[[Run, Fitted], None]
+    """Is shown every classifier with its run."""
+    choices: dict[Key, Choice] = field(default_factory=dict)
+
+    def record(self, run: Run, report: Report) -> dict[str, Any]:
+        """Train and score one run.
+
+        Raises:
+            UserError: its own images could not be made, or the loss is not finite.
+        """
+        choice = self._choice(run, report)
+        synthetic = _synthetic(run, choice)
+        held_out = validation_images(run, synthetic)
+        started = time.monotonic()
+        mixing = choice.candidate.mixing
+        fitted = self._fit(run, run.real, held_out, synthetic, mixing, report)
+        trained_on = ImageSet(name=run.title, classes=self.classes, photos=(*run.real, *synthetic))
+        external = {name: self._scores(fitted, images.photos) for name, images in self.external.items()}
+        self.on_fitted(run, fitted)
+        return {
+            **run.identity,
+            "n_real": len(run.real),
+            "n_synthetic": len(synthetic),
+            "steps": run.options.steps,
+            "classes": list(self.classes),
+            **self._scores(fitted, run.test),
+            "external": external,
+            "validation_accuracy": fitted.validation_accuracy,
+            "mixing_choice": choice.record,
+            "train_files": trained_on.digest(),
+            "commit": software.commit(),
+            "seconds": round(time.monotonic() - started, 2),
+            "seconds_network": round(fitted.seconds_network, 2),
+        }
+
+    def _choice(self, run: Run, report: Report) -> Choice:
+        """The mixing of the run's arm, chosen once where it is to be chosen."""
+        arm = run.arm
+        if arm.mixing != "auto":
+            return Choice(candidate=Candidate(mixing=Mixing(name=arm.mixing, real_weight=arm.real_weight)))
+        if run.arm_key not in self.choices:
+            first = self.firsts[run.arm_key]
+            self.choices[run.arm_key] = choose(
+                arm.real_weight, lambda candidate: self._loss(first, candidate, report)
+            )
+        return self.choices[run.arm_key]
+
+    def _loss(self, run: Run, candidate: Candidate, report: Report) -> float:
+        """On a tenth of the run's own real images, which do not take part in this training."""
+        own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
+        rest, apart = splits.validation(own, run.seeds.subset)
+        synthetic = _synthetic(run, Choice(candidate=candidate))
+        fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
+        pixels, labels = self.pixels.of(apart.photos, self.classes)
+        found = probabilities(fitted.model, pixels, self.device, self.dtype)
+        return negative_log_likelihood(labels, found)
+
+    def _fit(
+        self,
+        run: Run,
+        real: Sequence[Photo],
+        held_out: Sequence[Photo],
+        synthetic: Sequence[Photo],
+        mixing: Mixing,
+        report: Report,
+    ) -> Fitted:
+        task = Task(
+            train=self.pixels.of(real, self.classes),
+            synthetic=self.pixels.of(synthetic, self.classes),
+            mixing=mixing,
+            validation=self.pixels.of(held_out, self.classes),
+            classes=len(self.classes),
+            names=self.classes,
+            options=run.options,
+            seed=run.seeds.classifier,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        try:
+            return fit_classifier(task, lambda step: report(run.title, step))
+        except FloatingPointError as error:
+            raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
+
+    def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> dict[str, Any]:
+        """Every metric on ``photos``, and the prediction of each."""
+        pixels, _ = self.pixels.of(photos, self.classes)
+        found = probabilities(fitted.model, pixels, self.device, self.dtype)
+        rows = [dict(zip(self.classes, row, strict=True)) for row in found.tolist()]
+        predictions = [
+            {"file": photo.path, "truth": photo.label, "probabilities": row}
+            for photo, row in zip(photos, rows, strict=True)
+        ]
+        return {**score([photo.label for photo in photos], found, self.classes), "predictions": predictions}
+
+
+def _synthetic(run: Run, choice: Choice) -> list[Photo]:
+    """The run's synthetic images; its generator is tuned first where that has not happened yet."""
+    if run.source is None:
+        return []
+    counts = choice.counts(run.arm.mixture.synthetic)
+    return draw(run.source.images().photos, counts, "synthetic", run.seeds.subset)
+
+
+def validation_images(run: Run, taken: Sequence[Photo]) -> list[Photo]:
+    """Held-out real images, and with ``--validation mixed`` synthetic ones that are not ``taken``."""
+    if run.source is None or not any(run.held_out_synthetic.values()):
+        return list(run.held_out)
+    used = {photo.sha256 for photo in taken}
+    drawn = draw(run.source.images().photos, run.needed, "synthetic", run.seeds.subset)
+    return [*run.held_out, *(photo for photo in drawn if photo.sha256 not in used)]

@@ -1,0 +1,133 @@
+"""The runs of an experiment, shared by the processes of a launch; what fails is named, the rest goes on."""
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from evaluate.analysis.predictions import predicted
+from evaluate.experiment.arms import Given, Run
+from evaluate.experiment.mixing_search import candidates
+from evaluate.experiment.own_generator import TuningError
+from evaluate.experiment.runner import Experiment
+from evaluate.records import records
+from orchard.cli.terminal import bar
+from orchard.errors import UserError, WriteError
+from orchard.images.splits import listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep leaves behind, besides its records."""
+
+    failures: Sequence[str]
+    """One line each: the run, and why it has no record."""
+    seconds: float
+    """Of all processes' training and scoring in this sweep."""
+    seconds_network: float
+
+
+def finished(folder: Path) -> dict[records.Key, dict[str, Any]]:
+    """The records of ``folder`` by run."""
+    return {records.key(record): record for record in records.read(folder)}
+
+
+def again(
+    runs: Sequence[Run], done: Mapping[records.Key, Mapping[str, Any]], external: Collection[str]
+) -> list[Run]:
+    """Finished runs that were not scored on all of ``external``: without their classifiers, train them again.
+
+    Raises:
+        UserError: they were scored on other sets besides, which a new record would be without.
+    """
+    scored = [(run, set(records.complete(done[run.key])["external"])) for run in runs if run.key in done]
+    short = [(run, there) for run, there in scored if not there.issuperset(external)]
+    left_out = sorted(set().union(*(there for _, there in short)).difference(external))
+    if left_out:
+        raise UserError(
+            f"--external: {len(short)} finished runs are trained again, which were scored on "
+            f"{listed(left_out)} too; name that as well"
+        )
+    return [run for run, _ in short]
+
+
+def alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two records of a run take every test image for the same class."""
+    one, other = ([predicted(image) for image in record["predictions"]] for record in (before, after))
+    return one == other
+
+
+def share(runs: Sequence[Run], process: int, processes: int) -> list[Run]:
+    """One process's runs, in order. Those that share a generator or a choice stay together: made once."""
+    groups: dict[Hashable, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_together(run), []).append(run)
+    # Dealt out apart, so that no process gets all the generators.
+    long = [group for group in groups.values() if _owns_generator(group[0])]
+    short = [group for group in groups.values() if not _owns_generator(group[0])]
+    mine = {run.key for group in [*long, *short][process::processes] for run in group}
+    return [run for run in runs if run.key in mine]
+
+
+def _owns_generator(run: Run) -> bool:
+    return run.source is not None and not isinstance(run.source, Given)
+
+
+def _together(run: Run) -> Hashable:
+    """A fold's arms share its generator; a mixing is chosen on its first seed's, so the seeds share that."""
+    if run.arm.mixing == "auto" and run.arm.fold is None:
+        return run.arm_key
+    return run.source.name if run.source is not None and _owns_generator(run) else run.key
+
+
+def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: Any) -> Outcome:
+    """Train, score and record every run; ``state`` is an `accelerate.PartialState`."""
+    mine = share(runs, state.process_index, state.num_processes)
+    failures: list[str] = []
+    seconds = network = 0.0
+    with bar("evaluating", _steps(mine), unit="steps", show=state.is_main_process and bool(mine)) as advance:
+        for run, record in _attempts(experiment, mine, advance):
+            if isinstance(record, str):
+                failures.append(f"{run.title}: {record}")
+                continue
+            records.append(folder, record)
+            seconds, network = seconds + record["seconds"], network + record["seconds_network"]
+    gathered = gather_object([(failures, seconds, network)])
+    return Outcome(
+        failures=[line for found, _, _ in gathered for line in found],
+        seconds=sum(part for _, part, _ in gathered),
+        seconds_network=sum(part for _, _, part in gathered),
+    )
+
+
+def _attempts(
+    experiment: Experiment, runs: Sequence[Run], advance: Callable[..., None]
+) -> Iterator[tuple[Run, dict[str, Any] | str]]:
+    """Each run with its record, or with the reason why it has none."""
+    lost: dict[str, str] = {}
+    for run in runs:
+        source = run.source.name if run.source else ""
+        if source in lost:
+            yield run, lost[source]
+            continue
+        if run.source and not run.source.is_there:
+            advance(0, f"{run.title}: its own adapters and images")
+        try:
+            yield run, experiment.record(run, lambda name, step: advance(1, f"{name}, loss {step.loss:.3f}"))
+        except WriteError:  # the other arms could not be kept either
+            raise
+        except Exception as error:  # whatever it was, the other arms are still worth having
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, TuningError):
+                lost[source] = reason
+            yield run, reason
+
+
+def _steps(runs: Sequence[Run]) -> int:
+    """Optimiser steps of classifiers, those that choose a mixing included."""
+    tries = {
+        run.arm_key: run.options.steps * len(candidates(0.5)) for run in runs if run.arm.mixing == "auto"
+    }
+    return sum(run.options.steps for run in runs) + sum(tries.values())

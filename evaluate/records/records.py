@@ -1,0 +1,210 @@
+"""`records.jsonl`: one line a finished run, and what must be equal for a sweep to go on.
+
+Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real images a class, or null),
+``seed`` (the classifier's), ``n_real``, ``n_synthetic``, ``steps``, ``classes``, every metric of
+`evaluate.metrics.score`, ``validation_accuracy``, ``seconds`` and ``predictions``, one entry a test image.
+
+Records of this version also have
+
+- ``arm``: ``ratio`` (a mixture), its controls ``oversampled`` (the mixture's real images alone), ``strong``
+  (all real images, strong augmentation), ``untuned`` (synthetic images of the untuned base) and
+  ``without_SCREEN`` (synthetic images as if that screen of generate had not been there), ``shots``
+  (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
+- ``total``: images in a mixture where ``--total`` said how many; 0 where it was those of the real set;
+- ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
+- ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
+  there is one source alone. ``auto 0.8`` (its real weight) was chosen on validation images, and
+  ``mixing_choice`` (else null) has ``chosen``, ``tried`` (mixing -> mean negative log-likelihood in nats)
+  and ``untried``;
+- ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
+- ``train_files``: SHA-256 over the label and hash of every training image;
+- ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
+- ``external``: name of a further real set -> its metrics and ``predictions``, as above;
+- ``seconds_network``: the part of ``seconds`` spent in the network;
+- ``nll`` and ``ece``: see `evaluate.metrics`.
+
+`complete` gives a record of an older version the values that it stands for.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from orchard.errors import UserError, differences
+from orchard.files import checked_json, size_limits
+from orchard.files.atomic import write_json, written
+
+WITHOUT = "without_"
+"""Before the name of a screen: the arm whose synthetic images that screen did not judge."""
+RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
+ADDED: Mapping[str, Any] = {
+    "arm": "ratio",
+    "total": 0,
+    "fold": None,
+    "repeat": None,
+    "mixing": "union",
+    "mixing_choice": None,
+    "generator_seed": None,
+    "commit": None,
+    "external": {},
+}
+"""Fields that older records lack, and what their lack meant."""
+UNNOTED: Mapping[str, Any] = {
+    "augmentation": "plain",
+    "pretrained": "",
+    "decoding": 1,
+    "external": {},
+    "commands": [],
+}
+"""What the experiments of older versions did not note, and what it was."""
+IDENTITY: Mapping[str, Any] = {"design": str, "ratio": float, "shots": int | None, "seed": int}
+NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}
+"""Types of what is read back from either file before it is used."""
+KEY = (
+    "arm", "design", "ratio", "total", "shots", "fold", "repeat", "mixing",
+    "subset_seed", "generator_seed", "seed",
+)  # fmt: skip
+
+Key = tuple[Any, ...]
+"""The values of `KEY`: what tells one run from another within an experiment."""
+
+
+def key(record: Mapping[str, Any]) -> Key:
+    """What tells one run from another within an experiment."""
+    return tuple(complete(record)[name] for name in KEY)
+
+
+def arm_key(record: Mapping[str, Any]) -> Key:
+    """The same for all runs of an arm: `key` without the seeds."""
+    whole = complete(record)
+    return tuple(whole[name] for name in KEY if not name.endswith("seed"))
+
+
+def complete(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with every field that an older version did not write."""
+    return {**ADDED, "subset_seed": record["seed"], **record}
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Finished runs in the order they finished; a last line cut off by a crash does not count.
+
+    A run that was trained again, to be scored on one more set, has its later record in place of the earlier.
+
+    Raises:
+        UserError: a line in the middle is damaged.
+    """
+    path = folder / RECORDS
+    if not path.is_file():
+        return []
+    data = _bytes(path)
+    whole = data[: data.rfind(b"\n") + 1]
+    try:
+        found = [checked_json.table(IDENTITY, checked_json.parse(line)) for line in whole.splitlines()]
+        if any("total" not in record for record in found):
+            found = [_with_total(record, folder) for record in found]
+        return list({key(record): record for record in found}.values())
+    except (ValueError, TypeError) as error:  # the latter from a list where the key has a name
+        raise UserError(
+            f"{path}: damaged ({error}); remove the bad line or choose another --output"
+        ) from None
+
+
+def _with_total(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Older records of plain mixtures leave the total to what the experiment says of itself."""
+    total = noted(folder).get("total") if (folder / EXPERIMENT).is_file() else 0
+    without = complete(record)["arm"] in ("strong", "shots", "fold")
+    return record if without or not total else {"total": total, **record}
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return checked_json.read_bytes(path, size_limits.RECORDS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+
+
+def append(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add one finished run and see it to the disk; processes that share the folder take turns.
+
+    A last line cut off by a crash goes, and so does this one where it does not fit on the disk.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    path = folder / RECORDS
+    with written(path), path.open("a+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = _end_of_lines(file)
+        file.truncate(end)
+        try:
+            _write_all(file, line.encode())
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    return file.read().rfind(b"\n") + 1
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Unbuffered, a write may take a part of what it is given."""
+    while data:
+        data = data[file.write(data) :]
+
+
+def noted(folder: Path) -> dict[str, Any]:
+    """What the experiment in ``folder`` is; raise `UserError` when that cannot be read."""
+    path = folder / EXPERIMENT
+    try:
+        value = checked_json.parse(checked_json.read(path))
+        return checked_json.table(NOTED, {**UNNOTED, **checked_json.table({}, value)})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+
+
+def note_command(folder: Path, command: str) -> None:
+    """Add to what the experiment is how runs of it were made; `require_same` has noted the rest."""
+    there = noted(folder)
+    commands = dict.fromkeys([*there["commands"], command])
+    write_json(folder / EXPERIMENT, {**there, "commands": list(commands)})
+
+
+def note_external(folder: Path, external: Mapping[str, str]) -> None:
+    """Add to what the experiment is on which further sets it was scored, by name and digest."""
+    there = noted(folder)
+    write_json(folder / EXPERIMENT, {**there, "external": {**there["external"], **external}})
+
+
+def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """Note what this experiment is; raises `UserError` as `require_agreement`."""
+    require_agreement(folder, experiment)
+    used = {name: value for name, value in experiment.items() if value is not None}
+    write_json(folder / EXPERIMENT, {**noted(folder), **used} if read(folder) else experiment)
+
+
+def require_agreement(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """Raise `UserError` with the difference when another experiment is in ``folder``.
+
+    A value of None was not used, so it agrees with any other.
+    """
+    if not read(folder):
+        return
+    used = {name: value for name, value in experiment.items() if value is not None}
+    known = {name: value for name, value in noted(folder).items() if value is not None}
+    changes = differences({**used, **known}, {**known, **used})
+    if changes:
+        raise UserError(f"--output {folder}: holds another experiment: {changes}; choose another --output")

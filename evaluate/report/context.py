@@ -1,0 +1,111 @@
+"""What the page says beyond the records: images, distances between sets, commands and hashes."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+
+from evaluate.analysis.analyse import as_json
+from evaluate.analysis.mistakes import worst
+from evaluate.analysis.predictions import Record, tested
+from evaluate.analysis.student_report import FRUIT
+from evaluate.config import Evaluate
+from evaluate.experiment.image_sets import Sets, generator_notes
+from evaluate.experiment.shown_images import Exhibit
+from evaluate.gap import memorisation
+from evaluate.gap.feature_metrics import Gaps
+from evaluate.gap.features import Embed
+from evaluate.gap.measure import gaps
+from evaluate.records import records as lines
+from evaluate.report import pictures
+from evaluate.report.html_page import Context
+from evaluate.report.pictures import Read
+from orchard import shards, software
+from orchard.cli import cli
+from orchard.files import atomic
+from orchard.images.images import Photo
+
+FIDELITY = "fidelity.json"
+COMPARED = ("train", "test", "synthetic", "untuned")
+"""Sets whose hashes an experiment notes."""
+
+
+def tested_photos(records: Sequence[Record], sets: Sets) -> list[Photo]:
+    """The photos that were scored; in cross-validation these are training photos too."""
+    files = set(tested(records))
+    return [photo for photo in (*sets.test.photos, *sets.train.photos) if photo.path in files]
+
+
+def gather(
+    config: Evaluate,
+    sets: Sets,
+    shown: Exhibit,
+    records: Sequence[Record],
+    tested: Sequence[Photo],
+    networks: Mapping[str, Embed],
+    read: Read,
+) -> Context:
+    """The context of the page; distances are written to `FIDELITY` as well."""
+    copies, found = _distances(config, shown, networks, read)
+    near, embed = next(iter(networks.items()), ("plain pixels", pictures.as_they_are))
+    files = [mistake["file"] for mistake in worst(records)]
+    pools = {"real": shown.real, "synthetic": shown.synthetic}
+    manifest = shards.read_manifest(shown.folder) if shown.folder else {}
+    away = pictures.rejected(shown.folder, manifest) if shown.folder else []
+    return Context(
+        title=sets.train.name,
+        commands=_commands(config),
+        notes=sets.train.notes,
+        generator=() if config.owns_generators else generator_notes(config, sets),
+        shown=shown.arm,
+        rejections=shards.rejections(manifest) if manifest else {},
+        copies=copies,
+        gaps=found,
+        configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
+        versions=software.versions(),
+        commits=_commits(records),
+        sheets=pictures.sheets(shown.real, shown.synthetic, away, manifest.get("rejected", {})),
+        pictures=pictures.beside(files, tested, pools, embed, read),
+        near=near,
+        hashes=_hashes(config),
+        provenance={key: manifest[key] for key in ("arguments", "rows", "rejected") if manifest.get(key)},
+        reference=FRUIT if config.data == "fruit" else None,
+    )
+
+
+def _distances(
+    config: Evaluate, shown: Exhibit, networks: Mapping[str, Embed], read: Read
+) -> tuple[str, Gaps]:
+    """Write how near synthetic images come to real ones; copies in a sentence, and the domain gap."""
+    if not len(shown.synthetic):
+        return "", {}
+    copies = memorisation.measure(shown.synthetic, shown.real, shown.test)
+    found = gaps(shown, networks, read)
+    atomic.write_json(config.output / FIDELITY, copies | {"arm": shown.arm, "gap": as_json(found)})
+    return memorisation.sentence(copies), found
+
+
+def typed() -> str:
+    """This command, as a user would type it."""
+    return shlex.join(["python", "-m", "evaluate", *sys.argv[1:]])
+
+
+def _commands(config: Evaluate) -> list[str]:
+    """Those that trained the classifiers, then this one that wrote the page."""
+    made = [
+        command for folder in (config.output, *config.also) for command in lines.noted(folder)["commands"]
+    ]
+    return list(dict.fromkeys([*made, typed()]))
+
+
+def _commits(records: Sequence[Record]) -> list[str]:
+    """Those of the checkouts that trained the classifiers, in the order of the records."""
+    return list(dict.fromkeys(record["commit"] for record in records if record["commit"]))
+
+
+def _hashes(config: Evaluate) -> dict[str, str]:
+    """SHA-256 of the records, and of the image sets as the experiment noted them."""
+    folders = (config.output, *config.also)
+    found = {str(folder / lines.RECORDS): atomic.file_hash(folder / lines.RECORDS) for folder in folders}
+    noted = lines.noted(config.output)
+    found |= {name: noted[name] for name in COMPARED if noted.get(name)}
+    return found | {f"external {name}": digest for name, digest in noted["external"].items()}

@@ -1,0 +1,219 @@
+"""Encoded photos and prompts on disk: one safetensors file an entry, found again by what it was made from."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from orchard.bases import components
+from orchard.bases.bases import Base
+from orchard.bases.families import FAMILIES
+from orchard.cli.terminal import Terminal, bar, say
+from orchard.files.atomic import whole_file
+from orchard.images.framing import Fit
+from orchard.images.images import DECODING, Photo
+
+Key = Mapping[str, Any]
+"""What an entry depends on, in JSON's types; its ``kind`` names the folder."""
+Tensors = dict[str, Tensor]
+KEY, CHECKSUM = "key", "sha256"
+
+
+class DamagedError(Exception):
+    """A file that is not the entry its name stands for; holds the reason."""
+
+
+def path_of(folder: Path, key: Key) -> Path:
+    """Where the entry of ``key`` lies."""
+    return folder / key["kind"] / f"{hashlib.sha256(_canonical(key).encode()).hexdigest()}.safetensors"
+
+
+def _canonical(key: Key) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def write(path: Path, key: Key, tensors: Tensors) -> None:
+    """Write an entry, whole or not at all."""
+    contents = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {KEY: _canonical(key), CHECKSUM: _checksum(contents)}
+    with whole_file(path, shared=True) as aside:
+        save_file(contents, aside, metadata=header)
+
+
+def read(path: Path, key: Key) -> Tensors | None:
+    """The entry of ``key`` at ``path``, or None when there is none.
+
+    Raises:
+        DamagedError: the file is cut off, changed, or the entry of something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            # Cloned, since the file may be replaced, and open files are few.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise DamagedError(f"{path.name} cannot be read: {error}") from None
+    if header.get(KEY) != _canonical(key):
+        raise DamagedError(f"{path.name} was made from something else")
+    if header.get(CHECKSUM) != _checksum(tensors):
+        raise DamagedError(f"{path.name} has another checksum")
+    return tensors
+
+
+def _checksum(tensors: Tensors) -> str:
+    """Over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+PHOTOS, PROMPTS = "photos", "prompts"
+"""Kinds of entries."""
+SCHEMA = 2
+"""Goes up when `Family.latents` or `Family.text` come to be others."""
+LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
+"""Libraries whose versions may change the values."""
+TRANSFORM = "upright, over white, {fit}, Lanczos; and its mirror image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Keys of a base's encoders in one precision on one kind of device."""
+
+    autoencoder: str
+    """Digest of its weights and config."""
+    text_encoders: str
+    """Digest of their weights, configs and tokenizers."""
+    setting: Mapping[str, Any]
+    sizes: Mapping[str, tuple[int, int]]
+    """(height, width) in pixels at which a photo is encoded, by its file's hash."""
+    fit: Fit
+    """How it is brought to them."""
+
+    def photo(self, photo: Photo) -> Key:
+        """The key of a photo's latents."""
+        return {
+            "kind": PHOTOS,
+            "file": photo.sha256,
+            "decoding": DECODING,
+            "size": list(self.sizes[photo.sha256]),
+            "transform": TRANSFORM.format(fit=self.fit),
+            "autoencoder": self.autoencoder,
+            **self.setting,
+        }
+
+    def prompt(self, prompt: str) -> Key:
+        """The key of a prompt's text states."""
+        return {"kind": PROMPTS, "text": prompt, "text_encoders": self.text_encoders, **self.setting}
+
+
+def keys_of(
+    base: Base, precision: str, device: str, sizes: Mapping[str, tuple[int, int]], fit: Fit = "pad"
+) -> Keys:
+    """The keys of ``base``, told from its files; ``device`` is a type of `torch.device`."""
+    encoders = FAMILIES[base.family].text_encoders
+    tokenizers = [name.replace("text_encoder", "tokenizer") for name in encoders]
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return Keys(
+        autoencoder=components.digest(base, ["vae"]),
+        text_encoders=components.digest(base, [*encoders, *tokenizers]),
+        setting={"schema": SCHEMA, "precision": precision, "device": device, "versions": versions},
+        sizes=sizes,
+        fit=fit,
+    )
+
+
+MANY = 8
+"""So many entries to make are worth a progress bar."""
+
+
+def gather(
+    folder: Path | None,
+    keys: Sequence[Key],
+    make: Callable[[int], Tensors],
+    accelerator: Any,
+    *,
+    title: str,
+    unit: str,
+    least: int = MANY,
+) -> list[Tensors]:
+    """An entry for each of ``keys``, in order; ``make`` gives the one of a row.
+
+    Called by every process: with a ``folder`` they share the work, without one each makes everything. Each
+    entry is there once it is made, whatever happens to the others. Progress is shown in ``unit`` where
+    ``least`` or more are to be made.
+    """
+    show = accelerator.is_main_process
+    work = _Work(folder=folder, keys=keys, make=make, title=title, unit=unit, least=least, show=show)
+    rows = range(len(keys))
+    if folder is not None:
+        work.fill(rows[accelerator.process_index :: accelerator.num_processes])
+        accelerator.wait_for_everyone()
+    # With a folder those of the other processes, to be made again where machines share no disk.
+    work.fill(rows)
+    _report(work.damaged, accelerator)
+    return [work.found[row] for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What one process has of the entries so far."""
+
+    folder: Path | None
+    keys: Sequence[Key]
+    make: Callable[[int], Tensors]
+    title: str
+    unit: str
+    least: int
+    show: bool
+    found: dict[int, Tensors] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+
+    def fill(self, rows: Iterable[int]) -> None:
+        """Have the entries of ``rows``."""
+        missing = [row for row in rows if row not in self.found and not self._read(row)]
+        show = self.show and len(missing) >= max(self.least, 1)
+        with bar(self.title, len(missing), unit=self.unit, show=show) as advance:
+            for row in missing:
+                self.found[row] = self.make(row)
+                self._write(row)
+                advance(1)
+
+    def _read(self, row: int) -> bool:
+        if self.folder is None:
+            return False
+        key = self.keys[row]
+        try:
+            entry = read(path_of(self.folder, key), key)
+        except DamagedError as error:
+            self.damaged.append(str(error))
+            return False
+        if entry is not None:
+            self.found[row] = entry
+        return entry is not None
+
+    def _write(self, row: int) -> None:
+        if self.folder is not None:
+            key = self.keys[row]
+            write(path_of(self.folder, key), key, self.found[row])
+
+
+def _report(damaged: Sequence[str], accelerator: Any) -> None:
+    """One line about the damaged entries that all processes met."""
+    total = int(accelerator.reduce(torch.tensor(len(damaged), device=accelerator.device), "sum"))
+    if total:
+        example = f" ({damaged[0]})" if damaged else ""
+        console = Terminal(quiet=not accelerator.is_main_process)
+        say(console, f"cache     damaged entries made anew: {total}{example}")

@@ -1,0 +1,114 @@
+"""Which layers of a base get an adapter: named sets, or endings of module names."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from orchard.bases.families import FAMILIES, T5
+from orchard.errors import UserError
+
+ATTENTION = frozenset(
+    (
+        *("to_q", "to_k", "to_v", "to_out.0"),
+        # The text tokens of SD 3.
+        *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        # Text encoders.
+        *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"),
+    )
+)
+FEEDFORWARD = frozenset(
+    (
+        *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+        *("mlp.fc1", "mlp.fc2"),
+    )
+)
+Targets = Mapping[str, tuple[str, ...]]
+"""Endings of the layers that get an adapter, by the places of the models in the pipeline."""
+SETS = ("attention", "attention+feedforward", "all-linear", "all")
+"""What `--targets` knows by name; ``all`` is every linear layer and convolution."""
+
+
+def places(family: str, *, trains_text: bool) -> tuple[str, ...]:
+    """What gets an adapter in a pipeline of ``family``: the denoiser, and the text encoders but for T5."""
+    layout = FAMILIES[family]
+    return (layout.denoiser, *(place for place in layout.text_encoders if trains_text and place != T5))
+
+
+def resolve(wanted: Sequence[str], pipe: Any, family: str, *, trains_text: bool) -> Targets:
+    """The layers that ``wanted`` names, as endings for peft, by the places of the models in ``pipe``.
+
+    ``pipe`` may be an `orchard.adapters.layers.skeleton`.
+
+    Raises:
+        UserError: an ending of no layer, with near names; or a model that no ending is for.
+    """
+    models = {place: getattr(pipe, place) for place in places(family, trains_text=trains_text)}
+    for place, model in models.items():
+        # Stock pipelines mask padding where the config says so; no released base does.
+        if place.startswith("text_encoder") and getattr(model.config, "use_attention_mask", False):
+            raise UserError(f"--train_text_encoder: the {place} of the base masks padding; leave it out")
+    layers = {place: _layers(family, place, model) for place, model in models.items()}
+    everything = [name for found in layers.values() for name in found]
+    for target in wanted:
+        if target not in SETS and not any(_ends(name, target) for name in everything):
+            raise UserError(f"--targets {target}: no layer of the base ends so; {_near(target, everything)}")
+    resolved = {}
+    for place, found in layers.items():
+        chosen = {name for name, layer in found.items() if any(_is(name, layer, one) for one in wanted)}
+        if not chosen:
+            raise UserError(
+                f"--targets {' '.join(wanted)}: no layer of {place} ends so; add attention, or endings of "
+                "its layers too"
+            )
+        resolved[place] = _endings(chosen, [name for name, _ in models[place].named_modules()])
+    return resolved
+
+
+def _layers(family: str, place: str, model: Any) -> dict[str, nn.Module]:
+    """The layers that an adapter can be on, by name; of a text encoder those that stock diffusers loads."""
+    if not place.startswith("text_encoder"):
+        return {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
+    # SDXL takes the states before the last layer and pools those of its second encoder alone, so the last
+    # layer of the first would never learn.
+    unused = family == "sdxl" and place == "text_encoder"
+    blocks = range(model.config.num_hidden_layers - unused)
+    wanted = tuple(f"encoder.layers.{block}." for block in blocks)
+    linear = ((name, one) for name, one in model.named_modules() if isinstance(one, nn.Linear))
+    return {name: one for name, one in linear if name.removeprefix("text_model.").startswith(wanted)}
+
+
+def _is(name: str, layer: nn.Module, target: str) -> bool:
+    if target == "all":
+        return True
+    if target == "all-linear":
+        return isinstance(layer, nn.Linear)
+    endings = {"attention": ATTENTION, "attention+feedforward": ATTENTION | FEEDFORWARD}
+    return any(_ends(name, ending) for ending in endings.get(target, {target}))
+
+
+def _ends(name: str, ending: str) -> bool:
+    return f".{name}".endswith(f".{ending}")
+
+
+def _near(target: str, names: Iterable[str]) -> str:
+    endings = sorted({".".join(name.split(".")[-k:]) for name in names for k in (1, 2, 3)})
+    near = difflib.get_close_matches(target, [*SETS, *endings], n=4, cutoff=0.5)
+    return f"give {' or '.join(near or SETS)}"
+
+
+def _endings(chosen: set[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Short endings that all ``chosen`` of the ``names`` have and no others."""
+    found: set[str] = set()
+    for name in sorted(chosen):
+        if any(_ends(name, ending) for ending in found):
+            continue
+        words = name.split(".")
+        candidates = (".".join(words[-k:]) for k in range(1, len(words) + 1))
+        found.add(next(one for one in candidates if _only(one, chosen, names)))
+    return tuple(sorted(found))
+
+
+def _only(ending: str, chosen: set[str], names: Sequence[str]) -> bool:
+    return all(name in chosen for name in names if _ends(name, ending))

@@ -1,0 +1,112 @@
+"""How an adapter is used: in generate, in diffusers, in WebUI and ComfyUI."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchard import prompt_template
+from orchard.adapters import lycoris
+from orchard.adapters.provenance import Provenance
+from orchard.bases import bases
+from orchard.bases.families import FAMILIES
+from orchard.hub import cards
+
+KOHYA = "kohya"
+"""Folder beside the adapters for the files that other tools read."""
+
+
+def interfaces(method: str, family: str) -> tuple[str, ...]:
+    """The tools that apply an adapter under kohya's names as it was trained.
+
+    By their sources: WebUI takes DoRA's norms over the columns, ComfyUI divides them by those of the base's
+    rows alone; and of SD 3 WebUI and kohya's own scripts know the names of the original's layers only.
+    """
+    if method == "dora":
+        return ()
+    return ("ComfyUI",) if family == "sd3" else ("WebUI", "ComfyUI")
+
+
+def generate_command(files: Sequence[Path]) -> str:
+    """The command that samples a set from the adapters; bare names where generate finds them by those."""
+    names = [path.name if path.parent == Path("adapters") else str(path) for path in files]
+    return shlex.join(["python", "-m", "generate", "--lora", *names])
+
+
+def markdown(adapter: Path, origin: Provenance, repo: str = "") -> str:
+    """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
+    prompt = prompt_template.fill(origin.prompt, origin.classes[0])
+    place = "" if repo else ", in the folder of this file"
+    name = f"{repo}:{adapter.name}" if repo else adapter.name
+    return "\n".join(
+        [
+            "## Use",
+            "",
+            f"As a labelled dataset{place}:",
+            "",
+            f"    python -m generate --lora {shlex.quote(name)}",
+            "",
+            *_diffusers(adapter, origin, prompt, repo),
+            "",
+            *_interfaces(adapter, origin, prompt),
+        ]
+    )
+
+
+def _diffusers(adapter: Path, origin: Provenance, prompt: str, repo: str) -> list[str]:
+    if origin.method in lycoris.METHODS:
+        return [f"The file has the names of LyCORIS; diffusers does not load {origin.method}."]
+    name = _string(adapter.name)
+    weights = f"{_string(repo)}, weight_name={name}" if repo else name
+    return [
+        "In diffusers:" if repo else "In diffusers, in the same folder:",
+        "",
+        "```python",
+        *_pipeline(origin),
+        f"pipe.load_lora_weights({weights})",
+        f"pipe({_string(prompt)}).images[0]",
+        "```",
+    ]
+
+
+def _pipeline(origin: Provenance) -> list[str]:
+    """The lines that load the base; the embedded one lies in this package, and has no safety checker."""
+    if origin.base == "mini":
+        head = ["from diffusers import DiffusionPipeline", "from orchard.bases.bases import EMBEDDED"]
+        return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
+    single = origin.base.endswith(".safetensors")
+    kind = FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
+    how = "from_single_file" if single else "from_pretrained"
+    name = bases.public_name(origin.base, origin.base_digest)
+    base = bases.HUB.get(name, name)
+    there = "" if name == origin.base else "  # where this base lies on your machine"
+    return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({_string(base)}){there}"]
+
+
+def _string(text: str) -> str:
+    """A string of Python, on one line, whatever stands in it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _interfaces(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
+    source = _file_for_interfaces(adapter, origin)
+    how = {
+        "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
+        f"{cards.code(f'{prompt} <lora:{adapter.stem}:1>')}.",
+        "ComfyUI": f"copy {source} to `models/loras/` and put a *Load LoRA* node with strength 1 behind the "
+        "checkpoint loader.",
+    }
+    tools = interfaces(origin.method, origin.family)
+    lines = [line for tool in tools for line in (f"In {tool}: {how[tool]}", "")]
+    if others := [tool for tool in how if tool not in tools]:
+        lines += [f"{' and '.join(others)} would apply it otherwise than it was trained.", ""]
+    return lines
+
+
+def _file_for_interfaces(adapter: Path, origin: Provenance) -> str:
+    """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its twin."""
+    if origin.method in lycoris.METHODS:
+        return f"`{adapter.name}`"
+    twin = adapter.parent / KOHYA / adapter.name
+    name = f"`{KOHYA}/{adapter.name}`"
+    return name if twin.is_file() else f"{name} (written when trained with `--export kohya`)"

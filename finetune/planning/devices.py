@@ -1,0 +1,96 @@
+"""The processes and devices of a run, and how they share its batches."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, DynamoBackend, GradientAccumulationPlugin
+
+from finetune.config import TrainLora
+from finetune.outputs import logs
+from orchard import devices
+from orchard.cli import cli
+
+MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+WHOLE_RUN = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Plugins that keep hold of a network until the process ends."""
+
+
+def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
+    """The accelerator of a run and the precision of its networks.
+
+    Raises:
+        UserError: the device has no such precision, the processes cannot share a batch, or the launcher's
+            plugin cannot do what the options ask for.
+    """
+    device = devices.processes().device
+    dtype = devices.torch_dtype(config.precision, device)
+    accelerator = Accelerator(
+        mixed_precision=MIXED[dtype],
+        cpu=device.type == "cpu",
+        # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
+        log_with=None if config.log_with == "none" else config.log_with,
+        project_dir=config.output / logs.FOLDER,
+    )
+    cli.check(
+        config.batch_size % accelerator.num_processes == 0,
+        f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
+        "give a multiple",
+    )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        fit_deepspeed(config, accelerator)
+    return accelerator, dtype
+
+
+def is_sharded(accelerator: Any) -> bool:
+    """Whether each process holds a part of the network, so that all must take part when it is called."""
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def can_save(accelerator: Any) -> bool:
+    """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
+    return accelerator.distributed_type != DistributedType.DEEPSPEED
+
+
+def processes_of(accelerator: Any) -> str:
+    """How many processes there are, and which plugin divides the work among them."""
+    plugin = accelerator.distributed_type
+    named = f" ({plugin.value})" if plugin in WHOLE_RUN else ""
+    return f"{accelerator.num_processes}{named}"
+
+
+def arithmetic_of(accelerator: Any, dtype: torch.dtype) -> dict[str, str]:
+    """What decides how an adapter's last digits come out: precision, and the compiler where there is one."""
+    compiler = accelerator.state.dynamo_plugin.backend
+    compiled = {} if compiler == DynamoBackend.NO else {"compiler": compiler.value.lower()}
+    return {"precision": devices.dtype_name(dtype), **compiled}
+
+
+def require_jobs(accelerator: Any, jobs: int) -> None:
+    """Raise `UserError` when the launcher's plugin cannot train so many adapters in one run."""
+    plugin = accelerator.distributed_type
+    cli.check(
+        jobs <= 1 or plugin not in WHOLE_RUN,
+        f"--classes: {plugin.value} keeps hold of the base and trains one adapter a run, not {jobs}; "
+        "name one class, or give --joint",
+    )
+
+
+def fit_deepspeed(config: TrainLora, accelerator: Any) -> None:
+    """Tell DeepSpeed the sizes that it takes from data loaders elsewhere; ours are drawn by number."""
+    cli.check(
+        config.save_every == 0 and not config.resume,
+        f"--save_every {config.save_every}: DeepSpeed divides the optimiser's state among the processes and "
+        "cannot be resumed exactly; give --save_every 0 without --resume",
+    )
+    cli.check(
+        config.ema_decay == 0,
+        f"--ema_decay {config.ema_decay:g}: DeepSpeed keeps the float32 weights to itself and shows rounded "
+        "ones, whose average would stand still; give 0",
+    )
+    accelerator.state.deepspeed_plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": config.batch_size // accelerator.num_processes,
+        "gradient_accumulation_steps": config.accumulation,
+    }

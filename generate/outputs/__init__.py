@@ -1,0 +1,1 @@
+"""The output folder: shards that are there, contact sheets, dataset card, manifest."""

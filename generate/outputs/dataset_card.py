@@ -1,0 +1,165 @@
+"""The dataset card: a README.md that tells `datasets` where the splits are and people where it came from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from generate.outputs import contact_sheets
+from orchard.files.atomic import file_name, whole_file
+from orchard.hub import cards
+from orchard.images.thumbnails import FARTHEST
+
+NAME = "README.md"
+COLUMNS = {
+    "image": "PNG; its XMP says that it is synthetic, with prompt and seed",
+    "label": "class, of the whole class list of the real set",
+    "prompt": "what the model was asked for",
+    "seed": "seed of the image's noise",
+    "attempt": "how many seeds gave an image that was no data (flagged, or of one colour) before this one",
+    "guide": "SHA-256 of the real training image that it was started from, if any",
+    "index": "number of the image in its class; numbers that are missing were rejected",
+    "steps, guidance, scheduler": "how it was sampled",
+    "lora, base": "SHA-256 of the adapter, and the base model",
+    "contrast": "standard deviation of the grey levels, 0 to 127.5",
+    "phash": "perceptual hash, 16 hex digits",
+    "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
+    "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
+}
+IN_REJECTED = {
+    "reason, score": "in the split `rejected`: the screen that said no, and what it measured",
+}
+SCREENS = {
+    "flat": "its contrast is below {least}",
+    "duplicate": "its perceptual hash is within {bits} of 64 bits of an earlier image of its class",
+    "memorised": f"it is nearer to a real training image than {FARTHEST}, and "
+    "than 99% of these are to their nearest neighbour",
+    "off_class": "a classifier takes it for another class",
+}
+
+
+def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``README.md`` beside the shards."""
+    with whole_file(folder / NAME) as aside:
+        aside.write_text(render(manifest), encoding="utf-8")
+
+
+def render(manifest: Mapping[str, Any], *, rejected: bool = True) -> str:
+    """Card text: YAML head, samples, counts, how each class was made and screened, what the set is not.
+
+    ``rejected``: whether the rejected images lie there too.
+    """
+    arguments = manifest["arguments"]
+    return "\n".join(
+        [
+            cards.head(_head(manifest, rejected)),
+            "# Synthetic images",
+            "",
+            "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph.",
+            "",
+            *_sheets(manifest),
+            cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
+            "",
+            f"Adapters are named by the SHA-256 of their file, {_bases(arguments)}. The licence of its base "
+            "binds an adapter and its images.",
+            "",
+            f"The generator has seen {len(manifest['trained_on'])} real images, which its adapters were "
+            "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
+            "score a classifier trained on this set on any of them.",
+            "",
+            *_screens(manifest, rejected),
+            "## Columns",
+            "",
+            cards.table(["column", "what it holds"], (COLUMNS | (IN_REJECTED if rejected else {})).items()),
+            "",
+            "Null where a screen was not used.",
+            "",
+            "## Arguments",
+            "",
+            "```json",
+            json.dumps(arguments, indent=2, ensure_ascii=False),
+            "```",
+            "",
+        ]
+    )
+
+
+def _head(manifest: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
+    splits = [("train", "files"), *([("rejected", "rejected_files")] if rejected else [])]
+    files = [
+        {"split": split, "path": f"data/{split}-*.parquet"} for split, entries in splits if manifest[entries]
+    ]
+    return {
+        "license": cards.licence(arguments["base"] for arguments in manifest["arguments"].values()),
+        "task_categories": ["image-classification"],
+        "tags": ["synthetic", "lora", "stable-diffusion"],
+        "size_categories": [_size(sum(manifest["rows"].values()))],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def _sheets(manifest: Mapping[str, Any]) -> list[str]:
+    """The first images of every class, as they come."""
+    labels = {file_name(label): label for label in manifest["rows"]}
+    names = [name for name in manifest.get("sheets", ()) if not contact_sheets.is_of_rejected(name)]
+    return [line for name in names for line in (f"![{cards.plain(labels[Path(name).stem])}]({name})", "")]
+
+
+def _classes(manifest: Mapping[str, Any]) -> list[list[Any]]:
+    return [
+        [
+            cards.plain(label),
+            manifest["rows"][label],
+            sum(manifest["rejected"].get(label, {}).values()),
+            cards.plain(arguments["prompt"]),
+            cards.plain(arguments["base"]),
+            " + ".join(digest[:12] for digest in arguments["lora"].split("+")) or "none",
+        ]
+        for label, arguments in manifest["arguments"].items()
+    ]
+
+
+def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each base with its hash and licence."""
+    found = {one["base"]: one["base_digest"] for one in arguments.values()}
+    lines = [
+        f"{cards.plain(name)} (weights `{digest[:12]}`, {cards.licence([name])})"
+        for name, digest in found.items()
+    ]
+    return f"bases are {', '.join(lines)}"
+
+
+def _screens(manifest: Mapping[str, Any], kept: bool) -> list[str]:
+    """What each screen rejects, how much it did, and how many real images it has seen."""
+    settings = {
+        name: values
+        for arguments in manifest["arguments"].values()
+        for name, values in arguments.get("screens", {}).items()
+    }
+    if not settings:
+        return []
+    rows = [
+        [
+            name,
+            SCREENS[name].format(**values),
+            sum(reasons.get(name, 0) for reasons in manifest["rejected"].values()),
+            len(manifest["screened_with"].get(name, ())),
+        ]
+        for name, values in settings.items()
+    ]
+    columns = ["screen", "rejects an image when", "rejected", "real images it has seen"]
+    return [
+        "## Screens",
+        "",
+        f"What a screen rejected is {'in the split `rejected`' if kept else 'not published'}; further images "
+        "were sampled instead.",
+        "",
+        cards.table(columns, rows),
+        "",
+    ]
+
+
+def _size(rows: int) -> str:
+    """The Hub's size category of a row count."""
+    steps = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((name for limit, name in steps if rows < limit), "1M<n<10M")

@@ -1,0 +1,113 @@
+"""The end of a run: contact sheets, card, then the manifest that makes the set complete; sharing."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from generate.config import Generate
+from generate.outputs import contact_sheets, dataset_card
+from generate.outputs.folder import of_folder
+from generate.planning.jobs import Job
+from generate.sampling.loras import labels_of
+from orchard import shards
+from orchard.cli.terminal import say
+from orchard.files import atomic
+from orchard.hub import cards, hub
+
+OURS = re.compile(
+    rf"{re.escape(dataset_card.NAME)}|{re.escape(shards.MANIFEST)}|data/.+\.parquet|sheets/.+\.png"
+)
+"""What a set may have on the Hub."""
+
+
+def finish(
+    console: Console, config: Generate, folder: Path, planned: Sequence[Job], *, changed: bool
+) -> None:
+    """Say what the folder holds, after completing it if this run changed it; share it if asked to."""
+    if changed:
+        for job in planned:
+            shards.lower_count(folder, job.label, job.origin.count)
+        manifest = shards.manifest_of(folder)
+        manifest["sheets"] = contact_sheets.write(folder, manifest)
+        dataset_card.write(folder, manifest)
+        shards.write_manifest(folder, manifest)
+        say(console, f"wrote {folder}: {_counts(manifest['rows'])}{_rejected(manifest)}")
+    else:
+        manifest = shards.read_manifest(folder)
+        say(console, f"{folder} has every row already; nothing written")
+    say(console, str(of_folder(folder)))
+    if config.push_to_hub:
+        _share(console, config, folder, manifest)
+    say(console, f"next: {next_command(config, manifest, planned)}")
+
+
+def _counts(rows: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in rows.items())
+
+
+def _rejected(manifest: dict[str, Any]) -> str:
+    found = [f"{label} {_counts(reasons)}" for label, reasons in manifest["rejected"].items()]
+    return f"; rejected: {'; '.join(found)}" if found else "; rejected: none"
+
+
+def _share(console: Console, config: Generate, folder: Path, manifest: dict[str, Any]) -> None:
+    """Make the repository what the folder is; rejected images go there only where that was asked for."""
+    away = config.push_rejected
+    entries = [*manifest["files"], *(manifest["rejected_files"] if away else ())]
+    pictures = [
+        name for name in manifest.get("sheets", ()) if away or not contact_sheets.is_of_rejected(name)
+    ]
+    names = [*pictures, *(entry["name"] for entry in entries), shards.MANIFEST]
+    text = dataset_card.render(manifest, rejected=away).encode()
+    push = hub.Push(
+        repo=hub.check(config.push_to_hub, "dataset"),
+        kind="dataset",
+        folder=folder,
+        files={dataset_card.NAME: text, **{name: folder / name for name in names}},
+        ours=OURS,
+    )
+    for line in hub.upload(push, private=config.private, message="Add synthetic images"):
+        say(console, line)
+
+
+def next_command(config: Generate, manifest: dict[str, Any], planned: Sequence[Job]) -> str:
+    """The command that goes on from here: the classes still missing, else the experiment."""
+    default = Generate()
+    output = [] if str(config.output) == default.output else ["--output", str(config.output)]
+    missing = [name for name in manifest["classes"] if name not in manifest["rows"]]
+    real = config.data if config.data != default.data else _trained_on(planned)
+    data = ["--data", real] if real not in ("", default.data) else []
+    if missing and config.lora and config.balance is None:
+        adapters = _adapters_of(config, planned, missing)
+        if not adapters:
+            base = ["--base", planned[0].base.name] if planned[0].base.name != "mini" else []
+            return shlex.join(["python", "-m", "finetune.train_lora", "--classes", *missing, *base, *data])
+        count = ["--count", str(config.count)] if config.count else []
+        return shlex.join(["python", "-m", "generate", *adapters, *count, *output])
+    synthetic = ["--synthetic", str(config.output)] if output else []
+    return shlex.join(["python", "-m", "evaluate", "--ratios", "all", *data, *synthetic])
+
+
+def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]) -> list[str]:
+    """Options that sample further classes: from the run's own adapters, or from others beside them."""
+    known = {name for job in planned for name in labels_of(job.blend)}
+    if own := [name for name in labels if name in known]:
+        return ["--lora", *config.lora, *(["--fuse"] if config.fuse else []), "--classes", *own]
+    folders = sorted({one.adapter.path.parent for job in planned for one in job.blend.parts})
+    paths = [folder / f"{atomic.file_name(name)}.safetensors" for name in labels for folder in folders]
+    there = [path for path in paths if path.is_file()]
+    names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
+    return ["--lora", *names] if names else []
+
+
+def _trained_on(planned: Sequence[Job]) -> str:
+    """The real set that all adapters were trained on, if it can be had from here; else nothing."""
+    origins = [one.adapter.provenance for job in planned for one in job.blend.parts]
+    names = {origin.data if origin else "" for origin in origins}
+    name = names.pop() if len(names) == 1 else ""
+    there = name == "demo" or cards.is_hub_id(name) or (name and Path(name).expanduser().is_dir())
+    return name if there else ""

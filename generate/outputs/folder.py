@@ -1,0 +1,161 @@
+"""What the output folder holds of each class, what is still to be sampled, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from generate.planning.jobs import Job
+from generate.planning.plan import PlannedShard
+from orchard import errors, shards
+from orchard.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A shard that lacks rows."""
+
+    job: Job
+    shard: PlannedShard
+    """With the lacking rows as those that are wanted."""
+
+    @property
+    def lacking(self) -> int:
+        """Rows to be sampled."""
+        return len(self.shard.indices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Numbers of the candidates of a class that are there."""
+
+    kept: np.ndarray
+    rejected: np.ndarray
+    twice: np.ndarray
+    """Those in both splits, as a stopped run may leave them; they were rejected."""
+
+    def missing(self, count: int) -> np.ndarray:
+        """The numbers that lack below ``count`` and below the highest one that is there."""
+        there = np.concatenate([self.kept, self.rejected])
+        return np.setdiff1d(np.arange(max(count, there.max(initial=-1) + 1)), there)
+
+
+def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
+    """The candidates of each class, ascending."""
+    sizes = {job.label: job.origin.arguments["shard_size"] for job in planned}
+    numbers = {split: _numbers(folder, split, sizes) for split in (shards.TRAIN, shards.REJECTED)}
+    none = np.array([], dtype=np.int64)
+    found = {}
+    for job in planned:
+        kept, rejected = (of_split.get(job.label, none) for of_split in numbers.values())
+        found[job.label] = Known(
+            kept=np.setdiff1d(kept, rejected),
+            rejected=np.unique(rejected),
+            twice=np.intersect1d(kept, rejected),
+        )
+    return found
+
+
+def _numbers(folder: Path, split: str, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The candidates in the shards of those classes that have a shard size."""
+    found: dict[str, list[np.ndarray]] = {}
+    for shard in shards.existing(folder, split):
+        label = shard.origin.label
+        if label not in sizes:
+            continue
+        numbers = shards.columns(shard.path, "index")["index"].to_numpy()
+        if (numbers // sizes[label] != shard.number).any():
+            raise UserError(
+                f"{shard.path}: holds other rows than those of shard {shard.number}; delete it and run "
+                "generate again"
+            )
+        found.setdefault(label, []).append(numbers)
+    return {label: np.concatenate(parts) for label, parts in found.items()}
+
+
+def require_fit(folder: Path, planned: Sequence[Job]) -> None:
+    """Raise `UserError` unless what the folder holds goes with the plan, and its other classes are whole."""
+    found = shards.existing(folder)
+    labels = {job.label for job in planned}
+    shards.require_complete([s for s in found if s.origin.label not in labels], folder)
+    everything = [*found, *shards.existing(folder, shards.REJECTED)]
+    for job in planned:
+        shards.require_same(everything, job.origin, folder)
+
+
+def changes(folder: Path, job: Job) -> list[str]:
+    """What the class's rows that are there were made with, where it is not what new ones will be."""
+    found = [*shards.existing(folder), *shards.existing(folder, shards.REJECTED)]
+    own = [shard for shard in found if shard.origin.label == job.label]
+    now = job.origin.made_with[-1] if job.origin.made_with else {}
+    # Older shards say less.
+    said = [
+        errors.differences(one, {key: now.get(key) for key in one}, word="now")
+        for one in shards.made_with(own)
+    ]
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
+    """The shards that lack rows of the plan, or rows that they once had."""
+    there = known(folder, planned)
+    return [task for job in planned for task in _tasks(job, there[job.label].missing(job.origin.count))]
+
+
+def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
+    """Further rows for the classes of which too many were rejected, where no row is missing.
+
+    Raises:
+        UserError: as many as ``limit`` times the count of a class were rejected, and more are needed.
+    """
+    found = []
+    for job, there in zip(planned, known(folder, planned).values(), strict=True):
+        count, start = job.origin.count, len(there.kept) + len(there.rejected)
+        stop = min(start + count - len(there.kept), count + int(limit * count))
+        if len(there.kept) < count and stop <= start:
+            raise _too_many(folder, job, limit)
+        found += _tasks(job, np.arange(start, stop))
+    return found
+
+
+def _too_many(folder: Path, job: Job, limit: float) -> UserError:
+    return UserError(
+        f"class {job.label}: {of_folder(folder, job.label)}, all that --reject_limit {limit:g} allows; look "
+        f"at {folder / 'data'}/{shards.REJECTED}-*, then give a higher --reject_limit, or other --screens "
+        "with another --output"
+    )
+
+
+def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:
+    size = job.origin.arguments["shard_size"]
+    return [Task(job=job, shard=shard) for shard in job.plan.shards(size, numbers)]
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Counts of images, in a run or in a folder."""
+
+    asked: int = 0
+    written: int = 0
+    flagged: int = 0
+    """Given up for being no data, and sampled anew with other seeds."""
+    rejected: int = 0
+    """Kept apart by a screen, and replaced by further rows."""
+
+    def __str__(self) -> str:
+        return f"asked {self.asked}, written {self.written}, flagged {self.flagged}, rejected {self.rejected}"
+
+
+def of_folder(folder: Path, label: str | None = None) -> Tally:
+    """What the folder was asked for and holds, of one class or of all."""
+    kept, rejected = (
+        [shard for shard in shards.existing(folder, split) if label in (None, shard.origin.label)]
+        for split in (shards.TRAIN, shards.REJECTED)
+    )
+    return Tally(
+        asked=sum(shards.asked([*kept, *rejected]).values()),
+        written=sum(shard.rows for shard in kept),
+        flagged=sum(map(shards.given_up, [*kept, *rejected])),
+        rejected=sum(shard.rows for shard in rejected),
+    )

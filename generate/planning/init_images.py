@@ -1,0 +1,55 @@
+"""Real training images that samples are started from (img2img), each used as often as the others."""
+
+import functools
+from dataclasses import dataclass
+
+from orchard.datasets import sources
+from orchard.errors import UserError
+from orchard.images.images import TRAIN, Photo, sha256
+from orchard.images.splits import ranked
+
+
+@dataclass(frozen=True)
+class Guides:
+    """The training images of one class."""
+
+    label: str
+    seed: int
+    photos: tuple[Photo, ...]
+
+    def of(self, index: int) -> Photo:
+        """The guide of row ``index``: every image once, in an order of its own, before any comes again."""
+        cycle, place = divmod(index, len(self.photos))
+        return _order(self, cycle)[place]
+
+    def digest(self) -> str:
+        """A hash of the set of images."""
+        return sha256("".join(sorted(photo.sha256 for photo in self.photos)).encode())
+
+
+@functools.lru_cache(maxsize=16)
+def _order(guides: Guides, cycle: int) -> list[Photo]:
+    return ranked(guides.photos, "guide", guides.seed, guides.label, cycle)
+
+
+def load(data: str, label: str, seed: int) -> Guides:
+    """The guides of a class from the training split of a real set; test images are never among them.
+
+    Raises:
+        UserError: the set cannot be read, or has no training image of the class.
+    """
+    try:
+        images = _training_images(data)
+    except UserError as error:
+        raise UserError(str(error).replace("--data", "--image_guidance")) from None
+    photos = tuple(photo for photo in images if photo.label == label)
+    if not photos:
+        raise UserError(
+            f"--image_guidance {data}: no training image of class {label}; name a set that has some"
+        )
+    return Guides(label, seed, photos)
+
+
+@functools.cache
+def _training_images(data: str) -> tuple[Photo, ...]:
+    return sources.load(data).of(TRAIN).photos

@@ -1,0 +1,235 @@
+"""What is to be sampled: one `Job` a class, with its count, base, adapters, plan and origin."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from generate.config import Generate
+from generate.planning import init_images, prompts
+from generate.planning.plan import ClassPlan
+from generate.planning.settings import Settings, settle
+from generate.sampling import loras
+from generate.sampling.loras import Blend
+from orchard import software
+from orchard.adapters import layers
+from orchard.bases import bases, safety_checker
+from orchard.bases.bases import Base
+from orchard.datasets import sources
+from orchard.errors import UserError
+from orchard.files import atomic
+from orchard.images.images import DECODING, TRAIN
+from orchard.prompt_template import DEFAULT, fill
+from orchard.shards import Origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One class to sample."""
+
+    base: Base
+    blend: Blend
+    settings: Settings
+    plan: ClassPlan
+    origin: Origin
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        return self.plan.label
+
+    @property
+    def needs(self) -> tuple[Any, ...]:
+        """What has to be loaded and set; classes that need the same are sampled with one pipeline."""
+        return self.base, self.blend, self.settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A class and what it is to be sampled from."""
+
+    label: str
+    names: tuple[str, ...]
+    """The whole class list."""
+    base: Base
+    blend: Blend
+    own: str
+    """The template that the adapter was trained with."""
+
+
+def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {}) -> list[Job]:
+    """Resolve adapters, bases, classes, prompts and counts without loading a model.
+
+    ``surroundings`` is what the rows note of the machine (`pipeline.surroundings`).
+
+    Raises:
+        UserError: a file or class that is not there, a LoRA made for another base, a class twice, a prompt
+            that cannot be filled in, a scheduler that is not for the base.
+    """
+    vary = prompts.vocabularies(config.vary)
+    prompts.require_valid(_templates(config, DEFAULT), vary)
+    blends = loras.blends(config)
+    chosen = [one for blend in blends for one in _classes(config, blend)]
+    _require_one_list(blends, chosen)
+    labels = [one.label for one in chosen]
+    twice = sorted(label for label, times in Counter(labels).items() if times > 1)
+    if twice:
+        raise UserError(
+            f"--lora: class {', '.join(twice)} is sampled by two adapters; give one of them, or --fuse"
+        )
+    missing = sorted(set(config.classes) - set(labels))
+    if missing:
+        known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
+        raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
+    rows = rows_of(config, labels)
+    made_with = [{**software.versions(), **surroundings}] if surroundings else []
+    return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
+
+
+def _require_one_list(blends: Sequence[Blend], chosen: Sequence[Chosen]) -> None:
+    """Raise `UserError` when adapters list other classes, or in another order: labels are places in one."""
+    adapters = [one.adapter for blend in blends for one in blend.parts]
+    lists = [(one.path.name, tuple(one.provenance.all_classes)) for one in adapters if one.provenance]
+    lists += [(one.blend.name, one.names) for one in chosen]
+    for name, classes in lists:
+        first, wanted = lists[0]
+        if classes != wanted:
+            raise UserError(
+                f"--lora: {first} has the class list {', '.join(wanted)}, {name} has {', '.join(classes)}; a "
+                "set has one list, so give adapters of one real set, or sample into several --output"
+            )
+
+
+def _templates(config: Generate, own: str) -> tuple[str, ...]:
+    """The templates given, else the adapter's own with a phrase of each vocabulary behind it."""
+    names = list(prompts.vocabularies(config.vary))
+    return config.prompt or (prompts.with_phrases(own, names) if names else own,)
+
+
+def _classes(config: Generate, blend: Blend) -> list[Chosen]:
+    """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
+    origins = [one.adapter.provenance for one in blend.parts]
+    origin = next((one for one in origins if one is not None), None)
+    base = bases.resolve(config.base or (origin.base if origin else "mini"))
+    layers.require_loadable(base)
+    loras.require_fit(blend, base)
+    if origin is None:
+        if blend.parts and not config.classes:
+            name = blend.parts[0].adapter.path.name
+            raise UserError(f"--lora {name}: does not say its class; pass --classes NAME, a class of --data")
+        names = sources.load(config.data, config.classes).classes
+        labels: Sequence[str] = config.classes or names
+    else:
+        names = tuple(origin.all_classes)
+        wanted = config.classes or names
+        labels = [name for name in loras.labels_of(blend) if name in names and name in wanted]
+    own = origin.prompt if origin else DEFAULT
+    return [Chosen(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
+
+
+def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: list[dict[str, str]]) -> Job:
+    atomic.require_distinct_files(one.names)
+    guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
+    plan = ClassPlan(
+        label=one.label,
+        seed=config.seed,
+        count=count,
+        prompts=_prompts(config, one),
+        guides=guide,
+    )
+    settings = settle(config, one.base)
+    arguments = _arguments(config, one, plan, settings) | {"precision": precision}
+    seen = one.blend.trained_on
+    if guide and seen is not None:
+        seen = sorted({*seen, *(photo.sha256 for photo in guide.photos)})
+    origin = Origin(
+        label=one.label,
+        classes=list(one.names),
+        arguments=arguments,
+        trained_on=seen,
+        versions=software.versions(),
+        made_with=made_with,
+        count=count,
+    )
+    return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, origin=origin)
+
+
+def _prompts(config: Generate, one: Chosen) -> Sequence[str]:
+    vary = prompts.vocabularies(config.vary)
+    try:
+        return prompts.render(_templates(config, one.own), vary, one.label, config.seed)
+    except UserError as error:
+        if config.prompt:
+            raise
+        reason = str(error).replace("--prompt", f"--lora {one.blend.name}: its own prompt", 1)
+        raise UserError(f"{reason}; give a --prompt instead") from None
+
+
+def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
+    """Everything that decides the pixels of a row; what is not in use is left out."""
+    found: dict[str, Any] = {
+        "base": one.base.public_name,
+        "base_digest": one.base.digest,
+        **one.blend.arguments(),
+        "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),
+        "steps": settings.steps,
+        "guidance": settings.guidance,
+        "scheduler": settings.scheduler,
+        "seed": config.seed,
+        "resolution": one.base.resolution,
+        "shard_size": config.shard_size,
+    }
+    if config.vary:
+        found["vary"] = list(config.vary)
+    if prompts.mixed(config.prompt, prompts.vocabularies(config.vary)):
+        found["phrase_order"] = prompts.ORDER
+    if config.compile:
+        found["compile"] = True
+    if safety_checker.has(one.base):
+        found["safety_checker"] = config.safety_checker
+    if plan.guides:
+        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
+    return found
+
+
+USUAL, MOST_FILES = 200, 10**5
+LARGEST: Literal["largest"] = "largest"
+
+
+def rows_of(config: Generate, labels: Sequence[str]) -> dict[str, int]:
+    """Rows a class, by ``--count``, ``--total`` or ``--balance``; more asked for never means fewer rows.
+
+    Raises:
+        UserError: ``--balance`` finds nothing to fill, the real set lacks a class, or there would be more
+            files than a folder takes well.
+    """
+    found = _rows_of(config, labels)
+    files = -(-max(found.values()) // config.shard_size)
+    if files > MOST_FILES:
+        raise UserError(f"--shard_size {config.shard_size}: makes {files} files a class; give more")
+    return found
+
+
+def _rows_of(config: Generate, labels: Sequence[str]) -> dict[str, int]:
+    if config.balance is not None:
+        return _filling(config, labels)
+    if config.total:
+        each, left = divmod(config.total, len(labels))
+        return {label: each + (place < left) for place, label in enumerate(labels)}
+    return dict.fromkeys(labels, config.count or USUAL)
+
+
+def _filling(config: Generate, labels: Sequence[str]) -> dict[str, int]:
+    """What each class lacks of the largest one, or of the stated number; training images alone count."""
+    there = sources.load(config.data).of(TRAIN).counts()
+    unknown = [label for label in labels if label not in there]
+    if unknown:
+        raise UserError(
+            f"--balance: --data {config.data} has no class {', '.join(unknown)}; name the real set"
+        )
+    goal = max(there.values()) if config.balance == LARGEST else int(config.balance or 0)
+    lacking = {label: max(goal - there[label], 0) for label in labels}
+    if not any(lacking.values()):
+        have = ", ".join(f"{label} {there[label]}" for label in labels)
+        raise UserError(f"--balance {config.balance}: nothing to fill, there is {have}; give a larger number")
+    return lacking

@@ -1,0 +1,93 @@
+"""classes x count x seed -> shards of rows: pure, so every process and every restart agrees."""
+
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from generate.planning.init_images import Guides
+from orchard.images.images import Photo
+from orchard.images.splits import stable_hash
+
+Indices = range | np.ndarray
+"""Numbers of rows of a class, ascending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One image to be."""
+
+    label: str
+    index: int
+    seed: int
+    prompt: str
+    guide: Photo | None = None
+    """The real training image it is started from."""
+    attempt: int = 0
+    """How many seeds were given up before this one."""
+
+    def again(self) -> "Row":
+        """The same row with its next seed, which depends on run seed, class, index and attempt alone."""
+        attempt = self.attempt + 1
+        return replace(self, attempt=attempt, seed=stable_hash(self.seed, attempt))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassPlan:
+    """All that decides the rows of one class; rows are made when they are asked for."""
+
+    label: str
+    seed: int
+    count: int
+    prompts: Sequence[str]
+    """Row ``index`` takes number ``index`` of them, beginning again after the last."""
+    guides: Guides | None = None
+
+    def row(self, index: int) -> Row:
+        """Row ``index``, whether or not it lies within the count."""
+        return Row(
+            label=self.label,
+            index=index,
+            seed=stable_hash(self.seed, self.label, index),
+            prompt=self.prompts[index % len(self.prompts)],
+            guide=self.guides.of(index) if self.guides else None,
+        )
+
+    def shards(self, size: int, wanted: Indices | None = None) -> "Iterator[PlannedShard]":
+        """The shards that hold the ``wanted`` rows, by default those of the whole count.
+
+        A larger count has the smaller one's rows at its start.
+        """
+        left: Indices = range(self.count) if wanted is None else wanted
+        while len(left):
+            number = int(left[0]) // size
+            end = bisect.bisect_left(left, (number + 1) * size)
+            yield PlannedShard(plan=self, number=number, first=number * size, indices=left[:end])
+            left = left[end:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedShard:
+    """Shard ``number`` of a class, with those of its rows that are wanted."""
+
+    plan: ClassPlan
+    number: int
+    first: int
+    """Index of the shard's first row, wanted or not."""
+    indices: Indices
+    """The rows that are wanted."""
+
+    def spans(self, size: int) -> list[range]:
+        """Indices of the sampling batches that hold every wanted row, each in its place.
+
+        Batch borders are counted from the shard's first row; rows before a wanted one of its batch are
+        sampled along, so that it has the place in its batch that it has in an undisturbed run.
+        """
+        last = {(int(index) - self.first) // size: int(index) for index in self.indices}
+        return [range(self.first + batch * size, end + 1) for batch, end in last.items()]
+
+    def batches(self, size: int) -> Iterator[list[Row]]:
+        """The rows of the `spans`."""
+        for span in self.spans(size):
+            yield [self.plan.row(index) for index in span]

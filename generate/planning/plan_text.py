@@ -1,0 +1,77 @@
+"""What a run is going to do, in lines for people."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from generate.config import Generate
+from generate.outputs import folder as folders
+from generate.outputs.folder import Task
+from generate.planning.jobs import Job
+from generate.planning.plan import ClassPlan
+from orchard.bases import prompt_embeds
+from orchard.cli.terminal import say
+
+MOST_PROMPTS, FIRST_ROWS = 12, 3
+
+
+def describe(
+    console: Console, config: Generate, folder: Path, planned: Sequence[Job], tasks: Sequence[Task]
+) -> None:
+    """Classes, sampler, screens and output; what will be cut of a prompt, what has changed since."""
+    for job in planned:
+        new = sum(task.lacking for task in tasks if task.job is job)
+        prompts = list(dict.fromkeys(job.plan.prompts))
+        said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
+        say(
+            console,
+            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.title}, "
+            f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
+        )
+        if new:
+            for change in folders.changes(folder, job):
+                there = f"rows that are there were made with {change}"
+                say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
+        for prompt, words in prompt_embeds.cut(job.base, prompts).items():
+            say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
+    settings = planned[0].settings
+    say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    if config.image_guidance:
+        say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
+    say(console, f"screens   {_screens(planned[0])}")
+    say(console, f"output    {config.output}, {config.shard_size} images a shard")
+
+
+def _screens(job: Job) -> str:
+    names = ", ".join(job.origin.arguments["screens"])
+    return f"{names}; rejected images are kept apart and replaced" if names else "none"
+
+
+def processes(console: Console, number: int, precision: str) -> None:
+    """Who does it, and in which arithmetic."""
+    say(console, f"processes {number}, each takes whole shards; precision {precision}")
+
+
+def rows(console: Console, planned: Sequence[Job]) -> None:
+    """The plan itself: how often each prompt comes, and the first rows with their seeds."""
+    for job in planned:
+        used = +times(job.plan)  # a few rows do not reach every prompt
+        for prompt, number in used.most_common(MOST_PROMPTS):
+            say(console, f"prompt    {job.label}: {number} x {prompt!r}")
+        if len(used) > MOST_PROMPTS:
+            say(console, f"prompt    {job.label}: and {len(used) - MOST_PROMPTS} more")
+        for index in range(min(FIRST_ROWS, job.plan.count)):
+            row = job.plan.row(index)
+            guide = f", from {row.guide.path}" if row.guide else ""
+            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{guide}")
+
+
+def times(plan: ClassPlan) -> Counter[str]:
+    """How often each prompt is used."""
+    whole, rest = divmod(plan.count, len(plan.prompts))
+    found = Counter(dict.fromkeys(plan.prompts, 0))
+    for place, prompt in enumerate(plan.prompts):
+        found[prompt] += whole + (place < rest)
+    return found

@@ -1,0 +1,169 @@
+"""`--lora` and `--lcm`: files or Hub ids with a weight each, and the sets of them that sample together."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generate.config import Generate
+from orchard.adapters import adapter, attaching
+from orchard.adapters.adapter import Adapter
+from orchard.bases.bases import Base
+from orchard.errors import UserError
+from orchard.hub import hub
+
+HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>.+))?")
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """An adapter and what its part is multiplied by, beyond its own alpha / rank."""
+
+    adapter: Adapter
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """The adapters that are in the base at once; none of them is the untuned base."""
+
+    parts: tuple[Weighted, ...] = ()
+    lcm: Weighted | None = None
+
+    @property
+    def all(self) -> tuple[Weighted, ...]:
+        """The parts, and the LCM-LoRA if there is one."""
+        return (*self.parts, self.lcm) if self.lcm else self.parts
+
+    @property
+    def name(self) -> str:
+        """How a plan calls it."""
+        words = [
+            one.adapter.path.name + ("" if one.weight == 1 else f" x {one.weight:g}") for one in self.all
+        ]
+        return " + ".join(words) or "none (untuned base)"
+
+    @property
+    def scale(self) -> float | None:
+        """Alpha / rank of the one adapter; None when there are several, or its layers differ in it."""
+        return self.parts[0].adapter.scale if len(self.parts) == 1 else None
+
+    @property
+    def trained_on(self) -> list[str] | None:
+        """Hashes of the images that the parts have seen; None when one does not say.
+
+        An LCM-LoRA makes the base faster and counts as a part of it.
+        """
+        seen: set[str] = set()
+        for one in self.parts:
+            if one.adapter.provenance is None:
+                return None
+            seen.update(one.adapter.provenance.trained_on)
+        return sorted(seen)
+
+    def arguments(self) -> dict[str, Any]:
+        """What decides the pixels; weights and LCM-LoRA are named where they are not the usual."""
+        found: dict[str, Any] = {
+            "lora": "+".join(one.adapter.digest for one in self.parts),
+            "lora_scale": self.scale,
+        }
+        if any(one.weight != 1 for one in self.parts):
+            found["lora_weights"] = [one.weight for one in self.parts]
+        if self.lcm:
+            found |= {"lcm": self.lcm.adapter.digest, "lcm_weight": self.lcm.weight}
+        return found
+
+
+def blends(config: Generate) -> list[Blend]:
+    """One blend for each of ``--lora``, or one of all with ``--fuse``; without any the untuned base.
+
+    Raises:
+        UserError: a file that is not there, is no LoRA, or holds NaN.
+    """
+    lcm = _read("--lcm", config.lcm) if config.lcm else None
+    parts = [_read("--lora", spec, config.lora_scale) for spec in config.lora]
+    if config.fuse:
+        found = [Blend(parts=tuple(parts), lcm=lcm)]
+    else:
+        found = [Blend(parts=(part,), lcm=lcm) for part in parts] or [Blend(lcm=lcm)]
+    for blend in found:
+        _require_loadable(blend, config)
+    return found
+
+
+def _require_loadable(blend: Blend, config: Generate) -> None:
+    """Raise `UserError` where an adapter cannot be put into the base as the other options have it."""
+    for one in blend.all:
+        plain = len(blend.all) == 1 and one.weight == 1 and not config.compile
+        if adapter.is_lycoris(one.adapter) and not plain:
+            raise UserError(
+                f"--lora {one.adapter.path.name}: a {one.adapter.methods[0]} is sampled alone and at its own "
+                "scale; leave out weights, --fuse, --lcm and --compile"
+            )
+        starts = [found.taken_out for found in one.adapter.scalings.values() if found.taken_out]
+        if starts and config.offload == "layers":
+            raise UserError(
+                f"--lora {one.adapter.path.name}: starts by {starts[0]} from the base's weights, which "
+                "--offload layers keeps away; give --offload model"
+            )
+
+
+def require_fit(blend: Blend, base: Base) -> None:
+    """Raise `UserError` when an adapter was made for another base or finds no place in this one."""
+    for one in blend.all:
+        adapter.require_fit(one.adapter, base)
+        attaching.require_place(one.adapter, base)
+
+
+def attach(pipe: Any, blend: Blend) -> None:
+    """Put the adapters into a stock pipeline, instead of those that are there."""
+    pipe.unload_lora_weights()
+    names = [f"part{place}" for place, _ in enumerate(blend.all)]
+    for name, one in zip(names, blend.all, strict=True):
+        attaching.add(pipe, one.adapter, name)
+    weights = [one.weight for one in blend.all]
+    if len(weights) > 1 or weights not in ([], [1.0]):
+        pipe.set_adapters(names, weights)
+
+
+def _read(flag: str, spec: str, scale: float = 1.0) -> Weighted:
+    try:
+        name, weight = weighted(spec)
+        found = adapter.read(_find(name))
+        adapter.require_finite(found)
+    except UserError as error:
+        raise UserError(str(error).replace("--lora", flag, 1)) from None
+    return Weighted(adapter=found, weight=weight * scale)
+
+
+def weighted(spec: str) -> tuple[str, float]:
+    """``("a.safetensors", 0.7)`` of ``a.safetensors:0.7``; without a number the weight is 1."""
+    name, _, number = spec.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        return spec, 1.0
+    if not name or Path(spec).is_file():
+        return spec, 1.0
+    if not math.isfinite(weight):
+        raise UserError(f"--lora {spec}: {number} is no weight; give a number, as in {name}:0.7")
+    return name, weight
+
+
+def _find(name: str) -> Path:
+    """The file, on this machine or fetched from the Hub."""
+    on_hub = HUB_ID.fullmatch(name)
+    local = Path(name).expanduser()
+    is_path = local.exists() or local.parent.is_dir() or (name.endswith(SUFFIX) and ":" not in name)
+    if on_hub is None or is_path:
+        return adapter.find(name)
+    return hub.weights(on_hub["repo"], on_hub["file"])
+
+
+def labels_of(blend: Blend) -> Sequence[str]:
+    """The classes that the parts were trained on, each once."""
+    origins = [one.adapter.provenance for one in blend.parts]
+    return list(dict.fromkeys(label for origin in origins if origin for label in origin.classes))

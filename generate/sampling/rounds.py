@@ -1,0 +1,46 @@
+"""Rounds of sampling: what is missing, then what was rejected, until every class has its count."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from generate.config import Generate
+from generate.outputs import folder as folders
+from generate.planning.jobs import Job
+from generate.sampling.tasks import Samplers, sample_all
+from generate.screening.deduplicate import settle
+from generate.screening.screens import Plan, Screens
+from orchard import shards
+
+
+def fill(
+    config: Generate, folder: Path, planned: Sequence[Job], samplers: Samplers, screened: Plan, state: Any
+) -> bool:
+    """Sample, settle and top up; whether anything changed, or the set was not complete before.
+
+    Raises:
+        UserError: too many images of a class were rejected, or no seed of a row gave one that can be used.
+    """
+    screens: Screens | None = None
+    changed = not (folder / shards.MANIFEST).is_file()
+    while True:
+        tasks = folders.gaps(folder, planned)
+        if not tasks:
+            if changed:
+                _settle_once(folder, planned, state)
+            tasks = folders.lacking(folder, planned, config.reject_limit)
+        state.wait_for_everyone()  # until each has seen the folder as it was
+        if not tasks:
+            return changed
+        changed = True
+        screens = screens or Screens(config, screened)
+        sample_all(folder, tasks[state.process_index :: state.num_processes], samplers, screens, state)
+        state.wait_for_everyone()
+
+
+def _settle_once(folder: Path, planned: Sequence[Job], state: Any) -> None:
+    """Settle in one process while the others wait."""
+    state.wait_for_everyone()
+    if state.is_main_process:
+        settle(folder, planned)
+    state.wait_for_everyone()

@@ -1,0 +1,170 @@
+"""Rows -> images, lazily: one generator an image, every batch full, the next batch already under way."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+
+from generate.outputs.folder import Tally
+from generate.planning.plan import Row
+from generate.planning.settings import Settings
+from generate.sampling import decoder
+from generate.sampling.schedulers import scheduler_of
+from orchard.bases import prompt_embeds
+from orchard.errors import UserError
+from orchard.images import images
+
+
+class Sampler:
+    """A pipeline with its scheduler set, and the text states of each prompt encoded once.
+
+    ``depth`` batches are denoised in a thread of their own while the caller decodes, stores and asks for
+    more; 0 does one thing after the other.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        settings: Settings,
+        *,
+        batch_size: int,
+        attempts: int = 1,
+        depth: int = 1,
+        tally: Tally | None = None,
+    ) -> None:
+        self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
+        self.attempts, self.depth = attempts, depth
+        self.tally = tally or Tally()
+        self.states: dict[str, dict[str, torch.Tensor]] = {}
+        # Whoever denoises: a scheduler serves one batch at a time.
+        self.turn = threading.Lock()
+        self.unwanted = threading.Event()
+        pipe.scheduler = scheduler_of(settings.scheduler, pipe)
+
+    def sample(self, blocks: Iterable[Sequence[Row]]) -> Generator[tuple[Row, Image.Image]]:
+        """One image a row, in order, from batches of rows; the row tells the seed that was used at last.
+
+        Raises:
+            UserError: no seed of a row gave an image that can be used.
+        """
+        made = ((block, self._denoise(block)) for block in blocks)
+        self.unwanted.clear()
+        with closing(ahead(made, self.depth, self.unwanted)) as ready:
+            for block, latents in ready:
+                yield from self._usable(block, latents)
+
+    @torch.no_grad()
+    def _denoise(self, rows: Sequence[Row]) -> torch.Tensor:
+        """``batch_size`` latents: short batches are filled up, since equal shapes give equal pixels."""
+        filled = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
+        with self.turn:
+            return self.pipe(
+                **self._text([row.prompt for row in filled]),
+                **self._guides(filled),
+                generator=[torch.Generator().manual_seed(row.seed) for row in filled],
+                num_inference_steps=self.settings.steps,
+                guidance_scale=self.settings.guidance,
+                output_type="latent",
+                callback_on_step_end=self._break_off,
+            ).images
+
+    def _break_off(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Leave a batch that nobody waits for: a run that is asked to stop would wait minutes for it."""
+        if self.unwanted.is_set():
+            raise RuntimeError("the batch is not wanted any more")
+        return tensors
+
+    def _text(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+        for prompt in prompts:
+            if prompt not in self.states:
+                # One by one, so that a state does not depend on its company.
+                self.states[prompt] = prompt_embeds.encode(self.pipe, [prompt], negative=True)
+        found = [self.states[prompt] for prompt in prompts]
+        return {name: torch.cat([states[name] for states in found]) for name in found[0]}
+
+    def _guides(self, rows: Sequence[Row]) -> dict[str, Any]:
+        if self.settings.strength is None:
+            return {}
+        photos = [row.guide for row in rows if row.guide]
+        pictures = [
+            images.square(images.decode(photo.read(), photo.path), self.settings.resolution)
+            for photo in photos
+        ]
+        return {"image": pictures, "strength": self.settings.strength}
+
+    def _usable(self, rows: Sequence[Row], latents: torch.Tensor) -> Iterator[tuple[Row, Image.Image]]:
+        """Rows with their images; faulty ones are sampled again together, with their next seeds."""
+        found: dict[int, tuple[Row, Image.Image]] = {}
+        waiting = list(rows)
+        while waiting:
+            decoded = decoder.decode(self.pipe, latents)[: len(waiting)]
+            pairs = list(zip(waiting, decoded, strict=True))
+            found |= {row.index: (row, one.image) for row, one in pairs if one.fault is None}
+            waiting = [self._next(row, one.fault) for row, one in pairs if one.fault is not None]
+            if waiting:
+                latents = self._denoise(waiting)
+        yield from (found[row.index] for row in rows)
+
+    def _next(self, row: Row, fault: str) -> Row:
+        """The row with another seed."""
+        self.tally.flagged += 1
+        if row.attempt + 1 < self.attempts:
+            return row.again()
+        raise UserError(
+            f"{row.label} image {row.index} is {fault} with {self.attempts} seeds ({self.tally}); "
+            f"{decoder.remedy(self.pipe, fault)}"
+        )
+
+
+Item = TypeVar("Item")
+PATIENCE = 0.1
+"""Seconds between two looks at whether anybody still wants the items."""
+
+
+def ahead(items: Iterable[Item], depth: int, unwanted: threading.Event | None = None) -> Generator[Item]:
+    """The items in their order, up to ``depth`` of them made in advance; 0 makes each when it is asked for.
+
+    An error of the maker is raised here, after the items before it. When the user stops early the maker
+    stops after the item it is at, or before where it looks at ``unwanted``, which is set then.
+    """
+    if depth == 0:
+        yield from items
+        return
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
+    unwanted = unwanted or threading.Event()
+    maker = threading.Thread(target=_make, args=(items, ready, unwanted), name="ahead", daemon=True)
+    maker.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        unwanted.set()
+        maker.join()
+
+
+def _make(items: Iterable[Any], ready: "queue.Queue[tuple[str, Any]]", unwanted: threading.Event) -> None:
+    try:
+        for item in items:
+            if not _put(("item", item), ready, unwanted):
+                return
+        _put(("end", None), ready, unwanted)
+    except BaseException as error:  # whatever it is, the user's thread has to hear of it
+        _put(("error", error), ready, unwanted)
+
+
+def _put(message: tuple[str, Any], ready: "queue.Queue[tuple[str, Any]]", unwanted: threading.Event) -> bool:
+    """Hand the message over; False when nobody wants it any more."""
+    while not unwanted.is_set():
+        with suppress(queue.Full):
+            ready.put(message, timeout=PATIENCE)
+            return True
+    return False

@@ -1,0 +1,117 @@
+"""Tasks -> rows on disk: load what a group of them needs, sample, screen, store shard after shard."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from PIL import Image
+
+from generate.config import Generate
+from generate.outputs import metadata
+from generate.outputs.folder import Tally, Task
+from generate.planning.jobs import Job
+from generate.planning.plan import Row
+from generate.sampling import pipeline
+from generate.sampling.sampler import Sampler
+from generate.screening.screens import Screens
+from orchard import shards
+from orchard.cli import signals
+from orchard.cli.terminal import bar
+from orchard.files import storage
+
+Pairs = Iterable[tuple[Row, Image.Image]]
+
+
+class Samplers:
+    """The sampler of each job; what it needs is loaded when it is not what the last one needed."""
+
+    def __init__(self, config: Generate, device: Any, dtype: Any) -> None:
+        self.config, self.load = config, pipeline.Loader(config, dtype, device)
+        self.tally = Tally()
+        """What came of the rows that this process was given."""
+        self.needs: tuple[Any, ...] = ()
+        self.last: Sampler | None = None
+
+    def of(self, job: Job) -> Sampler:
+        """A sampler with the job's base and adapters in it."""
+        if self.last is None or job.needs != self.needs:
+            self.last = None  # and with it the pipeline, before the next one is loaded
+            self.last, self.needs = self._sampler(job), job.needs
+        return self.last
+
+    def _sampler(self, job: Job) -> Sampler:
+        return Sampler(
+            self.load(job.base, job.blend),
+            job.settings,
+            batch_size=self.config.batch_size,
+            attempts=self.config.attempts,
+            depth=pipeline.depth(self.config),
+            tally=self.tally,
+        )
+
+
+def sample_all(
+    folder: Path, tasks: Sequence[Task], samplers: Samplers, screens: Screens, state: PartialState
+) -> None:
+    """Fill the shards of this process; those that share base and adapters follow one another."""
+    total = sum(task.lacking for task in tasks)
+    samplers.tally.asked += total
+    with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
+        for _, group in itertools.groupby(tasks, key=lambda task: task.job.needs):
+            same = list(group)
+            _fill(folder, same, samplers.of(same[0].job), screens, advance)
+
+
+def _fill(
+    folder: Path, tasks: Sequence[Task], sampler: Sampler, screens: Screens, advance: Callable[[int], None]
+) -> None:
+    """One stream over all shards, so that the next one is under way while one is written."""
+    size = sampler.batch_size
+    blocks = (block for task in tasks for block in task.shard.batches(size))
+    with closing(sampler.sample(blocks)) as pairs:
+        for task in tasks:
+            own = itertools.islice(pairs, sum(map(len, task.shard.spans(size))))
+            wanted = set(task.shard.indices)
+            fresh: list[dict[str, Any]] = []
+            try:
+                with signals.heard():
+                    for record in _records(task.job, (p for p in own if p[0].index in wanted), screens):
+                        fresh.append(record)
+                        advance(1)
+            finally:  # what stops the run costs the images that are not sampled yet, and no others
+                if fresh:
+                    _store(folder, task, fresh)
+            rejected = sum(bool(record["reason"]) for record in fresh)
+            sampler.tally.rejected += rejected
+            sampler.tally.written += len(fresh) - rejected
+
+
+def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
+    """Put the rows with those of their shard that are there."""
+    there = shards.load(folder, task.job.label, task.shard.number)
+    rows = sorted([*there, *fresh], key=lambda record: record["index"])
+    storage.remove(folder / shards.MANIFEST)  # the set is no longer what it says
+    shards.store(folder, task.shard.number, rows, task.job.origin)
+
+
+def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any]]:
+    """Sampled images as rows of a shard, with what the screens found."""
+    arguments = job.origin.arguments
+    label = job.origin.classes.index(job.label)
+    shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
+    for row, image in pairs:
+        data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)
+        yield {
+            "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
+            "label": label,
+            "prompt": row.prompt,
+            "seed": row.seed,
+            "index": row.index,
+            "attempt": row.attempt,
+            "guide": row.guide.sha256 if row.guide else "",
+            **shared,
+            **screens.judge(image, job.label),
+        }

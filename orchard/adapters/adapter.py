@@ -1,0 +1,226 @@
+"""The adapter's file: what stock diffusers reads, plus a record of where it came from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
+from orchard.adapters.provenance import HEADER, Provenance, of_header
+from orchard.adapters.scaling import Scaling
+from orchard.adapters.tensor_roles import ALPHA, MID, Method, methods_of, split_name
+from orchard.bases import bases
+from orchard.bases.bases import Base
+from orchard.errors import UserError
+from orchard.files import checked_safetensors
+from orchard.files.atomic import file_hash, whole_file
+from orchard.hub import cards
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIFFUSERS_HEADER = "lora_adapter_metadata"
+PEFT_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """A LoRA file that passed the checks which need no model."""
+
+    path: Path
+    digest: str
+    provenance: Provenance | None
+    """None for a file of another tool."""
+    cross_attention_dim: int | None
+    made_for: str | None
+    """The family it seems made for, by names and widths; None when nothing tells it."""
+    tensors: int
+    """Tensors in the file; alphas and LoCon's cores are not counted."""
+    dialect: str
+    """The tool whose names they have, in words."""
+    methods: tuple[Method, ...]
+    """What its layers are, usually one."""
+    scale: float | None
+    """Alpha / rank, what the product of its matrices is multiplied by; None when layers differ in it."""
+    scalings: dict[str, Scaling]
+    """What its peft configs say of the scale; empty for a file with alphas, or with none of both."""
+
+
+def save(
+    path: Path,
+    denoiser: Any,
+    provenance: Provenance,
+    *,
+    prefix: str = "unet",
+    text_encoders: Mapping[str, Any] = {},
+    dialect: Literal["diffusers", "kohya"] = "diffusers",
+) -> None:
+    """Write the adapter of peft-injected models under ``path``, whole or not at all.
+
+    ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
+    such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
+    DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
+    written in kohya's.
+    """
+    from safetensors.torch import save_file
+
+    models = {prefix: denoiser, **text_encoders}
+    tensors = peft_state.tensors(models)
+    assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
+    metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
+    if dialect == "kohya" or set(methods_of(tensors)) & set(lycoris.METHODS):
+        tensors = dialects.to_kohya(tensors, peft_state.scales(models), spelling(models))
+    else:
+        # Stock diffusers refuses a file with both alphas and this header.
+        metadata[DIFFUSERS_HEADER] = json.dumps(peft_state.configs(models), sort_keys=True)
+        tensors = dialects.for_stock(tensors)
+    with whole_file(path) as aside:
+        save_file(tensors, aside, metadata=metadata)
+
+
+def shareable(path: Path, folder: Path) -> Path:
+    """The file at ``path``, or where its header names places of this machine a copy without in ``folder``.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    from safetensors.torch import save_file
+
+    origin = read(path).provenance
+    assert origin, path
+    public = replace(
+        origin, base=bases.public_name(origin.base, origin.base_digest), data=cards.public(origin.data)
+    )
+    if public == origin:
+        return path
+    with checked_safetensors.opened(path) as file:
+        header = {**file.metadata(), HEADER: json.dumps(asdict(public), sort_keys=True)}
+    copy = folder / path.name
+    save_file(checked_safetensors.load(path), copy, metadata=header)
+    return copy
+
+
+def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
+    """How kohya's tools spell the modules of these models, by their places in a pipeline."""
+    unet = models.get("unet")
+    sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
+    return dialects.Kohya(
+        two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
+        original_layers=layers.per_block(unet) if sdxl else None,
+    )
+
+
+def find(name: str, folder: Path = Path("adapters")) -> Path:
+    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder of peft's."""
+    choices = [Path(name).expanduser()]
+    if len(choices[0].parts) == 1:
+        choices.append(folder / name)
+    for path in choices:
+        if path.is_file():
+            return path
+        if (path / PEFT_WEIGHTS).is_file():
+            return path / PEFT_WEIGHTS
+    tried = " nor ".join(str(path) for path in choices)
+    here = sorted(path.name for path in folder.glob("*.safetensors"))
+    hint = f"there is {', '.join(here)}" if here else "finetune/train_lora.py writes some"
+    raise UserError(f"--lora {name}: no file {tried}; {hint}")
+
+
+def begun(folder: Path) -> bool:
+    """Whether finetune left something in ``folder`` to go on from: an adapter, or a checkpoint of one."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob("checkpoints/*/step-*"))
+
+
+def read(path: Path) -> Adapter:
+    """Read header, keys, shapes and alphas of a LoRA file of any dialect; no weights, no model.
+
+    Raises:
+        UserError: not a safetensors file, no LoRA tensors in it, a header that cannot be read or of a newer
+            schema, or one tensor under two names.
+    """
+    try:
+        with checked_safetensors.opened(path) as file:
+            header = file.metadata() or {}
+            keys = list(file.keys())
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+            alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
+    except ValueError as error:
+        raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
+    if other := dialects.foreign(keys):
+        raise UserError(
+            f"--lora {path}: holds LyCORIS's {other}; of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
+        )
+    learned = [key.lower() for key in shapes if key not in alphas]
+    if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
+        raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
+    try:
+        named = dialects.rename(shapes)
+        scalings = scaling.of_file(path, header.get(DIFFUSERS_HEADER), keys)
+        scales = set(scaling.scales(named, dialects.rename(alphas), scalings).values())
+    except ValueError as error:
+        raise UserError(f"--lora {path}: {error}") from None
+    return Adapter(
+        path=path,
+        digest=file_hash(path),
+        provenance=of_header(path, header),
+        cross_attention_dim=layers.text_width(named),
+        made_for=layers.family(named),
+        tensors=sum(split_name(name)[1] not in (ALPHA, MID) for name in named),
+        dialect=dialects.dialect_of(keys),
+        methods=methods_of(named),
+        scale=scales.pop() if len(scales) == 1 else None,
+        scalings=scalings,
+    )
+
+
+def require_fit(adapter: Adapter, base: Base) -> None:
+    """Raise `UserError` when the adapter was made for another base: family, width, or changed weights."""
+    width = adapter.cross_attention_dim
+    if width is not None and width != base.cross_attention_dim:
+        raise UserError(
+            f"--lora {adapter.path.name}: made for {made_for(adapter)}, but --base {base.name} is "
+            f"{layers.family_of_width(base.cross_attention_dim)}; pass the base it was made for"
+        )
+    if adapter.provenance and adapter.provenance.family != base.family:
+        raise UserError(
+            f"--lora {adapter.path.name}: made for family {adapter.provenance.family}, "
+            f"but --base {base.name} is {base.family}; pass the base it was made for"
+        )
+
+    origin = adapter.provenance
+    if origin and origin.base == base.name and origin.base_digest != base.digest:
+        raise UserError(
+            f"--lora {adapter.path.name}: trained on a {base.name} with other weights "
+            f"({origin.base_digest[:12]}, now {base.digest[:12]}); train it again"
+        )
+
+
+def require_finite(adapter: Adapter) -> None:
+    """Raise `UserError` when a tensor of the file holds NaN or infinity."""
+    tensors = weights_of(adapter)
+    bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
+    if bad:
+        raise UserError(f"--lora {adapter.path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity")
+
+
+def weights_of(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the file names them."""
+    try:
+        return checked_safetensors.load(adapter.path)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: not a LoRA's tensors ({error})") from None
+
+
+def made_for(adapter: Adapter) -> str:
+    """The family and, where the file says so, the base, for a message."""
+    family = adapter.made_for or "an unknown family"
+    return f"{family}, base {adapter.provenance.base}" if adapter.provenance else family
+
+
+def is_lycoris(adapter: Adapter) -> bool:
+    """Whether it is a LoHa or LoKr, which stock pipelines do not load."""
+    return bool(set(adapter.methods) & set(lycoris.METHODS))

@@ -1,0 +1,153 @@
+"""Adapters in a pipeline: every tensor of a file finds its layer, or the pipeline stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
+from orchard.adapters.adapter import Adapter, is_lycoris, made_for, weights_of
+from orchard.adapters.scaling import Scaling
+from orchard.adapters.tensor_roles import DOWN, MAGNITUDE, UP, by_module
+from orchard.bases.bases import Base
+from orchard.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def require_place(adapter: Adapter, base: Base) -> None:
+    """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
+    _placed(layers.skeleton(base.folder), adapter)
+
+
+def attach(pipe: Any, adapter: Adapter) -> None:
+    """Load the adapter into a stock pipeline, instead of those that are there.
+
+    Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
+
+    Raises:
+        UserError: a tensor found no place in the pipeline, or one of another shape.
+    """
+    fitting = _placed(pipe, adapter)
+    pipe.unload_lora_weights()
+    _load(pipe, adapter, fitting, "default")
+
+
+def add(pipe: Any, adapter: Adapter, name: str) -> None:
+    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
+
+    Raises:
+        UserError: as for `attach`.
+    """
+    _load(pipe, adapter, _placed(pipe, adapter), name)
+
+
+def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
+    fitting = _without_start(fitting, adapter, pipe)
+    if is_lycoris(adapter):
+        lycoris.attach(pipe, fitting, adapter.methods[0])
+    else:
+        _load_stock(pipe, adapter, fitting, name)
+
+
+def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Let the stock pipeline load the tensors; after an error it is without any."""
+    try:
+        pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
+        loaded = _attached(pipe, name)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        pipe.unload_lora_weights()
+        reason = str(error).strip().splitlines()[-1].strip()[:160]
+        raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
+    if loaded != adapter.tensors:
+        pipe.unload_lora_weights()
+        raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+    if "dora" in adapter.methods:
+        _keep_norms_exact(pipe, fitting, name)
+
+
+def _keep_norms_exact(pipe: Any, fitting: Mapping[str, Tensor], name: str) -> None:
+    """Have DoRA's norms in float32, also where the stock loader has brought them to the base's precision."""
+    for module, parts in by_module(fitting).items():
+        if MAGNITUDE in parts:
+            component, _, path = module.partition(".")
+            model = getattr(pipe, component)
+            layer = model.get_submodule(layers.path_in(model, path)).lora_magnitude_vector[name]
+            layer.weight.data = parts[MAGNITUDE].float().to(layer.weight.device)
+            peft_state.keep_norms_exact(layer)
+
+
+def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
+    blocks = layers.per_block(getattr(pipe, "unet", None))
+    try:
+        plain = scaling.normalise(weights_of(adapter), adapter.scalings, blocks)
+    except ValueError as error:
+        raise UserError(f"--lora {adapter.path}: {error}") from None
+    fitting, unmatched = layers.place(plain, pipe)
+    if unmatched:
+        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+    if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
+        raise UserError(
+            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
+        )
+    if strange := [module for module in _started(fitting, adapter) if fitting[f"{module}.{DOWN}"].ndim != 2]:
+        raise UserError(
+            f"--lora {adapter.path}: its config says what peft does with linear layers alone, but "
+            f"{strange[0]} is a convolution"
+        )
+    return fitting
+
+
+def _started(fitting: Mapping[str, Tensor], adapter: Adapter) -> dict[str, tuple[Scaling, str]]:
+    """Modules whose LoRA began as a part of the base's weights; config and path of each."""
+    configs = {
+        module: scaling.config_of(adapter.scalings, module)
+        for module, parts in by_module(fitting).items()
+        if DOWN in parts
+    }
+    return {
+        module: (config, path) for module, (config, path) in configs.items() if config and config.taken_out
+    }
+
+
+def _without_start(fitting: Mapping[str, Tensor], adapter: Adapter, pipe: Any) -> dict[str, Tensor]:
+    """A LoRA that began as a part of the base's weights, as what it adds to the whole ones.
+
+    B A - B0 A0 is [B, -B0] [A; A0], and peft's initialisations make B0 A0 from the weight alone: PiSSA (Meng
+    et al. 2024) from its largest singular values, OLoRA (Buyukakyuz 2024) from its QR decomposition.
+    """
+    import torch
+
+    plain = dict(fitting)
+    for module, (config, path) in _started(fitting, adapter).items():
+        parts = {role: fitting[f"{module}.{role}"] for role in (DOWN, UP)}
+        rank, weight = len(parts[DOWN]), layers.weight_of(pipe, module).detach().float()
+        assert not weight.is_meta, module
+        if config.taken_out == "pissa":
+            left, values, right = torch.linalg.svd(weight, full_matrices=False)
+            up, down = left[:, :rank] * values[:rank], right[:rank]
+        else:
+            left, right = torch.linalg.qr(weight)
+            up, down = left[:, :rank] * config.of(path, rank), right[:rank]
+        plain[f"{module}.{DOWN}"] = torch.cat([parts[DOWN], down.to(parts[DOWN].device)])
+        plain[f"{module}.{UP}"] = torch.cat([parts[UP], -up.to(parts[UP].device)], dim=1)
+    return plain
+
+
+def _attached(pipe: Any, name: str) -> int:
+    """Tensors of the LoRA ``name`` in the pipeline's models."""
+    models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
+    keys = (key for model in models for key, _ in model.named_parameters())
+    return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
+
+
+def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
+    loaded = f"{layers.family_of_pipeline(pipe)} ({type(pipe).__name__})"
+    return (
+        f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
+        f"{made_for(adapter)}, with the names of {adapter.dialect}, loaded is {loaded}, "
+        f"which has no place for {first[:120]}"
+    )

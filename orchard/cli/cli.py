@@ -1,0 +1,252 @@
+"""Frozen dataclass <- recipe <- flags, and user errors in one line with exit code 2.
+
+A config class and the module that holds it stay light: heavy imports belong into the function
+handed to `run`, which is called after parsing, so that ``--help`` answers at once.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import io
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
+
+try:
+    import tyro
+except ModuleNotFoundError:
+    print(
+        "error: this Python lacks orchard's packages; run `make install`, then `source .venv/bin/activate`",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
+
+from orchard import software
+from orchard.cli import recipes, signals
+from orchard.errors import UserError
+from orchard.files import checked_json
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system says of a disk that is full, or read-only."""
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Section = Annotated[tuple[str, ...], "section"]
+"""Several NAME=VALUE; a recipe writes them as a section of names with a value or a list of values each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options that every command has."""
+
+    config: Path | None = None
+    """Recipe: a YAML file of these same options; flags win over it."""
+    data: str = "fruit"
+    """The real set: a folder, a dataset on the Hub, `fruit` (the Kaggle set) or `demo` (rendered)."""
+    seed: int = 0
+    """Seed of every random choice, 0 or more."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks; auto is bf16 where the device has it, fp16 on Volta and Turing, else
+    fp32."""
+    dry_run: bool = False
+    """Print the resolved plan and stop."""
+
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+        check(0 <= self.seed < 2**32, f"--seed {self.seed}: give 0 to {2**32 - 1}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing(Common):
+    """Options of the commands whose result can be shared on the Hub."""
+
+    push_to_hub: str = ""
+    """Repository on the Hugging Face Hub to upload the result to, as NAME or OWNER/NAME."""
+    private: bool = False
+    """Make that repository private when it is new."""
+
+
+Config = TypeVar("Config", bound=Common)
+
+
+def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
+    """Parse the command line and call ``main``.
+
+    Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    with one_line():
+        config = parse(config_type, sys.argv[1:], prog)
+        software.commit()  # as long as it is the code that was started
+        main(config)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """End the process in one line, with the code that `run` names, where a user or the system stopped it."""
+    signals.on_terminate()
+    with signals.closing():
+        try:
+            signals.end_with_launcher()
+            yield
+        except UserError as error:
+            _refuse(str(error))
+        except OSError as error:
+            if error.errno not in UNWRITABLE:
+                raise
+            place = error.filename or "standard output or a file"
+            _refuse(f"{place}: cannot be written ({error.strerror}); make room there")
+        except (KeyboardInterrupt, signals.Terminated) as stop:
+            print("stopped; what was finished is kept", file=sys.stderr)
+            raise SystemExit(signals.code(stop)) from None
+
+
+def _refuse(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
+    """Resolve ``arguments`` (recipe first, then flags) into a config, or raise `UserError`."""
+    path = _recipe_path(arguments)
+    from_recipe = recipe_arguments(config_type, path)
+    try:
+        return _parsed(config_type, [*from_recipe, *arguments], prog)
+    except UserError:
+        if path is not None:
+            _blame_recipe(config_type, from_recipe, path, prog)
+        raise
+
+
+def _blame_recipe(config_type: type[Config], from_recipe: list[str], path: Path, prog: str) -> None:
+    """Raise `UserError` with the recipe's name when it does not parse even without the flags."""
+    try:
+        _parsed(config_type, from_recipe, prog)
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from None
+
+
+def _parsed(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(
+                config_type,
+                prog=prog,
+                args=arguments,
+                use_underscores=True,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(messages.getvalue(), prog)) from None
+
+
+def _recipe_path(arguments: Sequence[str]) -> Path | None:
+    found = [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
+    found += [value for flag, value in itertools.pairwise(arguments) if flag == "--config"]
+    if len(found) > 1:
+        raise UserError(f"--config {' '.join(found)}: one recipe a run; merge them into one file")
+    return Path(found[0]) if found else None
+
+
+def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
+    """The flags that a recipe stands for, in its own order."""
+    if path is None:
+        return []
+    kinds = get_type_hints(config_type, include_extras=True)
+    recipe = recipes.read(path, kinds)
+    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
+    words = []
+    for key, given in recipe.items():
+        name = key.replace("-", "_")
+        value = _pairs(given) if kinds.get(name) == Section else given
+        problem = _recipe_problem(name, value, kinds.get(name))
+        if problem:
+            problem = problem if name in kinds else "not an option of this command"
+            raise UserError(f"--config {path}: {key}: {problem}")
+        words.extend(_flag(name, value, kinds.get(name) is bool))
+    return words
+
+
+def _pairs(section: Any) -> Any:
+    """``{"light": ["dim", "bright"]}`` -> ``["light=dim", "light=bright"]``; anything else stays as it is."""
+    if not isinstance(section, dict):
+        return section
+    lists = {name: values if isinstance(values, list) else [values] for name, values in section.items()}
+    written = [(name, value) for name, values in lists.items() for value in values]
+    if not all(isinstance(value, recipes.Scalar | None) for _, value in written):
+        return section
+    return [None if value is None else f"{name}={value}" for name, value in written]
+
+
+def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:
+    """What the parser could not see in a value, since it gets text."""
+    if name == "config":
+        return "a recipe cannot name another one; copy its lines here"
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, recipes.Scalar | None) for item in items):
+        return f"{checked_json.shown(value)} is nested; give one value, or a list of values"
+    if None in items and type(None) not in get_args(kind):
+        return "has no value; give one or remove the line"
+    if kind is bool and not isinstance(value, bool):
+        return f"{str(value)[: checked_json.SHOWN]} is neither true nor false"
+    return None
+
+
+def _flag(name: str, value: Any, boolean: bool) -> list[str]:
+    if boolean:
+        return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *(str(item) for item in value)]
+    # Apart, the parser finds the nearest name; joined, a value may begin with a dash.
+    return [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
+
+
+def _one_line(box: str, prog: str) -> str:
+    """The parser's boxed message as one line: what is wrong, the nearest name, where help is."""
+    kept: list[str] = []
+    for raw in box.splitlines():
+        line = " ".join(re.sub(r"[╰╯│]|─+", " ", raw).split())
+        if not line or raw.startswith("╭"):
+            continue
+        if line.startswith(("Argument helptext", "For full help")):
+            break
+        kept.append(line)
+        if len(kept) > 1 and kept[-2].startswith("Perhaps you meant"):
+            break
+    return f"{' '.join(kept).removesuffix('.')}; see {prog} --help"
+
+
+def describe(config: Common) -> dict[str, Any]:
+    """The config as plain JSON values, for plans, records and provenance."""
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.name not in ("config", "dry_run")
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """``("a,b", "c")`` -> ``["a", "b", "c"]``: lists may be spaced or comma-separated."""
+    return [part for value in values for part in value.split(",") if part]
+
+
+def require_distinct(flag: str, values: Sequence[str]) -> None:
+    """Raise `UserError` when a list names something twice."""
+    twice = sorted({value for value in values if values.count(value) > 1})
+    check(not twice, f"{flag}: {', '.join(twice)} is given twice")
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `UserError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise UserError(message)

@@ -1,0 +1,112 @@
+"""Processes, devices and precision."""
+
+from datetime import timedelta
+from typing import Any
+
+from orchard.errors import UserError
+
+VOLTA = (7, 0)
+"""Compute capability of the first cards with tensor cores."""
+
+
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
+
+def processes() -> Any:
+    """This process among its fellows, as an `accelerate.PartialState`.
+
+    Without an accelerator accelerate has to be told so: else processes on a CPU do not find each other.
+    """
+    from accelerate import PartialState
+
+    # The processes of generate meet only at the end, when each has done its shards.
+    return PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=7))
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def torch_dtype(precision: str, device: Any) -> Any:
+    """The torch dtype that ``--precision`` stands for on ``device`` (a `torch.device`).
+
+    Raises:
+        UserError: the device cannot compute in that precision.
+    """
+    able = precisions(device)
+    if precision == "auto":
+        quick = ("bf16", "fp16") if _quick_fp16(device) else ("bf16",)
+        precision = next((name for name in quick if name in able), "fp32")
+    if precision not in able:
+        reason = f"{device.type} has no bfloat16" if precision == "bf16" else "only on a GPU"
+        raise UserError(f"--precision {precision}: {reason}; use {' or '.join(reversed(able))}")
+    return _dtypes()[precision]
+
+
+def precisions(device: Any) -> tuple[str, ...]:
+    """What ``--precision`` may be on ``device`` (a `torch.device`)."""
+    offered = {"fp32": True, "bf16": _bf16(device), "fp16": device.type != "cpu"}
+    return tuple(name for name, able in offered.items() if able)
+
+
+def _bf16(device: Any) -> bool:
+    """Whether bfloat16 runs in the device's own hardware: emulated, it is slower than float32."""
+    import torch
+    from accelerate import utils
+
+    if device.type == "cpu":
+        return _cpu_bf16()
+    if device.type in ("cuda", "xpu"):
+        return bool(getattr(torch, device.type).is_bf16_supported(including_emulation=False))
+    return bool(utils.is_bf16_available())
+
+
+def _quick_fp16(device: Any) -> bool:
+    """Whether float16 is quicker than float32: NVIDIA's older cards have no units for it."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= VOLTA
+
+
+def _dtypes() -> dict[str, Any]:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_name(dtype: Any) -> str:
+    """The ``--precision`` that stands for a torch dtype."""
+    return next(name for name, value in _dtypes().items() if value == dtype)
+
+
+def _cpu_bf16() -> bool:
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) is True for name in BF16_INSTRUCTIONS)
+
+
+def quiet_libraries() -> None:
+    """Keep library chatter out of the commands' output; their errors still come through."""
+    import logging
+    import warnings
+
+    import datasets
+    from diffusers.utils import logging as diffusers_logging
+    from PIL import Image
+    from transformers.utils import logging as transformers_logging
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    # They name no file; what matters of one is said when it is decoded.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._dynamo")
+    warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several adapters, on purpose
+    for library in (transformers_logging, diffusers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)

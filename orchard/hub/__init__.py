@@ -1,0 +1,4 @@
+"""The Hugging Face Hub: what may be pushed, and Markdown cards.
+
+Imports `orchard.files`.
+"""

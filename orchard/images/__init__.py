@@ -1,0 +1,4 @@
+"""Photos and sets of them: decoding, splits, likeness.
+
+Imports `orchard.files`.
+"""

@@ -1,0 +1,83 @@
+"""What all rows of one class have in common, as every shard's schema metadata says it."""
+
+import functools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchard.errors import UserError, differences
+from orchard.files import checked_json
+
+SCHEMA, COLUMNS = 3, 2
+"""The present form, and the first one with the present columns."""
+KEY = b"orchard"
+UNSAID: dict[str, Any] = {"screens": {}, "compile": False, "safety_checker": True}
+"""Arguments that shards do not mention where they are these."""
+OLD_ORDER = "diagonal"
+"""The order of phrases in shards that name none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the rows of a class come from; two origins that differ may not share a folder."""
+
+    label: str
+    classes: list[str]
+    """The whole class list of the real set."""
+    arguments: dict[str, Any]
+    """Everything that decides the pixels of row k, and whether it is kept."""
+    trained_on: list[str] | None
+    """SHA-256 of the real images that the generator has been tuned on; None when it is not known."""
+    versions: dict[str, str]
+    count: int
+    """Images asked for; fewer rows than this mean that a run was stopped."""
+    made_with: list[dict[str, str]] = field(default_factory=list)
+    """Each set of library versions, device and memory savers that rows of this shard were sampled with. They
+    change pixels by rounding, or by what a new version mends, and differ without anybody asking for it."""
+    screened_with: dict[str, list[str]] = field(default_factory=dict)
+    """Screen -> SHA-256 of the real images that it has seen."""
+    schema: int = SCHEMA
+
+    def encoded(self) -> bytes:
+        """The origin as schema metadata."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+@functools.lru_cache(maxsize=64)
+def decoded(metadata: bytes) -> Origin:
+    """The origin that schema metadata hold; equal ones, such as a class's shards have, are one object."""
+    found = checked_json.versioned(Origin, metadata, SCHEMA)
+    checked_json.require_distinct(found.classes)
+    if found.label not in found.classes:
+        raise ValueError(f"its label {found.label!r} is not among its classes")
+    return found
+
+
+def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
+    """Raise `UserError` with the difference when rows of the two may not stand in one folder."""
+    if origin.classes != wanted.classes:
+        raise UserError(
+            f"--output {folder}: its class list is {', '.join(origin.classes)}, not "
+            f"{', '.join(wanted.classes)}; choose another --output"
+        )
+    if origin.schema < COLUMNS:
+        raise UserError(
+            f"--output {folder}: an older version wrote it, with other columns; choose another --output"
+        )
+    if origin.label != wanted.label:
+        return
+    # Older shards do not say the scale; the LoRA's hash stands for it.
+    older = {"lora_scale": wanted.arguments.get("lora_scale")}
+    if "phrase_order" in wanted.arguments:
+        older["phrase_order"] = OLD_ORDER
+    there, asked = UNSAID | older | origin.arguments, UNSAID | wanted.arguments
+    if there.get("base_digest") == asked.get("base_digest"):
+        # One base has several names: where it lies, or a public one.
+        there["base"] = asked.get("base")
+    changes = differences(there, asked)
+    if changes:
+        raise UserError(
+            f"--output {folder}: {wanted.label} is there with {changes}; choose another --output, or the "
+            "arguments (and the version) that it was made with"
+        )
