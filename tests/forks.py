@@ -7,6 +7,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 TESTS = Path(__file__).parent
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -36,12 +37,11 @@ def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
 
 def _serve() -> None:
     """Start the server where there is none; it finds modules by the environment alone."""
-    before = os.environ.get("PYTHONPATH")
-    places = (TESTS, TESTS / "faults", TESTS.parent, *filter(None, [before]))
-    os.environ["PYTHONPATH"] = os.pathsep.join(map(str, places))
-    try:
+    places = (TESTS, TESTS / "faults", TESTS.parent, *filter(None, [os.environ.get("PYTHONPATH")]))
+    imported_with = {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, places)),
+    }
+    with mock.patch.dict(os.environ, imported_with):
         forkserver.ensure_running()
-    finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before

@@ -34,6 +34,7 @@ def page(folder: Path) -> None:
     works_or_refuses(lambda: records.noted(folder))
 
 
+@pytest.mark.slow  # each renders the page
 @fuzz(40)
 @given(record=changed(RUNS[0] | {"external": RUNS[1]["external"]}))
 def test_a_strange_record_is_read_or_refused(tmp_path, record):
