@@ -9,14 +9,14 @@ from orchard.files import size_limits
 
 Validation = Literal["none", "real", "mixed"]
 Augmentation = Literal["plain", "strong", "mixup", "cutmix"]
-MixingName = Literal["union", "weight", "batch", "replace", "synthetic_first", "refit"]
+MixingName = Literal["union", "weight", "batch", "synthetic_first"]
 SMALLEST = 32
 """Pixels: the smallest input that the networks take."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(cli.Common):
-    """How one classifier is trained; the same for every arm of an experiment."""
+class TrainingOptions(cli.Options):
+    """How a classifier is trained."""
 
     model: str = "cnn"
     """`cnn`, a torchvision classifier, e.g. resnet18, or `timm:NAME`; `features:NAME` fits its end alone."""
@@ -41,7 +41,6 @@ class TrainingOptions(cli.Common):
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
-        super().require_valid()
         cli.check(
             self.size == 0 or SMALLEST <= self.size <= size_limits.SIDE,
             f"--size {self.size}: use {SMALLEST} to {size_limits.SIDE} pixels, or 0 for that of the images",
@@ -51,11 +50,12 @@ class TrainingOptions(cli.Common):
         cli.check(
             0 < self.learning_rate < 10, f"--learning_rate {self.learning_rate}: use 0 to 10, e.g. 2e-3"
         )
+        super().require_valid()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(TrainingOptions):
-    """Train one classifier, save it and print its scores on real test images."""
+class Sets(cli.Options):
+    """What is trained and scored on."""
 
     train: str = ""
     """Set to train on: a folder, a Hugging Face dataset, shards/, `fruit` or `demo` (required)."""
@@ -63,6 +63,11 @@ class Classify(TrainingOptions):
     """Set whose test split is scored, or all its images where it has none (required)."""
     output: Path = Path("classifier")
     """Folder for model.safetensors, scores.json and predictions.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Sets, TrainingOptions, cli.Common):
+    """Train one classifier, save it and print its scores on real test images."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is missing or out of range."""

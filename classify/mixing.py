@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.config import MixingName
-from orchard.classifiers.networks import last_layer
 
 FIRST_SHARE = 0.5
 """Share of the steps that `synthetic_first` spends on synthetic images."""
-REFIT_SHARE = 0.2
-"""Share of the steps in which `refit` trains the last layer alone."""
-WEIGHTED = ("weight", "batch", "replace")
+WEIGHTED = ("weight", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +20,7 @@ class Mixing:
 
     name: MixingName = "union"
     real_weight: float = 0.8
-    """Above 0, below 1; only `weight`, `batch` and `replace` use it."""
+    """Above 0, below 1; only `weight` and `batch` use it."""
 
     @property
     def label(self) -> str:
@@ -51,10 +48,7 @@ def rows_of(
 
     - ``union``, ``weight``: every image once an epoch;
     - ``batch``: ``real_weight`` of each batch is real, at least one image of each source;
-    - ``replace``: epochs of real images, each replaced with probability 1 - ``real_weight`` by a random
-      synthetic one of its class, where there is one;
-    - ``synthetic_first``: synthetic images for the first half of the steps, then real ones;
-    - ``refit``: all images, then real ones alone once `freezes` says so.
+    - ``synthetic_first``: synthetic images for the first half of the steps, then real ones.
     """
     everything = len(labels)
     synthetic = everything - real
@@ -68,29 +62,11 @@ def rows_of(
             strict=False,
         ):
             yield torch.cat([first, second + real])
-    elif mixing.name == "replace":
-        for rows in row_stream(real, batch_size, generator):
-            yield _replaced(rows, labels, real, 1 - mixing.real_weight, generator)
-    elif mixing.name == "synthetic_first":
+    else:
         first_steps = round(FIRST_SHARE * steps)
         for rows in islice(row_stream(synthetic, batch_size, generator), first_steps):
             yield rows + real
         yield from row_stream(real, batch_size, generator)
-    else:
-        yield from islice(row_stream(everything, batch_size, generator), _steps_before_refit(steps))
-        yield from row_stream(real, batch_size, generator)
-
-
-def _replaced(rows: Tensor, labels: Tensor, real: int, chance: float, generator: torch.Generator) -> Tensor:
-    """The rows, each with a chance to become a synthetic one of the same class."""
-    drawn = torch.rand(len(rows), generator=generator) < chance
-    places = torch.rand(len(rows), generator=generator)
-    result = rows.clone()
-    for k in drawn.nonzero().flatten().tolist():
-        others = (labels[real:] == labels[rows[k]]).nonzero().flatten()
-        if len(others):
-            result[k] = real + others[int(places[k] * len(others))]
-    return result
 
 
 def weights_of(mixing: Mixing, is_real: Tensor) -> Tensor | None:
@@ -104,19 +80,3 @@ def weights_of(mixing: Mixing, is_real: Tensor) -> Tensor | None:
         return None
     synthetic = (1 - mixing.real_weight) / (len(is_real) - count)
     return torch.where(is_real, mixing.real_weight / count, synthetic)
-
-
-def freezes(mixing: Mixing, step: int, steps: int) -> bool:
-    """Whether all but the last layer stay as they are after ``step`` of ``steps``."""
-    return mixing.name == "refit" and step == _steps_before_refit(steps)
-
-
-def _steps_before_refit(steps: int) -> int:
-    return steps - round(REFIT_SHARE * steps)
-
-
-def freeze_all_but_last(model: nn.Module) -> None:
-    """Stop every layer but the last one from learning; normalisation and dropout as in use."""
-    model.eval()
-    model.requires_grad_(False)
-    last_layer(model).requires_grad_(True)

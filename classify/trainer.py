@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
-from classify.mixing import UNION, Mixing, freeze_all_but_last, freezes, rows_of, weights_of
+from classify.mixing import UNION, Mixing, rows_of, weights_of
 from orchard.classifiers.networks import build
 from orchard.classifiers.predict import autocast, moved, probabilities
 from orchard.images.splits import stable_hash
@@ -125,8 +125,6 @@ def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
             if not step.skipped:
                 averaged.update(model)
             spent += step.seconds
-            if freezes(mixing, step.index, options.steps):
-                freeze_all_but_last(model)
             if on_step is not None:
                 on_step(step)
     kept = averaged.model.eval()

@@ -23,13 +23,30 @@ from evaluate.records import combine, records
 from evaluate.report import context, publish
 from orchard import devices
 from orchard.classifiers.networks import build, require_name
+from orchard.cli import cli
 from orchard.cli.terminal import Terminal, say
 from orchard.files import atomic
 from orchard.files.lock import writing
 from orchard.images.images import DECODING, ImageSet
 from orchard.images.thumbnails import saved_again
 
-SAME = ("model", "pretrained", "steps", "batch_size", "learning_rate", "flip", "augmentation", "validation")
+OF_AN_ARM = {"ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "arm_count"}
+"""Options that arms of one experiment may differ in; their records say so."""
+RESOLVED = {
+    "data",
+    "synthetic",
+    "untuned",
+    "size",
+    "precision",
+    "total",
+    "folds",
+    "base",
+    "arm_steps",
+    "arm_prompt",
+}
+"""Options of which the identity of an experiment holds what they came to, such as a set's digest."""
+AROUND = {"seed", "seeds", "vary", "external", "also", "margin", "backbone", "output"}
+"""Options that change no record, or add records of their own."""
 FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""
 
@@ -175,8 +192,9 @@ def _say_what_changed(
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
     """What must be the same for two runs to belong to one experiment; None where it plays no part."""
     own = config.owns_generators
+    apart = OF_AN_ARM | RESOLVED | AROUND
     return {
-        **{name: getattr(config, name) for name in SAME},
+        **{name: value for name, value in cli.describe(config).items() if name not in apart},
         "size": sets.sizes.size,
         "through": sets.sizes.through,
         "total": None if own else config.total,

@@ -1,9 +1,9 @@
 """Options of `python -m evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from classify.config import MixingName, TrainingOptions
 from orchard.classifiers.pretrained import FEATURES
@@ -12,13 +12,13 @@ from orchard.errors import UserError
 
 Design = Literal["substitute", "augment"]
 Control = Literal["oversampled", "strong", "screens"]
-Source = Literal["subset", "generator", "classifier"]
+SeedName = Literal["subset", "generator", "classifier"]
 Mixing = Literal[MixingName, "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(TrainingOptions):
-    """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
+class Mixtures(cli.Options):
+    """The arms, and the images in them."""
 
     ratios: tuple[str, ...] = ("all",)
     """Shares of real images, 0 to 1; `all` is the report's four: 1.0 0.5 0.3 0.0."""
@@ -26,14 +26,6 @@ class Evaluate(TrainingOptions):
     """Folder that `python -m generate` wrote, here or behind an fsspec URL (s3://bucket/set)."""
     design: Design = "substitute"
     """substitute: the total stays, real images give way; augment: all real ones stay, synthetic ones join."""
-    seeds: int = 5
-    """Runs of each arm: seeds --seed, --seed + 1, and so on."""
-    subset_seed: int | None = None
-    """First seed of the draws of real images, and of folds; --seed by default."""
-    generator_seed: int | None = None
-    """First seed of the arms' own adapters and synthetic images; --seed by default."""
-    vary: tuple[Source, ...] = ("subset", "generator", "classifier")
-    """Seeds that go up from run to run; those left out stay at their first, to tell the causes apart."""
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
     controls: tuple[Control, ...] = ()
@@ -41,12 +33,33 @@ class Evaluate(TrainingOptions):
     screens: the synthetic images as each screen of generate would have let them through (ablation)."""
     untuned: Path | None = None
     """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
+    mixing: Mixing = "union"
+    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
+    real_weight: float = 0.8
+    """Real share of the loss (weight) or of each batch (batch)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition(cli.Options):
+    """How often each arm is run, and on which photos."""
+
+    seeds: int = 5
+    """Runs of each arm: seeds --seed, --seed + 1, and so on."""
+    vary: tuple[SeedName, ...] = ("subset", "generator", "classifier")
+    """Seeds that go up from run to run: of the draw of real images, of the arms' own adapters and images,
+    of the classifier; those left out stay at --seed, to tell the causes apart."""
     shots: tuple[str, ...] = ()
     """Low-shot arms instead, with adapters of their own: real images a class, e.g. 1,2,4,8,16."""
     folds: int = 0
     """Cross-validation instead, over all real images and with adapters of its own: folds, 2 or more."""
     repeats: int = 1
     """Divisions into --folds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnGenerators(cli.Options):
+    """Adapters that low-shot and cross-validation arms train for themselves."""
+
     base: str = "mini"
     """Base model of the arms' own adapters, as in finetune/train_lora.py."""
     arm_steps: int = 150
@@ -55,10 +68,12 @@ class Evaluate(TrainingOptions):
     """Synthetic images a class that join the real ones of a low-shot arm."""
     arm_prompt: tuple[str, ...] = ()
     """Prompt templates of the arms' own images, as --prompt of generate; by default the adapters' own."""
-    mixing: Mixing = "union"
-    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
-    real_weight: float = 0.8
-    """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(cli.Options):
+    """What is scored besides, and what is shown."""
+
     external: tuple[str, ...] = ()
     """Further real sets of the same classes to score on, all their images; nothing is chosen by them."""
     also: tuple[Path, ...] = ()
@@ -70,12 +85,19 @@ class Evaluate(TrainingOptions):
     output: Path = Path("evaluation")
     """Folder for records.jsonl, metrics.csv, arms.csv, analysis.json and report.html."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Mixtures, Repetition, OwnGenerators, TrainingOptions, Report, cli.Common):
+    """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "subset_seed": "use --seed with --vary, which says what changes from run to run",
+        "generator_seed": "use --seed with --vary, which says what changes from run to run",
+    }
+
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         cli.check(self.seeds >= 1, f"--seeds {self.seeds}: give 1 or more")
-        for name in ("subset_seed", "generator_seed"):
-            value = getattr(self, name)
-            cli.check(value is None or 0 <= value < 2**32, f"--{name} {value}: give 0 to {2**32 - 1}")
         cli.check(
             "classifier" in self.vary or self.seeds == 1,
             "--vary: needs `classifier` for more than one of --seeds, which tells the runs apart",

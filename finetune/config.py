@@ -1,9 +1,10 @@
 """Options of `finetune/train_lora.py`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from orchard import prompt_template
 from orchard.adapters.tensor_roles import Method
@@ -26,8 +27,8 @@ LEAST = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainLora(cli.Sharing):
-    """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
+class Scope(cli.Options):
+    """Which adapters are trained, on what."""
 
     base: str = "mini"
     """Base model: mini, sd15, sd21, sdxl, sd35-medium, a Hub id, a diffusers folder, a .safetensors file."""
@@ -37,6 +38,33 @@ class TrainLora(cli.Sharing):
     """One adapter for all classes instead of one each."""
     shots: int = 0
     """Real images a class, drawn with the seed; 0 takes all."""
+    prompt: str = prompt_template.DEFAULT
+    """Prompt template; {label} becomes the class name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(cli.Options):
+    """The adapter's layers and file."""
+
+    method: Method = "lora"
+    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone."""
+    rank: int = 16
+    """LoRA rank, 1 to 128."""
+    alpha: float = 0.0
+    """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    targets: tuple[str, ...] = ("attention",)
+    """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
+    train_text_encoder: bool = False
+    """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
+    export: Literal["none", "kohya"] = "none"
+    """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
+    it; not for dora, whose norms they apply otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization(cli.Options):
+    """Optimiser steps."""
+
     steps: int = 400
     """Optimiser steps an adapter."""
     batch_size: int = 16
@@ -49,20 +77,16 @@ class TrainLora(cli.Sharing):
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 1e-3
     """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy wants 1."""
-    rank: int = 16
-    """LoRA rank, 1 to 128."""
-    alpha: float = 0.0
-    """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
-    method: Method = "lora"
-    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone."""
-    targets: tuple[str, ...] = ("attention",)
-    """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
-    train_text_encoder: bool = False
-    """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
     text_encoder_learning_rate: float = 0.0
     """Their own peak; 0 takes --learning_rate."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(cli.Options):
+    """How noise levels are drawn and weighed."""
+
     loss_weighting: LossWeighting = "auto"
     """How much each noise level weighs; auto is min_snr, and none for SD 3 or with --snr_gamma 0."""
     snr_gamma: float = 5.0
@@ -70,21 +94,27 @@ class TrainLora(cli.Sharing):
     noise_offset: float = 0.0
     """Scale of noise that is equal over a channel, e.g. 0.05, for darker and brighter images; 0 for none."""
     timestep_sampling: TimestepSampling = "logit_normal"
-    """How often SD 3 is trained at each noise level."""
-    logit_mean: float = 0.0
-    """Mean of logit_normal; above 0 draws more noise."""
-    logit_std: float = 1.0
-    """Standard deviation of logit_normal, above 0."""
-    mode_scale: float = 1.29
-    """Scale of mode, -1 to 1.75; above 0 draws the middle more often."""
-    prompt: str = prompt_template.DEFAULT
-    """Prompt template; {label} becomes the class name."""
+    """How often SD 3 is trained at each noise level, before --shift (Esser et al. 2024)."""
+    shift: float = 1.0
+    """Shift of SD 3's noise levels, as its scheduler has it: 3 trains as it samples, 1 leaves them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior(cli.Options):
+    """Prior preservation, as in DreamBooth."""
+
     prior_weight: float = 0.0
     """Weight of prior preservation, the loss on the base's own pictures of the class; 0 turns it off."""
     prior_count: int = 100
     """Pictures of each class that the base samples for it, once."""
     prior_prompt: str = prompt_template.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(cli.Options):
+    """How photos become training images."""
+
     fit: Fit = "pad"
     """pad: learn from whole photos, on white where they are not square, as classifiers see them; crop: from
     their centres, for pictures without white bars."""
@@ -92,6 +122,16 @@ class TrainLora(cli.Sharing):
     """Fit photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
     flip: bool = True
     """Mirror half of the images; turn off where a mirror image is another class."""
+    skip_bad: bool = False
+    """Leave out files that are not whole images instead of stopping at them."""
+    cache: str = "auto"
+    """Folder for encoded photos and prompts: a path, `none`, or `auto` (~/.cache/orchard)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring(cli.Options):
+    """What can be seen of a run."""
+
     validate_every: int = 0
     """Steps between two losses on held-out photos, a tenth of each class, not trained on; 0 for none."""
     preview_every: int = 0
@@ -100,21 +140,33 @@ class TrainLora(cli.Sharing):
     """Also write CLASS-loss.png and CLASS-samples.png: the curve, and samples before and after training."""
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Tracker, from its own package; losses also stand in logs/CLASS.jsonl of the output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints(cli.Options):
+    """Stopping, resuming, and where the adapters go."""
+
     save_every: int = 500
     """Steps between two checkpoints; 0 saves only when a signal stops the run."""
     keep: int = 2
     """Newest checkpoints to keep of each adapter; 0 keeps all."""
     resume: str = ""
     """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
-    export: Literal["none", "kohya"] = "none"
-    """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
-    it; not for dora, whose norms they apply otherwise."""
-    cache: str = "auto"
-    """Folder for encoded photos and prompts: a path, `none`, or `auto` (~/.cache/orchard)."""
-    skip_bad: bool = False
-    """Leave out files that are not whole images instead of stopping at them."""
     output: Path = Path("adapters")
     """Folder for CLASS.safetensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainLora(
+    Scope, Adapter, Optimization, Loss, Prior, Images, Monitoring, Checkpoints, cli.Hub, cli.Common
+):
+    """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "logit_mean": "use --shift, which is e to the power of it",
+        "logit_std": "it is 1, as SD 3 was trained; --timestep_sampling has other ways",
+        "mode_scale": "it is 1.29, as in the paper of SD 3",
+    }
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -136,9 +188,7 @@ class TrainLora(cli.Sharing):
         cli.check(self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
         cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
         cli.check(decay < 1, f"--ema_decay {decay}: give 0 (off) or more, less than 1")
-        cli.check(math.isfinite(self.logit_mean), f"--logit_mean {self.logit_mean}: give a number")
-        cli.check(0 < self.logit_std < math.inf, f"--logit_std {self.logit_std}: give more than 0")
-        cli.check(-1 <= self.mode_scale <= 1.75, f"--mode_scale {self.mode_scale}: give -1 to 1.75")
+        cli.check(0.01 <= self.shift <= 100, f"--shift {self.shift:g}: give 0.01 to 100, such as 1 or 3")
 
     def _require_consistent(self) -> None:
         """Options that contradict each other."""

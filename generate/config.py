@@ -1,9 +1,10 @@
 """Options of `python -m generate`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from orchard.cli import cli
 
@@ -12,20 +13,24 @@ Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(cli.Sharing):
-    """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
+class Adapters(cli.Options):
+    """What is sampled from."""
 
     lora: tuple[str, ...] = ()
     """LoRA files, looked for here and then in adapters/, or on the Hub as OWNER/NAME or OWNER/NAME:FILE; a
     weight may follow, as in apple.safetensors:0.7. None samples the untuned base (a control)."""
     fuse: bool = False
     """Sample from all of --lora at once, each at its weight, instead of from each in turn."""
-    lora_scale: float = 1.0
-    """What the weight of every LoRA in --lora is multiplied by."""
     lcm: str = ""
     """LCM-LoRA for the base, file or Hub id: the lcm scheduler, 4 steps and guidance 1 unless given."""
     base: str = ""
     """Base model; by default the one the adapter was made for, mini without an adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount(cli.Options):
+    """How many images of which classes."""
+
     classes: tuple[str, ...] = ()
     """Classes to sample: by default all that the adapters were trained on."""
     count: int = 0
@@ -34,11 +39,23 @@ class Generate(cli.Sharing):
     """Images of all classes together, shared out evenly."""
     balance: Literal["largest"] | int | None = None
     """Fill each class of --data's training images up to the largest class, or to this number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts(cli.Options):
+    """What is asked for."""
+
     prompt: tuple[str, ...] = ()
     """Prompt templates (Jinja2) with {label}; by default the one the adapter was trained with."""
     vary: cli.Section = ()
     """Phrases as NAME=PHRASE, in a recipe a section of lists; every class uses all combinations evenly.
     Templates say {{ NAME }}; without --prompt a phrase of each NAME follows the adapter's own prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(cli.Options):
+    """How one image is sampled."""
+
     steps: int = 0
     """Sampling steps; 0 takes 10 on mini, where more did not help (docs/fruit.md), 20 on other bases."""
     guidance: float | None = None
@@ -53,18 +70,26 @@ class Generate(cli.Sharing):
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
     """Seeds tried for an image that is flagged or comes out flat, before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(cli.Options):
+    """Speed and memory."""
+
+    batch_size: int = 16
+    """Images sampled at once."""
     compile: bool = False
     """Compile the denoiser with torch.compile: slow to start, then faster."""
     offload: Literal["none", "model", "layers"] = "none"
     """Keep weights off the GPU until they are needed, whole models or single layers at a time."""
-    attention_slicing: bool = False
-    """Compute attention in slices: less memory, slower."""
-    vae_slicing: bool = False
-    """Decode images one at a time: less memory."""
-    batch_size: int = 16
-    """Images sampled at once."""
-    shard_size: int = 256
-    """Images a shard file."""
+    low_memory: bool = False
+    """Compute attention in slices, decode images one at a time and in tiles: less memory, slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screening(cli.Options):
+    """Which images are kept."""
+
     screens: tuple[Screen, ...] = ("flat", "duplicate")
     """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
     --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
@@ -72,10 +97,29 @@ class Generate(cli.Sharing):
     """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
     reject_limit: float = 1.0
     """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
-    push_rejected: bool = False
-    """With --push_to_hub, upload the images that the screens rejected too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(cli.Options):
+    """Where the set goes."""
+
     output: str = "shards"
     """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
+    shard_size: int = 256
+    """Images a shard file."""
+    push_rejected: bool = False
+    """With --push_to_hub, upload the images that the screens rejected too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output, cli.Hub, cli.Common):
+    """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "lora_scale": "give each --lora its weight, as in apple.safetensors:0.5",
+        "attention_slicing": "use --low_memory",
+        "vae_slicing": "use --low_memory",
+    }
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -110,7 +154,6 @@ class Generate(cli.Sharing):
         if self.guidance is not None:
             cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
         cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
-        cli.check(-10 <= self.lora_scale <= 10, f"--lora_scale {self.lora_scale}: give -10 to 10")
         cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
 
     def _require_screens(self) -> None:

@@ -1,8 +1,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import ROOT
@@ -12,8 +14,8 @@ from orchard.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(cli.Common):
-    """A command for tests."""
+class Training(cli.Options):
+    """Options for tests."""
 
     output: Path = Path("out")
     """Where to."""
@@ -40,6 +42,13 @@ class Options(cli.Common):
         cli.check(self.steps >= 1, f"--steps {self.steps}: use 1 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Training, cli.Common):
+    """A command for tests."""
+
+    GONE: ClassVar[Mapping[str, str]] = {"epochs": "use --steps"}
+
+
 def parse(*arguments: str) -> Options:
     return cli.parse(Options, arguments, "prog")
 
@@ -54,6 +63,14 @@ def recipe(tmp_path):
         return "--config", str(path)
 
     return write
+
+
+@pytest.mark.parametrize("words", [("--epochs", "3"), ("--epochs=3",)])
+def test_an_option_that_is_gone_says_what_to_use_instead(words, recipe, refused):
+    with refused("--epochs", "is gone; use --steps"):
+        parse(*words)
+    with refused("recipe.yaml: epochs: is gone; use --steps"):
+        parse(*recipe("epochs: 3"))
 
 
 def test_defaults_are_the_fields_own():
@@ -230,10 +247,14 @@ from dataclasses import dataclass
 from orchard.cli import cli
 
 @dataclass(frozen=True, kw_only=True)
-class Options(cli.Common):
-    """A command."""
+class Training(cli.Options):
+    """How it is trained."""
     steps: int = 1
     """Optimiser steps."""
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Training, cli.Common):
+    """A command."""
 
 try:
     cli.run(Options, lambda config: None, "prog")
@@ -254,6 +275,7 @@ def test_help_comes_without_heavy_imports(tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "Optimiser steps." in done.stdout
+    assert "─ training options ─" in done.stdout and "How it is trained." in done.stdout
     assert "flags win over it" in " ".join(done.stdout.replace("│", " ").split())
     assert done.stdout.splitlines()[-1] == "heavy: []"
 

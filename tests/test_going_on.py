@@ -106,10 +106,10 @@ def test_what_changes_pixels_by_rounding_is_noted_with_the_rows_and_said(
     generate(tmp_path / "s", count=6)
     assert "note " not in capsys.readouterr().out
     monkeypatch.setattr(software, "versions", lambda: {"torch": "99.0"})
-    generate(tmp_path / "s", count=20, batch_size=2, attention_slicing=True)
+    generate(tmp_path / "s", count=20, batch_size=2, low_memory=True)
     said = capsys.readouterr().out
     line = next(line for line in said.splitlines() if line.startswith("note"))
-    assert "attention_slicing False (now: True)" in line and "batch_size 4 (now: 2)" in line
+    assert "low_memory False (now: True)" in line and "batch_size 4 (now: 2)" in line
     assert re.search(r"torch \S+ \(now: 99.0\)", line)
     made = {shard.number: shard.origin.made_with for shard in shards.existing(tmp_path / "s")}
     assert [one["batch_size"] for one in made[0]] == ["4", "2"]  # rows of both runs

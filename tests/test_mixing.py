@@ -11,10 +11,9 @@ from torch.nn import functional
 
 from classify.augment import blend
 from classify.config import TrainingOptions
-from classify.mixing import Mixing, freeze_all_but_last, freezes, rows_of, weights_of
+from classify.mixing import Mixing, rows_of, weights_of
 from classify.trainer import LABEL_SMOOTHING, Batch, Task, fit, loss_of
 from evaluate.experiment.mixing_search import UNTRIED, candidates, choose
-from orchard.classifiers.networks import build, last_layer
 
 REAL, SYNTHETIC = 6, 10
 LABELS = torch.tensor([0, 1] * 3 + [0] * 5 + [1] * 5)
@@ -39,40 +38,13 @@ def test_each_batch_holds_its_share_of_real_images():
     assert ((rows("batch", weight=0.99) < REAL).sum(dim=1) == 3).all()
 
 
-def test_real_images_give_way_to_synthetic_ones_of_their_class():
-    found = rows("replace", steps=2000, weight=0.7).flatten()
-    assert (found >= REAL).float().mean().item() == pytest.approx(0.3, abs=0.02)
-    shares = torch.bincount(LABELS[found]) / len(found)
-    assert shares.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
-    assert len(set(found.tolist())) == 16
-
-
-def test_a_class_without_synthetic_images_keeps_its_real_ones():
-    labels = torch.tensor([0, 1, 0, 1, 0, 0])
-    found = rows("replace", real=4, labels=labels, weight=0.1).flatten()
-    assert set(found.tolist()) == {0, 1, 2, 3, 4, 5}
-    assert (labels[found] == 1).float().mean().item() == pytest.approx(0.5)
-
-
 def test_synthetic_images_come_first_then_real_ones():
     found = rows("synthetic_first", steps=10)
     assert (found[:5] >= REAL).all()
     assert (found[5:] < REAL).all()
 
 
-def test_the_last_layer_alone_is_refitted_on_real_images():
-    found = rows("refit", steps=10)
-    assert set(found[:8].flatten().tolist()) == set(range(16))
-    assert (found[8:] < REAL).all()
-    assert [step for step in range(1, 11) if freezes(Mixing(name="refit"), step, 10)] == [8]
-    model = build("cnn", 2, 32, 0)
-    freeze_all_but_last(model)
-    assert {id(p) for p in model.parameters() if p.requires_grad} == {
-        id(p) for p in last_layer(model).parameters()
-    }
-
-
-@pytest.mark.parametrize("name", ["batch", "replace", "synthetic_first", "refit"])
+@pytest.mark.parametrize("name", ["batch", "synthetic_first"])
 @pytest.mark.parametrize("real", [0, 16])
 def test_one_source_alone_is_never_mixed(name, real):
     assert Counter(rows(name, steps=4, real=real).flatten().tolist()) == dict.fromkeys(range(16), 1)
@@ -112,7 +84,7 @@ def test_blended_pairs_stay_within_their_source(kind):
     assert blend(images, labels, is_real, 4, "plain")[1] is labels
 
 
-@pytest.mark.parametrize("name", ["union", "weight", "batch", "replace", "synthetic_first", "refit"])
+@pytest.mark.parametrize("name", ["union", "weight", "batch", "synthetic_first"])
 @pytest.mark.parametrize("augmentation", ["plain", "cutmix"])
 def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)

@@ -6,13 +6,22 @@ import statistics
 import pipelines
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from finetune.config import TrainLora
 from finetune.models.stable_diffusion import family_of
 from finetune.training import objective
 from finetune.training.batches import Cache, draw
-from finetune.training.loss import cosmap, debiased_weights, logit_normal, mode, offset_noise, snr, target
+from finetune.training.loss import (
+    cosmap,
+    debiased_weights,
+    logit_normal,
+    mode,
+    offset_noise,
+    shifted,
+    snr,
+    target,
+)
 from finetune.training.objective import Objective
 from orchard.bases import bases
 
@@ -65,19 +74,25 @@ def test_a_draw_with_an_offset_has_the_noise_of_one_without_plus_a_constant_a_ch
     assert torch.equal(torch.stack([half.noise for half in halves], 1).flatten(0, 1), shifted.noise)
 
 
-def test_logit_normal_noise_levels_have_the_mean_and_deviation_asked_for():
+def test_the_logit_of_noise_levels_is_standard_normal_and_a_shift_moves_it_by_its_logarithm():
     times = [0.01, 0.3, 0.5, 0.975]
-    expected = [1 / (1 + math.exp(-(0.4 + 0.5 * NORMAL.inv_cdf(u)))) for u in times]
-    found = logit_normal(torch.tensor(times, dtype=torch.float64), 0.4, 0.5)
+    expected = [1 / (1 + math.exp(-(math.log(3) + NORMAL.inv_cdf(u)))) for u in times]
+    found = shifted(logit_normal(torch.tensor(times, dtype=torch.float64)), 3.0)
     assert found.tolist() == pytest.approx(expected)
+
+
+def test_a_shift_is_that_of_the_scheduler_of_sd_3():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    plain = torch.arange(1000, 0, -1) / 1000
+    assert torch.allclose(shifted(plain, 3.0), scheduler.sigmas[:1000], atol=1e-6)
+    assert torch.equal(shifted(plain, 1.0), plain)
 
 
 def test_mode_sampling_follows_the_paper():
     # cos(pi/4)^2 = 1/2 and cos(pi/6)^2 = 3/4.
     times = torch.tensor([0.0, 1 / 3, 0.5, 1.0], dtype=torch.float64)
-    assert mode(times, 1.29).tolist() == pytest.approx([1, 2 / 3 - 1.29 / 12, 0.5, 0])
-    assert mode(times, 0).tolist() == pytest.approx([1, 2 / 3, 0.5, 0])
-    dense = mode(torch.linspace(0, 1, 10001, dtype=torch.float64), 1.29)
+    assert mode(times).tolist() == pytest.approx([1, 2 / 3 - 1.29 / 12, 0.5, 0])
+    dense = mode(torch.linspace(0, 1, 10001, dtype=torch.float64))
     assert (dense.diff() < 0).all()
     assert ((dense - 0.5).abs() < 0.1).double().mean() > 0.2
 
@@ -110,7 +125,8 @@ def test_the_options_choose_the_noise_levels():
 
     assert level() == pytest.approx(1 / (1 + math.exp(-NORMAL.inv_cdf(0.25))))
     assert level(timestep_sampling="uniform") == 0.25
-    assert level(timestep_sampling="mode", mode_scale=0.0) == 0.75
+    assert level(timestep_sampling="uniform", shift=3.0) == 0.5
+    assert level(timestep_sampling="mode") == pytest.approx(0.75 - 1.29 * (math.cos(math.pi / 8) ** 2 - 0.75))
     assert level(timestep_sampling="cosmap") == pytest.approx(1 - 1 / (math.tan(math.pi / 8) + 1))
 
 
@@ -121,8 +137,7 @@ CONTRADICTIONS = [
     ({"ema_decay": 0.9, "optimizer": "schedulefree"}, ("--ema_decay 0.9", "schedulefree")),
     ({"accumulation": 0}, ("--accumulation 0", "1 or more")),
     ({"noise_offset": -0.1}, ("--noise_offset -0.1",)),
-    ({"logit_std": 0.0}, ("--logit_std 0.0", "more than 0")),
-    ({"mode_scale": 2.0}, ("--mode_scale 2.0", "1.75")),
+    ({"shift": 0.0}, ("--shift 0", "0.01 to 100")),
 ]
 
 
@@ -137,6 +152,8 @@ def test_what_the_family_does_not_know_is_refused(tmp_path, refused):
     flow = bases.resolve(str(pipelines.tiny_sd3(tmp_path / "sd3")))
     with refused("--timestep_sampling mode", "--loss_weighting"):
         objective.require_fit(TrainLora(timestep_sampling="mode"), diffusion)
+    with refused("--shift 3", "flow matching"):
+        objective.require_fit(TrainLora(shift=3.0), diffusion)
     with refused("--loss_weighting debiased", "--timestep_sampling"):
         objective.require_fit(TrainLora(loss_weighting="debiased"), flow)
     objective.require_fit(TrainLora(loss_weighting="debiased"), diffusion)

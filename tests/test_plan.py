@@ -137,10 +137,10 @@ def test_too_few_images_of_the_untuned_base_are_named(refused):
 
 
 def test_seeds_of_subset_generator_and_classifier_go_apart():
-    config = Evaluate(seed=5, seeds=2, subset_seed=7, generator_seed=9)
-    assert [(s.subset, s.generator, s.classifier) for s in seeds_of(config)] == [(7, 9, 5), (8, 10, 6)]
+    config = Evaluate(seed=5, seeds=2)
+    assert [(s.subset, s.generator, s.classifier) for s in seeds_of(config)] == [(5, 5, 5), (6, 6, 6)]
     fixed = seeds_of(replace(config, vary=("classifier",)))
-    assert [(s.subset, s.generator, s.classifier) for s in fixed] == [(7, 9, 5), (7, 9, 6)]
+    assert [(s.subset, s.generator, s.classifier) for s in fixed] == [(5, 5, 5), (5, 5, 6)]
     runs = planned(shots=("2",), seeds=2, vary=("classifier",))
     assert hashes(runs[0].real) == hashes(runs[2].real)
     assert runs[1].source.name == runs[3].source.name
@@ -263,7 +263,7 @@ def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refu
         ({"external": ("a", "a")}, "--external: a is given twice"),
         ({"vary": ("subset",), "seeds": 2}, "--vary"),
         ({"model": "features:cnn", "mixing": "batch"}, "--mixing batch"),
-        ({"generator_seed": -1}, "--generator_seed -1"),
+        ({"seed": -1}, "--seed -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words, refused):

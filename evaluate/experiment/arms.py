@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from classify.config import TrainingOptions
 from classify.mixing import Mixing
-from evaluate.config import Evaluate
+from evaluate.config import Evaluate, SeedName
 from evaluate.config import Mixing as MixingName
 from evaluate.experiment.mixtures import Mixture
 from evaluate.records import records
@@ -62,14 +62,9 @@ class Seeds:
 
 def seeds_of(config: Evaluate) -> list[Seeds]:
     """One triple a run of an arm; those that ``--vary`` leaves out stay at their first value."""
-    first = {
-        "subset": config.seed if config.subset_seed is None else config.subset_seed,
-        "generator": config.seed if config.generator_seed is None else config.generator_seed,
-        "classifier": config.seed,
-    }
     return [
-        Seeds(**{name: seed + place * (name in config.vary) for name, seed in first.items()})
-        for place in range(config.seeds)
+        Seeds(**{name: config.seed + run * (name in config.vary) for name in get_args(SeedName)})
+        for run in range(config.seeds)
     ]
 
 

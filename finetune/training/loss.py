@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+MODE_SCALE = 1.29
+"""Scale of `mode`."""
+
 
 def timesteps_of(times: Tensor, count: int) -> Tensor:
     """(B,) uniform in [0, 1) -> (B,) int64 timesteps, uniform over 0 ... ``count`` - 1."""
@@ -75,20 +78,28 @@ def offset_noise(noise: Tensor, shifts: Tensor, scale: float) -> Tensor:
     return noise + scale * shifts[:, :, None, None]
 
 
-def logit_normal(times: Tensor, mean: float = 0.0, deviation: float = 1.0) -> Tensor:
+def logit_normal(times: Tensor) -> Tensor:
     """(B,) uniform in [0, 1) -> (B,) noise levels sigma in [0, 1), same dtype.
 
-    The logit of sigma is normal: Esser et al. 2024, equation 19, drawn by inversion.
+    The logit of sigma is standard normal: Esser et al. 2024, equation 19, drawn by inversion.
     """
-    return (mean + deviation * torch.special.ndtri(times)).sigmoid()
+    return torch.special.ndtri(times).sigmoid()
 
 
-def mode(times: Tensor, scale: float) -> Tensor:
-    """(B,) uniform in [0, 1) -> (B,) sigmas in (0, 1], denser in the middle for a ``scale`` above 0.
+def mode(times: Tensor) -> Tensor:
+    """(B,) uniform in [0, 1) -> (B,) sigmas in (0, 1], denser in the middle.
 
-    Esser et al. 2024, equation 20; one to one for scales from -1 to 2 / (pi - 2).
+    Esser et al. 2024, equation 20, at the scale that section 5.1 finds best.
     """
-    return 1 - times - scale * ((math.pi / 2 * times).cos().square() - 1 + times)
+    return 1 - times - MODE_SCALE * ((math.pi / 2 * times).cos().square() - 1 + times)
+
+
+def shifted(sigmas: Tensor, shift: float) -> Tensor:
+    """(B,) sigmas in [0, 1] -> (B,) the same moved towards noise by a ``shift`` above 1, towards 0 below.
+
+    Esser et al. 2024, equation 23. The logit moves by log(shift).
+    """
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
 def cosmap(times: Tensor) -> Tensor:

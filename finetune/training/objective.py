@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from finetune.config import TimestepSampling, TrainLora
+from finetune.config import Loss, TimestepSampling
 from finetune.training import loss
 from orchard.bases.bases import FLOW, Base
 from orchard.cli import cli
@@ -21,23 +21,20 @@ class Objective:
     snr_gamma: float = 5.0
     timestep_sampling: TimestepSampling = "logit_normal"
     """For flow matching; the timesteps of diffusion are uniform."""
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-    mode_scale: float = 1.29
+    shift: float = 1.0
+    """Of the noise levels of flow matching, as `loss.shifted` has it."""
 
     @classmethod
-    def of(cls, config: TrainLora) -> Self:
+    def of(cls, options: Loss) -> Self:
         """The objective that the options ask for."""
-        weighting = config.loss_weighting
+        weighting = options.loss_weighting
         if weighting == "auto":
-            weighting = "min_snr" if config.snr_gamma else "none"
+            weighting = "min_snr" if options.snr_gamma else "none"
         return cls(
             weighting=weighting,
-            snr_gamma=config.snr_gamma,
-            timestep_sampling=config.timestep_sampling,
-            logit_mean=config.logit_mean,
-            logit_std=config.logit_std,
-            mode_scale=config.mode_scale,
+            snr_gamma=options.snr_gamma,
+            timestep_sampling=options.timestep_sampling,
+            shift=options.shift,
         )
 
     def weights(self, snr: Tensor, prediction_type: str) -> Tensor:
@@ -50,28 +47,31 @@ class Objective:
 
     def sigmas(self, times: Tensor) -> Tensor:
         """(B,) uniform in [0, 1) -> (B,) noise levels of flow matching, same dtype."""
-        if self.timestep_sampling == "logit_normal":
-            return loss.logit_normal(times, self.logit_mean, self.logit_std)
-        if self.timestep_sampling == "mode":
-            return loss.mode(times, self.mode_scale)
-        return loss.cosmap(times) if self.timestep_sampling == "cosmap" else times
+        drawn = {"logit_normal": loss.logit_normal, "mode": loss.mode, "cosmap": loss.cosmap}
+        how = drawn.get(self.timestep_sampling)
+        return loss.shifted(how(times) if how else times, self.shift)
 
 
 PLAIN = Objective()
 """All noise levels weigh alike: what held-out photos are scored by, whatever a run minimises."""
 
 
-def require_fit(config: TrainLora, base: Base) -> None:
+def require_fit(options: Loss, base: Base) -> None:
     """Raise `UserError` when an option of the objective means nothing to the base's family."""
     if base.prediction_type == FLOW:
         cli.check(
-            config.loss_weighting in ("auto", "none"),
-            f"--loss_weighting {config.loss_weighting}: --base {base.name} is trained by flow matching, "
+            options.loss_weighting in ("auto", "none"),
+            f"--loss_weighting {options.loss_weighting}: --base {base.name} is trained by flow matching, "
             "where every noise level weighs alike; use --timestep_sampling to draw some more often",
         )
     else:
+        kind = f"--base {base.name} ({base.prediction_type})"
         cli.check(
-            config.timestep_sampling == "logit_normal",
-            f"--timestep_sampling {config.timestep_sampling}: for flow matching (SD 3); --base {base.name} "
-            f"({base.prediction_type}) draws all timesteps alike, use --loss_weighting to weigh them",
+            options.timestep_sampling == "logit_normal",
+            f"--timestep_sampling {options.timestep_sampling}: for flow matching (SD 3); {kind} draws all "
+            "timesteps alike, use --loss_weighting to weigh them",
+        )
+        cli.check(
+            options.shift == 1,
+            f"--shift {options.shift:g}: for flow matching (SD 3); {kind} has no such noise levels",
         )

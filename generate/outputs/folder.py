@@ -89,11 +89,10 @@ def changes(folder: Path, job: Job) -> list[str]:
     found = [*shards.existing(folder), *shards.existing(folder, shards.REJECTED)]
     own = [shard for shard in found if shard.origin.label == job.label]
     now = job.origin.made_with[-1] if job.origin.made_with else {}
-    # Older shards say less.
-    said = [
-        errors.differences(one, {key: now.get(key) for key in one}, word="now")
-        for one in shards.made_with(own)
-    ]
+    said = []
+    for one in shards.made_with(own):
+        shared = one.keys() & now.keys()  # older shards say less, or of options that are gone
+        said.append(errors.differences(*({key: d[key] for key in shared} for d in (one, now)), word="now"))
     return list(dict.fromkeys(filter(None, said)))
 
 

@@ -84,7 +84,7 @@ def blends(config: Generate) -> list[Blend]:
         UserError: a file that is not there, is no LoRA, or holds NaN.
     """
     lcm = _read("--lcm", config.lcm) if config.lcm else None
-    parts = [_read("--lora", spec, config.lora_scale) for spec in config.lora]
+    parts = [_read("--lora", spec) for spec in config.lora]
     if config.fuse:
         found = [Blend(parts=tuple(parts), lcm=lcm)]
     else:
@@ -129,14 +129,14 @@ def attach(pipe: Any, blend: Blend) -> None:
         pipe.set_adapters(names, weights)
 
 
-def _read(flag: str, spec: str, scale: float = 1.0) -> Weighted:
+def _read(flag: str, spec: str) -> Weighted:
     try:
         name, weight = weighted(spec)
         found = adapter.read(_find(name))
         adapter.require_finite(found)
     except UserError as error:
         raise UserError(str(error).replace("--lora", flag, 1)) from None
-    return Weighted(adapter=found, weight=weight * scale)
+    return Weighted(adapter=found, weight=weight)
 
 
 def weighted(spec: str) -> tuple[str, float]:

@@ -48,7 +48,7 @@ def require_device(config: Generate, device: torch.device) -> None:
 def surroundings(config: Generate, device: torch.device) -> dict[str, str]:
     """What changes pixels by rounding alone; the shards note it, and a run may go on with another."""
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    savers = ("batch_size", "attention_slicing", "vae_slicing", "offload")
+    savers = ("batch_size", "low_memory", "offload")
     return {"device": f"{device.type}{name}", **{saver: str(getattr(config, saver)) for saver in savers}}
 
 
@@ -69,10 +69,10 @@ def _load(config: Generate, base: Base, dtype: Any, device: torch.device) -> Any
 
         pipe = AutoPipelineForImage2Image.from_pipe(pipe)
         pipe.set_progress_bar_config(disable=True)
-    if config.attention_slicing:
+    if config.low_memory:
         pipe.enable_attention_slicing()
-    if config.vae_slicing:
         pipe.vae.enable_slicing()
+        pipe.vae.enable_tiling()
     if config.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif config.offload == "layers":

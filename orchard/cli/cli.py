@@ -11,10 +11,10 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_type_hints
 
 try:
     import tyro
@@ -38,8 +38,21 @@ Section = Annotated[tuple[str, ...], "section"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
-    """Options that every command has."""
+class Options:
+    """A group of options: one section of ``--help``. A command's config inherits from the groups it has, so a
+    function may ask for the one group that it needs.
+    """
+
+    def require_valid(self) -> None:
+        """Raise `UserError` naming the first option that is out of range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Options):
+    """What every command has."""
+
+    GONE: ClassVar[Mapping[str, str]] = {}
+    """Options of earlier versions: name -> what to use instead."""
 
     config: Path | None = None
     """Recipe: a YAML file of these same options; flags win over it."""
@@ -56,11 +69,12 @@ class Common:
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         check(0 <= self.seed < 2**32, f"--seed {self.seed}: give 0 to {2**32 - 1}")
+        super().require_valid()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharing(Common):
-    """Options of the commands whose result can be shared on the Hub."""
+class Hub(Options):
+    """Sharing on the Hugging Face Hub."""
 
     push_to_hub: str = ""
     """Repository on the Hugging Face Hub to upload the result to, as NAME or OWNER/NAME."""
@@ -109,6 +123,7 @@ def _refuse(line: str) -> NoReturn:
 
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
     """Resolve ``arguments`` (recipe first, then flags) into a config, or raise `UserError`."""
+    _require_current(config_type, [word for word in arguments if word.startswith("--")])
     path = _recipe_path(arguments)
     from_recipe = recipe_arguments(config_type, path)
     try:
@@ -117,6 +132,13 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Con
         if path is not None:
             _blame_recipe(config_type, from_recipe, path, prog)
         raise
+
+
+def _require_current(config_type: type[Common], given: Sequence[str], where: str = "") -> None:
+    """Raise `UserError` for an option that an earlier version had, with what to use instead."""
+    for word in given:
+        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        check(name not in config_type.GONE, f"{where}{word}: is gone; {config_type.GONE.get(name)}")
 
 
 def _blame_recipe(config_type: type[Config], from_recipe: list[str], path: Path, prog: str) -> None:
@@ -131,17 +153,32 @@ def _parsed(config_type: type[Config], arguments: Sequence[str], prog: str) -> C
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(
-                config_type,
+            groups = tyro.cli(
+                _sections(config_type),
                 prog=prog,
+                description=config_type.__doc__,
                 args=arguments,
                 use_underscores=True,
-                config=(tyro.conf.AvoidSubcommands,),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UserError(_one_line(messages.getvalue(), prog)) from None
+    parts = (getattr(groups, group.name) for group in dataclasses.fields(groups))
+    values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
+    return config_type(**values)
+
+
+def _sections(config_type: type[Common]) -> type[Any]:
+    """A dataclass with one field a group of options, which the parser gives a heading."""
+    kinds = [kind for kind in config_type.__mro__ if kind.__bases__ == (Options,)]
+    groups = [(_words(kind), kind, dataclasses.field(default_factory=kind)) for kind in kinds]
+    return dataclasses.make_dataclass(config_type.__name__, groups, kw_only=True)
+
+
+def _words(kind: type) -> str:
+    return re.sub("(?<!^)([A-Z])", r"_\1", kind.__name__).lower()
 
 
 def _recipe_path(arguments: Sequence[str]) -> Path | None:
@@ -158,6 +195,7 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
         return []
     kinds = get_type_hints(config_type, include_extras=True)
     recipe = recipes.read(path, kinds)
+    _require_current(config_type, list(recipe), f"--config {path}: ")
     require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
     words = []
     for key, given in recipe.items():

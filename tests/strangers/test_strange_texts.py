@@ -99,11 +99,16 @@ def test_a_hostile_recipe_is_refused_at_once(tmp_path, monkeypatch, refused, nam
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words(cli.Common):
+class Texts(cli.Options):
     """Options that take any text."""
 
     words: tuple[str, ...] = ()
     """Any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words(Texts, cli.Common):
+    """A command."""
 
 
 def test_texts_of_a_recipe_come_through_as_they_are(tmp_path):
