@@ -28,8 +28,8 @@ coverage: install
 	@$(BIN)/coverage report
 
 docs: install
-	$(RUN) ruff check --select D100,D101,D102,D103,D104,D106 $(PACKAGES)
-	$(RUN) properdocs build --strict --quiet
+	$(RUN) ruff check --select D1 --ignore D105,D107 orchard finetune generate classify evaluate
+	$(RUN) properdocs build --strict
 
 install: $(DONE)
 

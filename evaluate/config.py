@@ -56,7 +56,7 @@ class Evaluate(TrainingOptions):
     arm_prompt: tuple[str, ...] = ()
     """Prompt templates of the arms' own images, as --prompt of generate; by default the adapters' own."""
     mixing: Mixing = "union"
-    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
+    """How real and synthetic images are mixed (docs/evaluate.md); auto: as validation images favour."""
     real_weight: float = 0.8
     """Real share of the loss (weight) or of each batch (batch), chance that a real image stays (replace)."""
     external: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ class Generate(cli.Sharing):
     """Phrases as NAME=PHRASE, in a recipe a section of lists; every class uses all combinations evenly.
     Templates say {{ NAME }}; without --prompt a phrase of each NAME follows the adapter's own prompt."""
     steps: int = 0
-    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/fruit.md), 20 on other bases."""
+    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
     guidance: float | None = None
     """Guidance scale, by default 2; 1 turns classifier-free guidance off."""
     scheduler: Scheduler | None = None
