@@ -6,7 +6,7 @@ DONE := $(VENV)/.installed
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test quick slow coverage install lint bench
+.PHONY: demo test quick slow coverage docs install lint bench
 
 demo: install
 	@$(RUN) $(BIN)/python scripts/end_to_end.py
@@ -24,7 +24,12 @@ coverage: install
 	@rm -f .coverage .coverage.*
 	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist worksteal -q -m "not slow"
 	@$(BIN)/coverage combine -q
-	@$(BIN)/python scripts/coverage_page.py
+	@$(BIN)/coverage html -q
+	@$(BIN)/coverage report
+
+docs: install
+	$(RUN) ruff check --select D1 --ignore D105,D107 orchard finetune generate classify evaluate
+	$(RUN) properdocs build --strict
 
 install: $(DONE)
 
@@ -43,4 +48,4 @@ lint: install
 	$(RUN) lint-imports
 
 bench: install
-	@$(RUN) $(BIN)/python scripts/benchmark.py --append docs/benchmarks.md
+	@$(RUN) $(BIN)/python scripts/benchmark.py --append docs/log/benchmarks.md

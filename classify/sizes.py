@@ -26,7 +26,7 @@ class Sizes:
     def pixels(self, photos: Sequence[Photo]) -> np.ndarray:
         """(N, size, size, 3) uint8, each picture whole, on white where it is not square.
 
-        Centre squares and squashed pictures were worse on validation images: docs/fruit.md.
+        Centre squares and squashed pictures were worse on validation images: docs/log/fruit.md.
         """
         return pixels(photos, self.size, through=self.through)
 

@@ -34,7 +34,7 @@ class Mixtures(cli.Options):
     untuned: Path | None = None
     """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
     mixing: Mixing = "union"
-    """How real and synthetic images are mixed (docs/experiment.md); auto: as validation images favour."""
+    """How real and synthetic images are mixed (docs/evaluate.md); auto: as validation images favour."""
     real_weight: float = 0.8
     """Real share of the loss (weight) or of each batch (batch)."""
 

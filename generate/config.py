@@ -57,7 +57,7 @@ class Sampling(cli.Options):
     """How one image is sampled."""
 
     steps: int = 0
-    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/fruit.md), 20 on other bases."""
+    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
     guidance: float | None = None
     """Guidance scale, by default 2; 1 turns classifier-free guidance off."""
     scheduler: Scheduler | None = None

@@ -1,6 +1,6 @@
 """A sheet of synthetic images: one row a class, the columns of each set side by side.
 
-python scripts/picture.py --sets outputs/untuned outputs/tuned --out docs/samples.png
+python scripts/picture.py --sets outputs/untuned outputs/tuned --out docs/images/samples.webp
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A picture of a report page, as headless Chromium shows it.
 
-python scripts/screenshot.py evaluation/report.html --out docs/report.png
+python scripts/screenshot.py evaluation/report.html --out docs/images/report.png
 """
 
 import argparse

@@ -85,9 +85,9 @@ def test_the_experiment_is_proposed_on_the_photos_of_the_adapters(data, said, tm
     assert line == f"python -m evaluate --ratios all {said}".strip()
 
 
-def test_the_snippet_of_the_readme_samples_from_the_embedded_base(tmp_path):
+def test_the_snippet_of_the_docs_samples_from_the_embedded_base(tmp_path):
     lora = random_loras.trained(tmp_path, Path("mini"), ["apple"])["apple"]
-    section = (ROOT / "README.md").read_text().partition("## The adapter in other tools")[2]
+    section = (ROOT / "docs" / "train.md").read_text().partition("## The adapter in other tools")[2]
     lines = re.search(r"\n\n((?:    .+\n)+)", section)[1]
     code = re.sub(r"^    ", "", lines, flags=re.M).replace("adapters/apple.safetensors", str(lora))
     code = code.replace("apple.png", str(tmp_path / "apple.png"))

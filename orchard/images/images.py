@@ -204,7 +204,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 def framed(image: Image.Image, size: tuple[int, int], fit: Fit = "pad") -> Image.Image:
     """The image at (height, width) pixels, Lanczos: all of it on white, or what its centre has of that shape.
 
-    Generators and classifiers see all unless told otherwise, and so the same (docs/fruit.md).
+    Generators and classifiers see all unless told otherwise, and so the same (docs/log/fruit.md).
     """
     height, width = size
     if fit == "pad":

@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`: what each run of the benchmarks found, on which machine, with which versions."""
+"""`docs/log/benchmarks.md`: what each run of the benchmarks found, on which machine, with which versions."""
 
 import datetime
 import platform
