@@ -90,10 +90,7 @@ class Sampler:
         if self.settings.strength is None:
             return {}
         photos = [row.guide for row in rows if row.guide]
-        pictures = [
-            images.square(images.decode(photo.read(), photo.path), self.settings.resolution)
-            for photo in photos
-        ]
+        pictures = [images.square(photo.image(), self.settings.resolution) for photo in photos]
         return {"image": pictures, "strength": self.settings.strength}
 
     def _usable(self, rows: Sequence[Row], latents: torch.Tensor) -> Iterator[tuple[Row, Image.Image]]:
