@@ -73,7 +73,7 @@ def test_demo_set_says_what_it_is():
     [
         ("", ("--data is empty",)),
         ("./nowhere", ("--data ./nowhere: no such folder", "--data demo")),
-        (str(ROOT / "orchard" / "cli.py"), ("a file, not a folder",)),
+        (str(ROOT / "orchard" / "errors.py"), ("a file, not a folder",)),
         ("no spaces/allowed here", ("not", "no spaces/allowed here", "--data demo")),
     ],
 )
