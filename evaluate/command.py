@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from rich.console import Console
 
 from evaluate.analysis.analyse import Analysis
@@ -123,7 +125,13 @@ def _with_copies(console: Console, sets: Sets, pixels: Pixels) -> Sets:
 
 
 def _experiment(
-    config: Evaluate, sets: Sets, runs: Sequence[Run], pixels: Pixels, *, device: Any, dtype: Any
+    config: Evaluate,
+    sets: Sets,
+    runs: Sequence[Run],
+    pixels: Pixels,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Experiment:
     return Experiment(
         classes=sets.train.classes,
@@ -149,7 +157,7 @@ def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]
 
 
 def _begin(
-    config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: Any
+    config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: PartialState
 ) -> list[Run]:
     """Note the experiment in its folder; the runs that are not there yet, or not scored on all sets."""
     done = finished(config.output)

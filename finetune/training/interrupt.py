@@ -2,9 +2,9 @@
 
 import signal
 from types import FrameType, TracebackType
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from orchard.cli import signals
 
@@ -47,7 +47,7 @@ class Interrupt:
             raise KeyboardInterrupt
         self.number = self.number or number
 
-    def agreed(self, accelerator: Any) -> int:
+    def agreed(self, accelerator: Accelerator) -> int:
         """Exit code when any process was asked to stop (128 + the signal's number), else 0.
 
         All processes have to ask at the same step, so that all stop after the same one.
