@@ -1,1 +1,26 @@
-"""Train one classifier on a labelled image set and score it on real test images."""
+"""One classifier, trained on a labelled image set and scored on real test images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classify.config import Classify
+from orchard.cli import cli
+
+if TYPE_CHECKING:
+    from classify.command import Classified
+
+
+def classify(config: Classify | Path | str | None = None, **options: Any) -> "Classified | None":
+    """Train and score one classifier, as ``python -m classify`` does.
+
+    ``config`` is a `Classify` or a recipe's path; ``options`` are fields of `Classify` and win over it.
+
+    Returns:
+        The scores and the path of the classifier. None with ``dry_run``.
+
+    Raises:
+        UserError: something that the caller can mend, in one line.
+    """
+    from classify.command import classify as run
+
+    return run(cli.resolve(Classify, config, options, "python -m classify"))

@@ -2,8 +2,9 @@
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from rich.console import Console
@@ -26,11 +27,39 @@ from orchard.files.lock import writing
 from orchard.images.images import ImageSet
 from orchard.images.thumbnails import saved_again
 
+
+class ClassScores(TypedDict):
+    """How the test images of one class were recognised."""
+
+    images: int
+    right: int
+    recall: float | None
+    """None without test images: undefined, not 0."""
+
+
+class Scores(TypedDict):
+    """How the test images were recognised."""
+
+    accuracy: float
+    images: int
+    right: int
+    classes: dict[str, ClassScores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """A classifier that was trained and scored."""
+
+    path: Path
+    """Its file, for generate's --screen_classifier (the folder) and for --pretrained."""
+    scores: Scores
+
+
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 
 
-def classify(config: Classify) -> None:
-    """Train one classifier, save it, score it on real test images and print the result.
+def classify(config: Classify) -> Classified | None:
+    """Train one classifier, save it, score it on real test images and print the result; None with dry_run.
 
     Raises:
         UserError: an option, a set or an image that the user can mend; found before training.
@@ -46,7 +75,7 @@ def classify(config: Classify) -> None:
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     if config.dry_run:
-        return
+        return None
     rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
     train, validation, test = (
         image_sets.labelled(part, found.sizes) for part in (rest, held_out, found.test)
@@ -71,6 +100,7 @@ def classify(config: Classify) -> None:
         scores = score(predicted, test[1], found.train.classes)
         write(config, found, fitted, predicted, scores)
     show_scores(console, config, fitted, scores)
+    return Classified(path=config.output / classifier.FILE, scores=scores)
 
 
 def show_plan(console: Console, config: Classify, found: Sets) -> None:
@@ -108,13 +138,10 @@ def _fit(task: Task, config: Classify) -> Fitted:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 
 
-def score(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    """(N, K) probabilities and (N,) labels -> accuracy, and images, right ones and recall by class.
-
-    The recall of a class without test images is None: undefined, not 0.
-    """
+def score(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> Scores:
+    """(N, K) probabilities and (N,) labels -> how the images were recognised."""
     right = predicted.argmax(axis=1) == truth
-    by_class = {}
+    by_class: dict[str, ClassScores] = {}
     for place, name in enumerate(classes):
         here = right[truth == place]
         recall = float(here.mean()) if len(here) else None
@@ -127,9 +154,7 @@ def score(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) ->
     }
 
 
-def write(
-    config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: dict[str, Any]
-) -> None:
+def write(config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: Scores) -> None:
     """Write the classifier, one line a test image, and last the scores."""
     record = classifier.Record(
         model=config.model,
@@ -150,7 +175,7 @@ def write(
         "through": found.sizes.through,
         "validation_accuracy": fitted.validation_accuracy,
     }
-    atomic.write_json(config.output / SCORES, scores | extra)
+    atomic.write_json(config.output / SCORES, {**scores, **extra})
 
 
 def _write_predictions(path: Path, found: Sets, predicted: np.ndarray) -> None:
@@ -161,7 +186,7 @@ def _write_predictions(path: Path, found: Sets, predicted: np.ndarray) -> None:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def show_scores(console: Console, config: Classify, fitted: Fitted, scores: dict[str, Any]) -> None:
+def show_scores(console: Console, config: Classify, fitted: Fitted, scores: Scores) -> None:
     """Print the table, where the classifier lies and what comes next."""
     table = Table("class", "test images", "right", "recall")
     for name, row in scores["classes"].items():

@@ -35,23 +35,16 @@ def load(config: Classify) -> Sets:
     """
     folder = Path(config.train).expanduser()
     synthetic = shards.is_synthetic(folder)
-    whole = shards.read(folder) if synthetic else _load("--train", config.train)
+    whole = shards.read(folder) if synthetic else sources.load(config.train, option="--train")
     train = whole.of(TRAIN)
     splits.require_split(train)
-    other = _load("--test", config.test)
+    other = sources.load(config.test, option="--test")
     seen = (whole.seen if synthetic else train.hashes()) | seen_by(config.pretrained)
     if config.test == config.train:  # two splits of one set
         splits.require_apart(f"--train {config.train}", whole)
     test = with_classes(scored(other, seen), train, config)
     require_unseen(config.train, train.hashes() | seen, test)
     return Sets(train=train, test=test, seen=seen, sizes=resolve(config.size, native(train.photos)))
-
-
-def _load(flag: str, name: str) -> ImageSet:
-    try:
-        return sources.load(name)
-    except UserError as error:
-        raise UserError(str(error).replace("--data", flag)) from None
 
 
 def scored(test: ImageSet, seen: frozenset[str]) -> ImageSet:

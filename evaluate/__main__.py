@@ -6,9 +6,9 @@ from orchard.cli import cli
 
 def main(config: Evaluate) -> None:
     """Hand over to the command; heavy imports start here, after parsing."""
-    from evaluate.command import evaluate
+    from evaluate.command import run
 
-    evaluate(config)
+    run(config)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """`python -m evaluate`: check, decode, run what is missing, report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from rich.console import Console
 
+from evaluate.analysis.analyse import Analysis
 from evaluate.config import Evaluate
 from evaluate.experiment import plan_text, shown_images
 from evaluate.experiment.arms import Run
@@ -25,6 +29,7 @@ from orchard import devices
 from orchard.classifiers.networks import build, require_name
 from orchard.cli import cli
 from orchard.cli.terminal import Terminal, say
+from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.files.lock import writing
 from orchard.images.images import DECODING, ImageSet
@@ -51,8 +56,36 @@ FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""
 
 
-def evaluate(config: Evaluate) -> None:
-    """Run the command."""
+class FailedError(UserError):
+    """Runs failed, and there is no other one to report on."""
+
+    code = FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What an experiment has found so far."""
+
+    analysis: Analysis
+    report: Path
+    failures: Sequence[str]
+    """A line for each run that has no record: which one, and why."""
+
+
+def run(config: Evaluate) -> None:
+    """Run `evaluate` as a command."""
+    found = evaluate(config)
+    devices.processes().destroy_process_group()
+    if found and found.failures:
+        raise SystemExit(FAILED)
+
+
+def evaluate(config: Evaluate) -> Evaluated | None:
+    """Train, score and record what is missing, and report; None with dry_run, and but for the first process.
+
+    Raises:
+        UserError: whatever the user can mend, or no run has a record.
+    """
     config.require_valid()
     require_name(config.model)
     shares = parse(config.ratios, config.design)
@@ -76,7 +109,7 @@ def evaluate(config: Evaluate) -> None:
     build(config.model, len(sets.train.classes), sets.sizes.size, config.seed, config.pretrained)
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
     if config.dry_run:
-        return
+        return None
     pixels = Pixels(sets.sizes)
     pixels.add(sets.photos())
     if state.is_main_process:
@@ -86,13 +119,15 @@ def evaluate(config: Evaluate) -> None:
     with writing(config.output, state):
         missing = _begin(config, identity, sets, runs, state)
         outcome = sweep(experiment, missing, config.output, state)
-        if state.is_main_process:
-            _report(console, config, sets, runs, experiment, backbones)
-            _say_how_it_went(console, outcome)
-            _say_what_changed(console, [before[one.key] for one in anew], finished(config.output))
-    state.destroy_process_group()
-    if state.is_main_process and outcome.failures:
-        raise SystemExit(FAILED)
+        if not state.is_main_process:
+            return None
+        page = _report(console, config, sets, runs, experiment, backbones)
+        _say_how_it_went(console, outcome)
+        _say_what_changed(console, [before[one.key] for one in anew], finished(config.output))
+    if page is None:
+        raise FailedError(f"no run has a record; {outcome.failures[0]}")
+    analysis, report = page
+    return Evaluated(analysis=analysis, report=report, failures=outcome.failures)
 
 
 def _with_copies(console: Console, sets: Sets, pixels: Pixels) -> Sets:
@@ -107,7 +142,13 @@ def _with_copies(console: Console, sets: Sets, pixels: Pixels) -> Sets:
 
 
 def _experiment(
-    config: Evaluate, sets: Sets, runs: Sequence[Run], pixels: Pixels, *, device: Any, dtype: Any
+    config: Evaluate,
+    sets: Sets,
+    runs: Sequence[Run],
+    pixels: Pixels,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Experiment:
     return Experiment(
         classes=sets.train.classes,
@@ -133,7 +174,7 @@ def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]
 
 
 def _begin(
-    config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: Any
+    config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: PartialState
 ) -> list[Run]:
     """Note the experiment in its folder; the runs that are not there yet, or not scored on all sets."""
     done = finished(config.output)
@@ -144,7 +185,7 @@ def _begin(
         digests = {name: images.digest() for name, images in sets.external.items()}
         records.note_external(config.output, digests)
         if missing:
-            records.note_command(config.output, context.typed())
+            records.note_command(config.output, context.command(config))
     state.wait_for_everyone()  # until each has seen the records as they were
     return missing
 
@@ -156,12 +197,14 @@ def _report(
     runs: Sequence[Run],
     experiment: Experiment,
     backbones: Mapping[str, Embed],
-) -> None:
+) -> tuple[Analysis, Path] | None:
+    """The analysis and its page; None where no run has a record."""
     done = finished(config.output).keys()
-    if done:
-        shown = shown_images.of(config, sets, runs, done)
-        own = real_only_classifier.features((config.output, *config.also), shown.test, experiment.device)
-        publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
+    if not done:
+        return None
+    shown = shown_images.of(config, sets, runs, done)
+    own = real_only_classifier.features((config.output, *config.also), shown.test, experiment.device)
+    return publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
 
 
 def _say_how_it_went(console: Console, outcome: Outcome) -> None:

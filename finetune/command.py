@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from finetune.config import TrainLora
@@ -38,10 +39,33 @@ OURS = re.compile(rf"{re.escape(model_card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|
 """What a folder of adapters may have on the Hub."""
 
 
-def train(config: TrainLora) -> None:
-    """Run the command."""
+def run(config: TrainLora) -> None:
+    """Run `train` as a command."""
+    try:
+        train(config)
+    except StopError as stopped:
+        if devices.processes().is_main_process:
+            print(f"stopped; {stopped}", file=sys.stderr)
+        raise SystemExit(stopped.code) from None
+    devices.processes().destroy_process_group()
+
+
+def train(config: TrainLora) -> dict[str, Path]:
+    """Train the adapters that are not there yet; class -> its adapter.
+
+    Raises:
+        UserError: whatever the user can mend.
+        StopError: a signal came, in a command.
+    """
     config.require_valid()
     accelerator, dtype = accelerator_for(config)
+    try:
+        return _train(config, accelerator, dtype)
+    finally:
+        AcceleratorState._reset_state()  # else the next call in this process could not take another precision
+
+
+def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> dict[str, Path]:
     plan = planning.make(config, accelerator, dtype)
     shared = config.push_to_hub and accelerator.is_main_process and not config.dry_run
     repo = hub.check(config.push_to_hub, "model") if shared else ""
@@ -49,7 +73,7 @@ def train(config: TrainLora) -> None:
     for line in planning.lines(config, plan, accelerator):
         say(console, line)
     if config.dry_run:
-        return
+        return {}
     plan.checked.make_folders()
     devices.quiet_libraries()
     files = [job.path(config.output) for job in plan.jobs]
@@ -63,10 +87,12 @@ def train(config: TrainLora) -> None:
             _share(console, config, plan.base, repo)
     say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    return {name: job.path(config.output) for job in plan.jobs for name in job.classes}
 
 
-def _adapters(config: TrainLora, plan: Plan, accelerator: Any, dtype: torch.dtype) -> Iterator[Path]:
+def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:
     """Load the base and train the adapters that are left, one after another."""
     pipe = bases.load(plan.base, dtype, accelerator.device)
     family = family_of(pipe, plan.base, trains_text=config.train_text_encoder)
@@ -90,12 +116,7 @@ def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
     material = prepare(setup, job, encoder)
     left = setup.config.steps - (start.step if start else 0)
     with bar(job.name, left, unit="steps", show=main) as advance:
-        try:
-            return train_job(setup, job, material, plan.identities[job.name], start, advance)
-        except StopError as stopped:
-            if main:
-                print(f"stopped; {stopped}", file=sys.stderr)
-            raise SystemExit(stopped.code) from None
+        return train_job(setup, job, material, plan.identities[job.name], start, advance)
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:

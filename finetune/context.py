@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from finetune.config import TrainLora
 from finetune.models.family import Family
 from finetune.models.targets import Targets
@@ -36,7 +38,7 @@ class Setup:
     family: Family
     targets: Targets
     """Layers that get an adapter, as endings of their names, by place in the pipeline."""
-    accelerator: Any
+    accelerator: Accelerator
     interrupt: Interrupt
     scaler: Mapping[str, Any] = field(default_factory=dict)
     """State of a loss scaler that has not seen a loss yet; empty without one."""

@@ -6,9 +6,9 @@ from orchard.cli import cli
 
 def main(config: TrainLora) -> None:
     """Hand over to the command; heavy imports start here, after parsing."""
-    from finetune.command import train
+    from finetune.command import run
 
-    train(config)
+    run(config)
 
 
 if __name__ == "__main__":

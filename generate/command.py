@@ -16,7 +16,11 @@ from orchard.hub import hub
 
 
 def generate(config: Generate) -> None:
-    """Run the command."""
+    """Complete the set in the output folder.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
     config.require_valid()
     folder = storage.place(config.output)
     state = devices.processes()
@@ -43,4 +47,3 @@ def generate(config: Generate) -> None:
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:
             finish(console, config, folder, planned, changed=changed)
-    state.destroy_process_group()

@@ -1,9 +1,13 @@
 """Processes, devices and precision."""
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchard.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
 
 VOLTA = (7, 0)
 """Compute capability of the first cards with tensor cores."""
@@ -12,8 +16,8 @@ VOLTA = (7, 0)
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
-def processes() -> Any:
-    """This process among its fellows, as an `accelerate.PartialState`.
+def processes() -> "PartialState":
+    """This process among its fellows.
 
     Without an accelerator accelerate has to be told so: else processes on a CPU do not find each other.
     """
@@ -29,8 +33,8 @@ def _has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
-def torch_dtype(precision: str, device: Any) -> Any:
-    """The torch dtype that ``--precision`` stands for on ``device`` (a `torch.device`).
+def torch_dtype(precision: str, device: "torch.device") -> "torch.dtype":
+    """The dtype that ``--precision`` stands for on ``device``.
 
     Raises:
         UserError: the device cannot compute in that precision.
@@ -45,13 +49,13 @@ def torch_dtype(precision: str, device: Any) -> Any:
     return _dtypes()[precision]
 
 
-def precisions(device: Any) -> tuple[str, ...]:
-    """What ``--precision`` may be on ``device`` (a `torch.device`)."""
+def precisions(device: "torch.device") -> tuple[str, ...]:
+    """What ``--precision`` may be on ``device``."""
     offered = {"fp32": True, "bf16": _bf16(device), "fp16": device.type != "cpu"}
     return tuple(name for name, able in offered.items() if able)
 
 
-def _bf16(device: Any) -> bool:
+def _bf16(device: "torch.device") -> bool:
     """Whether bfloat16 runs in the device's own hardware: emulated, it is slower than float32."""
     import torch
     from accelerate import utils
@@ -63,20 +67,20 @@ def _bf16(device: Any) -> bool:
     return bool(utils.is_bf16_available())
 
 
-def _quick_fp16(device: Any) -> bool:
+def _quick_fp16(device: "torch.device") -> bool:
     """Whether float16 is quicker than float32: NVIDIA's older cards have no units for it."""
     import torch
 
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= VOLTA
 
 
-def _dtypes() -> dict[str, Any]:
+def _dtypes() -> "dict[str, torch.dtype]":
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: "torch.dtype") -> str:
     """The ``--precision`` that stands for a torch dtype."""
     return next(name for name, value in _dtypes().items() if value == dtype)
 

@@ -7,6 +7,9 @@ from typing import Any
 class UserError(Exception):
     """Something a user can mend. The message is one line that names the value and the fix."""
 
+    code = 2
+    """Exit code of a command that it ends."""
+
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
         # Names out of files may hold what a terminal obeys, and halves of characters.

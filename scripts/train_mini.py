@@ -143,10 +143,7 @@ def seen(args: argparse.Namespace) -> data.Photos:
 
 def real(args: argparse.Namespace) -> list[ImageSet]:
     """The sets of ``--apart``."""
-    try:
-        return [sources.load(name) for name in args.apart]
-    except UserError as error:
-        raise UserError(str(error).replace("--data", "--apart", 1)) from None
+    return [sources.load(name, option="--apart") for name in args.apart]
 
 
 def kept(args: argparse.Namespace) -> Path:

@@ -1,7 +1,10 @@
 """Arms with generators of their own: made once, shared, resumed, and what fails is named."""
 
+import html
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import torch
 from shell import EVALUATE, TWO, command
 from test_classify_command import write_shards
 
-from evaluate.command import evaluate
+from evaluate.command import FailedError, evaluate, run
 from evaluate.config import Evaluate
 from evaluate.experiment import own_generator
 from evaluate.experiment.child_process import environment
@@ -21,6 +24,7 @@ from evaluate.experiment.own_generator import Tuned, TuningError
 from evaluate.gap import real_only_classifier
 from orchard import devices, shards
 from orchard.classifiers import classifier
+from orchard.cli import cli
 from orchard.datasets import sources
 from orchard.images.images import TEST
 
@@ -176,17 +180,14 @@ def test_a_mixing_is_chosen_once_for_all_commands(tmp_path, made):
     assert first == second
 
 
-def test_several_commands_into_one_folder_share_a_page_that_names_them(tmp_path, made, monkeypatch):
-    for words in ((), ("--shots", "1")):
-        monkeypatch.setattr(sys, "argv", ["evaluate", *words])
-        evaluate(config(tmp_path, **({"shots": ("1",)} if words else {"ratios": ("1",)})))
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--margin", "5"])
-    evaluate(config(tmp_path, ratios=("1",), margin=5.0))
+def test_several_commands_into_one_folder_share_a_page_that_names_them(tmp_path, made):
+    given = ({"ratios": ("1",)}, {"shots": ("1",)}, {"ratios": ("1",), "margin": 5.0})
+    configs = [config(tmp_path, **options) for options in given]
+    for one in configs:
+        evaluate(one)
     page = (tmp_path / "report.html").read_text()
-    commands = ("python -m evaluate", "python -m evaluate --shots 1", "python -m evaluate --margin 5")
-    assert [page.index(f"<pre>{command}</pre>") for command in commands] == sorted(
-        page.index(f"<pre>{command}</pre>") for command in commands
-    )
+    commands = [shlex.split(html.unescape(found)) for found in re.findall("<pre>(python -m .*)</pre>", page)]
+    assert [cli.parse(Evaluate, words[3:], "evaluate") for words in commands] == configs
     assert page.index("Substitute: ") < page.index("Low-shot: ")
     assert {path.name for path in tmp_path.glob("real_only_*")} == {
         "real_only_ratio.safetensors",
@@ -210,7 +211,7 @@ def _kept(folder: Path) -> classifier.Record:
 
 def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch, capsys):
     monkeypatch.setattr("evaluate.experiment.runner.fit_classifier", lambda *_: 1 / 0)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(FailedError, match="no run has a record; 100% real, seed 0: division") as stopped:
         evaluate(config(tmp_path, ratios=("1",)))
     assert stopped.value.code == 1
     assert "failed: 100% real, seed 0: division by zero" in capsys.readouterr().out
@@ -227,7 +228,7 @@ def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch,
 
     monkeypatch.setattr(Tuned, "_call", fail)
     with pytest.raises(SystemExit) as stopped:
-        evaluate(config(tmp_path, shots=("1",), seeds=2))
+        run(config(tmp_path, shots=("1",), seeds=2))
     assert stopped.value.code == 1
     printed = capsys.readouterr().out
     assert "failed: 25% real, shots 1, seed 0: no room [left] on the device" in printed
@@ -245,7 +246,7 @@ def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, mo
 
     monkeypatch.setattr(Tuned, "_call", leak)
     with pytest.raises(SystemExit):
-        evaluate(config(tmp_path, shots=("1",)))
+        run(config(tmp_path, shots=("1",)))
     assert "its adapters or screens have seen 1 images that are not the arm's" in capsys.readouterr().out
     assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
 

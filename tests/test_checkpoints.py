@@ -23,6 +23,7 @@ from finetune import trainer
 from finetune.config import TrainLora
 from finetune.training import checkpoints, learner, state_files
 from finetune.training.interrupt import Interrupt
+from orchard.cli import signals
 from orchard.errors import UserError
 
 
@@ -184,7 +185,8 @@ def test_another_number_of_processes_is_refused(tmp_path):
         checkpoints.load(checkpoints.read(folder), fixture.accelerator, fixture.learner)
 
 
-def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once():
+def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once(monkeypatch):
+    monkeypatch.setattr(signals, "_command", True)
     before = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     with Interrupt() as interrupt:
         assert interrupt.agreed(Accelerator(cpu=True)) == 0

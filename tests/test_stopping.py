@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from shell import ENVIRONMENT, TRAIN, TWO, command
 from stub_sampler import indices, noise, rows
 
-from finetune.command import train
+from finetune.command import run as train
 from finetune.config import TrainLora
 from finetune.data import prior
 from finetune.models.family import Family
@@ -41,6 +41,11 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def as_command(monkeypatch) -> None:
+    monkeypatch.setattr(signals, "_command", True)
 
 
 def words(base: Path, photos: Path, output: str, *more: object) -> list[str]:
@@ -238,14 +243,14 @@ def test_sigterm_while_the_last_sheet_is_sampled_leaves_it_out_and_saves_the_ada
     assert equal(tmp_path / "off", tmp_path / "straight")
 
 
-def test_the_first_signal_counts_whatever_a_dying_launcher_adds():
+def test_the_first_signal_counts_whatever_a_dying_launcher_adds(as_command):
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         assert interrupt.agreed(Accelerator(cpu=True)) == 130
 
 
-def test_a_closed_terminal_is_a_wish_to_stop_unless_nohup_says_otherwise():
+def test_a_closed_terminal_is_a_wish_to_stop_unless_nohup_says_otherwise(as_command):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interrupt() as interrupt:
@@ -265,7 +270,7 @@ def test_images_of_a_shard_that_is_not_full_are_kept_when_generate_is_stopped(tm
             signal.raise_signal(signal.SIGTERM)
         return noise(row)
 
-    with pytest.raises(signals.Terminated):
+    with pytest.raises(SystemExit), cli.one_line():
         generate(tmp_path / "off", draw, count=12, shard_size=12)
     assert indices(tmp_path / "off") == [0, 1, 2, 3, 4]
     assert generate(tmp_path / "off", count=12, shard_size=12) == 8  # a batch of four is sampled whole

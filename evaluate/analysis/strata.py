@@ -12,7 +12,7 @@ from evaluate.analysis.intervals import Interval, accuracy_interval
 from evaluate.analysis.predictions import Record, correctness, tested
 from evaluate.analysis.summary import ArmKey, arms
 from orchard.files import checked_json, size_limits
-from orchard.images.images import Photo, decode
+from orchard.images.images import Photo
 
 Strata = Mapping[str, Mapping[str, str]]
 """File -> what is told apart -> its kind: ``{"test/a.jpg": {"background": "white", "objects": "one"}}``."""
@@ -42,7 +42,7 @@ def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
     """The kinds of every photo; ``objects`` only where a Pascal VOC file with boxes lies beside it."""
     found = {}
     for photo in photos:
-        kinds = {"background": background(decode(photo.read(), photo.path))}
+        kinds = {"background": background(photo.image())}
         boxes = count_boxes(photo.annotation) if photo.annotation else 0
         if boxes:
             kinds["objects"] = "one" if boxes == 1 else "several"

@@ -166,10 +166,7 @@ def _unscreened(folder: Path, manifest: Mapping[str, Any], scored: leaks.Scored)
 
 def _external(name: str, train: ImageSet) -> ImageSet:
     """All images of a further real set, labelled by the class list of ``train``, by name."""
-    try:
-        found = sources.load(name)
-    except UserError as error:
-        raise UserError(str(error).replace("--data", "--external")) from None
+    found = sources.load(name, option="--external")
     unknown = sorted({photo.label for photo in found.photos} - set(train.classes))
     if unknown:
         raise UserError(

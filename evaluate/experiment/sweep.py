@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from evaluate.analysis.predictions import predicted
@@ -82,8 +83,8 @@ def _together(run: Run) -> Hashable:
     return run.source.name if run.source is not None and _owns_generator(run) else run.key
 
 
-def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: Any) -> Outcome:
-    """Train, score and record every run; ``state`` is an `accelerate.PartialState`."""
+def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: PartialState) -> Outcome:
+    """Train, score and record every run; ``state`` knows the processes that share them."""
     mine = share(runs, state.process_index, state.num_processes)
     failures: list[str] = []
     seconds = network = 0.0

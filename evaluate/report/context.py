@@ -1,7 +1,5 @@
 """What the page says beyond the records: images, distances between sets, commands and hashes."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 
 from evaluate.analysis.analyse import as_json
@@ -84,17 +82,15 @@ def _distances(
     return memorisation.sentence(copies), found
 
 
-def typed() -> str:
-    """This command, as a user would type it."""
-    return shlex.join(["python", "-m", "evaluate", *sys.argv[1:]])
+def command(config: Evaluate) -> str:
+    """The command of this experiment, whether it was typed or called from Python."""
+    return cli.command("python -m evaluate", config)
 
 
 def _commands(config: Evaluate) -> list[str]:
     """Those that trained the classifiers, then this one that wrote the page."""
-    made = [
-        command for folder in (config.output, *config.also) for command in lines.noted(folder)["commands"]
-    ]
-    return list(dict.fromkeys([*made, typed()]))
+    made = [one for folder in (config.output, *config.also) for one in lines.noted(folder)["commands"]]
+    return list(dict.fromkeys([*made, command(config)]))
 
 
 def _commits(records: Sequence[Record]) -> list[str]:

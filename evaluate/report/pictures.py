@@ -113,7 +113,7 @@ def _some(images: ImageSet, name: str) -> list[Photo]:
 
 
 def _shown(photo: Photo, note: str) -> dict[str, str]:
-    return {"src": thumbnail(decode(photo.read(), photo.path)), "note": note}
+    return {"src": thumbnail(photo.image()), "note": note}
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What an experiment shows in the end: numbers as files, the report page, the table in the terminal."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluate.analysis import external_sets, labels
-from evaluate.analysis.analyse import analyse
+from evaluate.analysis.analyse import Analysis, analyse
 from evaluate.analysis.labels import label, p_value, points, quoted, share, spread
 from evaluate.analysis.strata import describe
 from evaluate.analysis.student_report import MODELS, Reference
@@ -33,8 +34,8 @@ def publish(
     shown: Exhibit,
     networks: Mapping[str, Embed],
     read: Read,
-) -> None:
-    """Write the numbers and the page from the records, and print what they say.
+) -> tuple[Analysis, Path]:
+    """Write the numbers and the page from the records, print what they say, and return both.
 
     ``networks`` measure how far the images of ``shown`` lie apart; ``read`` brings photos to their pixels.
 
@@ -60,6 +61,7 @@ def publish(
     written = (lines.RECORDS, export.RUNS, export.ARMS, export.ANALYSIS)
     say(console, f"wrote {config.output}/: {', '.join(written)}")
     say(console, f"report: {page.resolve()}")
+    return analysis, page
 
 
 LABEL = 16

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -143,7 +144,7 @@ def gather(
     folder: Path | None,
     keys: Sequence[Key],
     make: Callable[[int], Tensors],
-    accelerator: Any,
+    accelerator: Accelerator,
     *,
     title: str,
     unit: str,
@@ -210,7 +211,7 @@ class _Work:
             write(path_of(self.folder, key), key, self.found[row])
 
 
-def _report(damaged: Sequence[str], accelerator: Any) -> None:
+def _report(damaged: Sequence[str], accelerator: Accelerator) -> None:
     """One line about the damaged entries that all processes met."""
     total = int(accelerator.reduce(torch.tensor(len(damaged), device=accelerator.device), "sum"))
     if total:

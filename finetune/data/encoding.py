@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from finetune.data.encoded_cache import Keys, Tensors, gather
@@ -25,7 +25,7 @@ class Encoder:
     keys: Keys
     folder: Path | None
     """Where entries are kept; None keeps none."""
-    accelerator: Any
+    accelerator: Accelerator
 
     def cache(self, photos: Sequence[Photo], prompts: Sequence[str]) -> Cache:
         """N photos and their N prompts -> what training draws batches from."""

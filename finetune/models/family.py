@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.bases.latents import scaled, scaled_deviation
-
-if TYPE_CHECKING:
-    pass
+from orchard.bases.pipeline import Pipeline
 
 
 class Network(torch.nn.Module):
@@ -51,7 +49,7 @@ class Network(torch.nn.Module):
 class Family(ABC):
     """A loaded stock pipeline, seen as something to train."""
 
-    pipe: Any
+    pipe: Pipeline
     trains_text: bool = False
     """Whether the text encoders learn too, all but T5."""
 
@@ -59,7 +57,7 @@ class Family(ABC):
     """Its name in `orchard.bases.families.FAMILIES`."""
 
     @classmethod
-    def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
+    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Self:
         """The family's view of the pipeline of ``base``."""
         return cls(pipe=pipe, trains_text=trains_text)
 

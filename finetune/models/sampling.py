@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
+from orchard.bases.pipeline import Pipeline
+
 STEPS, GUIDANCE = 20, 3.0
 
 
 @torch.no_grad()
 def sample(
-    pipe: Any,
+    pipe: Pipeline,
     prompt: str,
     seeds: Iterable[int],
     output_type: str = "pil",
@@ -21,7 +23,7 @@ def sample(
     ``between`` is called after every denoising step, and may break off by an exception.
     """
 
-    def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    def after_step(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> Any:
         between()
         # A network in training answers in float32, which a bfloat16 pipeline's autoencoder would refuse.
         return {"latents": tensors["latents"].to(pipe.vae.dtype)}

@@ -22,6 +22,7 @@ from finetune.training.loss import (
 from finetune.training.objective import Objective
 from orchard.bases import bases
 from orchard.bases.bases import Base
+from orchard.bases.pipeline import Pipeline
 
 CLIP = "clip_embeds"
 """SD 3's text states without T5's part."""
@@ -38,7 +39,7 @@ class StableDiffusion(Family):
     """(T,) of the noise schedule."""
 
     @classmethod
-    def of(cls, pipe: Any, base: Base, *, trains_text: bool = False) -> Self:
+    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Self:
         """The family's view of the pipeline of ``base``; the noise schedule is the pipeline's own."""
         from diffusers import DDPMScheduler
 
@@ -147,6 +148,6 @@ def kind_of(base: Base) -> type[Family]:
     return next(kind for kind in kinds if kind.name == base.family)
 
 
-def family_of(pipe: Any, base: Base, *, trains_text: bool = False) -> Family:
+def family_of(pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Family:
     """The family of ``base`` on its loaded pipeline; ``trains_text`` for its text encoders too."""
     return kind_of(base).of(pipe, base, trains_text=trains_text)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from orchard.bases.families import FAMILIES, T5
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 
 ATTENTION = frozenset(
@@ -36,7 +37,7 @@ def places(family: str, *, trains_text: bool) -> tuple[str, ...]:
     return (layout.denoiser, *(place for place in layout.text_encoders if trains_text and place != T5))
 
 
-def resolve(wanted: Sequence[str], pipe: Any, family: str, *, trains_text: bool) -> Targets:
+def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: bool) -> Targets:
     """The layers that ``wanted`` names, as endings for peft, by the places of the models in ``pipe``.
 
     ``pipe`` may be an `orchard.adapters.layers.skeleton`.

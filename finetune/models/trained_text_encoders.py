@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from orchard.bases.pipeline import Pipeline
+
 Text = dict[str, Tensor]
 """Text states or token ids by name, (P, ...) of P prompts or (B, ...) of B images each."""
 TOKENS = "_tokens"
 """How the names of token ids end."""
 
 
-def tokens(pipe: Any, places: Sequence[str], prompts: Sequence[str]) -> Text:
+def tokens(pipe: Pipeline, places: Sequence[str], prompts: Sequence[str]) -> Text:
     """P prompts -> (P, L) token ids for each text encoder, under its place in the pipeline and `TOKENS`."""
     return {
         f"{place}{TOKENS}": _tokenise(getattr(pipe, place.replace("text_encoder", "tokenizer")), prompts)
@@ -42,12 +44,12 @@ def each_once(text: Text) -> tuple[Text, Tensor]:
     return dict(zip(ids, parts, strict=True)), whose
 
 
-def last(pipe: Any, ids: Text) -> Tensor:
+def last(pipe: Pipeline, ids: Text) -> Tensor:
     """States of SD 1 and 2: what their one encoder ends with, (P, L, D)."""
     return pipe.text_encoder(ids[f"text_encoder{TOKENS}"])[0]
 
 
-def penultimate(pipe: Any, ids: Text) -> tuple[Tensor, list[Tensor]]:
+def penultimate(pipe: Pipeline, ids: Text) -> tuple[Tensor, list[Tensor]]:
     """Joint states of two CLIP encoders before their last layers, (P, L, D), and what each ends with."""
     outputs = [
         getattr(pipe, name.removesuffix(TOKENS))(value, output_hidden_states=True)

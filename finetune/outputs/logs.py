@@ -5,9 +5,9 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from PIL import Image
 
 from finetune.config import TrainLora
@@ -25,7 +25,7 @@ def require_tracker(name: str) -> None:
         raise UserError(f"--log_with {name}: needs `pip install {PACKAGES[name]}`")
 
 
-def start(config: TrainLora, accelerator: Any) -> None:
+def start(config: TrainLora, accelerator: Accelerator) -> None:
     """Open the tracker; its files lie in the folder ``logs`` of the output."""
     if config.log_with != "none":
         values = {name: str(value) for name, value in cli.describe(config).items()}
@@ -35,7 +35,7 @@ def start(config: TrainLora, accelerator: Any) -> None:
 class Log:
     """The log of one adapter."""
 
-    def __init__(self, config: TrainLora, name: str, accelerator: Any, done: int) -> None:
+    def __init__(self, config: TrainLora, name: str, accelerator: Accelerator, done: int) -> None:
         """``done`` steps of an earlier run stay in the file, later ones that it had written go."""
         self.name, self.accelerator = name, accelerator
         self.images = config.batch_size * config.accumulation

@@ -1,7 +1,5 @@
 """The processes and devices of a run, and how they share its batches."""
 
-from typing import Any
-
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, GradientAccumulationPlugin
@@ -44,31 +42,31 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     return accelerator, dtype
 
 
-def is_sharded(accelerator: Any) -> bool:
+def is_sharded(accelerator: Accelerator) -> bool:
     """Whether each process holds a part of the network, so that all must take part when it is called."""
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def can_save(accelerator: Any) -> bool:
+def can_save(accelerator: Accelerator) -> bool:
     """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
     return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
-def processes_of(accelerator: Any) -> str:
+def processes_of(accelerator: Accelerator) -> str:
     """How many processes there are, and which plugin divides the work among them."""
     plugin = accelerator.distributed_type
     named = f" ({plugin.value})" if plugin in WHOLE_RUN else ""
     return f"{accelerator.num_processes}{named}"
 
 
-def arithmetic_of(accelerator: Any, dtype: torch.dtype) -> dict[str, str]:
+def arithmetic_of(accelerator: Accelerator, dtype: torch.dtype) -> dict[str, str]:
     """What decides how an adapter's last digits come out: precision, and the compiler where there is one."""
     compiler = accelerator.state.dynamo_plugin.backend
     compiled = {} if compiler == DynamoBackend.NO else {"compiler": compiler.value.lower()}
     return {"precision": devices.dtype_name(dtype), **compiled}
 
 
-def require_jobs(accelerator: Any, jobs: int) -> None:
+def require_jobs(accelerator: Accelerator, jobs: int) -> None:
     """Raise `UserError` when the launcher's plugin cannot train so many adapters in one run."""
     plugin = accelerator.distributed_type
     cli.check(
@@ -78,7 +76,7 @@ def require_jobs(accelerator: Any, jobs: int) -> None:
     )
 
 
-def fit_deepspeed(config: TrainLora, accelerator: Any) -> None:
+def fit_deepspeed(config: TrainLora, accelerator: Accelerator) -> None:
     """Tell DeepSpeed the sizes that it takes from data loaders elsewhere; ours are drawn by number."""
     cli.check(
         config.save_every == 0 and not config.resume,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.context import Job
@@ -52,7 +53,7 @@ class Plan:
         return [job for job in self.jobs if job.name not in self.rest.done]
 
 
-def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
+def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Plan:
     """Read the set and the files of the base, and check all that can be checked without its weights.
 
     Raises:
@@ -103,7 +104,7 @@ def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
     ]
 
 
-def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
+def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
     """The plan in words, a line a fact."""
     base, rest = plan.base, plan.rest
     return [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from finetune.training import state_files
 from finetune.training.learner import Learner
@@ -46,7 +47,7 @@ def folder_of(output: Path, job: str) -> Path:
 
 def save(
     folder: Path,
-    accelerator: Any,
+    accelerator: Accelerator,
     learner: Learner,
     losses: Sequence[float],
     identity: Mapping[str, Any],
@@ -68,7 +69,7 @@ def save(
     return final
 
 
-def _write(final: Path, accelerator: Any, learner: Learner, content: Mapping[str, Any]) -> None:
+def _write(final: Path, accelerator: Accelerator, learner: Learner, content: Mapping[str, Any]) -> None:
     """Write the parts aside, then give them their name."""
     aside = _aside(final)
     if accelerator.is_main_process:
@@ -177,7 +178,7 @@ def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
         )
 
 
-def load(checkpoint: Checkpoint, accelerator: Any, learner: Learner) -> None:
+def load(checkpoint: Checkpoint, accelerator: Accelerator, learner: Learner) -> None:
     """Put weights, their average, optimiser, scaler and random generators back as they were.
 
     Raises:
@@ -199,7 +200,7 @@ def load(checkpoint: Checkpoint, accelerator: Any, learner: Learner) -> None:
         ) from None
 
 
-def _restore(state: Any, generators: Any, accelerator: Any, learner: Learner) -> None:
+def _restore(state: Any, generators: Any, accelerator: Accelerator, learner: Learner) -> None:
     learner.restore(state)
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])

@@ -2,9 +2,11 @@
 
 import signal
 from types import FrameType, TracebackType
-from typing import Any
 
 import torch
+from accelerate import Accelerator
+
+from orchard.cli import signals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """From a scheduler or a launcher, from Ctrl-C, from a terminal that is closed."""
@@ -17,7 +19,8 @@ class BrokenOffError(Exception):
 class Interrupt:
     """Inside its ``with`` block, the first signal is noted; a second Ctrl-C stops at once.
 
-    Outside of it a signal ends the run wherever it stands: nothing is lost there.
+    Outside of it a signal ends the run wherever it stands: nothing is lost there. In a process that is no
+    command of ours, signals are left to whom they belong.
     """
 
     def __init__(self) -> None:
@@ -26,7 +29,9 @@ class Interrupt:
     def __enter__(self) -> "Interrupt":
         # What nohup has told to be ignored stays so.
         heard = [
-            kind for kind in SIGNALS if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN
+            kind
+            for kind in (SIGNALS if signals.is_command() else ())
+            if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN
         ]
         self._before = {kind: signal.signal(kind, self._note) for kind in heard}
         return self
@@ -42,7 +47,7 @@ class Interrupt:
             raise KeyboardInterrupt
         self.number = self.number or number
 
-    def agreed(self, accelerator: Any) -> int:
+    def agreed(self, accelerator: Accelerator) -> int:
         """Exit code when any process was asked to stop (128 + the signal's number), else 0.
 
         All processes have to ask at the same step, so that all stop after the same one.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from finetune.config import TrainLora
@@ -69,7 +70,7 @@ class Learner:
         if self.average is not None:
             self.average.copy_to(self.parameters)
 
-    def finish(self, accelerator: Any) -> None:
+    def finish(self, accelerator: Accelerator) -> None:
         """Leave the final weights in the bare network.
 
         Raises:
@@ -106,7 +107,9 @@ class Learner:
             self.average.shadow_params = [sharded.scattered(saved, like) for saved, like in pairs]
 
 
-def prepare(family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Any) -> Learner:
+def prepare(
+    family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Accelerator
+) -> Learner:
     """A learner over the trainable ``parameters``, or groups of them, of a family, with a fresh optimiser."""
     for model in family.models.values():
         cpu_layers.suit(model, accelerator.device)

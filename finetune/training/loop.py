@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.models.family import Family
@@ -38,7 +39,9 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _slices(cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Any) -> Iterator[Batch]:
+def _slices(
+    cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Accelerator
+) -> Iterator[Batch]:
     """This process's share of a step, a batch at a time."""
     process, processes = accelerator.process_index, accelerator.num_processes
     for turn in range(config.accumulation):
@@ -67,7 +70,7 @@ def train_steps(
     learner: Learner,
     names: Sequence[str],
     config: TrainLora,
-    accelerator: Any,
+    accelerator: Accelerator,
     *,
     prior: Cache | None = None,
     start: int = 0,
@@ -104,7 +107,7 @@ def train_steps(
 
 
 def _sources(
-    cache: Cache, prior: Cache | None, index: int, config: TrainLora, accelerator: Any
+    cache: Cache, prior: Cache | None, index: int, config: TrainLora, accelerator: Accelerator
 ) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
     """Batches of the photos, and as many of the base's own pictures, or None."""
     photos = _slices(cache, index, config.seed, config, accelerator)
@@ -113,7 +116,7 @@ def _sources(
     return photos, _slices(prior, index, stable_hash("prior", config.seed), config, accelerator)
 
 
-def _finite(loss: torch.Tensor, accelerator: Any, index: int, files: Sequence[str]) -> float:
+def _finite(loss: torch.Tensor, accelerator: Accelerator, index: int, files: Sequence[str]) -> float:
     """The mean loss over all processes."""
     value = accelerator.reduce(loss.detach(), "mean").item()
     if not math.isfinite(value):

@@ -38,11 +38,7 @@ def load(data: str, label: str, seed: int) -> Guides:
     Raises:
         UserError: the set cannot be read, or has no training image of the class.
     """
-    try:
-        images = _training_images(data)
-    except UserError as error:
-        raise UserError(str(error).replace("--data", "--image_guidance")) from None
-    photos = tuple(photo for photo in images if photo.label == label)
+    photos = tuple(photo for photo in _training_images(data) if photo.label == label)
     if not photos:
         raise UserError(
             f"--image_guidance {data}: no training image of class {label}; name a set that has some"
@@ -52,4 +48,4 @@ def load(data: str, label: str, seed: int) -> Guides:
 
 @functools.cache
 def _training_images(data: str) -> tuple[Photo, ...]:
-    return sources.load(data).of(TRAIN).photos
+    return sources.load(data, option="--image_guidance").of(TRAIN).photos

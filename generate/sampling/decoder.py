@@ -1,13 +1,13 @@
 """Latents -> images, and which of them are no data: flagged by the base's safety checker, or flat."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
 
 from orchard.adapters.layers import family_of_pipeline
 from orchard.bases.latents import unscaled
+from orchard.bases.pipeline import Pipeline
 
 FLAGGED, FLAT = "flagged by the safety checker", "of one colour"
 REMEDIES = {
@@ -24,7 +24,7 @@ class Decoded:
     fault: str | None
 
 
-def remedy(pipe: Any, fault: str) -> str:
+def remedy(pipe: Pipeline, fault: str) -> str:
     """What to try where no seed of a row gives an image that can be used."""
     half = fault == FLAT and pipe.dtype != torch.float32
     other = "--precision fp32" if half else REMEDIES[fault]
@@ -32,7 +32,7 @@ def remedy(pipe: Any, fault: str) -> str:
 
 
 @torch.no_grad()
-def decode(pipe: Any, latents: torch.Tensor) -> list[Decoded]:
+def decode(pipe: Pipeline, latents: torch.Tensor) -> list[Decoded]:
     """(B, C, h, w) latents -> B images, as the stock pipeline makes them from its last latents."""
     if _overflows(pipe):
         pipe.vae.float()
@@ -47,7 +47,7 @@ def decode(pipe: Any, latents: torch.Tensor) -> list[Decoded]:
     ]
 
 
-def _overflows(pipe: Any) -> bool:
+def _overflows(pipe: Pipeline) -> bool:
     """Whether the autoencoder would in half precision, to which image guidance sets it back: SDXL's own."""
     half = pipe.vae.dtype == torch.float16 and pipe.vae.config.force_upcast
     return half and family_of_pipeline(pipe) == "SDXL"

@@ -11,6 +11,7 @@ from generate.config import Generate
 from orchard.adapters import adapter, attaching
 from orchard.adapters.adapter import Adapter
 from orchard.bases.bases import Base
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 from orchard.hub import hub
 
@@ -118,7 +119,7 @@ def require_fit(blend: Blend, base: Base) -> None:
         attaching.require_place(one.adapter, base)
 
 
-def attach(pipe: Any, blend: Blend) -> None:
+def attach(pipe: Pipeline, blend: Blend) -> None:
     """Put the adapters into a stock pipeline, instead of those that are there."""
     pipe.unload_lora_weights()
     names = [f"part{place}" for place, _ in enumerate(blend.all)]

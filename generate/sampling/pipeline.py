@@ -9,22 +9,23 @@ from generate.sampling import loras
 from generate.sampling.loras import Blend
 from orchard.bases import bases, safety_checker
 from orchard.bases.bases import Base
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 
 
 class Loader:
     """Gives the pipeline of a base with some adapters in it; bases that stay the same are loaded once."""
 
-    def __init__(self, config: Generate, dtype: Any, device: torch.device) -> None:
+    def __init__(self, config: Generate, dtype: torch.dtype, device: torch.device) -> None:
         self.config, self.dtype, self.device = config, dtype, device
         self.base: Base | None = None
-        self.pipe: Any = None
+        self.pipe: Pipeline | None = None
         self.scheduler: Any = None
 
-    def __call__(self, base: Base, blend: Blend) -> Any:
+    def __call__(self, base: Base, blend: Blend) -> Pipeline:
         """The pipeline, ready to sample."""
         # A fused LoRA cannot be taken out again to the bit, so a compiled base serves one blend alone.
-        if base != self.base or self.config.compile:
+        if self.pipe is None or base != self.base or self.config.compile:
             self.pipe = None  # gone before the next one comes, or both would need room
             self.pipe, self.base = _load(self.config, base, self.dtype, self.device), base
             self.scheduler = self.pipe.scheduler
@@ -60,7 +61,7 @@ def depth(config: Generate) -> int:
     return 0 if config.offload != "none" or config.image_guidance else 1
 
 
-def _load(config: Generate, base: Base, dtype: Any, device: torch.device) -> Any:
+def _load(config: Generate, base: Base, dtype: torch.dtype, device: torch.device) -> Pipeline:
     pipe = bases.load(base, dtype, device if config.offload == "none" else torch.device("cpu"))
     if config.safety_checker:
         safety_checker.add(pipe, base)
@@ -80,7 +81,7 @@ def _load(config: Generate, base: Base, dtype: Any, device: torch.device) -> Any
     return pipe
 
 
-def _compile(pipe: Any, blend: Blend) -> None:
+def _compile(pipe: Pipeline, blend: Blend) -> None:
     """Fuse the adapters into the base's weights, then compile the denoiser."""
     if blend.all:
         pipe.fuse_lora()

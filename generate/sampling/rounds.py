@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from accelerate import PartialState
 
 from generate.config import Generate
 from generate.outputs import folder as folders
@@ -14,7 +15,12 @@ from orchard import shards
 
 
 def fill(
-    config: Generate, folder: Path, planned: Sequence[Job], samplers: Samplers, screened: Plan, state: Any
+    config: Generate,
+    folder: Path,
+    planned: Sequence[Job],
+    samplers: Samplers,
+    screened: Plan,
+    state: PartialState,
 ) -> bool:
     """Sample, settle and top up; whether anything changed, or the set was not complete before.
 
@@ -38,7 +44,7 @@ def fill(
         state.wait_for_everyone()
 
 
-def _settle_once(folder: Path, planned: Sequence[Job], state: Any) -> None:
+def _settle_once(folder: Path, planned: Sequence[Job], state: PartialState) -> None:
     """Settle in one process while the others wait."""
     state.wait_for_everyone()
     if state.is_main_process:

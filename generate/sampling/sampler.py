@@ -15,6 +15,7 @@ from generate.planning.settings import Settings
 from generate.sampling import decoder
 from generate.sampling.schedulers import scheduler_of
 from orchard.bases import prompt_embeds
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 from orchard.images import images
 
@@ -28,7 +29,7 @@ class Sampler:
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: Pipeline,
         settings: Settings,
         *,
         batch_size: int,
@@ -72,7 +73,7 @@ class Sampler:
                 callback_on_step_end=self._break_off,
             ).images
 
-    def _break_off(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def _break_off(self, pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Leave a batch that nobody waits for: a run that is asked to stop would wait minutes for it."""
         if self.unwanted.is_set():
             raise RuntimeError("the batch is not wanted any more")
@@ -90,10 +91,7 @@ class Sampler:
         if self.settings.strength is None:
             return {}
         photos = [row.guide for row in rows if row.guide]
-        pictures = [
-            images.square(images.decode(photo.read(), photo.path), self.settings.resolution)
-            for photo in photos
-        ]
+        pictures = [images.square(photo.image(), self.settings.resolution) for photo in photos]
         return {"image": pictures, "strength": self.settings.strength}
 
     def _usable(self, rows: Sequence[Row], latents: torch.Tensor) -> Iterator[tuple[Row, Image.Image]]:

@@ -6,6 +6,7 @@ import torch
 
 from orchard.bases import bases
 from orchard.bases.bases import FLOW, Base
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError, one_line
 
 SCHEDULERS = {
@@ -47,7 +48,7 @@ def require_scheduler(name: str, steps: int, base: Base) -> None:
         )
 
 
-def scheduler_of(name: str, pipe: Any) -> Any:
+def scheduler_of(name: str, pipe: Pipeline) -> Any:
     """The scheduler ``name`` for the pipeline; ``base`` is the one it has."""
     return _named(name, pipe.scheduler, flow=hasattr(pipe, "transformer"))
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from PIL import Image
 
@@ -28,7 +29,7 @@ Pairs = Iterable[tuple[Row, Image.Image]]
 class Samplers:
     """The sampler of each job; what it needs is loaded when it is not what the last one needed."""
 
-    def __init__(self, config: Generate, device: Any, dtype: Any) -> None:
+    def __init__(self, config: Generate, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.load = config, pipeline.Loader(config, dtype, device)
         self.tally = Tally()
         """What came of the rows that this process was given."""

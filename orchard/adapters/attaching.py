@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
 from orchard.adapters.adapter import Adapter, is_lycoris, made_for, weights_of
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import DOWN, MAGNITUDE, UP, by_module
 from orchard.bases.bases import Base
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def require_place(adapter: Adapter, base: Base) -> None:
     _placed(layers.skeleton(base.folder), adapter)
 
 
-def attach(pipe: Any, adapter: Adapter) -> None:
+def attach(pipe: Pipeline, adapter: Adapter) -> None:
     """Load the adapter into a stock pipeline, instead of those that are there.
 
     Every tensor is matched with its layer first, so a file that is refused leaves the pipeline as it was.
@@ -34,7 +35,7 @@ def attach(pipe: Any, adapter: Adapter) -> None:
     _load(pipe, adapter, fitting, "default")
 
 
-def add(pipe: Any, adapter: Adapter, name: str) -> None:
+def add(pipe: Pipeline, adapter: Adapter, name: str) -> None:
     """Load the adapter into a stock pipeline under ``name``, beside those that are there.
 
     Raises:
@@ -43,7 +44,7 @@ def add(pipe: Any, adapter: Adapter, name: str) -> None:
     _load(pipe, adapter, _placed(pipe, adapter), name)
 
 
-def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+def _load(pipe: Pipeline, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
     """Load the tensors as LoRA ``name``; LoHa and LoKr, which have to be alone, through peft."""
     fitting = _without_start(fitting, adapter, pipe)
     if is_lycoris(adapter):
@@ -52,7 +53,7 @@ def _load(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str)
         _load_stock(pipe, adapter, fitting, name)
 
 
-def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
+def _load_stock(pipe: Pipeline, adapter: Adapter, fitting: Mapping[str, Tensor], name: str) -> None:
     """Let the stock pipeline load the tensors; after an error it is without any."""
     try:
         pipe.load_lora_weights(dialects.for_stock(fitting), adapter_name=name)
@@ -68,7 +69,7 @@ def _load_stock(pipe: Any, adapter: Adapter, fitting: Mapping[str, Tensor], name
         _keep_norms_exact(pipe, fitting, name)
 
 
-def _keep_norms_exact(pipe: Any, fitting: Mapping[str, Tensor], name: str) -> None:
+def _keep_norms_exact(pipe: Pipeline, fitting: Mapping[str, Tensor], name: str) -> None:
     """Have DoRA's norms in float32, also where the stock loader has brought them to the base's precision."""
     for module, parts in by_module(fitting).items():
         if MAGNITUDE in parts:
@@ -79,7 +80,7 @@ def _keep_norms_exact(pipe: Any, fitting: Mapping[str, Tensor], name: str) -> No
             peft_state.keep_norms_exact(layer)
 
 
-def _placed(pipe: Any, adapter: Adapter) -> dict[str, Tensor]:
+def _placed(pipe: Pipeline, adapter: Adapter) -> dict[str, Tensor]:
     """The tensors as the pipeline's layers take them; `UserError` when one has no layer."""
     blocks = layers.per_block(getattr(pipe, "unet", None))
     try:
@@ -113,7 +114,7 @@ def _started(fitting: Mapping[str, Tensor], adapter: Adapter) -> dict[str, tuple
     }
 
 
-def _without_start(fitting: Mapping[str, Tensor], adapter: Adapter, pipe: Any) -> dict[str, Tensor]:
+def _without_start(fitting: Mapping[str, Tensor], adapter: Adapter, pipe: Pipeline) -> dict[str, Tensor]:
     """A LoRA that began as a part of the base's weights, as what it adds to the whole ones.
 
     B A - B0 A0 is [B, -B0] [A; A0], and peft's initialisations make B0 A0 from the weight alone: PiSSA (Meng
@@ -137,14 +138,14 @@ def _without_start(fitting: Mapping[str, Tensor], adapter: Adapter, pipe: Any) -
     return plain
 
 
-def _attached(pipe: Any, name: str) -> int:
+def _attached(pipe: Pipeline, name: str) -> int:
     """Tensors of the LoRA ``name`` in the pipeline's models."""
     models = (model for model in pipe.components.values() if hasattr(model, "named_parameters"))
     keys = (key for model in models for key, _ in model.named_parameters())
     return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
 
 
-def _misfit(pipe: Any, adapter: Adapter, matched: int, first: str) -> str:
+def _misfit(pipe: Pipeline, adapter: Adapter, matched: int, first: str) -> str:
     loaded = f"{layers.family_of_pipeline(pipe)} ({type(pipe).__name__})"
     return (
         f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "

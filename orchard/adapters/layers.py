@@ -14,6 +14,7 @@ from orchard.adapters.tensor_roles import BIAS, DOWN, MAGNITUDE, UP, Shape, adde
 from orchard.bases import bases, components
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError, one_line
 from orchard.files import checked_json, checked_safetensors
 
@@ -92,7 +93,7 @@ def _require_weights(base: Base, part: str, model: Any, *, whole: bool) -> None:
             )
 
 
-def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], list[str]]:
+def place(tensors: Mapping[str, Tensor], pipe: Pipeline) -> tuple[dict[str, Tensor], list[str]]:
     """LoRA under the toolkit's names -> tensors shaped as the pipeline's layers are, names that fit none.
 
     A layer's tensors fit together or not at all. kohya writes 1x1 convolutions where newer models have
@@ -110,7 +111,7 @@ def place(tensors: Mapping[str, Tensor], pipe: Any) -> tuple[dict[str, Tensor], 
     return fitting, unmatched
 
 
-def _layer(pipe: Any, module: str) -> Any:
+def _layer(pipe: Pipeline, module: str) -> Any:
     """The linear layer or convolution called ``component.path``, or None."""
     component, _, path = module.partition(".")
     model: Any = getattr(pipe, component, None)
@@ -123,7 +124,7 @@ def _layer(pipe: Any, module: str) -> Any:
     return getattr(layer, "base_layer", layer)
 
 
-def weight_of(pipe: Any, module: str) -> Tensor:
+def weight_of(pipe: Pipeline, module: str) -> Tensor:
     """The base's weight of a module that `place` has found a place for."""
     return _layer(pipe, module).weight
 
@@ -205,7 +206,7 @@ def _any(names: Iterable[str], pattern: str) -> bool:
     return any(re.search(pattern, name) for name in names)
 
 
-def family_of_pipeline(pipe: Any) -> str:
+def family_of_pipeline(pipe: Pipeline) -> str:
     """The family of a loaded pipeline."""
     kind = type(pipe).__name__
     if getattr(pipe, "transformer", None) is not None:

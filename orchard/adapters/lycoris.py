@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchard.adapters.layers import path_in
 from orchard.adapters.tensor_roles import Method, by_module
+from orchard.bases.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 METHODS: tuple[Method, ...] = ("loha", "lokr")
 
 
-def attach(pipe: Any, tensors: Mapping[str, Tensor], method: Method) -> None:
+def attach(pipe: Pipeline, tensors: Mapping[str, Tensor], method: Method) -> None:
     """Add an adapter under the toolkit's names, at scale 1, to models of ``pipe``.
 
     Every module must be there and its tensors must fit it: `orchard.adapters.layers.place`.

@@ -5,15 +5,19 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchard.bases import compatibility, components, single_file
 from orchard.bases.components import weights, weights_hash
 from orchard.bases.families import FAMILIES, T5
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError, one_line
 from orchard.files import checked_json
 from orchard.files.atomic import file_hash
 from orchard.hub import cards
+
+if TYPE_CHECKING:
+    import torch
 
 HUB = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -280,7 +284,7 @@ def _has_t5(base: Base) -> bool:
     return T5 in _components(base.folder, base.family, base.name)
 
 
-def load(base: Base, dtype: Any, device: Any) -> Any:
+def load(base: Base, dtype: "torch.dtype", device: "torch.device") -> Pipeline:
     """The stock pipeline of the base's family in ``dtype`` on ``device``, without checker and watermark.
 
     Raises:

@@ -11,6 +11,7 @@ from torch import Tensor
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES, T5
+from orchard.bases.pipeline import Pipeline
 
 STATES = (
     "prompt_embeds",
@@ -24,7 +25,7 @@ T5_TOKENS = 256
 
 
 @torch.no_grad()
-def encode(pipe: Any, prompts: Sequence[str], *, negative: bool) -> dict[str, Tensor]:
+def encode(pipe: Pipeline, prompts: Sequence[str], *, negative: bool) -> dict[str, Tensor]:
     """P prompts -> text states, each (P, ...), under the names the pipeline's call takes them by.
 
     ``negative`` adds the states of the empty prompt that guidance leads away from. Prompts that are too

@@ -5,6 +5,7 @@ from typing import Any
 
 from orchard.bases import bases, components
 from orchard.bases.bases import Base
+from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError, one_line
 
 PART = "safety_checker"
@@ -16,7 +17,7 @@ def has(base: Base) -> bool:
     return base.file is None and bool((bases.index(base).get(PART) or [None])[0])
 
 
-def add(pipe: Any, base: Base) -> None:
+def add(pipe: Pipeline, base: Base) -> None:
     """Put the base's checker into its pipeline, on the denoiser's device; nothing when it has none.
 
     Raises:
@@ -31,7 +32,7 @@ def add(pipe: Any, base: Base) -> None:
     options = {"torch_dtype": pipe.unet.dtype, "use_safetensors": True, "local_files_only": True}
     try:
         options |= {"variant": components.variant_of(folder, [PART], base.name)}
-        found = StableDiffusionSafetyChecker.from_pretrained(folder / PART, **options)
+        found: Any = StableDiffusionSafetyChecker.from_pretrained(folder / PART, **options)
         processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
     except (OSError, ValueError, UserError) as error:
         raise UserError(

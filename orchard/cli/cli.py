@@ -1,4 +1,4 @@
-"""Frozen dataclass <- recipe <- flags, and user errors in one line with exit code 2.
+"""Frozen dataclass <- recipe <- flags or keyword arguments; user errors in one line with exit code 2.
 
 A config class and the module that holds it stay light: heavy imports belong into the function
 handed to `run`, which is called after parsing, so that ``--help`` answers at once.
@@ -10,8 +10,9 @@ import errno
 import io
 import itertools
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_type_hints
@@ -105,7 +106,7 @@ def one_line() -> Iterator[None]:
             signals.end_with_launcher()
             yield
         except UserError as error:
-            _refuse(str(error))
+            _refuse(str(error), error.code)
         except OSError as error:
             if error.errno not in UNWRITABLE:
                 raise
@@ -116,9 +117,43 @@ def one_line() -> Iterator[None]:
             raise SystemExit(signals.code(stop)) from None
 
 
-def _refuse(line: str) -> NoReturn:
+def _refuse(line: str, code: int = UserError.code) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(code)
+
+
+def resolve(
+    config_type: type[Config], config: Config | Path | str | None, options: Mapping[str, Any], prog: str
+) -> Config:
+    """What a call from Python asks for, checked by the parser of the command line.
+
+    Args:
+        config: the options, or the path of a recipe.
+        options: those that win over ``config``, by name.
+
+    Raises:
+        UserError: as `parse`.
+    """
+    if isinstance(config, config_type):
+        options = {**_given(config), "dry_run": config.dry_run, **options}
+    elif config is not None:
+        kind = type(config).__name__
+        check(isinstance(config, str | Path), f"{kind}: give a {config_type.__name__} or a recipe's path")
+        options = {"config": config, **options}
+    found = parse(config_type, _flags(config_type, options), prog)
+    software.commit()  # as long as it is the code that was started
+    return found
+
+
+def command(prog: str, config: Common) -> str:
+    """The command line that gives this config."""
+    return shlex.join([*prog.split(), *_flags(type(config), _given(config))])
+
+
+def _given(config: Common) -> dict[str, Any]:
+    """The options that are not at their defaults, as `describe`."""
+    defaults = describe(type(config)())
+    return {name: value for name, value in describe(config).items() if value != defaults[name]}
 
 
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
@@ -193,18 +228,25 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
+    recipe = recipes.read(path, get_type_hints(config_type))
+    where = f"--config {path}"
+    require_distinct(where, [key.replace("-", "_") for key in recipe])
+    check("config" not in recipe, f"{where}: config: a recipe cannot name another one; copy its lines here")
+    return _flags(config_type, recipe, f"{where}: ")
+
+
+def _flags(config_type: type[Common], options: Mapping[str, Any], where: str = "") -> list[str]:
+    """The flags that stand for options by name; ``where`` they come from is said of a wrong one."""
     kinds = get_type_hints(config_type, include_extras=True)
-    recipe = recipes.read(path, kinds)
-    _require_current(config_type, list(recipe), f"--config {path}: ")
-    require_distinct(f"--config {path}", [key.replace("-", "_") for key in recipe])
+    _require_current(config_type, list(options), where)
     words = []
-    for key, given in recipe.items():
+    for key, given in options.items():
         name = key.replace("-", "_")
-        value = _pairs(given) if kinds.get(name) == Section else given
-        problem = _recipe_problem(name, value, kinds.get(name))
+        value = _pairs(_plain(given)) if kinds.get(name) == Section else _plain(given)
+        problem = _problem(value, kinds.get(name))
         if problem:
             problem = problem if name in kinds else "not an option of this command"
-            raise UserError(f"--config {path}: {key}: {problem}")
+            raise UserError(f"{where}{key}: {problem}")
         words.extend(_flag(name, value, kinds.get(name) is bool))
     return words
 
@@ -220,10 +262,8 @@ def _pairs(section: Any) -> Any:
     return [None if value is None else f"{name}={value}" for name, value in written]
 
 
-def _recipe_problem(name: str, value: Any, kind: Any) -> str | None:
+def _problem(value: Any, kind: Any) -> str | None:
     """What the parser could not see in a value, since it gets text."""
-    if name == "config":
-        return "a recipe cannot name another one; copy its lines here"
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, recipes.Scalar | None) for item in items):
         return f"{checked_json.shown(value)} is nested; give one value, or a list of values"
@@ -268,7 +308,9 @@ def describe(config: Common) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 

@@ -3,6 +3,7 @@
 import datetime
 import re
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +12,7 @@ import yaml
 from orchard.errors import UserError
 from orchard.files import checked_json, size_limits
 
-Scalar = str | int | float | datetime.date
+Scalar = str | Real | datetime.date
 """What one value can be."""
 
 

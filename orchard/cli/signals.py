@@ -17,6 +17,14 @@ PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal to get when the parent dies."""
 
 
+_command = False
+
+
+def is_command() -> bool:
+    """Whether this process is one of our commands, not a notebook or program whose signals are its own."""
+    return _command
+
+
 class Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt no error, so that nobody catches it as one."""
 
@@ -26,6 +34,8 @@ def on_terminate() -> None:
 
     Not in one of several processes: it may be waiting for the others, and would not hear the signal.
     """
+    global _command
+    _command = True
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         signal.signal(signal.SIGTERM, _raise)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -35,6 +45,9 @@ def on_terminate() -> None:
 @contextmanager
 def heard() -> Iterator[None]:
     """Inside, SIGTERM raises `Terminated` in one of several processes too; none may wait for the others."""
+    if not is_command():
+        yield
+        return
     before = signal.signal(signal.SIGTERM, _raise)
     try:
         yield

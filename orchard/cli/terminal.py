@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 QUIET_SECONDS = 15.0
 
@@ -14,7 +14,8 @@ class Terminal(Console):
     """A console that reads no markup: names of strangers stand in what is printed."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(quiet=quiet, markup=False)
+        # A notebook would put each line into a box of its own.
+        super().__init__(quiet=quiet, markup=False, force_jupyter=False)
 
     def on_broken_pipe(self) -> None:
         """Leave it to `orchard.cli.signals`, which ends every command in the same way."""
@@ -28,27 +29,16 @@ def say(console: Console, line: str) -> None:
 
 @contextmanager
 def bar(title: str, total: int, *, unit: str, show: bool = True) -> Iterator[Callable[..., None]]:
-    """Yield ``advance(count, note)``; a live bar on a terminal, a line every 15 s in a log."""
+    """Yield ``advance(count, note)``; a live bar in a terminal or a notebook, a line every 15 s in a log."""
     console = Terminal(quiet=not show)
-    if not console.is_terminal:
+    if not (console.is_terminal or Console().is_jupyter):
         yield _lines(console, title, total, unit)
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total, speed="", note="")
-        started = time.monotonic()
+    with tqdm(desc=title, total=total, unit=f" {unit}", file=console.file, disable=not show) as live:
 
         def advance(count: int, note: str = "") -> None:
-            done = progress.tasks[task].completed + count
-            speed = f"{done / max(time.monotonic() - started, 1e-9):.1f} {unit}/s"
-            progress.update(task, advance=count, note=note, speed=speed)
+            live.set_postfix_str(note, refresh=not count)
+            live.update(count)
 
         yield advance
 

@@ -35,13 +35,13 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
     files, folders, ignored = _files(root, everything)
     if not files:
         raise UserError(
-            f"--data {root}: no images found; expected {root}/CLASS/*.jpg (or .png, .webp, …) "
+            f"no images found; expected {root}/CLASS/*.jpg (or .png, .webp, …) "
             f"or files named CLASS_NUMBER.jpg ({_passed_over(ignored)})".removesuffix(" ()")
         )
     listing = sidecars.read(root, files, everything)
     photos = _photos(root, files, listing, also)
     if not photos:
-        raise UserError(f"--data {root}: no image of a single class found, only {MANY_CLASSES!r} ones")
+        raise UserError(f"no image of a single class found, only {MANY_CLASSES!r} ones")
     classes = {photo.label for photo in photos} | _empty_classes(files, folders)
     return ImageSet(
         name=name or str(root),
@@ -64,7 +64,7 @@ def _files(
         place = PurePosixPath(path.relative_to(root).as_posix())
         suffix = path.suffix.lower()
         if any("\ud800" <= letter <= "\udfff" for letter in str(place)):
-            raise UserError(f"--data {root}: {str(place)!r} is not a name in UTF-8; rename it")
+            raise UserError(f"{str(place)!r} is not a name in UTF-8; rename it")
         if path.name.lower() in SILENT_LEFTOVERS:
             continue
         if _is_leftover(path):
@@ -112,12 +112,10 @@ def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: 
     photos = []
     for file, (split, folders) in zip(files, places, strict=True):
         if in_splits and not split:
-            raise UserError(
-                f"--data {root}: {file} lies beside the train and test folders; move it into one or remove it"
-            )
+            raise UserError(f"{file} lies beside the train and test folders; move it into one or remove it")
         if in_folders and not folders:
             raise UserError(
-                f"--data {root}: {file} lies outside the class folders; move it into one or remove it "
+                f"{file} lies outside the class folders; move it into one or remove it "
                 "(a folder called train, test or val is a split, never a class)"
             )
         label = _label(root, file, folders, listing)
@@ -161,7 +159,7 @@ def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Lis
     if folders:
         if given not in (None, folders[0]):
             raise UserError(
-                f"--data {root}: {file} lies in {folders[0]}, but its metadata says {given}; "
+                f"{file} lies in {folders[0]}, but its metadata says {given}; "
                 "make them agree or drop the label column"
             )
         return folders[0]
@@ -172,7 +170,7 @@ def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Lis
         return match["label"]
     columns = f"no label column in its metadata, found {', '.join(listing.columns)}; "
     raise UserError(
-        f"--data {root}: {file} has no label; {columns if listing.columns else ''}put images into "
+        f"{file} has no label; {columns if listing.columns else ''}put images into "
         "one folder a class, or name them CLASS_NUMBER.jpg"
     )
 

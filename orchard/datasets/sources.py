@@ -19,17 +19,28 @@ KAGGLE = "mbkinaci/fruit-images-for-object-detection"
 FRUIT_VARIABLE = "ORCHARD_FRUIT"
 REJECTED = "rejected"
 SAVED = ("state.json", "dataset_dict.json")
-CHOICES = "give a folder of class folders, or --data demo for a rendered set"
 HUB_SECONDS = 4.0
 
 
-def load(data: str, classes: Sequence[str] = ()) -> ImageSet:
-    """The real set that ``--data`` names, every photo in its train or test split.
+class NoSetError(UserError):
+    """No set can be read under a name; the message lacks which option named it, and what to give instead."""
+
+
+def load(data: str, classes: Sequence[str] = (), *, option: str = "--data") -> ImageSet:
+    """The real set that ``option`` names, every photo in its train or test split.
 
     Raises:
         UserError: nothing readable stands under that name, or a class in ``classes`` is missing.
     """
-    images = _find(data, tuple(classes))
+    choices = f"give a folder of class folders, or {option} demo for a rendered set"
+    if not data:
+        raise UserError(f"{option} is empty; {choices}")
+    try:
+        images = _find(data, tuple(classes))
+    except NoSetError as error:
+        raise UserError(f"{option} {data}: {error}; {choices}") from error
+    except UserError as error:
+        raise UserError(f"{option} {data}: {error}") from error
     unknown = sorted(set(classes) - set(images.classes))
     if unknown:
         raise UserError(
@@ -44,17 +55,15 @@ def _find(data: str, classes: tuple[str, ...]) -> ImageSet:
     if data == "fruit":
         return folders.read(fruit_folder(), also=classes, name="fruit")
     path = Path(data).expanduser()
-    if not data:
-        raise UserError(f"--data is empty; {CHOICES}")
     if path.is_dir():
         if shards.is_synthetic(path):
-            raise UserError(f"--data {data}: a synthetic set; name the real one")
+            raise UserError("a synthetic set; name the real one")
         return from_hub(str(path)) if _is_dataset(path) else folders.read(path, also=classes)
     if path.exists():
-        raise UserError(f"--data {data}: a file, not a folder of images; {CHOICES}")
+        raise NoSetError("a file, not a folder of images")
     if data.count("/") == 1 and not data.startswith((".", "/", "~")):
         return from_hub(data)
-    raise UserError(f"--data {data}: no such folder; {CHOICES}")
+    raise NoSetError("no such folder")
 
 
 def fruit_folder() -> Path:
@@ -63,7 +72,7 @@ def fruit_folder() -> Path:
     if named:
         path = Path(named).expanduser()
         if not path.is_dir():
-            raise UserError(f"{FRUIT_VARIABLE}={named}: no such folder; correct it or pass --data PATH")
+            raise NoSetError(f"{FRUIT_VARIABLE}={named} is no such folder; correct it")
         return path
     import kagglehub
     import requests
@@ -72,10 +81,9 @@ def fruit_folder() -> Path:
         return Path(kagglehub.dataset_download(KAGGLE))
     except Exception as error:  # kagglehub raises whatever its resolvers raise
         cut_off = isinstance(error, requests.ConnectionError | requests.Timeout)
-        raise UserError(
-            f"--data fruit: {FRUIT_VARIABLE} is not set and Kaggle's {KAGGLE} could not be fetched "
-            f"({'no connection' if cut_off else _first_line(error)}); "
-            "pass --data PATH, or --data demo for a rendered set"
+        raise NoSetError(
+            f"{FRUIT_VARIABLE} is not set and Kaggle's {KAGGLE} could not be fetched "
+            f"({'no connection' if cut_off else _first_line(error)})"
         ) from error
 
 
@@ -105,14 +113,14 @@ def from_hub(name: str) -> ImageSet:
         if splits.canonical(split) != split:
             notes.append(f"split {split} counts as {splits.canonical(split) or TRAIN}")
         _require_names(name, rows.features or {})
-        columns = _columns(name, rows.features or {})
+        columns = _columns(rows.features or {})
         photos[split], names = _photos(name, split, rows, columns)
         classes.update(names)
         unread |= set(rows.features) - set(columns)
     if unread:
         notes.append(f"columns that are not read: {splits.listed(sorted(unread))}")
     if not any(photos.values()):
-        raise UserError(f"--data {name}: the dataset has no rows; {CHOICES}")
+        raise NoSetError("the dataset has no rows")
     return ImageSet(name=name, classes=tuple(sorted(classes)), photos=_unique(photos), notes=tuple(notes))
 
 
@@ -132,20 +140,20 @@ def _open(name: str) -> dict[str, Any]:
             # Streamed, since the cache takes a file of the same name and time for the one that it has read.
             found = datasets.load_dataset(name, **({"streaming": True} if path.is_dir() else {}))
     except Exception as error:  # datasets raises whatever its file systems raise
-        raise _unreadable(name, error) from error
+        raise _unreadable(error) from error
     return found if isinstance(found, dict) else {TRAIN: found}
 
 
-def _unreadable(name: str, error: Exception) -> UserError:
-    return UserError(f"--data {name}: could not be loaded as a dataset ({_first_line(error)}); {CHOICES}")
+def _unreadable(error: Exception) -> UserError:
+    return NoSetError(f"could not be loaded as a dataset ({_first_line(error)})")
 
 
-def _rows(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _rows(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Each row; streamed ones are read from their files here."""
     try:
         yield from rows
     except Exception as error:  # as above
-        raise _unreadable(name, error) from error
+        raise _unreadable(error) from error
 
 
 def _require_names(name: str, features: Any) -> None:
@@ -162,7 +170,7 @@ def _require_names(name: str, features: Any) -> None:
             listed, here = getattr(kind, "names", None), getattr(own.get(column), "names", None)
             if listed and here and listed != here:
                 raise UserError(
-                    f"--data {name}: {path.relative_to(folder)} numbers the classes {', '.join(here)}, other "
+                    f"{path.relative_to(folder)} numbers the classes {', '.join(here)}, other "
                     f"files {', '.join(listed)}; write them anew with one list, or as class folders"
                 )
 
@@ -190,37 +198,35 @@ def _require_on_hub(name: str) -> None:
     except (HfHubHTTPError, HFValidationError) as error:
         absent = getattr(getattr(error, "response", None), "status_code", None) in (401, 404)
         reason = "no dataset of that name there, or a private one" if absent else _first_line(error)
-        raise UserError(
-            f"--data {name}: no such folder here, nor on the Hub ({reason}); {CHOICES}"
-        ) from error
+        raise NoSetError(f"no such folder here, nor on the Hub ({reason})") from error
     except Exception as error:  # the transport's own
-        raise UserError(
-            f"--data {name}: no such folder here, and no connection to the Hub ({_first_line(error)}; "
-            f"HF_HUB_OFFLINE=1 uses an earlier download); {CHOICES}"
+        raise NoSetError(
+            f"no such folder here, and no connection to the Hub ({_first_line(error)}; "
+            "HF_HUB_OFFLINE=1 uses an earlier download)"
         ) from error
 
 
-def _columns(name: str, features: Any) -> tuple[str, str, str | None]:
+def _columns(features: Any) -> tuple[str, str, str | None]:
     """The names of the image and the label column, and that of the captions' where there is one."""
     import datasets
 
     if set(features) >= shards.MARKS:
-        raise UserError(f"--data {name}: a synthetic set; name the real one")
+        raise UserError("a synthetic set; name the real one")
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     labels = labels or [key for key in sidecars.LABELS if key in features]
-    text = sidecars.column(list(features), sidecars.TEXTS, f"--data {name}")
-    return _one(name, "image", images, features), _one(name, "label", labels, features), text
+    text = sidecars.column(list(features), sidecars.TEXTS, "the dataset")
+    return _one("image", images, features), _one("label", labels, features), text
 
 
-def _one(name: str, kind: str, candidates: list[str], features: Any) -> str:
+def _one(kind: str, candidates: list[str], features: Any) -> str:
     if kind in candidates:
         return kind
     if len(candidates) == 1:
         return candidates[0]
     problem = f"several {kind} columns" if candidates else f"no {kind} column"
     found = ", ".join(candidates or features)
-    raise UserError(f"--data {name}: {problem}, found {found}; call the one to use {kind!r}")
+    raise UserError(f"{problem}, found {found}; call the one to use {kind!r}")
 
 
 def _photos(
@@ -234,8 +240,8 @@ def _photos(
     rows = rows.select_columns([*filter(None, columns)]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(name)
     photos = []
-    for i, row in enumerate(_rows(name, rows)):
-        where = f"--data {name}: row {i} of split {split}"
+    for i, row in enumerate(_rows(rows)):
+        where = f"row {i} of split {split}"
         data = _bytes(row[image], where, roots)
         photos.append(
             Photo(

@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchard.errors import UserError
 from orchard.files import storage
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 TOKEN = ".processes-"
 PATIENCE = 4.0
@@ -20,8 +23,8 @@ PATIENCE = 4.0
 
 
 @contextmanager
-def writing(folder: Path, state: Any, option: str = "--output") -> Iterator[None]:
-    """Hold the folder for the processes of this run (an `accelerate.PartialState` each).
+def writing(folder: Path, state: "PartialState", option: str = "--output") -> Iterator[None]:
+    """Hold the folder for the processes of this run.
 
     The system lets go of the lock when the last of them ends, however it ends. A folder behind a URL is
     held against other runs on this machine only.
@@ -44,7 +47,7 @@ def writing(folder: Path, state: Any, option: str = "--output") -> Iterator[None
         os.close(handle)
 
 
-def _require_common(folder: Path, state: Any, option: str) -> None:
+def _require_common(folder: Path, state: "PartialState", option: str) -> None:
     """Raise `UserError` in every process unless all see what the first one writes there."""
     if state.num_processes == 1 or not storage.is_local(folder):  # a URL is the same everywhere
         return

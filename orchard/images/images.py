@@ -55,6 +55,10 @@ class Photo:
     annotation: Path | None = None
     """The Pascal VOC file beside the image, if there is one."""
 
+    def image(self) -> Image.Image:
+        """The picture, as `decode` gives it."""
+        return decode(self.read(), self.path)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
@@ -224,7 +228,7 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: 
     """
 
     def one(photo: Photo) -> np.ndarray:
-        return sized(decode(photo.read(), photo.path), size, through, fit)
+        return sized(photo.image(), size, through, fit)
 
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(one, photos))
@@ -243,7 +247,7 @@ def measure(photos: Sequence[Photo]) -> list[tuple[int, int] | UserError]:
 
     def one(photo: Photo) -> tuple[int, int] | UserError:
         try:
-            width, height = decode(photo.read(), photo.path).size
+            width, height = photo.image().size
         except UserError as error:
             return error
         return height, width

@@ -1,0 +1,50 @@
+"""What this toolkit uses of a Stable Diffusion pipeline, whichever of diffusers' classes it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Pipeline(Protocol):
+    """A loaded base; its models are `Any`, since their configs have no types."""
+
+    vae: Any
+    scheduler: Any
+    unet: Any
+    """The denoiser, but for SD 3."""
+    transformer: Any
+    """The denoiser of SD 3."""
+    text_encoder: Any
+    image_processor: Any
+    vae_scale_factor: int
+
+    @property
+    def components(self) -> Mapping[str, Any]:
+        """Every model, tokenizer and scheduler by name."""
+
+    @property
+    def device(self) -> "torch.device": ...
+    @property
+    def dtype(self) -> "torch.dtype": ...
+    @property
+    def _execution_device(self) -> "torch.device": ...
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Sample; the images are in ``images``."""
+
+    def encode_prompt(self, *arguments: Any, **options: Any) -> Any:
+        """Prompts -> their embeddings, as many tensors as the family has."""
+
+    def run_safety_checker(self, *arguments: Any) -> Any: ...
+    def register_modules(self, **modules: Any) -> None: ...
+    def to(self, *arguments: Any) -> "Pipeline": ...
+    def set_progress_bar_config(self, **options: Any) -> None: ...
+    def load_lora_weights(self, *arguments: Any, **options: Any) -> None: ...
+    def unload_lora_weights(self) -> None: ...
+    def set_adapters(self, names: Sequence[str], weights: Sequence[float]) -> None: ...
+    def fuse_lora(self) -> None: ...
+    def enable_attention_slicing(self) -> None: ...
+    def enable_model_cpu_offload(self, *, device: "torch.device") -> None: ...
+    def enable_sequential_cpu_offload(self, *, device: "torch.device") -> None: ...
