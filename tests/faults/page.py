@@ -13,30 +13,28 @@ Each cell is a test in `tests/faults/`, and its sentence stands beside the test;
 moments the fault happened. `python tests/faults/page.py` writes this page.
 """
 NOTES = """
-The moments are drawn with a seed from all those at which the command opens, makes, renames or deletes
-something in its output. A killed run goes on in what the one before it left, until it is killed again; at
-kill -9 what was being written is cut off anywhere. After every fault each file under a final name can be read
-to its end, and nothing that was finished is gone. The run after the last fault has to end as an undisturbed
-one does, and to leave no `.part` file. After a full or read-only disk and a refused second writer the message
-is one line, with exit code 2.
+The moments are drawn with a seed from all those at which the command opens, creates, renames or deletes something in its
+output. A killed run continues from what the one before it left, until it is killed again; at kill -9, what was being
+written is cut off anywhere. After every fault, each file under a final name can be read to its end, and nothing that was
+finished is lost. The run after the last fault must end as an undisturbed one does, and leave no `.part` file. After a full
+or read-only disk and a refused second writer, the message is one line and the exit code 2.
 
-- Full disk: from the moment on no file grows beyond a few bytes (`RLIMIT_FSIZE`). Read-only: from the moment
-  on nothing in the output may be changed. Clock: `time.time` jumps by up to ten years at every look, and the
-  files that a killed run left are dated at random.
-- Equal is to the bit, on one machine and its CPU. `images_per_second` in logs, and seconds in records, are
-  not compared, nor is the text of the report page.
-- finetune keeps its cache in the same output here, so that it meets the same faults.
-- The commands that evaluate runs for arms of their own stop when it ends, however it ends, and save what
-  they have first. So do processes whose `accelerate launch` or torchrun dies (`tests/test_stopping.py`).
-  After kill -9 only Linux tells them.
-- finetune keeps each photo and prompt that it has encoded, and each batch of the prior that it has sampled;
-  a preview or sheet under way is left out. generate keeps the images of a shard that is not full, after an
-  error too.
-- Of several processes SIGTERM ends evaluate at once, as kill -9 does; so it does with finetune and generate
-  where they neither train nor sample.
-- generate, classify and evaluate refuse by name a shard that was altered later or replaced by another set's;
-  deleted, it is sampled anew (`tests/test_altered_shards.py`). A stopped set has no manifest yet: there only
-  flipped bytes that are read, and rows in the wrong shard, are found.
+- Full disk: from that moment on no file grows beyond a few bytes (`RLIMIT_FSIZE`). Read-only: from that moment on nothing
+  in the output may be changed. Clock: `time.time` jumps by up to ten years at every call, and the files that a killed run
+  left have random dates.
+- Equal means bit-identical, on one machine and its CPU. `images_per_second` in logs, seconds in records and the text of the
+  report page are not compared.
+- finetune keeps its cache in the same output here, so it meets the same faults.
+- The commands that evaluate runs for arms of their own stop when it ends, however it ends, and first save what they have.
+  So do processes whose `accelerate launch` or torchrun dies (`tests/test_stopping.py`). After kill -9 this works on Linux
+  only.
+- finetune keeps each photo and prompt that it has encoded, and each batch of the prior that it has sampled; an unfinished
+  preview or sheet is left out. generate keeps the images of a shard that is not full, after an error too.
+- With several processes, SIGTERM ends evaluate at once, as kill -9 does; it also ends finetune and generate at once while
+  they neither train nor sample.
+- generate, classify and evaluate refuse by name a shard that was altered or replaced by another set's; a deleted shard is
+  sampled again (`tests/test_altered_shards.py`). A stopped set has no manifest yet: there, only flipped bytes that are read
+  and rows in the wrong shard are detected.
 - Not tested: loss of power; file systems without `flock`, where the commands refuse to write.
 """
 
