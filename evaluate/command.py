@@ -24,6 +24,7 @@ from evaluate.experiment.sweep import Outcome, again, alike, finished, sweep
 from evaluate.gap import real_only_classifier
 from evaluate.gap.features import Embed, of_backbone
 from evaluate.records import combine, records
+from evaluate.records.records import Record
 from evaluate.report import context, publish
 from orchard import devices
 from orchard.classifiers.networks import build, require_name
@@ -167,7 +168,7 @@ def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]
     weights = {one.arm_key: one.arm.real_weight for one in runs if one.arm.mixing == "auto"}
     found = {
         key: chosen(record, weights[key])
-        for record in records.read(config.output)
+        for record in finished(config.output).values()
         if (key := records.arm_key(record)) in weights
     }
     return {key: choice for key, choice in found.items() if choice}
@@ -217,9 +218,7 @@ def _say_how_it_went(console: Console, outcome: Outcome) -> None:
         say(console, f"{len(outcome.failures)} runs have no record; the same command tries them again")
 
 
-def _say_what_changed(
-    console: Console, before: Sequence[dict[str, Any]], done: Mapping[records.Key, dict[str, Any]]
-) -> None:
+def _say_what_changed(console: Console, before: Sequence[Record], done: Mapping[records.Key, Record]) -> None:
     """Whether runs that were trained again came out as they were: on one machine and version they do."""
     pairs = [(record, done[records.key(record)]) for record in before]
     anew = [alike(*pair) for pair in pairs if pair[0] != pair[1]]

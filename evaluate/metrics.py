@@ -4,13 +4,40 @@ Undefined is `None`, never 0 or NaN, so a result is always valid JSON.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
 
 
-def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+class Averages(TypedDict):
+    """Of several classes, or of one; None where undefined."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    roc_auc: float | None
+
+
+class ClassScores(Averages):
+    """Of one class."""
+
+    support: NotRequired[int]
+
+
+class Scores(Averages):
+    """What `score` gives; records of older versions lack what is not required."""
+
+    accuracy: float
+    roc_auc_classes: NotRequired[list[str]]
+    nll: NotRequired[float]
+    ece: NotRequired[float]
+    macro: Averages
+    per_class: dict[str, ClassScores]
+    confusion: list[list[int]]
+
+
+def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> Scores:
     """N true class names and their (N, K) probabilities -> every metric, a share from 0 to 1 unless stated.
 
     The prediction is the class of highest probability, the first of equals. Keys of the result:
@@ -35,17 +62,15 @@ def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str
     true = np.array([names.index(name) for name in truth])
     predicted = probabilities.argmax(axis=1)
     present = sorted(set(true.tolist()))
-    averages = {how: _averages(true, predicted, present, how) for how in ("weighted", "macro")}
     per_class = _per_class(true, predicted, probabilities, names)
     weighted, plain, covered = _areas(per_class)
     return {
         "accuracy": float((true == predicted).mean()),
-        **averages["weighted"],
-        "roc_auc": weighted,
+        **_averages(true, predicted, present, "weighted", weighted),
         "roc_auc_classes": covered,
         "nll": negative_log_likelihood(true, probabilities),
         "ece": expected_calibration_error(true, probabilities),
-        "macro": {**averages["macro"], "roc_auc": plain},
+        "macro": _averages(true, predicted, present, "macro", plain),
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=range(len(names))).tolist(),
     }
@@ -67,20 +92,22 @@ def _check(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[st
         raise ValueError(f"true classes {strangers} are not among {list(classes)}")
 
 
-def _averages(true: np.ndarray, predicted: np.ndarray, present: list[int], how: str) -> dict[str, float]:
+def _averages(
+    true: np.ndarray, predicted: np.ndarray, present: list[int], how: str, area: float | None
+) -> Averages:
     precision, recall, f1, _ = precision_recall_fscore_support(
         true, predicted, labels=present, average=how, zero_division=0
     )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1), "roc_auc": area}
 
 
 def _per_class(
     true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, names: list[str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ClassScores]:
     columns = precision_recall_fscore_support(
         true, predicted, labels=range(len(names)), average=None, zero_division=0
     )
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, ClassScores] = {}
     for k, (precision, recall, f1, support) in enumerate(zip(*columns, strict=True)):
         present, guessed = support > 0, bool((predicted == k).any())
         result[names[k]] = {
@@ -93,13 +120,12 @@ def _per_class(
     return result
 
 
-def _areas(per_class: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float | None, list[str]]:
+def _areas(per_class: Mapping[str, ClassScores]) -> tuple[float | None, float | None, list[str]]:
     """The mean ROC-AUC weighted by support, the plain mean, and the classes where it is defined."""
-    defined = {name: one for name, one in per_class.items() if one["roc_auc"] is not None}
+    defined = {name: area for name, one in per_class.items() if (area := one["roc_auc"]) is not None}
     if not defined:
         return None, None, []
-    areas = [one["roc_auc"] for one in defined.values()]
-    support = [one["support"] for one in defined.values()]
+    areas, support = list(defined.values()), [per_class[name]["support"] for name in defined]
     return float(np.average(areas, weights=support)), float(np.mean(areas)), list(defined)
 
 

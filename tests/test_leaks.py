@@ -101,7 +101,7 @@ def test_weights_of_ours_that_know_too_much_are_refused(data, tmp_path, refused,
 
 
 def test_adapters_of_an_arm_may_know_that_arms_images_alone(refused):
-    manifest = {"trained_on": ["a", "b"], "unknown_ledger": []}
+    manifest = {"trained_on": ["a", "b"], "screened_with": {}, "unknown_ledger": []}
     leaks.require_own("arms/1", manifest, {"a", "b", "c"})
     with refused("arms/1", "1 images that are not the arm's"):
         leaks.require_own("arms/1", manifest, {"a", "c"})
@@ -112,9 +112,9 @@ def test_adapters_of_an_arm_may_know_that_arms_images_alone(refused):
 
 
 def test_an_untuned_control_from_adapters_is_refused(refused):
-    leaks.require_untuned(Path("u"), {"arguments": {"x": {"lora": ""}}})
+    leaks.require_untuned(Path("u"), {"rows": {}, "arguments": {"x": {"lora": ""}}})
     with refused("--untuned u", "x came from adapters"):
-        leaks.require_untuned(Path("u"), {"arguments": {"x": {"lora": "abc"}}})
+        leaks.require_untuned(Path("u"), {"rows": {}, "arguments": {"x": {"lora": "abc"}}})
 
 
 def test_copies_of_a_file_stay_in_one_fold():

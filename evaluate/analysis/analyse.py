@@ -6,12 +6,11 @@ from typing import Any
 
 from evaluate.analysis.exchange_rate import SOURCES, Exchange, Law, exchange, laws
 from evaluate.analysis.external_sets import Elsewhere, elsewhere
-from evaluate.analysis.predictions import Record
 from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
 from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
 from evaluate.analysis.verdict import basis, caveat, limits, verdict
-from evaluate.records.records import WITHOUT
+from evaluate.records.records import WITHOUT, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,9 @@ def choices(records: Iterable[Record]) -> list[MixingChoice]:
     found: dict[tuple[object, ...], MixingChoice] = {}
     for arm, runs in arms(records).items():
         for run in runs:
-            if run.get("mixing_choice"):
+            if made := run.get("mixing_choice"):
                 fold, repeat = run.get("fold"), run.get("repeat")
-                choice = MixingChoice(arm=arm, fold=fold, repeat=repeat, **run["mixing_choice"])
+                choice = MixingChoice(arm=arm, fold=fold, repeat=repeat, **made)
                 found.setdefault((arm, fold, repeat), choice)
     return list(found.values())
 

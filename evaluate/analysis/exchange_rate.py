@@ -10,8 +10,9 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from evaluate.analysis.intervals import CONFIDENCE, Interval
-from evaluate.analysis.predictions import Record, correctness, tested
+from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import UNION, ArmKey, arms
+from evaluate.records.records import Record
 
 KINDS = ("ratio", "shots", "oversampled")
 """Arms that differ in numbers of images alone; an oversampled one is real images without synthetic ones."""

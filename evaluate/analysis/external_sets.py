@@ -6,15 +6,15 @@ Their classes may be as uneven as shelves are, so accuracy says little of the ra
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from evaluate.analysis.intervals import Interval, Spread
 from evaluate.analysis.labels import counted, label, p_value, points, points_between, spread
-from evaluate.analysis.predictions import Record, probabilities, right
+from evaluate.analysis.predictions import probabilities, right
 from evaluate.analysis.summary import MARGIN, ArmKey, Row, summarise
 from evaluate.metrics import score
+from evaluate.records.records import Prediction, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,9 @@ def elsewhere(records: Iterable[Record], margin: float = MARGIN) -> list[Elsewhe
     ]
 
 
-def _there(record: Record, name: str) -> dict[str, Any]:
+def _there(record: Record, name: str) -> Record:
     """The record as if the further set were its test set."""
-    found = {**record, "predictions": record["external"][name]["predictions"]}
+    found: Record = {**record, "predictions": record["external"][name]["predictions"]}
     truth = [prediction["truth"] for prediction in found["predictions"]]
     return {**found, **score(truth, probabilities(found)[1], record["classes"])}
 
@@ -85,7 +85,7 @@ def _of_classes(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Every run on the images of one class alone, by class: its accuracy there is the recall of the class."""
     found: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        parts: dict[str, list[Record]] = defaultdict(list)
+        parts: dict[str, list[Prediction]] = defaultdict(list)
         for prediction in record["predictions"]:
             parts[prediction["truth"]].append(prediction)
         for of_class, part in parts.items():

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from evaluate.analysis.labels import label, title
-from evaluate.analysis.predictions import Record, predicted
+from evaluate.analysis.predictions import predicted
 from evaluate.analysis.summary import arms
+from evaluate.records.records import Record
 
 SHOWN = 12
 

@@ -6,21 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.records.records import complete
+from evaluate.records.records import Prediction, Record, complete
 
-Record = Mapping[str, Any]
-"""One finished run: a line of ``records.jsonl``."""
 Replicate = tuple[Any, ...]
 """The seeds of classifier and subset, and the repeat of a cross-validation."""
 
 
-def predicted(prediction: Record) -> str:
+def predicted(prediction: Prediction) -> str:
     """The class of highest probability, the first of equals."""
     probabilities = prediction["probabilities"]
     return max(probabilities, key=probabilities.__getitem__)
 
 
-def right(prediction: Record) -> bool:
+def right(prediction: Prediction) -> bool:
     """Whether the answer is the true class."""
     return predicted(prediction) == prediction["truth"]
 

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from evaluate.analysis.intervals import Interval, accuracy_interval
-from evaluate.analysis.predictions import Record, correctness, tested
+from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import ArmKey, arms
+from evaluate.records.records import Record
 from orchard.files import checked_json, size_limits
 from orchard.images.images import Photo
 

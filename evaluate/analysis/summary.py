@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from evaluate.analysis.intervals import (
     p_below,
     p_of_difference,
 )
-from evaluate.analysis.predictions import Record, correctness, probabilities, replicate, tested, vote
+from evaluate.analysis.predictions import correctness, probabilities, replicate, tested, vote
 from evaluate.analysis.significance import ALPHA, holm, mcnemar_exact
-from evaluate.records.records import complete
+from evaluate.records.records import Record, complete
 
-AVERAGED = ("precision", "recall", "f1", "roc_auc")
-METRICS = ("accuracy", *AVERAGED)
+Averaged = Literal["precision", "recall", "f1", "roc_auc"]
+AVERAGED: tuple[Averaged, ...] = get_args(Averaged)
+METRICS: tuple[Literal["accuracy", Averaged], ...] = ("accuracy", *AVERAGED)
 PLAIN = ("ratio", "shots", "fold")
 """Kinds that compare mixtures among themselves; all others are controls beside the mixtures."""
 UNION = "union"

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 from classify.config import TrainingOptions
 from classify.mixing import Mixing
@@ -127,7 +127,7 @@ class Run:
         return {n: count + self.held_out_synthetic[n] for n, count in self.arm.mixture.synthetic.items()}
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> records.Identity:
         """The fields of the run's record that tell it from others."""
         arm = self.arm
         own = self.source is not None and not isinstance(self.source, Given)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from classify.sizes import Sizes, native, resolve
 from evaluate.config import Evaluate
@@ -39,8 +38,8 @@ class Sets:
     """Screen -> the synthetic set as it would be without it; those that rejected an image, for a control."""
     external: Mapping[str, ImageSet]
     """Further real sets by name, with the class list of ``train``; a class may have no image there."""
-    manifest: dict[str, Any]
-    """Of the synthetic set; empty without one."""
+    manifest: shards.Manifest | None
+    """Of the synthetic set."""
     base: bases.Base | None
     """Of the arms' own adapters, where they bring some."""
     sizes: Sizes
@@ -68,7 +67,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     splits.require_apart(f"--data {config.data}", real)
     external = {name: _external(name, train) for name in config.external}
     scored = _scored(config, real, external)
-    manifest: dict[str, Any] = {}
+    manifest = None
     synthetic = untuned = train.keep(())
     unscreened: dict[str, ImageSet] = {}
     if not config.owns_generators and set(shares) != {1.0}:
@@ -151,7 +150,7 @@ def _synthetic(who: str, folder: Path, config: Evaluate, train: ImageSet, scored
     return found
 
 
-def _unscreened(folder: Path, manifest: Mapping[str, Any], scored: leaks.Scored) -> dict[str, ImageSet]:
+def _unscreened(folder: Path, manifest: shards.Manifest, scored: leaks.Scored) -> dict[str, ImageSet]:
     screens = shards.rejections(manifest)
     cli.check(
         bool(screens),
@@ -194,7 +193,6 @@ def generator_notes(config: Evaluate, sets: Sets) -> list[str]:
         notes.append("the generator was tuned on other images than this set's")
     if not any(arguments.get("lora") for arguments in sets.manifest["arguments"].values()):
         notes.append("the generator is the untuned base")
-    unknown = sets.manifest.get("unknown_ledger")
-    if unknown:
+    if unknown := sets.manifest["unknown_ledger"]:
         notes.append(f"it is not known what the generator of {', '.join(unknown)} was tuned on: test images?")
     return notes

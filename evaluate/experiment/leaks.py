@@ -4,6 +4,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from orchard import shards
 from orchard.errors import UserError
 from orchard.images.images import ImageSet
 
@@ -20,22 +21,22 @@ def require_unseen(who: str, seen: Set[str], scored: Scored, fix: str = "name ot
             raise UserError(f"{who} has seen {len(found)} test {plural} of {where}, e.g. {found[0]}; {fix}")
 
 
-def require_honest(who: str, manifest: Mapping[str, Any], synthetic: ImageSet, scored: Scored) -> None:
+def require_honest(who: str, manifest: shards.Manifest, synthetic: ImageSet, scored: Scored) -> None:
     """Raise `UserError` when a synthetic set's generator, screens or rows have seen a scored image."""
     fix = "train adapters on the training split of --data"
     require_unseen(f"{who}: its generator", frozenset(manifest["trained_on"]), scored, fix)
     fix = "screen with the training split of --data"
-    for name, seen in manifest.get("screened_with", {}).items():
+    for name, seen in manifest["screened_with"].items():
         require_unseen(f"{who}: its screen {name}", frozenset(seen), scored, fix)
     require_unseen(
         f"{who}: among its images it", synthetic.hashes(), scored, "remove what is no synthetic image"
     )
 
 
-def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
+def require_untuned(folder: Path, manifest: shards.Manifest) -> None:
     """Raise `UserError` when adapters made some of the images of the untuned control."""
     # What a set does not say of a class is no proof that the base alone made it.
-    made = {label: {} for label in manifest.get("rows", ())} | manifest["arguments"]
+    made: dict[str, dict[str, Any]] = {label: {} for label in manifest["rows"]} | manifest["arguments"]
     tuned = [label for label, arguments in made.items() if arguments.get("lora") != ""]
     if tuned:
         raise UserError(
@@ -43,10 +44,10 @@ def require_untuned(folder: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def require_own(who: str, manifest: Mapping[str, Any], allowed: Set[str]) -> None:
+def require_own(who: str, manifest: shards.Manifest, allowed: Set[str]) -> None:
     """Raise `UserError` unless an arm's own adapters and screens saw that arm's real images alone."""
-    unknown = manifest.get("unknown_ledger")
-    strangers = set(manifest["trained_on"]).union(*manifest.get("screened_with", {}).values()) - set(allowed)
+    unknown = manifest["unknown_ledger"]
+    strangers = set(manifest["trained_on"]).union(*manifest["screened_with"].values()) - set(allowed)
     if unknown or strangers:
         what = f"{len(strangers)} images that are not the arm's" if strangers else "images that nobody noted"
         raise UserError(f"{who}: its adapters or screens have seen {what}; remove the folder and run again")

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from classify.config import MixingName
 from classify.mixing import UNION, Mixing
+from evaluate.records.records import MixingChoice, Record
 
 UNTRIED = ("other amounts", "other real weights", "strong augmentation", "mixup", "cutmix")
 
@@ -30,7 +31,7 @@ class Choice:
     """What an arm's runs use."""
 
     candidate: Candidate
-    record: dict[str, Any] | None = None
+    record: MixingChoice | None = None
     """As ``mixing_choice`` of `evaluate.records.records`; None where nothing was chosen."""
 
     def counts(self, synthetic: Mapping[str, int]) -> dict[str, int]:
@@ -44,11 +45,11 @@ def candidates(real_weight: float) -> list[Candidate]:
     return [Candidate(share=0.0), Candidate(share=0.5), *(Candidate(mixing=way) for way in ways)]
 
 
-def chosen(record: Mapping[str, Any], real_weight: float) -> Choice | None:
+def chosen(record: Record, real_weight: float) -> Choice | None:
     """The choice that a run's record notes; None where none was made, or of what is not tried any more."""
-    noted = record.get("mixing_choice") or {}
+    noted = record["mixing_choice"]
     known = {candidate.label: candidate for candidate in candidates(real_weight)}
-    candidate = known.get(str(noted.get("chosen")))
+    candidate = known.get(str(noted.get("chosen"))) if noted else None
     return Choice(candidate=candidate, record=noted) if candidate else None
 
 

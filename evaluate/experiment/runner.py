@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from evaluate.experiment.arms import Run
 from evaluate.experiment.mixing_search import Candidate, Choice, choose
 from evaluate.experiment.mixtures import draw
 from evaluate.metrics import negative_log_likelihood, score
-from evaluate.records.records import Key
+from evaluate.records.records import Key, Prediction, Record, Tested
 from orchard import software
 from orchard.classifiers.predict import probabilities
 from orchard.errors import UserError
@@ -67,7 +66,7 @@ class Experiment:
     """Is shown every classifier with its run."""
     choices: dict[Key, Choice] = field(default_factory=dict)
 
-    def record(self, run: Run, report: Report) -> dict[str, Any]:
+    def record(self, run: Run, report: Report) -> Record:
         """Train and score one run.
 
         Raises:
@@ -146,12 +145,12 @@ class Experiment:
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 
-    def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> dict[str, Any]:
+    def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> Tested:
         """Every metric on ``photos``, and the prediction of each."""
         pixels, _ = self.pixels.of(photos, self.classes)
         found = probabilities(fitted.model, pixels, self.device, self.dtype)
         rows = [dict(zip(self.classes, row, strict=True)) for row in found.tolist()]
-        predictions = [
+        predictions: list[Prediction] = [
             {"file": photo.path, "truth": photo.label, "probabilities": row}
             for photo, row in zip(photos, rows, strict=True)
         ]

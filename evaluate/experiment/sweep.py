@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -14,6 +13,7 @@ from evaluate.experiment.mixing_search import candidates
 from evaluate.experiment.own_generator import TuningError
 from evaluate.experiment.runner import Experiment
 from evaluate.records import records
+from evaluate.records.records import Record
 from orchard.cli.terminal import bar
 from orchard.errors import UserError, WriteError
 from orchard.images.splits import listed
@@ -30,20 +30,18 @@ class Outcome:
     seconds_network: float
 
 
-def finished(folder: Path) -> dict[records.Key, dict[str, Any]]:
+def finished(folder: Path) -> dict[records.Key, Record]:
     """The records of ``folder`` by run."""
-    return {records.key(record): record for record in records.read(folder)}
+    return {records.key(record): records.complete(record) for record in records.read(folder)}
 
 
-def again(
-    runs: Sequence[Run], done: Mapping[records.Key, Mapping[str, Any]], external: Collection[str]
-) -> list[Run]:
+def again(runs: Sequence[Run], done: Mapping[records.Key, Record], external: Collection[str]) -> list[Run]:
     """Finished runs that were not scored on all of ``external``: without their classifiers, train them again.
 
     Raises:
         UserError: they were scored on other sets besides, which a new record would be without.
     """
-    scored = [(run, set(records.complete(done[run.key])["external"])) for run in runs if run.key in done]
+    scored = [(run, set(done[run.key]["external"])) for run in runs if run.key in done]
     short = [(run, there) for run, there in scored if not there.issuperset(external)]
     left_out = sorted(set().union(*(there for _, there in short)).difference(external))
     if left_out:
@@ -54,7 +52,7 @@ def again(
     return [run for run, _ in short]
 
 
-def alike(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def alike(before: Record, after: Record) -> bool:
     """Whether two records of a run take every test image for the same class."""
     one, other = ([predicted(image) for image in record["predictions"]] for record in (before, after))
     return one == other
@@ -105,7 +103,7 @@ def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: Part
 
 def _attempts(
     experiment: Experiment, runs: Sequence[Run], advance: Callable[..., None]
-) -> Iterator[tuple[Run, dict[str, Any] | str]]:
+) -> Iterator[tuple[Run, Record | str]]:
     """Each run with its record, or with the reason why it has none."""
     lost: dict[str, str] = {}
     for run in runs:

@@ -32,7 +32,7 @@ def require_alike(also: Sequence[Path], experiment: Mapping[str, Any]) -> None:
             raise UserError(f"--also {folder}: another kind of experiment: {changes}; leave it out")
 
 
-def read(folder: Path, also: Sequence[Path]) -> list[dict[str, Any]]:
+def read(folder: Path, also: Sequence[Path]) -> list[lines.Record]:
     """The runs of every folder, the experiment's own first; each with every field of this version.
 
     An external set has one name in all of them, and two sets have two names.
@@ -40,7 +40,7 @@ def read(folder: Path, also: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         UserError: two folders hold the same run.
     """
-    found: dict[lines.Key, dict[str, Any]] = {}
+    found: dict[lines.Key, lines.Record] = {}
     names: dict[str, str] = {}
     for place in (folder, *also):
         called = _names(place, names)
@@ -52,7 +52,7 @@ def read(folder: Path, also: Sequence[Path]) -> list[dict[str, Any]]:
                 )
             whole = validate.checked(lines.complete(record), place / lines.RECORDS)
             external = {called.get(name, name): scores for name, scores in whole["external"].items()}
-            found[key] = whole | {"external": external}
+            found[key] = {**whole, "external": external}
     return list(found.values())
 
 

@@ -31,8 +31,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
+from evaluate.metrics import Scores
 from orchard.errors import UserError, differences
 from orchard.files import checked_json, size_limits
 from orchard.files.atomic import write_json, written
@@ -60,35 +61,102 @@ UNNOTED: Mapping[str, Any] = {
     "commands": [],
 }
 """What the experiments of older versions did not note, and what it was."""
-IDENTITY: Mapping[str, Any] = {"design": str, "ratio": float, "shots": int | None, "seed": int}
 NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}
-"""Types of what is read back from either file before it is used."""
+"""Types of what is read back of the experiment before it is used."""
 KEY = (
     "arm", "design", "ratio", "total", "shots", "fold", "repeat", "mixing",
     "subset_seed", "generator_seed", "seed",
 )  # fmt: skip
 
+
+class Prediction(TypedDict):
+    """What a classifier says of one test image."""
+
+    file: str
+    truth: str
+    probabilities: dict[str, float]
+
+
+class Tested(Scores):
+    """The scores on a set, and what they are made of."""
+
+    predictions: list[Prediction]
+
+
+class External(TypedDict):
+    """What readers lean on in the scores on a further set."""
+
+    accuracy: float
+    predictions: list[Prediction]
+
+
+class MixingChoice(TypedDict):
+    """How the mixing of an arm was chosen."""
+
+    chosen: str
+    tried: dict[str, float]
+    untried: list[str]
+
+
+class Stored(TypedDict):
+    """What a line of any version has."""
+
+    design: str
+    ratio: float
+    shots: int | None
+    seed: int
+
+
+class Identity(Stored):
+    """What tells a run from others."""
+
+    arm: str
+    total: int
+    fold: int | None
+    repeat: int | None
+    mixing: str
+    subset_seed: int | None
+    generator_seed: int | None
+
+
+class Record(Identity, Tested):
+    """A finished run. Readers lean on the required keys."""
+
+    n_real: int
+    n_synthetic: int
+    steps: int
+    classes: list[str]
+    external: Mapping[str, External]
+    mixing_choice: MixingChoice | None
+    commit: str | None
+    validation_accuracy: NotRequired[float | None]
+    train_files: NotRequired[str]
+    seconds: NotRequired[float]
+    seconds_network: NotRequired[float]
+
+
 Key = tuple[Any, ...]
 """The values of `KEY`: what tells one run from another within an experiment."""
 
 
-def key(record: Mapping[str, Any]) -> Key:
+def key(record: Stored) -> Key:
     """What tells one run from another within an experiment."""
-    return tuple(complete(record)[name] for name in KEY)
+    whole: Mapping[str, object] = complete(record)
+    return tuple(whole[name] for name in KEY)
 
 
-def arm_key(record: Mapping[str, Any]) -> Key:
+def arm_key(record: Stored) -> Key:
     """The same for all runs of an arm: `key` without the seeds."""
-    whole = complete(record)
+    whole: Mapping[str, object] = complete(record)
     return tuple(whole[name] for name in KEY if not name.endswith("seed"))
 
 
-def complete(record: Mapping[str, Any]) -> dict[str, Any]:
+def complete(record: Stored) -> Record:
     """The record with every field that an older version did not write."""
-    return {**ADDED, "subset_seed": record["seed"], **record}
+    return cast(Record, {**ADDED, "subset_seed": record["seed"], **record})
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder: Path) -> list[Stored]:
     """Finished runs in the order they finished; a last line cut off by a crash does not count.
 
     A run that was trained again, to be scored on one more set, has its later record in place of the earlier.
@@ -102,7 +170,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     data = _bytes(path)
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        found = [checked_json.table(IDENTITY, checked_json.parse(line)) for line in whole.splitlines()]
+        found = [checked_json.typed(Stored, checked_json.parse(line)) for line in whole.splitlines()]
         if any("total" not in record for record in found):
             found = [_with_total(record, folder) for record in found]
         return list({key(record): record for record in found}.values())
@@ -112,11 +180,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def _with_total(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_total(record: Stored, folder: Path) -> Stored:
     """Older records of plain mixtures leave the total to what the experiment says of itself."""
     total = noted(folder).get("total") if (folder / EXPERIMENT).is_file() else 0
     without = complete(record)["arm"] in ("strong", "shots", "fold")
-    return record if without or not total else {"total": total, **record}
+    return record if without or not total else cast(Stored, {"total": total, **record})
 
 
 def _bytes(path: Path) -> bytes:
@@ -126,7 +194,7 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
 
 
-def append(folder: Path, record: Mapping[str, Any]) -> None:
+def append(folder: Path, record: Record) -> None:
     """Add one finished run and see it to the disk; processes that share the folder take turns.
 
     A last line cut off by a crash goes, and so does this one where it does not fit on the disk.

@@ -1,10 +1,11 @@
 """What the page says beyond the records: images, distances between sets, commands and hashes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from evaluate.analysis.analyse import as_json
 from evaluate.analysis.mistakes import worst
-from evaluate.analysis.predictions import Record, tested
+from evaluate.analysis.predictions import tested
 from evaluate.analysis.student_report import FRUIT
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
@@ -14,6 +15,7 @@ from evaluate.gap.feature_metrics import Gaps
 from evaluate.gap.features import Embed
 from evaluate.gap.measure import gaps
 from evaluate.records import records as lines
+from evaluate.records.records import Record
 from evaluate.report import pictures
 from evaluate.report.html_page import Context
 from evaluate.report.pictures import Read
@@ -23,6 +25,8 @@ from orchard.files import atomic
 from orchard.images.images import Photo
 
 FIDELITY = "fidelity.json"
+QUOTED: tuple[Literal["arguments", "rows", "rejected"], ...] = ("arguments", "rows", "rejected")
+"""What the page quotes of the synthetic set's manifest."""
 COMPARED = ("train", "test", "synthetic", "untuned")
 """Sets whose hashes an experiment notes."""
 
@@ -47,8 +51,9 @@ def gather(
     near, embed = next(iter(networks.items()), ("plain pixels", pictures.as_they_are))
     files = [mistake["file"] for mistake in worst(records)]
     pools = {"real": shown.real, "synthetic": shown.synthetic}
-    manifest = shards.read_manifest(shown.folder) if shown.folder else {}
-    away = pictures.rejected(shown.folder, manifest) if shown.folder else []
+    manifest = shards.read_manifest(shown.folder) if shown.folder else None
+    away = pictures.rejected(shown.folder, manifest) if shown.folder and manifest else []
+    made: dict[str, object] = {name: manifest[name] for name in QUOTED if manifest[name]} if manifest else {}
     return Context(
         title=sets.train.name,
         commands=_commands(config),
@@ -61,11 +66,11 @@ def gather(
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),
         commits=_commits(records),
-        sheets=pictures.sheets(shown.real, shown.synthetic, away, manifest.get("rejected", {})),
+        sheets=pictures.sheets(shown.real, shown.synthetic, away, manifest["rejected"] if manifest else {}),
         pictures=pictures.beside(files, tested, pools, embed, read),
         near=near,
         hashes=_hashes(config),
-        provenance={key: manifest[key] for key in ("arguments", "rows", "rejected") if manifest.get(key)},
+        provenance=made,
         reference=FRUIT if config.data == "fruit" else None,
     )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from evaluate.analysis.analyse import Analysis, as_json
 from evaluate.analysis.external_sets import columns
 from evaluate.analysis.labels import label
-from evaluate.analysis.predictions import Record
 from evaluate.analysis.summary import Row
+from evaluate.records.records import Record
 from orchard.files.atomic import whole_file, write_json
 
 RUNS, ARMS, ANALYSIS = "metrics.csv", "arms.csv", "analysis.json"

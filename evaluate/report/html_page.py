@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluate.analysis import labels
 from evaluate.analysis.analyse import Analysis
 from evaluate.analysis.mistakes import worst
-from evaluate.analysis.predictions import Record
 from evaluate.analysis.significance import images_needed
 from evaluate.analysis.student_report import MODELS, Reference
 from evaluate.analysis.summary import Row, table_of
 from evaluate.analysis.verdict import main, why
 from evaluate.gap.feature_metrics import Gap, Gaps
+from evaluate.records.records import Record
 from evaluate.report import figures
 from evaluate.report.sections import LISTED, NAMES, sections
 from orchard.errors import UserError

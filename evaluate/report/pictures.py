@@ -57,7 +57,7 @@ def sheets(
     ]
 
 
-def rejected(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, str]]:
+def rejected(folder: Path, manifest: shards.Manifest) -> list[dict[str, str]]:
     """The first 12 images of each class that the screens turned down: ``label``, ``note`` (why), ``src``.
 
     Of the first `CLASSES` alone.

@@ -8,10 +8,10 @@ import numpy as np
 from evaluate.analysis.analyse import Analysis
 from evaluate.analysis.external_sets import Elsewhere
 from evaluate.analysis.labels import control, label, quoted, title
-from evaluate.analysis.predictions import Record
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
 from evaluate.experiment.image_sets import OWN
+from evaluate.records.records import Record
 from evaluate.report import figures
 
 CHARTED = 8

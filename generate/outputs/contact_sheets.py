@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +17,7 @@ COLUMNS, ROWS, LARGEST = 8, 6, 128
 GAP = 2
 
 
-def write(folder: Path, manifest: dict[str, Any]) -> list[str]:
+def write(folder: Path, manifest: shards.Manifest) -> list[str]:
     """Write ``sheets/apple.png`` and, where there are rejected images, ``sheets/rejected/apple.png``."""
     names = []
     for split, prefix in ((shards.TRAIN, ""), (shards.REJECTED, f"{shards.REJECTED}/")):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.outputs import contact_sheets
+from orchard import shards
 from orchard.files.atomic import file_name, whole_file
 from orchard.hub import cards
 from orchard.images.thumbnails import FARTHEST
@@ -38,13 +39,13 @@ SCREENS = {
 }
 
 
-def write(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write(folder: Path, manifest: shards.Manifest) -> None:
     """Write ``README.md`` beside the shards."""
     with whole_file(folder / NAME) as aside:
         aside.write_text(render(manifest), encoding="utf-8")
 
 
-def render(manifest: Mapping[str, Any], *, rejected: bool = True) -> str:
+def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
     """Card text: YAML head, samples, counts, how each class was made and screened, what the set is not.
 
     ``rejected``: whether the rejected images lie there too.
@@ -84,11 +85,9 @@ def render(manifest: Mapping[str, Any], *, rejected: bool = True) -> str:
     )
 
 
-def _head(manifest: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
-    splits = [("train", "files"), *([("rejected", "rejected_files")] if rejected else [])]
-    files = [
-        {"split": split, "path": f"data/{split}-*.parquet"} for split, entries in splits if manifest[entries]
-    ]
+def _head(manifest: shards.Manifest, rejected: bool) -> dict[str, Any]:
+    splits = {"train": manifest["files"], "rejected": manifest["rejected_files"] if rejected else []}
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split, there in splits.items() if there]
     return {
         "license": cards.licence(arguments["base"] for arguments in manifest["arguments"].values()),
         "task_categories": ["image-classification"],
@@ -98,14 +97,14 @@ def _head(manifest: Mapping[str, Any], rejected: bool) -> dict[str, Any]:
     }
 
 
-def _sheets(manifest: Mapping[str, Any]) -> list[str]:
+def _sheets(manifest: shards.Manifest) -> list[str]:
     """The first images of every class, as they come."""
     labels = {file_name(label): label for label in manifest["rows"]}
     names = [name for name in manifest.get("sheets", ()) if not contact_sheets.is_of_rejected(name)]
     return [line for name in names for line in (f"![{cards.plain(labels[Path(name).stem])}]({name})", "")]
 
 
-def _classes(manifest: Mapping[str, Any]) -> list[list[Any]]:
+def _classes(manifest: shards.Manifest) -> list[list[Any]]:
     return [
         [
             cards.plain(label),
@@ -129,7 +128,7 @@ def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     return f"bases are {', '.join(lines)}"
 
 
-def _screens(manifest: Mapping[str, Any], kept: bool) -> list[str]:
+def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
     """What each screen rejects, how much it did, and how many real images it has seen."""
     settings = {
         name: values

@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -49,12 +48,12 @@ def _counts(rows: dict[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in rows.items())
 
 
-def _rejected(manifest: dict[str, Any]) -> str:
+def _rejected(manifest: shards.Manifest) -> str:
     found = [f"{label} {_counts(reasons)}" for label, reasons in manifest["rejected"].items()]
     return f"; rejected: {'; '.join(found)}" if found else "; rejected: none"
 
 
-def _share(console: Console, config: Generate, folder: Path, manifest: dict[str, Any]) -> None:
+def _share(console: Console, config: Generate, folder: Path, manifest: shards.Manifest) -> None:
     """Make the repository what the folder is; rejected images go there only where that was asked for."""
     away = config.push_rejected
     entries = [*manifest["files"], *(manifest["rejected_files"] if away else ())]
@@ -74,7 +73,7 @@ def _share(console: Console, config: Generate, folder: Path, manifest: dict[str,
         say(console, line)
 
 
-def next_command(config: Generate, manifest: dict[str, Any], planned: Sequence[Job]) -> str:
+def next_command(config: Generate, manifest: shards.Manifest, planned: Sequence[Job]) -> str:
     """The command that goes on from here: the classes still missing, else the experiment."""
     default = Generate()
     output = [] if str(config.output) == default.output else ["--output", str(config.output)]

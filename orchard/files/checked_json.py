@@ -5,12 +5,24 @@ file it is and what mends it.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from orchard.files import size_limits
 
@@ -102,13 +114,24 @@ def build(kind: type[T], value: Any) -> T:
     return kind(**{name: conform(hints[name], item, name) for name, item in found.items()})
 
 
-def table(kinds: Mapping[str, Any], value: Any) -> dict[str, Any]:
-    """A JSON object that has these fields of these types; it may have more."""
+def typed(kind: type[T], value: Any, where: str = "") -> T:
+    """A JSON object that has the required keys of a `TypedDict`; what else it has is not looked at."""
+    kinds: Mapping[str, Any] = _required(kind)  # type: ignore[arg-type]
+    return cast(T, table(kinds, value, where))
+
+
+@functools.cache
+def _required(kind: Any) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__required_keys__}
+
+
+def table(kinds: Mapping[str, Any], value: Any, where: str = "") -> dict[str, Any]:
+    """A JSON object that has these fields of these types; it may have more. ``where`` begins their names."""
     if not isinstance(value, dict):
         raise ValueError(f"{shown(value)} is not an object")
     if missing := [name for name in kinds if name not in value]:
         raise ValueError(f"no {', '.join(missing)} in it")
-    return value | {name: conform(kind, value[name], name) for name, kind in kinds.items()}
+    return value | {name: conform(kind, value[name], f"{where}{name}") for name, kind in kinds.items()}
 
 
 def conform(kind: Any, value: Any, name: str) -> Any:
@@ -116,6 +139,8 @@ def conform(kind: Any, value: Any, name: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
+    if is_typeddict(kind):
+        return typed(kind, value, f"{name}.")
     if origin is Literal:
         return (
             value if value in arguments else _refuse(name, value, f"one of {', '.join(map(str, arguments))}")

@@ -28,6 +28,7 @@ from orchard.shards.files import (
 from orchard.shards.header import KEY, SCHEMA, Origin
 from orchard.shards.manifest import (
     GENERATOR,
+    Manifest,
     asked,
     ledger,
     lower_count,
@@ -50,6 +51,7 @@ __all__ = [
     "REJECTED",
     "SCHEMA",
     "TRAIN",
+    "Manifest",
     "Origin",
     "Shard",
     "asked",

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from orchard.errors import UserError
 from orchard.files import checked_json, storage
@@ -16,20 +16,42 @@ from orchard.shards.header import SCHEMA, Origin
 from orchard.shards.opening import MANIFEST, another, require_hash
 
 DATA = "data/"
-FIELDS: Mapping[str, Any] = {
-    "schema": int,
-    "classes": list[str],
-    "rows": dict[str, int],
-    "rejected": dict[str, dict[str, int]],
-    "trained_on": list[str],
-    "screened_with": dict[str, list[str]],
-    "files": list[dict[str, Any]],
-    "rejected_files": list[dict[str, Any]],
-    "arguments": dict[str, dict[str, Any]],
-    "unknown_ledger": list[str],
-}
-"""What readers lean on in a manifest, and its types."""
-ENTRY: Mapping[str, Any] = {"name": str, "rows": int, "sha256": str}
+
+
+class Entry(TypedDict):
+    """A shard's file."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What a complete set holds. Readers lean on the required keys."""
+
+    schema: int
+    classes: list[str]
+    """The whole class list of the real set."""
+    rows: dict[str, int]
+    """Class -> images."""
+    rejected: dict[str, dict[str, int]]
+    """Class -> screen -> images that it was the first to reject."""
+    trained_on: list[str]
+    """SHA-256 of the real images that the generator has been tuned on."""
+    screened_with: dict[str, list[str]]
+    """Screen -> SHA-256 of the real images that it has seen."""
+    files: list[Entry]
+    rejected_files: list[Entry]
+    arguments: dict[str, dict[str, Any]]
+    """Class -> `orchard.shards.header.Origin.arguments`."""
+    unknown_ledger: list[str]
+    """Classes of whose generator nobody knows what it has been tuned on."""
+    versions: NotRequired[dict[str, dict[str, str]]]
+    made_with: NotRequired[dict[str, list[dict[str, str]]]]
+    sheets: NotRequired[list[str]]
+    """Contact sheets, as files of the folder."""
+
+
 ADDED: Mapping[str, Any] = {
     "rejected": {},
     "rejected_files": [],
@@ -76,7 +98,7 @@ def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
     return dict(rows)
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
+def manifest_of(folder: Path) -> Manifest:
     """The manifest of the shards that are there; they have to be complete."""
     shards, rejected = existing(folder), existing(folder, REJECTED)
     _require_one_list([*shards, *rejected])
@@ -112,7 +134,7 @@ def _require_one_list(found: Sequence[Shard]) -> None:
             )
 
 
-def _entry(shard: Shard) -> dict[str, Any]:
+def _entry(shard: Shard) -> Entry:
     return {"name": f"{DATA}{shard.path.name}", "rows": shard.rows, "sha256": file_hash(shard.path)}
 
 
@@ -133,12 +155,12 @@ def _screened_with(origins: Iterable[Origin]) -> dict[str, list[str]]:
     return {screen: sorted(digests) for screen, digests in sorted(found.items())}
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it, last of all: its presence means that the set is complete."""
     write_json(folder / MANIFEST, manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a complete synthetic set; schema 1 says nothing of screens.
 
     Raises:
@@ -156,14 +178,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error}); delete it and run generate again") from None
 
 
-def _checked(value: Any) -> dict[str, Any]:
+def _checked(value: Any) -> Manifest:
     """The manifest in ``value``; every file it names lies in its own folder."""
     if isinstance(value, dict) and checked_json.conform(int, value.get("schema"), "schema") > SCHEMA:
         raise ValueError("written by a newer version; update this toolkit")
-    manifest = checked_json.table(FIELDS, {**ADDED, **value} if isinstance(value, dict) else value)
+    manifest = checked_json.typed(Manifest, {**ADDED, **value} if isinstance(value, dict) else value)
     checked_json.require_distinct(manifest["classes"])
     for entry in (*manifest["files"], *manifest["rejected_files"]):
-        name = checked_json.table(ENTRY, entry)["name"]
+        name = entry["name"]
         if not name.startswith(DATA) or not NAME.match(name.removeprefix(DATA)):
             raise ValueError(f"{name[:80]!r} is not a shard's name")
     return manifest
@@ -185,7 +207,7 @@ def require_unaltered(folder: Path) -> None:
         require_hash(shard.path, named[name])
 
 
-def ledger(manifest: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+def ledger(manifest: Manifest) -> dict[str, frozenset[str]]:
     """Who has seen real images -> their SHA-256: the generator, and each screen that compares with some."""
     screens = {f"screen {name}": frozenset(seen) for name, seen in manifest["screened_with"].items()}
     return {GENERATOR: frozenset(manifest["trained_on"]), **screens}

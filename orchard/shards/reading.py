@@ -9,7 +9,7 @@ from typing import Any
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 from orchard.shards.files import origin_of, rows_of
-from orchard.shards.manifest import ledger, read_manifest
+from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
 
 REMEDY = f"delete {MANIFEST} and run the same generate command again"
@@ -25,7 +25,7 @@ def read(folder: Path) -> ImageSet:
     # Whoever shows them later, after hours of training, has to find them as they were.
     for path, entry in _rejected_there(folder, manifest):
         require_hash(path, entry["sha256"])
-    return _set(folder, manifest, _rows(folder, manifest, "files"))
+    return _set(folder, manifest, _rows(folder, manifest, manifest["files"]))
 
 
 def read_unscreened(folder: Path, screen: str) -> ImageSet:
@@ -35,8 +35,10 @@ def read_unscreened(folder: Path, screen: str) -> ImageSet:
     sampled in its stead, are left out.
     """
     manifest = read_manifest(folder)
-    away = [row for row in _rows(folder, manifest, "rejected_files") if row.get("reason") == screen]
-    rows = sorted([*_rows(folder, manifest, "files"), *away], key=lambda row: (row["label"], row["index"]))
+    away = [row for row in _rows(folder, manifest, manifest["rejected_files"]) if row.get("reason") == screen]
+    rows = sorted(
+        [*_rows(folder, manifest, manifest["files"]), *away], key=lambda row: (row["label"], row["index"])
+    )
     kept: Counter[int] = Counter()
     first = []
     for row in rows:
@@ -46,18 +48,18 @@ def read_unscreened(folder: Path, screen: str) -> ImageSet:
     return _set(folder, manifest, first)
 
 
-def rejected(folder: Path, manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def rejected(folder: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
     """The rows that the screens turned down, file after file; files that were deleted are left out."""
     for _, entry in _rejected_there(folder, manifest):
         yield from _whole(folder, entry, manifest["classes"])
 
 
-def _rejected_there(folder: Path, manifest: Mapping[str, Any]) -> list[tuple[Path, Mapping[str, Any]]]:
+def _rejected_there(folder: Path, manifest: Manifest) -> list[tuple[Path, Entry]]:
     named = [(folder / entry["name"], entry) for entry in manifest["rejected_files"]]
     return [(path, entry) for path, entry in named if path.is_file()]
 
 
-def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
+def rejections(manifest: Manifest) -> dict[str, int]:
     """Screen -> images of all classes that it was the first to reject, by name."""
     found: Counter[str] = Counter()
     for reasons in manifest["rejected"].values():
@@ -65,7 +67,7 @@ def rejections(manifest: Mapping[str, Any]) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _set(folder: Path, manifest: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> ImageSet:
+def _set(folder: Path, manifest: Manifest, rows: Iterable[Mapping[str, Any]]) -> ImageSet:
     return ImageSet(
         name=str(folder),
         classes=tuple(manifest["classes"]),
@@ -74,11 +76,11 @@ def _set(folder: Path, manifest: Mapping[str, Any], rows: Iterable[Mapping[str, 
     )
 
 
-def _rows(folder: Path, manifest: Mapping[str, Any], files: str) -> list[dict[str, Any]]:
-    return [row for entry in manifest[files] for row in _whole(folder, entry, manifest["classes"])]
+def _rows(folder: Path, manifest: Manifest, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    return [row for entry in entries for row in _whole(folder, entry, manifest["classes"])]
 
 
-def _whole(folder: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _whole(folder: Path, entry: Entry, classes: Sequence[str]) -> list[dict[str, Any]]:
     path = folder / entry["name"]
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
