@@ -1,0 +1,46 @@
+"""Adapters, shards and records of an earlier version, in tests/older: its commands wrote them as noted here.
+
+finetune/train_lora.py --base base --data demo --classes apple --shots 2 --steps 2 --batch_size 2 --rank 1
+    --targets to_q --no_sheets --save_every 0 --cache none --precision fp32
+generate --lora adapters/apple.safetensors --count 3 --steps 1 --precision fp32
+generate --base base --data demo --classes banana orange --count 3 --steps 1 --precision fp32
+evaluate --data demo --ratios 1 0 --total 9 --seeds 1 --steps 2 --size 32 --precision fp32
+"""
+
+import shutil
+from pathlib import Path
+
+import pipelines
+import pytest
+from conftest import ROOT
+from shell import EVALUATE, GENERATE, command
+
+from orchard import shards
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the earlier version was at work."""
+    folder = tmp_path_factory.mktemp("older") / "work"
+    shutil.copytree(ROOT / "tests" / "older", folder)
+    pipelines.tiny(folder / "base")
+    return folder
+
+
+def test_an_older_experiment_is_finished_and_shown_anew(folder):
+    before = (folder / "evaluation" / "records.jsonl").read_bytes()
+    numbers = (folder / "evaluation" / "metrics.csv").read_text()
+    words = ("--data", "demo", "--ratios", 1, 0, "--total", 9, "--seeds", 1, "--steps", 2)
+    command(folder, *EVALUATE, *words, "--size", 32, "--precision", "fp32")
+    assert (folder / "evaluation" / "records.jsonl").read_bytes() == before
+    assert (folder / "evaluation" / "metrics.csv").read_text() == numbers
+    assert (folder / "evaluation" / "report.html").is_file()
+
+
+def test_an_older_adapter_adds_rows_to_an_older_set(folder):
+    path = shards.path_of(folder / "shards", "apple", 0)
+    before = shards.rows_of(path)
+    words = ("--lora", "adapters/apple.safetensors", "--count", 4, "--steps", 1, "--precision", "fp32")
+    command(folder, *GENERATE, *words)
+    assert shards.rows_of(path)[:3] == before and len(shards.rows_of(path)) == 4
+    assert shards.read_manifest(folder / "shards")["rows"] == {"apple": 4, "banana": 3, "orange": 3}
