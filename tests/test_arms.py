@@ -211,7 +211,7 @@ def _kept(folder: Path) -> classifier.Record:
 
 
 def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch, capsys):
-    monkeypatch.setattr("evaluate.experiment.runner.fit_classifier", lambda *_: 1 / 0)
+    monkeypatch.setattr("evaluate.experiment.runner.fit", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as stopped:
         evaluate(config(tmp_path, ratios=("1",)))
     assert stopped.value.code == 1

@@ -198,7 +198,7 @@ def test_diverging_training_is_one_line_and_saves_nothing(tmp_path, root, monkey
     def diverge(*_):
         raise FloatingPointError("loss is nan at step 3 of 30")
 
-    monkeypatch.setattr("classify.command.fit_classifier", diverge)
+    monkeypatch.setattr("classify.command.fit", diverge)
     with pytest.raises(UserError, match="step 3 of 30; use a lower --learning_rate"):
         classify(config(tmp_path, root, root))
     assert not list((tmp_path / "out").iterdir())

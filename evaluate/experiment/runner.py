@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from classify.features import fit_classifier
 from classify.mixing import Mixing
 from classify.sizes import Sizes
-from classify.trainer import Fitted, Labelled, Step, Task
+from classify.trainer import Fitted, Labelled, Step, Task, fit
 from evaluate.experiment.arms import Run
 from evaluate.experiment.mixing_search import Candidate, Choice, choose
 from evaluate.experiment.mixtures import draw
@@ -142,7 +141,7 @@ class Experiment:
             dtype=self.dtype,
         )
         try:
-            return fit_classifier(task, lambda step: report(run.title, step))
+            return fit(task, lambda step: report(run.title, step))
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 

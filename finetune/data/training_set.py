@@ -13,7 +13,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of a photo, upright, by its file's hash."""
 
 
-def of(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
+def select(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
     """The photos of a real set to train on, and their sizes.
 
     Raises:

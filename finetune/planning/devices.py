@@ -44,11 +44,6 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     return accelerator, dtype
 
 
-def is_sharded(accelerator: Any) -> bool:
-    """Whether each process holds a part of the network, so that all must take part when it is called."""
-    return accelerator.distributed_type == DistributedType.FSDP
-
-
 def can_save(accelerator: Any) -> bool:
     """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
     return accelerator.distributed_type != DistributedType.DEEPSPEED

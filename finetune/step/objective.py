@@ -1,4 +1,4 @@
-"""What a run minimises: how the loss weighs noise levels, and how often each is drawn."""
+"""The training objective: how the loss weighs noise levels, and how often each is drawn."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.config import TimestepSampling, TrainLora
-from finetune.training import loss
+from finetune.step import loss
 from orchard.bases.bases import FLOW, Base
 from orchard.cli import cli
 
@@ -57,21 +57,21 @@ class Objective:
         return loss.cosmap(times) if self.timestep_sampling == "cosmap" else times
 
 
-PLAIN = Objective()
-"""All noise levels weigh alike: what held-out photos are scored by, whatever a run minimises."""
+UNWEIGHTED = Objective()
+"""All noise levels weigh the same: the validation loss, whatever a run minimises."""
 
 
-def require_fit(config: TrainLora, base: Base) -> None:
-    """Raise `UserError` when an option of the objective means nothing to the base's family."""
+def require_compatible(config: TrainLora, base: Base) -> None:
+    """Raise `UserError` when an option of the objective has no meaning for the base's family."""
     if base.prediction_type == FLOW:
         cli.check(
             config.loss_weighting in ("auto", "none"),
             f"--loss_weighting {config.loss_weighting}: --base {base.name} is trained by flow matching, "
-            "where every noise level weighs alike; use --timestep_sampling to draw some more often",
+            "where all noise levels weigh the same; use --timestep_sampling to draw some more often",
         )
     else:
         cli.check(
             config.timestep_sampling == "logit_normal",
             f"--timestep_sampling {config.timestep_sampling}: for flow matching (SD 3); --base {base.name} "
-            f"({base.prediction_type}) draws all timesteps alike, use --loss_weighting to weigh them",
+            f"({base.prediction_type}) draws timesteps uniformly; use --loss_weighting to weigh them",
         )
