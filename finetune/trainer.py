@@ -41,7 +41,7 @@ def train_adapter(
 ) -> Path:
     """Train the adapter of ``job`` on ``data`` and write it; the path of its file.
 
-    ``advance`` is told after every step. The base is as before afterwards.
+    ``advance`` is called after every step. The base is left without an adapter.
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.

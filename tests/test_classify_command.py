@@ -116,7 +116,7 @@ def write_shards(
             columns = dict.fromkeys(("seed", "index", "steps", "guidance"), 0)
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
-        origin = shards.Origin(
+        header = shards.ShardHeader(
             label=label,
             classes=list(classes),
             arguments=arguments,
@@ -124,7 +124,7 @@ def write_shards(
             versions={},
             count=count,
         )
-        shards.write(shards.path_of(folder, label, 0), rows, origin)
+        shards.write(shards.path_of(folder, label, 0), rows, header)
     shards.write_manifest(folder, shards.manifest_of(folder))
     return folder
 

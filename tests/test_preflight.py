@@ -52,7 +52,7 @@ def check(folder: Path, photos: Path, **options) -> Plan:
         broken=(),
         precision="fp32",
         cache=preflight.cache_folder(config.cache),
-        keys=keys_of(base, "fp32", "cpu", preflight.encoded_sizes(config, base, sizes)),
+        keys=keys_of(base, "fp32", "cpu", preflight.encoded_sizes(base, sizes, bucketed=config.buckets)),
         checks=(),
     )
     return replace(plan, checks=preflight.check(config, plan, CPU))

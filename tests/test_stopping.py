@@ -179,11 +179,11 @@ def test_sigterm_while_photos_are_encoded_ends_the_run_and_keeps_those_that_were
     small, monkeypatch, capsys, tmp_path
 ):
     with monkeypatch.context() as patch:
-        at_call(patch, Family, "latents", 3)
+        at_call(patch, Family, "encode_image", 3)
         assert stopped(small(), capsys) == "stopped; what was finished is kept"
     there = list((tmp_path / "off-cache" / "photos").iterdir())
     assert [path.suffix for path in there] == [".safetensors"] * 2
-    calls = at_call(monkeypatch, Family, "latents", 0)
+    calls = at_call(monkeypatch, Family, "encode_image", 0)
     train(small())
     assert len(calls) == 2
     train(small("straight"))

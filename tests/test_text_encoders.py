@@ -65,7 +65,7 @@ def image(pipe) -> np.ndarray:
 
 
 def saved(path: Path, family: Family, base: bases.Base, dialect="diffusers") -> adapter.Adapter:
-    origin = adapter.Provenance(
+    provenance = adapter.Provenance(
         base=base.name,
         base_digest=base.digest,
         family=base.family,
@@ -82,7 +82,9 @@ def saved(path: Path, family: Family, base: bases.Base, dialect="diffusers") -> 
         data="test",
     )
     encoders = family.text_encoders
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders, dialect=dialect)
+    adapter.save(
+        path, family.denoiser, provenance, prefix=family.prefix, text_encoders=encoders, dialect=dialect
+    )
     return adapter.read(path)
 
 
@@ -162,7 +164,7 @@ def test_loha_and_lokr_come_back_from_lycoris_names(tmp_path, folders, name, met
     one = saved(tmp_path / "a.safetensors", family, base)
     assert one.methods == (method,)
     adapter.require_fit(one, base)
-    attaching.require_place(one, base)
+    attaching.require_matching_layers(one, base)
     again = load(base)
     attaching.attach(again, one)
     assert np.abs(mine - image(again)).max() < 1e-4

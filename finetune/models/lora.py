@@ -57,15 +57,15 @@ def inject_all(
     family: Family, targets: Mapping[str, Sequence[str]], config: TrainLora
 ) -> dict[str, list[torch.nn.Parameter]]:
     """`inject` into every model of a family as ``config`` says; parameters by component of the pipeline."""
-    alpha = config.alpha or config.rank
+    rank, alpha, method = config.rank, config.alpha or config.rank, config.method
     return {
-        name: inject(model, config.rank, alpha, _seed(family, name, config), targets[name], config.method)
+        name: inject(model, rank, alpha, _seed(family, name, config.seed), targets[name], method)
         for name, model in family.models.items()
     }
 
 
-def _seed(family: Family, component: str, config: TrainLora) -> int:
-    return config.seed if component == family.prefix else stable_hash(component, config.seed)
+def _seed(family: Family, component: str, seed: int) -> int:
+    return seed if component == family.prefix else stable_hash(component, seed)
 
 
 def _config(method: Method, rank: int, alpha: float, targets: list[str]) -> PeftConfig:

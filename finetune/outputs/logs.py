@@ -20,7 +20,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"
 
 
 def require_tracker(name: str) -> None:
-    """Raise `UserError` unless the tracker's package is installed; accelerate would go on without it."""
+    """Raise `UserError` unless the tracker's package is installed; accelerate would run without it."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
         raise UserError(f"--log_with {name}: needs `pip install {PACKAGES[name]}`")
 

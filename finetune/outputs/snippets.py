@@ -36,13 +36,13 @@ def generate_command(files: Sequence[Path]) -> str:
 def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
     """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
     prompt = prompt_template.fill(provenance.prompt, provenance.classes[0])
-    place = "" if repo else ", in the folder of this file"
+    where = "" if repo else ", in the folder of this file"
     name = f"{repo}:{adapter.name}" if repo else adapter.name
     return "\n".join(
         [
             "## Use",
             "",
-            f"As a labelled dataset{place}:",
+            f"As a labelled dataset{where}:",
             "",
             f"    python -m generate --lora {shlex.quote(name)}",
             "",
@@ -99,7 +99,7 @@ def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]
     tools = interfaces(provenance.method, provenance.family)
     lines = [line for tool in tools for line in (f"In {tool}: {how[tool]}", "")]
     if others := [tool for tool in how if tool not in tools]:
-        lines += [f"{' and '.join(others)} would apply it otherwise than it was trained.", ""]
+        lines += [f"{' and '.join(others)} would apply it differently from how it was trained.", ""]
     return lines
 
 

@@ -1,5 +1,6 @@
 """What a run is going to do: everything that can be found out and refused before a weight is loaded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,6 @@ from finetune.training import optimizers
 from orchard import prompt_template
 from orchard.adapters import layers, lycoris
 from orchard.bases import bases, prompt_embeds
-from orchard.bases.bases import Base
 from orchard.datasets import folders, sources
 from orchard.files import atomic, checked_json
 from orchard.images.images import ImageSet
@@ -45,15 +45,14 @@ def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     photos, sizes = training_set.select(everything, config)
     arithmetic = arithmetic_of(accelerator, dtype)
-    jobs = [
-        replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in _jobs(config, photos)
-    ]
+    jobs = _jobs(photos, config.classes, joint=config.joint)
+    jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
     for job in jobs:
         training_data.require_usable(config, job)
     jobs, broken = resume.find(config, jobs)
     precision, device = arithmetic["precision"], accelerator.device
-    shapes = preflight.encoded_sizes(config, base, sizes)
+    shapes = preflight.encoded_sizes(base, sizes, bucketed=config.buckets)
     plan = Plan(
         base=base,
         photos=photos,
@@ -68,10 +67,10 @@ def make(config: TrainLora, accelerator: Any, dtype: torch.dtype) -> Plan:
     return replace(plan, checks=preflight.check(config, plan, device))
 
 
-def _jobs(config: TrainLora, photos: ImageSet) -> list[Job]:
-    classes = config.classes or photos.classes
+def _jobs(photos: ImageSet, classes: Sequence[str], *, joint: bool) -> list[Job]:
+    classes = classes or photos.classes
     atomic.require_distinct_files(photos.classes)
-    if config.joint:
+    if joint:
         return [Job(name="joint", classes=tuple(sorted(classes)), photos=photos)]
     return [
         Job(
@@ -97,7 +96,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
         f"base      {base.title} ({base.family}, {base.resolution} px, {base.prediction_type})",
         f"adapters  {', '.join(job.name for job in plan.jobs)}: {config.method} of rank {config.rank} on "
         f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
-        f"{config.steps} steps of {_images_per_step(config)} images",
+        f"{config.steps} steps of {_images_per_step(config.batch_size, config.accumulation)} images",
         *(f"finished  {job.name}" for job in plan.jobs if job.finished),
         *(f"skipped   {line}" for line in plan.broken),
         *(
@@ -105,25 +104,23 @@ def lines(config: TrainLora, plan: Plan, accelerator: Any) -> list[str]:
             for job in plan.jobs
             if job.checkpoint
         ),
-        _caption_line(config, plan.photos),
+        _caption_line(plan.photos, config.prompt),
         *_prior_line(config),
         *_truncation_lines(config, plan),
-        *_export_line(config, base),
+        *_export_line(config.method, config.export, base.family),
         f"output    {config.output}",
         *plan.checks,
         f"processes {processes_of(accelerator)}, precision {plan.precision}",
     ]
 
 
-def _images_per_step(config: TrainLora) -> str:
-    if config.accumulation == 1:
-        return str(config.batch_size)
-    return f"{config.accumulation} x {config.batch_size}"
+def _images_per_step(batch_size: int, accumulation: int) -> str:
+    return str(batch_size) if accumulation == 1 else f"{accumulation} x {batch_size}"
 
 
-def _caption_line(config: TrainLora, photos: ImageSet) -> str:
+def _caption_line(photos: ImageSet, template: str) -> str:
     own = sum(bool(photo.text) for photo in photos.photos)
-    others = "" if own == len(photos) else f", the others take `{config.prompt}`"
+    others = "" if own == len(photos) else f", the others take `{template}`"
     return f"captions  {own} of {len(photos)} photos have their own{others}"
 
 
@@ -147,12 +144,12 @@ def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
     return [*listed, f"warning   and {more} more are too long"] if more else listed
 
 
-def _export_line(config: TrainLora, base: Base) -> list[str]:
+def _export_line(method: str, export: str, family: str) -> list[str]:
     """Which tools read kohya's names, where not all do."""
-    uses_kohya_names = config.export == "kohya" or config.method in lycoris.METHODS
-    if not uses_kohya_names or base.family != "sd3":
+    uses_kohya_names = export == "kohya" or method in lycoris.METHODS
+    if not uses_kohya_names or family != "sd3":
         return []
-    tools = " and ".join(snippets.interfaces(config.method, base.family))
+    tools = " and ".join(snippets.interfaces(method, family))
     return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 

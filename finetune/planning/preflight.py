@@ -61,7 +61,7 @@ def check(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
     needs = _needs(config, plan, missing)
     require_space(needs)
     return [
-        *_bucket_line(config, needed),
+        *(_bucket_line(needed) if config.buckets else []),
         _cache_line(cache, needed, missing),
         _disk_line(needs),
         f"device    {device.type}, which computes in {', '.join(devices.precisions(device))}",
@@ -81,13 +81,13 @@ def cache_folder(option: str) -> Path | None:
     return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "orchard").expanduser()
 
 
-def encoded_sizes(config: TrainLora, base: Base, sizes: Sizes) -> Sizes:
+def encoded_sizes(base: Base, sizes: Sizes, *, bucketed: bool) -> Sizes:
     """(height, width) at which each photo is encoded, for their ``sizes`` on disk.
 
     Raises:
         UserError: the base is too small for buckets.
     """
-    if not config.buckets:
+    if not bucketed:
         return dict.fromkeys(sizes, (base.resolution, base.resolution))
     cli.check(
         base.resolution >= buckets.LEAST,
@@ -117,8 +117,8 @@ def _cache_line(cache: Path | None, needed: Sequence[Key], missing: Sequence[Key
 
 def _needs(config: TrainLora, plan: Plan, missing: Sequence[Key]) -> list[Need]:
     base, jobs = plan.base, plan.unfinished
-    classes = sum(len(job.classes) for job in jobs)
-    size = adapter_bytes(config, base, plan.targets, len(jobs)) + prior_bytes(config, base, classes)
+    images = config.prior_count * sum(len(job.classes) for job in jobs) if config.prior_weight else 0
+    size = adapter_bytes(config, base, plan.targets, len(jobs)) + prior_bytes(base, images)
     needs = [Need(what="adapters and checkpoints", option="--output", folder=config.output, size=size)]
     if plan.cache is not None:
         size = sum(entry_bytes(base, key) for key in missing)
@@ -131,10 +131,8 @@ def _disk_line(needs: Sequence[Need]) -> str:
     return f"disk      {'; '.join(parts)}"
 
 
-def _bucket_line(config: TrainLora, keys: Sequence[Key]) -> list[str]:
+def _bucket_line(keys: Sequence[Key]) -> list[str]:
     """How many photos have which shape."""
-    if not config.buckets:
-        return []
     found = Counter(tuple(key["size"]) for key in keys if key["kind"] == PHOTOS)
     shapes = (f"{width}x{height} {count}" for (height, width), count in sorted(found.items()))
     return [f"buckets   {', '.join(shapes)} (width x height, photos)"]
@@ -152,11 +150,9 @@ def _latents(base: Base, size: Sequence[int]) -> int:
     return FLOAT * math.prod(bases.latent_shape(base, size))
 
 
-def prior_bytes(config: TrainLora, base: Base, classes: int) -> int:
-    """Bytes of the prior images of ``classes`` classes, stored as latents."""
-    if not config.prior_weight:
-        return 0
-    return classes * config.prior_count * _latents(base, (base.resolution, base.resolution))
+def prior_bytes(base: Base, images: int) -> int:
+    """Bytes of so many prior images, stored as latents."""
+    return images * _latents(base, (base.resolution, base.resolution))
 
 
 def adapter_bytes(config: TrainLora, base: Base, targets: Targets, jobs: int) -> int:

@@ -53,9 +53,9 @@ def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
             named checkpoint that is broken or of another adapter, or options that differ.
     """
     if not config.resume:
-        _require_nothing_unfinished(config, jobs)
+        _require_nothing_unfinished(config.output, jobs)
         return list(jobs), []
-    named = _named(config, jobs) if config.resume != LATEST else None
+    named = _named(config.resume, jobs) if config.resume != LATEST else None
     found: list[Job] = []
     broken: list[str] = []
     for job in jobs:
@@ -90,25 +90,25 @@ def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
     return provenance is not None and not errors.differences(provenance.options, identity)
 
 
-def _require_nothing_unfinished(config: TrainLora, jobs: Sequence[Job]) -> None:
+def _require_nothing_unfinished(output: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
-        folder = checkpoints.folder_of(config.output, job.name)
+        folder = checkpoints.folder_of(output, job.name)
         found, _ = checkpoints.latest(folder)
-        if found is not None and not _is_finished(job.path(config.output), found.identity):
+        if found is not None and not _is_finished(job.path(output), found.identity):
             raise UserError(
                 f"{folder} holds an unfinished run ({found.step} steps); resume it with --resume latest, or "
                 "delete that folder to start over"
             )
 
 
-def _named(config: TrainLora, jobs: Sequence[Job]) -> Checkpoint:
-    folder = Path(config.resume).expanduser()
+def _named(resume: str, jobs: Sequence[Job]) -> Checkpoint:
+    folder = Path(resume).expanduser()
     if not folder.is_dir():
-        raise UserError(f"--resume {config.resume}: no such folder; give `latest` or a checkpoint folder")
+        raise UserError(f"--resume {resume}: no such folder; give `latest` or a checkpoint folder")
     names = [job.name for job in jobs]
     if folder.parent.name not in names:
         raise UserError(
-            f"--resume {config.resume}: a checkpoint of {folder.parent.name}, not one of this run's adapters "
+            f"--resume {resume}: a checkpoint of {folder.parent.name}, not one of this run's adapters "
             f"({', '.join(names)})"
         )
     return checkpoints.read(folder)

@@ -25,7 +25,7 @@ from orchard.shards.files import (
     store,
     write,
 )
-from orchard.shards.header import KEY, SCHEMA, Origin
+from orchard.shards.header import KEY, SCHEMA, ShardHeader
 from orchard.shards.manifest import (
     GENERATOR,
     asked,
@@ -50,8 +50,8 @@ __all__ = [
     "REJECTED",
     "SCHEMA",
     "TRAIN",
-    "Origin",
     "Shard",
+    "ShardHeader",
     "asked",
     "columns",
     "existing",
