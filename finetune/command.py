@@ -82,11 +82,12 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Any, dtype: torch.dtyp
         data = training_data.encode(run, job)
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
             try:
-                yield train_adapter(run, job, data, advance)
+                path = train_adapter(run, job, data, advance)
             except StopError as stopped:
                 if show:
                     print(f"stopped; {stopped}", file=sys.stderr)
                 raise SystemExit(stopped.code) from None
+        yield path
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:

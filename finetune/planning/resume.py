@@ -60,13 +60,13 @@ def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
     broken: list[str] = []
     for job in jobs:
         if named and named.folder.parent.name == job.name:
-            found.append(replace(job, checkpoint=named))
+            found.append(replace(job, checkpoint=named, finished=False))
         elif _is_finished(job.path(config.output), job.identity):
-            found.append(replace(job, finished=True))
+            found.append(replace(job, checkpoint=None, finished=True))
         else:
             newest, lines = checkpoints.latest(checkpoints.folder_of(config.output, job.name))
             broken += lines
-            found.append(replace(job, checkpoint=newest))
+            found.append(replace(job, checkpoint=newest, finished=False))
     for job in found:
         if job.checkpoint:
             checkpoints.require_same_options(job.checkpoint, job.identity)
