@@ -12,12 +12,12 @@ def descend(name: str, rate: float, steps: int = 600) -> tuple[torch.optim.Optim
     """Minimise (x - 3)^2 from 0; the optimiser, and how far from 3 it ends."""
     x = torch.nn.Parameter(torch.zeros(1))
     optimizer = optimizers.build(name, rate, [x])
-    optimizers.switch(optimizer, training=True)
+    optimizers.set_mode(optimizer, training=True)
     for _ in range(steps):
         optimizer.zero_grad()
         (x - 3).square().sum().backward()
         optimizer.step()
-    optimizers.switch(optimizer, training=False)
+    optimizers.set_mode(optimizer, training=False)
     return optimizer, abs(x.item() - 3)
 
 

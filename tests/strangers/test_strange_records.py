@@ -80,7 +80,7 @@ def test_a_strange_checkpoint_is_read_or_named_as_broken(checkpoint, data):
     path.write_text(json.dumps(data.draw(changed(json.loads(whole)))))
     found, broken = checkpoints.latest(checkpoint.parent)
     assert found is None or not broken
-    works_or_refuses(lambda: checkpoints.require_same(found, {"a": 2}) if found else None)
+    works_or_refuses(lambda: checkpoints.require_same_options(found, {"a": 2}) if found else None)
     path.write_text(whole)
 
 
