@@ -152,7 +152,7 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
             latents=latents.float(),
             noise=torch.randn_like(latents, dtype=torch.float32),
             times=torch.rand(len(rows), dtype=torch.float64),
-            text=family.text([PROMPT] * len(rows)),
+            prompts=family.encode_prompts([PROMPT] * len(rows)),
             rows=rows,
         )
         with accelerator.autocast():
