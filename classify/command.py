@@ -12,9 +12,8 @@ from rich.table import Table
 
 from classify import image_sets
 from classify.config import Classify
-from classify.features import fit_classifier
 from classify.image_sets import Sets
-from classify.trainer import Fitted, Step, Task
+from classify.trainer import Fitted, Step, Task, fit
 from orchard import devices
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build, require_name
@@ -133,7 +132,7 @@ def _fit(task: Task, config: Classify) -> Fitted:
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
 
         try:
-            return fit_classifier(task, on_step)
+            return fit(task, on_step)
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 

@@ -1,10 +1,10 @@
-"""Fit one classifier: a fixed number of steps, the averaged weights of the last one kept."""
+"""Train one classifier for a fixed number of steps; the result is the average of its weights."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from classify.augment import augment, blend, strength_of
 from classify.config import TrainingOptions
+from classify.features import solve_last_layer
 from classify.mixing import UNION, Mixing, rows_of, weights_of
 from orchard.classifiers.networks import build
 from orchard.classifiers.predict import autocast, moved, probabilities
+from orchard.classifiers.pretrained import FEATURES
 from orchard.images.splits import stable_hash
 
 WARM_UP = 0.1
@@ -104,18 +106,38 @@ class Task:
 
 
 def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
-    """Train the options' number of steps on all images; keep the averaged last weights.
+    """Train the classifier of a task; ``on_step`` is called after every optimiser step.
 
-    Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
-    worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU.
+    With ``features:NAME`` the last layer is a logistic regression. Its features are the network's with
+    ``options.pretrained``, else those it learns from ``train`` (from ``synthetic`` where that is empty).
 
     Raises:
         FloatingPointError: the loss of a step is not finite.
     """
+    if not task.options.model.startswith(FEATURES):
+        return _train(task, on_step)
+    if task.options.pretrained:
+        model, seconds = task.network().eval(), 0.0
+    else:
+        learned = task.train if len(task.train[1]) or task.synthetic is None else task.synthetic
+        trained = _train(replace(task, train=learned, synthetic=None), on_step)
+        model, seconds = trained.model, trained.seconds_network
+    pixels, labels = task.images()
+    weights = weights_of(task.mixing, torch.arange(len(labels)) < len(task.train[1]))
+    solve_last_layer(model, pixels, labels, weights, task.device, task.dtype)
+    return Fitted(model=model, validation_accuracy=task.scored(model), seconds_network=seconds)
+
+
+def _train(task: Task, on_step: Callable[[Step], None] | None) -> Fitted:
+    """Train the options' number of steps on all images; keep the averaged last weights.
+
+    Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
+    worse one (docs/fruit.md). The same task gives the same weights bit for bit on a CPU.
+    """
     images, options, real = task.images(), task.options, len(task.train[1])
     assert len(images[1]) >= 1
     mixing = task.mixing if 0 < real < len(images[1]) else UNION
-    spent = 0.0
+    seconds = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)  # for dropout and blending; weights, order, augmentation have their own
         model = task.network()
@@ -124,11 +146,11 @@ def fit(task: Task, on_step: Callable[[Step], None] | None = None) -> Fitted:
         for step in train_steps(model, batches, options, task.device, task.dtype):
             if not step.skipped:
                 averaged.update(model)
-            spent += step.seconds
+            seconds += step.seconds
             if on_step is not None:
                 on_step(step)
-    kept = averaged.model.eval()
-    return Fitted(model=kept, validation_accuracy=task.scored(kept), seconds_network=spent)
+    trained = averaged.model.eval()
+    return Fitted(model=trained, validation_accuracy=task.scored(trained), seconds_network=seconds)
 
 
 class Averaged:

@@ -15,7 +15,7 @@ from evaluate.config import Evaluate
 from evaluate.experiment import plan_text, shown_images
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets, load
-from evaluate.experiment.mixing_search import Choice, chosen
+from evaluate.experiment.mixing_search import ChosenMixing, chosen
 from evaluate.experiment.mixtures import parse
 from evaluate.experiment.own_generator import protocol, require_prompts
 from evaluate.experiment.plan import division, plan
@@ -163,7 +163,7 @@ def _experiment(
     )
 
 
-def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]:
+def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, ChosenMixing]:
     """What earlier commands chose for arms that have more runs now."""
     weights = {one.arm_key: one.arm.real_weight for one in runs if one.arm.mixing == "auto"}
     found = {
@@ -203,7 +203,7 @@ def _report(
     done = finished(config.output).keys()
     if not done:
         return None
-    shown = shown_images.of(config, sets, runs, done)
+    shown = shown_images.select(config, sets, runs, done)
     own = real_only_classifier.features((config.output, *config.also), shown.test, experiment.device)
     return publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
 

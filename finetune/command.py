@@ -13,9 +13,8 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from finetune.config import TrainLora
-from finetune.context import Job, Setup
-from finetune.data.encoding import Encoder
-from finetune.data.training_data import prepare
+from finetune.context import Plan, RunContext
+from finetune.data import training_data
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
@@ -23,15 +22,14 @@ from finetune.outputs.snippets import KOHYA, generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.devices import accelerator_for
-from finetune.planning.plan import Plan
-from finetune.trainer import StopError
-from finetune.trainer import train as train_job
+from finetune.trainer import StopError, train_adapter
 from finetune.training.interrupt import Interrupt
 from orchard import devices
 from orchard.adapters import adapter
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli.terminal import Terminal, bar, say
+from orchard.files import atomic
 from orchard.files.lock import writing
 from orchard.hub import hub
 
@@ -74,12 +72,14 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
         say(console, line)
     if config.dry_run:
         return {}
-    plan.checked.make_folders()
+    atomic.writable(config.output)
+    if plan.cache is not None:
+        atomic.writable(plan.cache, "--cache")
     devices.quiet_libraries()
     files = [job.path(config.output) for job in plan.jobs]
     with writing(config.output, accelerator):
         # Another run may have ended between the plan and the lock.
-        plan = replace(plan, rest=resume.find(config, plan.jobs, plan.identities))
+        plan = replace(plan, jobs=resume.find(config, plan.jobs)[0])
         logs.start(config, accelerator)
         written = list(_adapters(config, plan, accelerator, dtype))
         say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
@@ -95,28 +95,19 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
 def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:
     """Load the base and train the adapters that are left, one after another."""
     pipe = bases.load(plan.base, dtype, accelerator.device)
-    family = family_of(pipe, plan.base, trains_text=config.train_text_encoder)
-    keys, folder = plan.checked.keys, plan.checked.cache
-    encoder = Encoder(family=family, keys=keys, folder=folder, accelerator=accelerator)
-    setup = Setup(
+    run = RunContext(
         config=config,
-        base=plan.base,
-        family=family,
-        targets=plan.targets,
+        plan=plan,
+        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder),
         accelerator=accelerator,
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
     )
-    for job in plan.left:
-        yield _train_one(setup, job, encoder, plan)
-
-
-def _train_one(setup: Setup, job: Job, encoder: Encoder, plan: Plan) -> Path:
-    main, start = setup.accelerator.is_main_process, plan.rest.starts.get(job.name)
-    material = prepare(setup, job, encoder)
-    left = setup.config.steps - (start.step if start else 0)
-    with bar(job.name, left, unit="steps", show=main) as advance:
-        return train_job(setup, job, material, plan.identities[job.name], start, advance)
+    show = accelerator.is_main_process
+    for job in plan.unfinished:
+        data = training_data.encode(run, job)
+        with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
+            yield train_adapter(run, job, data, advance)
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
@@ -129,8 +120,8 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
         files: dict[str, Path | bytes] = {readme.name: readme}
         for path, _ in adapters:
             twin = path.parent / KOHYA / path.name
-            for place in (path, *filter(Path.is_file, (twin, *sheet_paths(path)))):
-                files[place.relative_to(config.output).as_posix()] = _shareable(place, Path(aside))
+            for file in (path, *filter(Path.is_file, (twin, *sheet_paths(path)))):
+                files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):
             say(console, line)

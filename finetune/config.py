@@ -23,7 +23,7 @@ LEAST = {
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
 }
-"""Options that only have a lower limit, or this one among others."""
+"""Lower limits of options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Scope(cli.Options):
     joint: bool = False
     """One adapter for all classes instead of one each."""
     shots: int = 0
-    """Real images a class, drawn with the seed; 0 takes all."""
+    """Real images per class, drawn with the seed; 0 takes all."""
     prompt: str = prompt_template.DEFAULT
     """Prompt template; {label} becomes the class name."""
 
@@ -66,17 +66,17 @@ class Optimization(cli.Options):
     """Optimiser steps."""
 
     steps: int = 400
-    """Optimiser steps an adapter."""
+    """Optimiser steps per adapter."""
     batch_size: int = 16
-    """Images worked on at once, divided among all processes."""
+    """Images per batch, divided among all processes."""
     accumulation: int = 1
     """Batches whose gradients are summed into one step: a step sees batch_size times as many images."""
     gradient_checkpointing: bool = False
-    """Compute activations again instead of keeping them: less memory, slower, the same adapter."""
+    """Recompute activations instead of storing them: less memory, slower, the same adapter."""
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 1e-3
-    """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy wants 1."""
+    """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy needs 1."""
     text_encoder_learning_rate: float = 0.0
     """Their own peak; 0 takes --learning_rate."""
     ema_decay: float = 0.0
@@ -104,9 +104,9 @@ class Prior(cli.Options):
     """Prior preservation, as in DreamBooth."""
 
     prior_weight: float = 0.0
-    """Weight of prior preservation, the loss on the base's own pictures of the class; 0 turns it off."""
+    """Weight of prior preservation, the loss on images of the class sampled from the base; 0 turns it off."""
     prior_count: int = 100
-    """Pictures of each class that the base samples for it, once."""
+    """Images per class that the base samples for it, once."""
     prior_prompt: str = prompt_template.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
 
@@ -133,13 +133,13 @@ class Monitoring(cli.Options):
     """What can be seen of a run."""
 
     validate_every: int = 0
-    """Steps between two losses on held-out photos, a tenth of each class, not trained on; 0 for none."""
+    """Steps between validation losses, on a tenth of each class that is held out; 0 for none."""
     preview_every: int = 0
-    """Steps between two sheets of samples with fixed seeds, previews/CLASS-STEP.png; 0 for none."""
+    """Steps between sample sheets with fixed seeds, previews/CLASS-STEP.png; 0 for none."""
     sheets: bool = True
-    """Also write CLASS-loss.png and CLASS-samples.png: the curve, and samples before and after training."""
+    """Also write CLASS-loss.png and CLASS-samples.png: the curve, samples without and with the adapter."""
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-    """Tracker, from its own package; losses also stand in logs/CLASS.jsonl of the output."""
+    """Tracker, from its own package; losses are always logged to logs/CLASS.jsonl of the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,11 +147,11 @@ class Checkpoints(cli.Options):
     """Stopping, resuming, and where the adapters go."""
 
     save_every: int = 500
-    """Steps between two checkpoints; 0 saves only when a signal stops the run."""
+    """Steps between checkpoints; 0 saves only when a signal stops the run."""
     keep: int = 2
     """Newest checkpoints to keep of each adapter; 0 keeps all."""
     resume: str = ""
-    """`latest`, or a checkpoint folder: go on exactly where a run stopped; finished adapters stay."""
+    """`latest`, or a checkpoint folder: resume exactly where a run stopped; finished adapters are kept."""
     output: Path = Path("adapters")
     """Folder for CLASS.safetensors."""
 
@@ -176,8 +176,8 @@ class TrainLora(
         self._require_consistent()
         self._require_method()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
-        prompt_template.require_place(self.prompt)
-        prompt_template.require_place(self.prior_prompt)
+        prompt_template.require_placeholder(self.prompt)
+        prompt_template.require_placeholder(self.prior_prompt)
 
     def _require_ranges(self) -> None:
         """Limits of single options."""
@@ -206,7 +206,7 @@ class TrainLora(
         )
 
     def _require_method(self) -> None:
-        """Options of the adapter that make no sense together."""
+        """Adapter options that exclude each other."""
         cli.check(bool(self.targets), "--targets: give at least one, such as attention")
         cli.require_distinct("--targets", self.targets)
         rate = self.text_encoder_learning_rate
@@ -223,6 +223,6 @@ class TrainLora(
         )
         cli.check(
             self.export == "none" or self.method != "dora",
-            f"--export {self.export}: WebUI and ComfyUI apply the norms of --method dora otherwise, to wrong "
-            "weights; leave it out and sample with generate or diffusers",
+            f"--export {self.export}: WebUI and ComfyUI apply the norms of --method dora "
+            "differently, which gives wrong weights; leave it out and sample with generate or diffusers",
         )

@@ -1,6 +1,6 @@
-"""What a run consists of: its jobs, and what they share."""
+"""The facts of a run: the plan, its jobs (one per adapter), and what is loaded once the plan stands."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,40 +8,76 @@ from typing import Any
 from accelerate import Accelerator
 
 from finetune.config import TrainLora
+from finetune.data.encoded_cache import Keys
 from finetune.models.family import Family
 from finetune.models.targets import Targets
-from finetune.planning.devices import is_sharded
+from finetune.training.checkpoints import Checkpoint
 from finetune.training.interrupt import Interrupt
+from finetune.training.sharded import is_sharded
 from orchard.bases.bases import Base
 from orchard.images.images import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One adapter to train: its name, its classes and their photos."""
+    """One adapter to train, and how far an earlier run got with it."""
 
     name: str
     classes: tuple[str, ...]
     photos: ImageSet
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """Everything its weights depend on; equal values give equal adapters on one machine."""
+    checkpoint: Checkpoint | None = None
+    """Where to resume; None starts from the first step."""
+    finished: bool = False
+
+    @property
+    def steps_done(self) -> int:
+        """Optimiser steps that its checkpoint holds."""
+        return self.checkpoint.step if self.checkpoint else 0
 
     def path(self, output: Path) -> Path:
-        """Where its adapter goes."""
+        """Where its adapter is written."""
         return output / f"{self.name}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What all jobs of a run share."""
+class Plan:
+    """A run that passed every check that needs no weights."""
+
+    base: Base
+    photos: ImageSet
+    """All photos it trains on."""
+    targets: Targets
+    jobs: Sequence[Job]
+    """All of them, finished ones included."""
+    broken: Sequence[str]
+    """One line about each broken checkpoint that was skipped."""
+    precision: str
+    cache: Path | None
+    """Folder of encoded photos and prompts; None keeps none."""
+    keys: Keys
+    """Their keys in it."""
+    checks: Sequence[str]
+    """Lines about buckets, cache, disk and device."""
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """The jobs that are left to train."""
+        return [job for job in self.jobs if not job.finished]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What all jobs of a run share once the base is loaded."""
 
     config: TrainLora
-    base: Base
+    plan: Plan
     family: Family
-    targets: Targets
-    """Layers that get an adapter, as endings of their names, by place in the pipeline."""
     accelerator: Accelerator
     interrupt: Interrupt
     scaler: Mapping[str, Any] = field(default_factory=dict)
-    """State of a loss scaler that has not seen a loss yet; empty without one."""
+    """State of a loss scaler before its first loss; empty without one."""
 
     @property
     def sharded(self) -> bool:

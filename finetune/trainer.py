@@ -1,200 +1,143 @@
-"""One adapter: train it from the start or from a checkpoint, save it."""
+"""Train one adapter, from the start or from a checkpoint, and write its file."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from finetune.config import TrainLora
-from finetune.context import Job, Setup
-from finetune.data.training_data import Material
+from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
-from finetune.outputs.monitor import Watch
+from finetune.outputs.monitor import Monitor
 from finetune.outputs.snippets import KOHYA
 from finetune.planning import devices
+from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, sharded
 from finetune.training import learner as learners
-from finetune.training.checkpoints import Checkpoint
 from finetune.training.learner import Learner
 from finetune.training.loop import train_steps
-from orchard import errors, software
+from orchard import software
 from orchard.adapters import adapter
 from orchard.adapters.provenance import Provenance
-from orchard.bases.bases import Base
 from orchard.errors import UserError
-from orchard.images.images import DECODING, sha256
 from orchard.images.splits import stable_hash
-
-SOURCES = frozenset(("config", "data", "base", "classes", "joint"))
-OUTCOMES = frozenset(
-    (
-        *("dry_run", "output", "cache", "save_every", "keep", "resume", "export", "push_to_hub", "private"),
-        *("log_with", "preview_every", "sheets", "gradient_checkpointing"),
-    )
-)
-"""Options that do not change the adapter; what `SOURCES` name is in `identity` by its contents."""
 
 
 class StopError(Exception):
-    """A signal ended the run; says what was saved first, and holds the exit code."""
+    """A signal ended the run; says what was saved, and holds the exit code."""
 
     def __init__(self, saved: Path | None, code: int) -> None:
         super().__init__(
-            f"saved {saved}; go on with --resume latest"
+            f"saved {saved}; resume with --resume latest"
             if saved
-            else "DeepSpeed cannot save a checkpoint to go on from, so start the run anew"
+            else "DeepSpeed cannot save a checkpoint to resume from, so start the run over"
         )
         self.code = code
 
 
-def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
-    """What an adapter depends on; equal ones give equal adapters on one machine.
-
-    ``arithmetic`` as `finetune.planning.devices.arithmetic_of`.
-    """
-    values = ((f.name, getattr(config, f.name)) for f in fields(config) if f.name not in SOURCES | OUTCOMES)
-    options = {name: list(value) if isinstance(value, tuple) else value for name, value in values}
-    photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
-    return options | {
-        **arithmetic,
-        "classes": list(job.classes),
-        "base_digest": base.digest,
-        "photos": sha256(photos.encode()),
-        "decoding": DECODING,
-    }
-
-
-def is_done(path: Path, same: dict[str, Any]) -> bool:
-    """Whether ``path`` is a finished adapter of this very run."""
-    if not path.is_file():
-        return False
-    try:
-        found = adapter.read(path).provenance
-    except UserError:
-        return False
-    return found is not None and not errors.differences(found.options, same)
-
-
-def train(
-    setup: Setup,
-    job: Job,
-    material: Material,
-    same: dict[str, Any],
-    start: Checkpoint | None,
-    advance: Callable[[float, str], None],
+def train_adapter(
+    run: RunContext, job: Job, data: TrainingData, advance: Callable[[float, str], None]
 ) -> Path:
-    """Train ``job`` on its ``material``, from ``start`` where there is one, and write its adapter.
+    """Train the adapter of ``job`` on ``data`` and write it; the path of its file.
+
+    ``advance`` is called after every step. The base is left without an adapter.
 
     Raises:
         UserError: the loss is not finite, or something cannot be written.
-        StopError: a signal came; a checkpoint was written, or the adapter where it was trained already.
+        StopError: a signal came; a checkpoint was saved, or the adapter if training was over.
     """
-    watch = Watch(setup, job, material, done=start.step if start else 0)
-    device = setup.accelerator.device
-    with setup.interrupt, torch.random.fork_rng([device] if device.type == "cuda" else []):
-        path = _train(setup, job, material, same, start, watch, advance)
-        if code := setup.interrupt.agreed(setup.accelerator):
-            raise StopError(path, code)
-    return path
-
-
-def _train(
-    setup: Setup,
-    job: Job,
-    material: Material,
-    same: dict[str, Any],
-    start: Checkpoint | None,
-    watch: Watch,
-    advance: Callable[[float, str], None],
-) -> Path:
-    """As `train`, where a signal is heard between two steps alone."""
-    config, family = setup.config, setup.family
-    losses = list(start.losses) if start else []
-    learner = _learner(setup, job, start)
-    context = (material.photos, learner, material.names, config, setup.accelerator)
+    config, losses = run.config, list(job.checkpoint.losses) if job.checkpoint else []
     try:
-        with trained_text_encoders.at(family.frozen_text_encoders, trained_text_encoders.HOST):
-            for step in train_steps(family, *context, prior=material.prior, start=len(losses)):
-                losses.append(step.loss)
-                watch.step(learner, step)
-                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-                _keep(setup, job, learner, losses, same)
+        with run.interrupt, _injected(run, job) as learner:
+            monitor = Monitor(run, job, data.held_out)
+            with trained_text_encoders.on_device(run.family.frozen_text_encoders, trained_text_encoders.CPU):
+                for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
+                    losses.append(step.loss)
+                    monitor.step(learner, step)
+                    advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+                    _save_checkpoint(run, job, learner, losses)
+            with learner.for_inference():
+                learner.require_finite()
+                monitor.write_sheets()
+                _write_adapter(run, job, losses)
+            if code := run.interrupt.exit_code(run.accelerator):
+                raise StopError(job.path(config.output), code)
     except FloatingPointError as error:
         raise UserError(f"{job.name}: {error}; use a lower --learning_rate or --precision fp32") from None
-    watch.finish()
-    path = job.path(config.output)
-    for model in family.models.values():
-        sharded.make_whole(model)
-    if setup.accelerator.is_main_process:
-        _save(setup, path, _provenance(setup, job, losses, same))
-    for model in family.models.values():
-        lora.remove(model)
-    setup.accelerator.wait_for_everyone()
-    return path
+    return job.path(config.output)
 
 
-def _learner(setup: Setup, job: Job, start: Checkpoint | None) -> Learner:
-    """A fresh adapter in the base, or that of a checkpoint.
+@contextmanager
+def _injected(run: RunContext, job: Job) -> Iterator[Learner]:
+    """Inside, the base has a fresh adapter, or that of the job's checkpoint; afterwards none.
 
-    Nothing of the adapter before it counts: a run that is started again at this one ends in the same bits.
+    Depends on nothing trained before: the same job gives the same bits first or last in a run.
     """
-    config, family = setup.config, setup.family
-    torch.manual_seed(stable_hash("training", config.seed, job.name, setup.accelerator.process_index))
-    if setup.scaler:
-        setup.accelerator.scaler.load_state_dict(setup.scaler)
-    groups = lora.groups(lora.inject_all(family, setup.targets, config), family, config)
-    learner = learners.prepare(family, groups, config, setup.accelerator)
+    config, family, accelerator = run.config, run.family, run.accelerator
     folder = checkpoints.folder_of(config.output, job.name)
-    if setup.accelerator.is_main_process:
-        checkpoints.tidy(folder)
-    if start is not None:
-        checkpoints.load(start, setup.accelerator, learner)
-    elif setup.accelerator.is_main_process:
-        checkpoints.clear(folder)
-    return learner
+    with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
+        torch.manual_seed(stable_hash("training", config.seed, job.name, accelerator.process_index))
+        if run.scaler:
+            accelerator.scaler.load_state_dict(run.scaler)
+        groups = learners.parameter_groups(lora.inject_all(family, run.plan.targets, config), family, config)
+        learner = learners.prepare(family, groups, config, accelerator)
+        if accelerator.is_main_process:
+            checkpoints.tidy(folder)
+        if job.checkpoint:
+            checkpoints.load(job.checkpoint, accelerator, learner)
+        elif accelerator.is_main_process:
+            checkpoints.clear(folder)
+        try:
+            yield learner
+        finally:
+            learner.release(accelerator)
+            for model in family.models.values():
+                lora.remove(model)
 
 
-def _keep(setup: Setup, job: Job, learner: Learner, losses: list[float], same: dict[str, Any]) -> None:
-    """Save a checkpoint where one is due or a signal came; after a signal raise `StopError`."""
-    config, accelerator = setup.config, setup.accelerator
-    code = setup.interrupt.agreed(accelerator)
+def _save_checkpoint(run: RunContext, job: Job, learner: Learner, losses: Sequence[float]) -> None:
+    """Save a checkpoint if one is due or a signal came; after a signal raise `StopError`."""
+    config, accelerator = run.config, run.accelerator
+    code = run.interrupt.exit_code(accelerator)
     due = config.save_every and len(losses) % config.save_every == 0
     if len(losses) == config.steps or not (code or due):
         return
     if not devices.can_save(accelerator):
         raise StopError(None, code)
     folder = checkpoints.folder_of(config.output, job.name)
-    path = checkpoints.save(folder, accelerator, learner, losses, same)
+    path = checkpoints.save(folder, accelerator, learner, losses, job.identity)
     if accelerator.is_main_process:
         checkpoints.prune(folder, config.keep)
     if code:
         raise StopError(path, code)
 
 
-def _save(setup: Setup, path: Path, origin: Provenance) -> None:
-    """Write the adapter, and in the folder ``kohya`` the same for other tools where that was asked for.
+def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
+    """Write the adapter, with ``--export kohya`` also in the folder ``kohya``; called by all processes.
 
     The adapter comes last: once it is there, the job counts as finished.
     """
-    family = setup.family
-    encoders = family.text_encoders
-    if setup.config.export == "kohya":
-        adapter.save(
-            path.parent / KOHYA / path.name,
-            family.denoiser,
-            origin,
-            prefix=family.prefix,
-            text_encoders=encoders,
-            dialect="kohya",
-        )
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders)
+    family, path = run.family, job.path(run.config.output)
+    with sharded.gathered_parameters(family.models.values()):
+        if run.accelerator.is_main_process:
+            provenance, encoders = _provenance(run, job, losses), family.text_encoders
+            if run.config.export == "kohya":
+                twin = path.parent / KOHYA / path.name
+                adapter.save(
+                    twin,
+                    family.denoiser,
+                    provenance,
+                    prefix=family.prefix,
+                    text_encoders=encoders,
+                    dialect="kohya",
+                )
+            adapter.save(path, family.denoiser, provenance, prefix=family.prefix, text_encoders=encoders)
+    run.accelerator.wait_for_everyone()
 
 
-def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any]) -> Provenance:
-    config, base = setup.config, setup.base
+def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenance:
+    config, base = run.config, run.plan.base
     tenth = max(1, len(losses) // 10)
     return Provenance(
         base=base.name,
@@ -208,13 +151,13 @@ def _provenance(setup: Setup, job: Job, losses: list[float], same: dict[str, Any
         alpha=config.alpha or config.rank,
         method=config.method,
         targets=list(config.targets),
-        text_encoders=list(setup.family.text_encoders),
+        text_encoders=list(run.family.text_encoders),
         steps=config.steps,
         seed=config.seed,
         losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
         trained_on=sorted(job.photos.hashes()),
         data=job.photos.name,
-        options=same,
+        options=dict(job.identity),
         versions=software.versions(),
         commit=software.commit(),
     )

@@ -31,4 +31,4 @@ def generate(config: Generate | Path | str | None = None, **options: Any) -> "Im
     if given.dry_run:
         return None
     devices.processes().wait_for_everyone()  # the first one writes the manifest
-    return shards.read(storage.place(given.output))
+    return shards.read(storage.location(given.output))

@@ -22,13 +22,13 @@ def generate(config: Generate) -> None:
         UserError: whatever the user can mend.
     """
     config.require_valid()
-    folder = storage.place(config.output)
+    folder = storage.location(config.output)
     state = devices.processes()
     dtype = devices.torch_dtype(config.precision, state.device)
     pipeline.require_device(config, state.device)
     if config.push_to_hub and state.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "dataset")
-    sampled = jobs(config, devices.dtype_name(dtype), pipeline.surroundings(config, state.device))
+    sampled = jobs(config, devices.dtype_name(dtype), pipeline.environment(config, state.device))
     screened = screens.plan(config, sampled)
     planned = [screened.marked(job) for job in sampled]
     folders.require_fit(folder, planned)

@@ -42,14 +42,14 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def bench_shards(folder: Path) -> Table:
     """Reading a shard against decoding its images: what provenance costs a reader."""
-    origin = shards.Origin(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
+    header = shards.ShardHeader(label="a", classes=["a"], arguments={}, trained_on=[], versions={}, count=256)
     data = demo.render().photos[0].read()
     shared = {"label": 0, "prompt": PROMPT, "steps": 1, "guidance": 1.0, "scheduler": "", "lora": ""}
     shared |= {"base": "", "attempt": 0, "guide": ""}
     rows = [
         {"image": {"bytes": data, "path": f"{k}.bmp"}, "seed": k, "index": k, **shared} for k in range(256)
     ]
-    shards.write(shards.path_of(folder, "a", 0), rows, origin)
+    shards.write(shards.path_of(folder, "a", 0), rows, header)
     shards.write_manifest(folder, shards.manifest_of(folder))
     found = shards.read(folder)
     decode = len(rows) / seconds(lambda: images.pixels(found.photos, 64))

@@ -79,7 +79,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stand_ins"
     folder.mkdir(exist_ok=True)
-    with lock.turn(folder):
+    with lock.exclusive(folder):
         for name in REAL:
             if not (folder / name).exists():
                 getattr(stand_ins, name)(folder / name)

@@ -18,6 +18,7 @@ from finetune.models import lora
 from finetune.models.family import Family
 from finetune.models.sampling import sample
 from finetune.models.stable_diffusion import family_of
+from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, learner, sharded
 from finetune.training.loop import train_steps
 from orchard.adapters import peft_state
@@ -59,19 +60,25 @@ def train(family: Family, accelerator: Accelerator, folder: Path, start: int) ->
         checkpoints.load(checkpoints.read(folder / f"step-{start:06d}"), accelerator, trained)
     divided = [parameter for parameter in trained.parameters if isinstance(parameter, DTensor)]
     assert bool(divided) is (accelerator.num_processes > 1)
+    data = TrainingData(photos=cache(), files=list("abcdef"))
     losses = [0.0] * start
-    for step in train_steps(family, cache(), trained, list("abcdef"), CONFIG, accelerator, start=start):
+    for step in train_steps(family, data, trained, CONFIG, accelerator, start):
         losses.append(step.loss)
         if len(losses) == 2:
             checkpoints.save(folder, accelerator, trained, losses, {})
-            with trained.in_use():
+            with trained.for_inference():
                 sample(family.pipe, "apple", [0, 1])
-    sharded.make_whole(family.denoiser)
-    return peft_state.tensors({"unet": family.denoiser})
+    with trained.for_inference():
+        with lora.disabled([family.denoiser]):
+            sample(family.pipe, "apple", [0, 1])
+        with sharded.gathered_parameters([family.denoiser]):
+            tensors = peft_state.tensors({"unet": family.denoiser})
+    assert [p for p in family.denoiser.parameters() if isinstance(p, DTensor)] or not divided
+    return tensors
 
 
 def main(base: Path, output: Path) -> None:
-    """Train, then go on from half-way in a fresh network."""
+    """Train, then resume from half-way in a fresh network."""
     accelerator = accelerator_over_all()
     for name, start in (("whole", 0), ("resumed", 2)):
         tensors = train(loaded(base), accelerator, output, start)

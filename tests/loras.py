@@ -73,7 +73,7 @@ def trained(out: Path, folder: Path, labels: list[str]) -> dict[str, str]:
         pipe = load(base)
         for parameter in lora.inject(pipe.unet, RANK, RANK, seed):
             torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(seed))
-        origin = adapter.Provenance(
+        provenance = adapter.Provenance(
             base=str(folder),
             base_digest=base.digest,
             family="sd",
@@ -89,7 +89,7 @@ def trained(out: Path, folder: Path, labels: list[str]) -> dict[str, str]:
             trained_on=[f"{seed:064x}"],
             data="test",
         )
-        adapter.save(out / f"{label}.safetensors", pipe.unet, origin)
+        adapter.save(out / f"{label}.safetensors", pipe.unet, provenance)
     return {label: str(out / f"{label}.safetensors") for label in labels}
 
 

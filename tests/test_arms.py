@@ -20,7 +20,7 @@ from evaluate.command import FailedError, evaluate, run
 from evaluate.config import Evaluate
 from evaluate.experiment import own_generator
 from evaluate.experiment.child_process import environment
-from evaluate.experiment.own_generator import Tuned, TuningError
+from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.gap import real_only_classifier
 from orchard import devices, shards
 from orchard.classifiers import classifier
@@ -97,12 +97,12 @@ def made(monkeypatch) -> list[str]:
     """The arms for which images were made, by a stand-in for the two commands: noise, and a true ledger."""
     calls = []
 
-    def stand_in(self: Tuned, module: str, *options: object) -> None:
+    def stand_in(self: OwnGenerator, module: str, *options: object) -> None:
         calls.append(f"{module} {self.folder.name}")
         if module == "generate":
             write_shards(self.folder / "shards", sorted(self.real.hashes()), self.real.classes, self.count)
 
-    monkeypatch.setattr(Tuned, "_call", stand_in)
+    monkeypatch.setattr(OwnGenerator, "_call", stand_in)
     monkeypatch.setattr(devices, "torch_dtype", lambda precision, device: torch.float32)
     return calls
 
@@ -210,7 +210,7 @@ def _kept(folder: Path) -> classifier.Record:
 
 
 def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch, capsys):
-    monkeypatch.setattr("evaluate.experiment.runner.fit_classifier", lambda *_: 1 / 0)
+    monkeypatch.setattr("evaluate.experiment.runner.fit", lambda *_: 1 / 0)
     with pytest.raises(FailedError, match="no run has a record; 100% real, seed 0: division") as stopped:
         evaluate(config(tmp_path, ratios=("1",)))
     assert stopped.value.code == 1
@@ -219,14 +219,14 @@ def test_nothing_is_reported_where_every_run_failed(tmp_path, made, monkeypatch,
 
 
 def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch, capsys):
-    stand_in = Tuned._call
+    stand_in = OwnGenerator._call
 
-    def fail(self: Tuned, module: str, *options: object) -> None:
+    def fail(self: OwnGenerator, module: str, *options: object) -> None:
         if self.seed == 0:
             raise TuningError("no room [left] on the device")
         stand_in(self, module, *options)
 
-    monkeypatch.setattr(Tuned, "_call", fail)
+    monkeypatch.setattr(OwnGenerator, "_call", fail)
     with pytest.raises(SystemExit) as stopped:
         run(config(tmp_path, shots=("1",), seeds=2))
     assert stopped.value.code == 1
@@ -234,17 +234,17 @@ def test_a_failed_arm_is_named_and_the_rest_goes_on(tmp_path, made, monkeypatch,
     assert "failed: 25% real, shots 1, seed 0: no room [left] on the device" in printed
     assert "1 runs have no record" in printed
     assert [(r["seed"], r["n_synthetic"]) for r in lines(tmp_path)] == [(0, 0), (1, 0), (1, 9)]
-    monkeypatch.setattr(Tuned, "_call", stand_in)
+    monkeypatch.setattr(OwnGenerator, "_call", stand_in)
     evaluate(config(tmp_path, shots=("1",), seeds=2))
     assert len(lines(tmp_path)) == 4
 
 
 def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, monkeypatch, capsys):
-    def leak(self: Tuned, module: str, *options: object) -> None:
+    def leak(self: OwnGenerator, module: str, *options: object) -> None:
         if module == "generate":
             write_shards(self.folder / "shards", ["a stranger"], self.real.classes, self.count)
 
-    monkeypatch.setattr(Tuned, "_call", leak)
+    monkeypatch.setattr(OwnGenerator, "_call", leak)
     with pytest.raises(SystemExit):
         run(config(tmp_path, shots=("1",)))
     assert "its adapters or screens have seen 1 images that are not the arm's" in capsys.readouterr().out

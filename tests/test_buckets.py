@@ -15,8 +15,9 @@ from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora
 from finetune.models.stable_diffusion import family_of
-from finetune.training import buckets, learner
-from finetune.training.batches import Cache, draw, rows_of
+from finetune.step import buckets
+from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
+from finetune.training import learner
 from finetune.training.loop import train_steps
 from orchard.bases import bases
 
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 SHAPES = [(4, 4), (4, 6), (6, 4)]
 
 
-def mixed(counts: list[int]) -> Cache:
+def mixed(counts: list[int]) -> EncodedDataset:
     """``counts`` images of each shape, in turn as long as there are some; image k is filled with k."""
     left, shapes = list(counts), []
     while any(left):
@@ -33,7 +34,7 @@ def mixed(counts: list[int]) -> Cache:
                 shapes.append(SHAPES[kind])
                 left[kind] -= 1
     mean = [torch.full((2, 1, *shape), float(row)) for row, shape in enumerate(shapes)]
-    return Cache(
+    return EncodedDataset(
         mean=mean,
         std=[torch.zeros_like(both) for both in mean],
         prompts={"prompt_embeds": torch.arange(len(mean)).float().reshape(-1, 1, 1)},
@@ -76,7 +77,7 @@ def test_every_image_is_drawn_equally_often_in_batches_of_one_shape():
         batch = draw(cache, step, batch_size=3, seed=5, flip=True)
         assert len({cache.mean[row].shape for row in batch.rows}) == 1
         assert torch.equal(batch.latents[:, 0, 0, 0], torch.tensor(batch.rows).float())
-        assert torch.equal(batch.text["prompt_embeds"].flatten(), torch.tensor(batch.rows).float())
+        assert torch.equal(batch.prompts["prompt_embeds"].flatten(), torch.tensor(batch.rows).float())
         assert batch.noise.shape == batch.latents.shape
         drawn.update(batch.rows)
     # As many steps as images are as many epochs as a batch has images.
@@ -87,7 +88,7 @@ def test_the_shapes_come_in_their_shares_at_every_time():
     counts = [70, 25, 5]
     found = collections.Counter()
     for step in range(100):
-        found[buckets.turn(step, counts, seed=0)[0]] += 1
+        found[buckets.bucket_of_step(step, counts, seed=0)[0]] += 1
         assert all(abs(found[k] - (step + 1) * counts[k] / 100) <= 2 for k in range(3))
     assert [found[k] for k in range(3)] == counts
 
@@ -138,8 +139,8 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
     keys = keys_of(base, "fp32", "cpu", sizes)
     accelerator = Accelerator(cpu=True)
     encoder = Encoder(family=family, keys=keys, folder=None, accelerator=accelerator)
-    cache = encoder.cache(photos, ["a photo of a"] * 4)
-    assert [tuple(mean.shape) for mean in cache.mean] == [(2, 4, h // 8, w // 8) for h, w in shapes]
+    dataset = encoder.dataset(photos, ["a photo of a"] * 4)
+    assert [tuple(mean.shape) for mean in dataset.mean] == [(2, 4, h // 8, w // 8) for h, w in shapes]
 
     told = []
     family.denoiser.register_forward_pre_hook(
@@ -148,7 +149,8 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
     parameters = lora.inject(family.denoiser, 2, 2, 0)
     config = TrainLora(steps=4, batch_size=2)
     trained = learner.prepare(family, parameters, config, accelerator)
-    losses = [s.loss for s in train_steps(family, cache, trained, list("abcd"), config, accelerator)]
+    data = TrainingData(photos=dataset, files=list("abcd"))
+    losses = [s.loss for s in train_steps(family, data, trained, config, accelerator)]
     assert len(losses) == 4
     expected = {(h, w, 0, 0, h, w) for h, w in shapes}
     assert {tuple(row) for ids in told for row in ids.int().tolist()} == expected

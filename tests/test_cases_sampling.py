@@ -42,7 +42,7 @@ def test_p08_p09_p12_alpha_dialect_and_batch_change_no_image(tmp_path, base, fru
         lora = ("--lora", tmp_path / f"{name}.safetensors", "--batch_size", batch, "--output", name)
         command(tmp_path, *GENERATE, *lora, *real, *small)
         (shard,) = shards.existing(tmp_path / name)
-        made[name] = shard.origin.arguments["lora_scale"], shards.rows_of(shard.path)
+        made[name] = shard.header.arguments["lora_scale"], shards.rows_of(shard.path)
     assert [scale for scale, _ in made.values()] == [0.25, 1.0]
     for one, other in zip(*(rows for _, rows in made.values()), strict=True):
         assert one["seed"] == other["seed"]

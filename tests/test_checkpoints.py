@@ -1,4 +1,4 @@
-"""Resume: N steps equal k, a stop and N - k, and a broken checkpoint is named and passed over."""
+"""Resume: N steps equal k, a stop and N - k, and a broken checkpoint is named and skipped."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from shell import ENVIRONMENT, TRAIN, command, refusal
 from finetune import command as run_command
 from finetune import trainer
 from finetune.config import TrainLora
-from finetune.training import checkpoints, learner, state_files
+from finetune.training import checkpoints, learner
 from finetune.training.interrupt import Interrupt
 from orchard.cli import signals
 from orchard.errors import UserError
@@ -72,7 +72,7 @@ def test_a_terminated_run_saves_exits_and_goes_on(base, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
-    assert "go on with --resume latest" in said
+    assert "resume with --resume latest" in said
     assert not (output / "apple.safetensors").exists()
     line = refusal(tmp_path, *words(base, output, *steps))
     assert "holds an unfinished run" in line and "--resume latest" in line
@@ -170,8 +170,8 @@ def test_weights_average_optimizer_and_random_numbers_come_back(tmp_path):
 def test_nested_state_comes_back_as_it_was(tmp_path):
     inner = {"betas": (0.9, 0.99), "rate": math.inf, "names": ["x"], "step": torch.tensor(3.0), "no": None}
     value = {"state": {0: inner, 1: {}}, "flag": True}
-    state_files.save(tmp_path / "s.safetensors", value)
-    assert state_files.load(tmp_path / "s.safetensors") == value
+    checkpoints.save_state(tmp_path / "s.safetensors", value)
+    assert checkpoints.load_state(tmp_path / "s.safetensors") == value
 
 
 def test_another_number_of_processes_is_refused(tmp_path):
@@ -189,9 +189,9 @@ def test_a_signal_is_noted_and_a_second_ctrl_c_stops_at_once(monkeypatch):
     monkeypatch.setattr(signals, "_command", True)
     before = signal.getsignal(signal.SIGINT)  # ignored, where a shell runs the tests in the background
     with Interrupt() as interrupt:
-        assert interrupt.agreed(Accelerator(cpu=True)) == 0
+        assert interrupt.exit_code(Accelerator(cpu=True)) == 0
         signal.raise_signal(signal.SIGINT)
-        assert interrupt.agreed(Accelerator(cpu=True)) == 130
+        assert interrupt.exit_code(Accelerator(cpu=True)) == 130
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
@@ -209,11 +209,11 @@ def test_an_adapter_begins_alike_whether_or_not_another_one_was_trained_before(
         accelerator.scaler = torch.amp.GradScaler("cpu", growth_interval=1)
         return accelerator, dtype
 
-    def noted(family, cache, learner, names, config, accelerator, **options):
+    def noted(family, data, learner, config, accelerator, start):
         torch.rand(1)  # as dropout in a base would draw
         state = accelerator.scaler.get_scale(), torch.get_rng_state()
         begun.setdefault(config.output.name, []).append(state)
-        yield from steps(family, cache, learner, names, config, accelerator, **options)
+        yield from steps(family, data, learner, config, accelerator, start)
 
     monkeypatch.setattr(run_command, "accelerator_for", scaled)
     monkeypatch.setattr(trainer, "train_steps", noted)
@@ -241,11 +241,12 @@ def test_a_checkpoint_brings_the_loss_scaler_back(tmp_path):
 
 def test_a_signal_ends_a_run_of_deepspeed_in_one_line_and_without_a_checkpoint(tmp_path):
     accelerator = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
-    interrupt = SimpleNamespace(agreed=lambda _: 143)
+    interrupt = SimpleNamespace(exit_code=lambda _: 143)
     config = TrainLora(output=tmp_path, save_every=0, steps=5)
-    setup = SimpleNamespace(config=config, accelerator=accelerator, interrupt=interrupt)
+    run = SimpleNamespace(config=config, accelerator=accelerator, interrupt=interrupt)
+    job = SimpleNamespace(name="apple", identity={})
     with pytest.raises(trainer.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
-        trainer._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
+        trainer._save_checkpoint(run, job, None, [0.5])
     assert stop.value.code == 143 and not list(tmp_path.iterdir())
-    interrupt.agreed = lambda _: 0
-    trainer._keep(setup, SimpleNamespace(name="apple"), None, [0.5], {})
+    interrupt.exit_code = lambda _: 0
+    trainer._save_checkpoint(run, job, None, [0.5])

@@ -116,7 +116,7 @@ def write_shards(
             columns = dict.fromkeys(("seed", "index", "steps", "guidance"), 0)
             names = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "")
             rows.append({"image": image, "label": place, **columns, **names})
-        origin = shards.Origin(
+        header = shards.ShardHeader(
             label=label,
             classes=list(classes),
             arguments=arguments,
@@ -124,7 +124,7 @@ def write_shards(
             versions={},
             count=count,
         )
-        shards.write(shards.path_of(folder, label, 0), rows, origin)
+        shards.write(shards.path_of(folder, label, 0), rows, header)
     shards.write_manifest(folder, shards.manifest_of(folder))
     return folder
 
@@ -198,7 +198,7 @@ def test_diverging_training_is_one_line_and_saves_nothing(tmp_path, root, monkey
     def diverge(*_):
         raise FloatingPointError("loss is nan at step 3 of 30")
 
-    monkeypatch.setattr("classify.command.fit_classifier", diverge)
+    monkeypatch.setattr("classify.command.fit", diverge)
     with pytest.raises(UserError, match="step 3 of 30; use a lower --learning_rate"):
         classify(config(tmp_path, root, root))
     assert not list((tmp_path / "out").iterdir())

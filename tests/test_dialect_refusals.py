@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_refused_and_a_good_file_still_loads(tmp_path, base
     pipe = load(base)
     plain = picture(pipe)
     with refused("bad.safetensors", *words):
-        attaching.require_place(bad, base)
+        attaching.require_matching_layers(bad, base)
     with refused("bad.safetensors", *words):
         attaching.attach(pipe, bad)
     assert np.array_equal(picture(pipe), plain)
@@ -161,13 +161,13 @@ def test_generate_writes_no_shard_for_a_lora_that_does_nothing(tmp_path, base, r
         run("bad")
     assert not (tmp_path / "out").exists()
     run("good")
-    assert shards.existing(tmp_path / "out")[0].origin.arguments["lora_scale"] == 1
+    assert shards.existing(tmp_path / "out")[0].header.arguments["lora_scale"] == 1
 
 
 def test_rows_from_before_the_scale_was_recorded_can_be_gone_on_with(tmp_path):
-    old = shards.Origin(
+    old = shards.ShardHeader(
         label="apple", classes=["apple"], arguments={"seed": 0}, trained_on=None, versions={}, count=1
     )
     new = dataclasses.replace(old, arguments={"seed": 0, "lora_scale": 0.5})
-    shard = shards.Shard(path=tmp_path, number=0, rows=1, origin=old)
+    shard = shards.Shard(path=tmp_path, number=0, rows=1, header=old)
     shards.require_same([shard], new, tmp_path)

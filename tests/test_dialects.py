@@ -154,7 +154,7 @@ PEFT_OPTIONS: dict[str, dict[str, Any]] = {
 def test_what_peft_has_tuned_adds_what_peft_itself_merges(tmp_path, base, name):
     wanted = tuned_by_peft(tmp_path, base, **PEFT_OPTIONS[name])
     one = adapter.read(adapter.find(str(tmp_path)))
-    attaching.require_place(one, base)
+    attaching.require_matching_layers(one, base)
     pipe = load(base)
     attaching.attach(pipe, one)
     for module, value in wanted.items():
@@ -168,7 +168,7 @@ def test_what_starts_from_the_bases_weights_wants_them_at_hand_and_linear(tmp_pa
     path, module = tmp_path / "adapter_model.safetensors", "mid_block.attentions.0.proj_in"
     tensors = dict(zip(FORMS["peft"](module), matrices(module)[module], strict=True))
     with refused("adapter_model.safetensors", module, "is a convolution"):
-        attaching.require_place(written(path, tensors), base)
+        attaching.require_matching_layers(written(path, tensors), base)
     with refused("adapter_model.safetensors", "pissa", "--offload model"):
         loras.blends(Generate(lora=(str(path),), offload="layers"))
 
@@ -257,7 +257,7 @@ def test_a_convolution_of_three_factors_is_the_three_one_after_the_other(tmp_pat
         tensors[f"{stem}.lora_down.weight"] = factors["down"][:, :, 0, 0]
     one = written(tmp_path / "a.safetensors", tensors | {f"{stem}.alpha": torch.tensor(2.0)})
     assert (one.tensors, one.methods) == (2, ("lora",))
-    attaching.require_place(one, base)
+    attaching.require_matching_layers(one, base)
     pipe = load(base)
     attaching.attach(pipe, one)
     image = torch.randn(1, 16, 8, 8, generator=draw)

@@ -48,7 +48,7 @@ def scored():
 
 
 def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
-    real, mixed = external_sets.elsewhere(scored)
+    real, mixed = external_sets.external_results(scored)
     assert (real.name, real.row.n_test, real.row.runs, real.row.change) == ("shelf", 30, 2, None)
     assert mixed.row.weighted["accuracy"].mean == pytest.approx(22 / 30)
     change = mixed.row.change
@@ -59,7 +59,7 @@ def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
 
 
 def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
-    _, mixed = external_sets.elsewhere(scored)
+    _, mixed = external_sets.external_results(scored)
     assert {name: part.images for name, part in mixed.recalls.items()} == dict(
         zip(CLASSES, (14, 13, 3), strict=True)
     )
@@ -85,7 +85,7 @@ def test_a_class_without_images_there_has_no_recall(scored):
         for record in scored
         for there in [record["external"]["shelf"]["predictions"]]
     ]
-    _, mixed = external_sets.elsewhere(without)
+    _, mixed = external_sets.external_results(without)
     assert list(mixed.recalls) == ["apple", "banana"]
     assert mixed.balanced.recall.mean == pytest.approx((7 / 14 + 12 / 13) / 2)
 

@@ -19,7 +19,7 @@ from finetune.data import encoded_cache
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models.stable_diffusion import family_of
-from finetune.training.batches import Cache
+from finetune.step.batches import EncodedDataset
 from orchard.bases import bases
 
 CPU = torch.device("cpu")
@@ -60,16 +60,16 @@ class Counted:
 
         family.pipe.vae.encode, family.pipe.encode_prompt = image, prompt
 
-    def cache(self, photos=PHOTOS) -> Cache:
+    def cache(self, photos=PHOTOS) -> EncodedDataset:
         self.images = self.prompts = 0
-        return self.encoder.cache(photos, TEXTS)
+        return self.encoder.dataset(photos, TEXTS)
 
     @property
     def made(self) -> tuple[int, int]:
         return self.images, self.prompts
 
 
-def equal(one: Cache, other: Cache) -> bool:
+def equal(one: EncodedDataset, other: EncodedDataset) -> bool:
     pairs = [*zip(one.mean, other.mean, strict=True), *zip(one.std, other.std, strict=True)]
     pairs += [(one.prompts[name], other.prompts[name]) for name in one.prompts.keys() | other.prompts.keys()]
     return torch.equal(one.prompt_of, other.prompt_of) and all(torch.equal(a, b) for a, b in pairs)
@@ -135,7 +135,7 @@ def test_a_damaged_entry_is_found_counted_and_made_anew(tmp_path, folders, capsy
     assert equal(counted.cache(), whole)
     assert counted.made == (1, 1)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all("damaged entries made anew: 1 (" in line for line in lines)
+    assert len(lines) == 2 and all("damaged entries made again: 1 (" in line for line in lines)
     assert all(reason in line for line in lines)
     assert equal(counted.cache(), whole)
     assert counted.made == (0, 0)
@@ -152,14 +152,14 @@ def test_photos_are_encoded_whole_on_white_or_by_their_centres(folders, monkeypa
     photo = pictures.photo("wide.png", "apple", data=pictures.encoded(wide))
     encoder = Counted(folders["sd"], None, [photo]).encoder
     encoder = replace(encoder, keys=replace(encoder.keys, fit=fit))
-    seen, encode = [], type(encoder.family).latents
+    seen, encode = [], type(encoder.family).encode_image
 
-    def latents(family, pixels):
+    def encode_image(family, pixels):
         seen.append(pixels)
         return encode(family, pixels)
 
-    monkeypatch.setattr(type(encoder.family), "latents", latents)
-    encoder.cache([photo], TEXTS[:1])
+    monkeypatch.setattr(type(encoder.family), "encode_image", encode_image)
+    encoder.dataset([photo], TEXTS[:1])
     clear = np.ones((32, 32), dtype=bool)  # the filter rings where colours change
     if fit == "pad":
         clear[6:10] = clear[22:26] = clear[:, 6:10] = False
@@ -234,7 +234,7 @@ def test_two_processes_fill_the_cache_that_one_then_reads(tmp_path, folders):
     halve(found[2])
     said = command(tmp_path, *TRAIN, *words, "--output", "warm", "--cache", "kept")
     assert "has 5 of 5 photos and 1 of 1 prompts" in said
-    assert "damaged entries made anew: 1 (" in said
+    assert "damaged entries made again: 1 (" in said
     assert "cache     none" in command(tmp_path, *TRAIN, *words, "--output", "without", "--cache", "none")
     warm, without, both = (
         load_file(tmp_path / name / "apple.safetensors") for name in ("warm", "without", "both")

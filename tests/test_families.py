@@ -12,9 +12,9 @@ from peft.utils import get_peft_model_state_dict
 from finetune.models import lora
 from finetune.models.family import Network
 from finetune.models.stable_diffusion import StableDiffusion3, StableDiffusionXL, family_of
-from finetune.training.batches import Batch, draw
-from finetune.training.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
-from finetune.training.objective import PLAIN
+from finetune.step.batches import Batch, draw
+from finetune.step.loss import diffuse, flow_target, interpolate, logit_normal, timesteps_of
+from finetune.step.objective import UNWEIGHTED
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
@@ -32,7 +32,7 @@ def image(pipe) -> np.ndarray:
 def hand_made(family, times: list[float]) -> Batch:
     """A batch of random latents at chosen times."""
     generator = torch.Generator().manual_seed(0)
-    states = family.text([PROMPT])
+    states = family.encode_prompts([PROMPT])
     latents, noise = torch.randn(2, len(times), 4, 16, 16, generator=generator)
     return Batch(
         latents=latents,
@@ -93,11 +93,11 @@ def test_a_step_lowers_the_loss_on_its_batch(folders, name):
     parameters = lora.inject(family.denoiser, 4, 4, 0)
     batch = draw(cache, 0, batch_size=8, seed=0, flip=True)
     optimizer = torch.optim.SGD(parameters, lr=0.05)
-    before = family.loss(family.network, batch, PLAIN)
+    before = family.loss(Network(family), batch, UNWEIGHTED)
     before.backward()
     assert all(parameter.grad is not None for parameter in parameters)
     optimizer.step()
-    after = family.loss(family.network, batch, PLAIN)
+    after = family.loss(Network(family), batch, UNWEIGHTED)
     assert after.item() < before.item()
 
 
@@ -172,10 +172,10 @@ def test_sdxl_is_told_the_sizes_that_the_pipeline_tells_it(folders):
     assert isinstance(family, StableDiffusionXL)
     batch = hand_made(family, [0.1, 0.9])
     denoiser = Recorder(batch.noise)
-    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == 0
+    assert family.loss(Network(family, denoiser), batch, UNWEIGHTED).item() == 0
     added = denoiser.options["added_cond_kwargs"]
     assert added["time_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 2
-    assert torch.equal(added["text_embeds"], batch.text["pooled_prompt_embeds"])
+    assert torch.equal(added["text_embeds"], batch.prompts["pooled_prompt_embeds"])
     assert denoiser.arguments[1].tolist() == [100, 900]
 
 
@@ -185,7 +185,7 @@ def test_sd3_is_asked_at_its_noise_level_and_should_say_noise_less_latents(folde
     assert isinstance(family, StableDiffusion3)
     batch = hand_made(family, [0.5, 0.975])
     denoiser = Recorder(batch.noise - batch.latents)
-    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == 0
+    assert family.loss(Network(family, denoiser), batch, UNWEIGHTED).item() == 0
     sigmas = [0.5, 1 / (1 + math.exp(-statistics.NormalDist().inv_cdf(0.975)))]
     assert denoiser.options["timestep"].tolist() == pytest.approx([1000 * s for s in sigmas], rel=1e-5)
     for k, sigma in enumerate(sigmas):
@@ -200,4 +200,6 @@ def test_sd3_weighs_every_noise_level_alike(folders):
     off = torch.ones_like(batch.latents)
     off[1] = 2
     denoiser = Recorder(batch.noise - batch.latents + off)
-    assert family.loss(Network(family, denoiser), batch, PLAIN).item() == pytest.approx((1 + 4) / 2, rel=1e-5)
+    assert family.loss(Network(family, denoiser), batch, UNWEIGHTED).item() == pytest.approx(
+        (1 + 4) / 2, rel=1e-5
+    )

@@ -14,7 +14,7 @@ from finetune.command import train
 from finetune.config import TrainLora
 from generate.command import generate
 from generate.config import Generate
-from generate.planning.init_images import Guides
+from generate.planning.init_images import InitImages
 from generate.planning.jobs import jobs
 from generate.sampling import pipeline
 from generate.sampling.loras import Blend
@@ -71,7 +71,7 @@ def guided(folder: Path, photo, **options) -> np.ndarray:
     """An image that is started from a photo, by the command's own pipeline."""
     config = Generate(image_guidance="photos", precision="fp32")
     pipe = pipeline.Loader(config, torch.float32, torch.device("cpu"))(bases.resolve(str(folder)), Blend())
-    plan = plans.class_plan(count=1, guides=Guides("apple", 0, (photo,)))
+    plan = plans.class_plan(count=1, guides=InitImages("apple", 0, (photo,)))
     return plans.sampled(pipe, plan, batch_size=1, depth=0, guidance=1.0, **options)[0]
 
 

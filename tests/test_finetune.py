@@ -11,12 +11,13 @@ from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.models import lora
+from finetune.models.family import Network
 from finetune.models.stable_diffusion import family_of
+from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
+from finetune.step.loss import diffusion_loss, snr, snr_weights, target
+from finetune.step.objective import UNWEIGHTED
 from finetune.training import learner
-from finetune.training.batches import Cache, draw, rows_of
 from finetune.training.loop import learning_rate, train_steps
-from finetune.training.loss import diffusion_loss, snr, snr_weights, target
-from finetune.training.objective import PLAIN
 from orchard.bases import bases
 
 CPU = torch.device("cpu")
@@ -27,9 +28,9 @@ def folder(tmp_path_factory) -> Path:
     return pipelines.tiny(tmp_path_factory.mktemp("base"))
 
 
-def cache(count: int = 6) -> Cache:
+def cache(count: int = 6) -> EncodedDataset:
     generator = torch.Generator().manual_seed(0)
-    return Cache(
+    return EncodedDataset(
         mean=torch.randn(count, 2, 4, 16, 16, generator=generator).unbind(),
         std=torch.full((count, 2, 4, 16, 16), 0.1).unbind(),
         prompts={"prompt_embeds": torch.randn(2, 5, 16, generator=generator)},
@@ -55,13 +56,13 @@ def test_two_processes_share_the_batch_of_one():
     for process, half in enumerate(halves):
         for name in ("latents", "noise", "times"):
             assert torch.equal(getattr(whole, name)[process::2], getattr(half, name)), name
-        assert torch.equal(whole.text["prompt_embeds"][process::2], half.text["prompt_embeds"])
+        assert torch.equal(whole.prompts["prompt_embeds"][process::2], half.prompts["prompt_embeds"])
     assert whole.rows[1::2] == halves[1].rows
 
 
 def test_without_flips_no_mirror_image_is_drawn():
     plain = cache()
-    marked = Cache(
+    marked = EncodedDataset(
         mean=[torch.stack([torch.zeros_like(both[0]), torch.ones_like(both[1])]) for both in plain.mean],
         std=[torch.zeros_like(both) for both in plain.std],
         prompts=plain.prompts,
@@ -97,8 +98,8 @@ def test_velocity_turns_back_into_the_latents():
 
 
 def test_the_loss_is_a_weighted_mean():
-    said, wanted = torch.zeros(2, 1, 2, 2), torch.stack([torch.ones(1, 2, 2), 2 * torch.ones(1, 2, 2)])
-    assert diffusion_loss(said, wanted, torch.tensor([1.0, 0.5])).item() == pytest.approx((1 + 2) / 2)
+    predicted, wanted = torch.zeros(2, 1, 2, 2), torch.stack([torch.ones(1, 2, 2), 2 * torch.ones(1, 2, 2)])
+    assert diffusion_loss(predicted, wanted, torch.tensor([1.0, 0.5])).item() == pytest.approx((1 + 2) / 2)
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing():
@@ -120,12 +121,13 @@ def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
 
     def held() -> float:
         with torch.no_grad():
-            return family.loss(family.network, batch, PLAIN).item()
+            return family.loss(Network(family), batch, UNWEIGHTED).item()
 
     before = held()
     accelerator = Accelerator()
     trained = learner.prepare(family, parameters, config, accelerator)
-    losses = [s.loss for s in train_steps(family, encoded, trained, ["a", "b"], config, accelerator)]
+    data = TrainingData(photos=encoded, files=["a", "b"])
+    losses = [s.loss for s in train_steps(family, data, trained, config, accelerator)]
     assert len(losses) == 30
     assert held() < before
 
@@ -139,7 +141,8 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
         mean.fill_(math.nan)
     config, accelerator = TrainLora(steps=1), Accelerator()
     trained = learner.prepare(family, parameters, config, accelerator)
-    steps = train_steps(family, broken, trained, ["x.jpg", "y.jpg"], config, accelerator)
+    data = TrainingData(photos=broken, files=["x.jpg", "y.jpg"])
+    steps = train_steps(family, data, trained, config, accelerator)
     with pytest.raises(FloatingPointError, match=r"step 0.*x\.jpg|y\.jpg"):
         next(steps)
 
@@ -153,8 +156,9 @@ def test_an_adapter_trained_second_equals_the_same_one_trained_alone(folder):
         parameters = lora.inject(pipe.unet, 4, 4, seed=0)
         accelerator = Accelerator()
         trained = learner.prepare(family, parameters, config, accelerator)
-        list(train_steps(family, cache(), trained, ["x"] * 6, config, accelerator))
+        list(train_steps(family, TrainingData(photos=cache(), files=["x"] * 6), trained, config, accelerator))
         found = [parameter.detach().clone() for parameter in parameters]
+        trained.release(accelerator)
         lora.remove(pipe.unet)
         return found
 

@@ -94,4 +94,4 @@ def _fill(monkeypatch, base, folder, options):
             "seed": 1,
             "reason": "",
         }
-        shards.store(folder, number, [shared | {"index": k} for k in numbers], plans[0].origin)
+        shards.store(folder, number, [shared | {"index": k} for k in numbers], plans[0].header)

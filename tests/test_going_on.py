@@ -43,9 +43,9 @@ def older(folder, *without):
     """Write the shards as a version did that knew no such arguments, and not what rows were made with."""
     for split in (shards.TRAIN, shards.REJECTED):
         for shard in shards.existing(folder, split):
-            kept = {key: value for key, value in shard.origin.arguments.items() if key not in without}
-            origin = replace(shard.origin, arguments=kept, made_with=[], schema=2)
-            shards.write(shard.path, shards.rows_of(shard.path), origin)
+            kept = {key: value for key, value in shard.header.arguments.items() if key not in without}
+            header = replace(shard.header, arguments=kept, made_with=[], schema=2)
+            shards.write(shard.path, shards.rows_of(shard.path), header)
     (folder / shards.MANIFEST).unlink()
 
 
@@ -73,7 +73,7 @@ def test_a_set_of_an_older_version_is_gone_on_with_where_nothing_differs(tmp_pat
     older(tmp_path / "s")
     generate(tmp_path / "s", count=20)
     assert indices(tmp_path / "s") == list(range(20))
-    assert {shard.origin.schema for shard in shards.existing(tmp_path / "s")} == {2, 3}
+    assert {shard.header.schema for shard in shards.existing(tmp_path / "s")} == {2, 3}
 
 
 def test_compiled_rows_do_not_join_others(tmp_path, generate, refused):
@@ -111,7 +111,7 @@ def test_what_changes_pixels_by_rounding_is_noted_with_the_rows_and_said(
     line = next(line for line in said.splitlines() if line.startswith("note"))
     assert "low_memory False (now: True)" in line and "batch_size 4 (now: 2)" in line
     assert re.search(r"torch \S+ \(now: 99.0\)", line)
-    made = {shard.number: shard.origin.made_with for shard in shards.existing(tmp_path / "s")}
+    made = {shard.number: shard.header.made_with for shard in shards.existing(tmp_path / "s")}
     assert [one["batch_size"] for one in made[0]] == ["4", "2"]  # rows of both runs
     assert [one["torch"] for one in made[1]] == ["99.0"]
     found = json.loads((tmp_path / "s" / "manifest.json").read_text())["made_with"]["apple"]
@@ -127,7 +127,7 @@ def test_rows_that_are_moved_to_the_rejected_keep_what_they_were_made_with(tmp_p
     assert indices(folder, "rejected") == [2]
     for split in ("train", "rejected"):
         first = shards.existing(folder, split)[0]
-        assert (first.number, [one["batch_size"] for one in first.origin.made_with]) == (0, ["4"])
+        assert (first.number, [one["batch_size"] for one in first.header.made_with]) == (0, ["4"])
 
 
 def test_a_stopped_run_is_complete_with_as_many_images_as_are_there(stopped, generate, capsys):
@@ -286,7 +286,7 @@ def test_a_shard_of_more_than_two_gigabytes_is_written_and_read(tmp_path, genera
     (one,) = rows(tmp_path / "s")
     data = one["image"]["bytes"] + bytes(16 * 2**20)  # which packs well
     many = [one | {"index": index, "image": {"bytes": data, "path": "a.png"}} for index in range(140)]
-    origin = shards.existing(tmp_path / "s")[0].origin
-    shards.write(tmp_path / "train-apple-00000.parquet", many, origin)
+    header = shards.existing(tmp_path / "s")[0].header
+    shards.write(tmp_path / "train-apple-00000.parquet", many, header)
     found = shards.columns(tmp_path / "train-apple-00000.parquet", "index")["index"].to_pylist()
     assert found == list(range(140)) and sum(len(row["image"]["bytes"]) for row in many) > 2**31

@@ -278,8 +278,8 @@ def test_a_set_that_named_the_path_of_its_base_is_gone_on_with(tmp_path, generat
     path = shards.path_of(tmp_path / "s", "apple", 0)
     (shard,) = shards.existing(tmp_path / "s")
     there = shards.rows_of(path)
-    old = {**shard.origin.__dict__, "arguments": {**shard.origin.arguments, "base": str(base)}}
-    shards.write(path, there, shards.Origin(**old))
+    old = {**shard.header.__dict__, "arguments": {**shard.header.arguments, "base": str(base)}}
+    shards.write(path, there, shards.ShardHeader(**old))
     (tmp_path / "s" / shards.MANIFEST).unlink()
     assert generate(tmp_path / "s", noise, count=8) == 4
 

@@ -101,12 +101,12 @@ def test_a_set_of_another_class_list_is_not_gone_on_with(tmp_path, base, refused
 def written(folder: Path, label: str, classes: tuple[str, ...], place: int | None = None) -> Path:
     """A shard with one row of a class."""
     path = shards.path_of(folder, label, 0)
-    origin = shards.Origin(
+    header = shards.ShardHeader(
         label=label, classes=list(classes), arguments={}, trained_on=[], versions={}, count=1
     )
     number = classes.index(label) if place is None else place
     row = dict.fromkeys(("prompt", "scheduler", "lora", "base"), "") | dict.fromkeys(("seed", "index"), 0)
-    shards.write(path, [{"image": square(label, 0), "label": number, **row}], origin)
+    shards.write(path, [{"image": square(label, 0), "label": number, **row}], header)
     return path
 
 

@@ -83,12 +83,12 @@ def fake(plugin: DistributedType, **state) -> SimpleNamespace:
 def test_deepspeed_is_told_our_batch_sizes_and_refuses_checkpoints(refused):
     plugin = SimpleNamespace(deepspeed_config={"gradient_accumulation_steps": "auto"})
     config = TrainLora(batch_size=8, accumulation=4, save_every=0)
-    devices.fit_deepspeed(config, fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
+    devices.configure_deepspeed(config, fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
     assert plugin.deepspeed_config == {"gradient_accumulation_steps": 4, "train_micro_batch_size_per_gpu": 4}
     with refused("--save_every 500", "DeepSpeed", "--save_every 0"):
-        devices.fit_deepspeed(TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
+        devices.configure_deepspeed(TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
     with refused("--ema_decay 0.9", "DeepSpeed"):
-        devices.fit_deepspeed(
+        devices.configure_deepspeed(
             TrainLora(save_every=0, ema_decay=0.9), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin)
         )
 

@@ -15,6 +15,7 @@ from finetune.config import TrainLora
 from finetune.models import cpu_layers, lora
 from finetune.models.stable_diffusion import family_of
 from finetune.planning.devices import arithmetic_of
+from finetune.step.batches import TrainingData
 from finetune.training import learner
 from finetune.training.loop import train_steps
 from orchard.bases import bases
@@ -41,12 +42,13 @@ def run(folder: Path, look=None, compiler="no", **options) -> tuple[list[torch.T
     )
     parameters = lora.inject(family.denoiser, 2, 2, seed=0)
     trained = learner.prepare(family, parameters, config, accelerator)
-    losses = []
-    for step in train_steps(family, cache(), trained, NAMES, config, accelerator):
+    data, losses = TrainingData(photos=cache(), files=NAMES), []
+    for step in train_steps(family, data, trained, config, accelerator):
         losses.append(step.loss)
         if look is not None:
             look(trained, family)
-    return [parameter.detach().clone() for parameter in trained.parameters], losses
+    with trained.for_inference():
+        return [parameter.detach().clone() for parameter in trained.parameters], losses
 
 
 def test_batch_two_times_accumulation_four_is_batch_eight(folder):
@@ -125,7 +127,7 @@ def test_a_step_that_the_loss_scaler_skips_is_no_step_for_the_average(folder, mo
 @pytest.mark.parametrize("options", [{"ema_decay": 0.5}, {"optimizer": "schedulefree"}, {}], ids=str)
 def test_a_look_at_the_weights_in_use_changes_no_bit_of_training(folder, options):
     def look(trained, family) -> None:
-        with trained.in_use():
+        with trained.for_inference():
             assert not family.denoiser.training and not torch.is_grad_enabled()
             torch.rand(3)
         assert family.denoiser.training
@@ -143,7 +145,7 @@ def test_a_look_at_the_weights_in_use_changes_no_bit_of_training(folder, options
 def test_inside_a_look_the_average_is_in_the_network(folder):
     def look(trained, family) -> None:
         before = [parameter.detach().clone() for parameter in trained.parameters]
-        with trained.in_use():
+        with trained.for_inference():
             pairs = zip(trained.parameters, trained.average.shadow_params, strict=True)
             assert all(torch.equal(parameter, average) for parameter, average in pairs)
         assert all(torch.equal(a, b) for a, b in zip(before, trained.parameters, strict=True))
@@ -158,9 +160,9 @@ def test_attention_on_a_cpu_is_the_same_function_by_other_products(folder):
     inputs = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), states
     with torch.no_grad():
         fused = unet(*inputs).sample
-        cpu_layers.suit(unet, torch.device("cuda"))
+        cpu_layers.optimize_for_cpu(unet, torch.device("cuda"))
         assert {type(one).__name__ for one in unet.attn_processors.values()} == {"AttnProcessor2_0"}
-        cpu_layers.suit(unet, CPU)
+        cpu_layers.optimize_for_cpu(unet, CPU)
         plain = unet(*inputs).sample
         assert not torch.equal(plain, fused)
         torch.testing.assert_close(plain, fused)
@@ -168,7 +170,7 @@ def test_attention_on_a_cpu_is_the_same_function_by_other_products(folder):
 
 def test_long_sequences_keep_the_fused_kernel(monkeypatch):
     monkeypatch.setattr(cpu_layers, "LONGEST", 3)
-    short = cpu_layers.ShortPlain()
+    short = cpu_layers.ShortSequenceProcessor()
     monkeypatch.setattr(short, "plain", lambda attn, states: "plain")
     monkeypatch.setattr(short, "fused", lambda attn, states: "fused")
     assert [short(None, torch.zeros(1, n, 2)) for n in (3, 4)] == ["plain", "fused"]
@@ -185,29 +187,29 @@ def test_a_heavy_convolution_of_a_small_map_is_the_same_function(monkeypatch, st
     expected = layer(image)
     weights = torch.randn_like(expected)
     gradient = torch.autograd.grad(expected, image, weights)
-    cpu_layers.suit(layer, CPU)
-    assert type(layer) is cpu_layers.SmallMaps
+    cpu_layers.optimize_for_cpu(layer, CPU)
+    assert type(layer) is cpu_layers.SmallMapConv2d
     torch.testing.assert_close(layer(image), expected)
     torch.testing.assert_close(torch.autograd.grad(layer(image), image, weights), gradient)
 
 
 def test_convolutions_that_gain_nothing_are_left_alone(monkeypatch):
     light = torch.nn.Conv2d(8, 8, 3, padding=1)
-    cpu_layers.suit(light, CPU)
+    cpu_layers.optimize_for_cpu(light, CPU)
     monkeypatch.setattr(cpu_layers, "HEAVY", 1)
     pointwise, grouped = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(8, 8, 3, groups=2)
     mirrored = torch.nn.Conv2d(8, 8, 3, padding_mode="reflect")
     others = [pointwise, grouped, mirrored]
     for layer in others:
-        cpu_layers.suit(layer, CPU)
+        cpu_layers.optimize_for_cpu(layer, CPU)
     elsewhere = torch.nn.Conv2d(8, 8, 3, padding=1)
-    cpu_layers.suit(elsewhere, torch.device("cuda"))
+    cpu_layers.optimize_for_cpu(elsewhere, torch.device("cuda"))
     assert {type(layer) for layer in [light, *others, elsewhere]} == {torch.nn.Conv2d}
 
 
 def test_large_maps_keep_the_convolution(monkeypatch):
     layer = torch.nn.Conv2d(3, 2, 3, padding=1)
-    layer.__class__ = cpu_layers.SmallMaps
+    layer.__class__ = cpu_layers.SmallMapConv2d
     monkeypatch.setattr(cpu_layers.F, "unfold", lambda *_: pytest.fail("unfolded"))
     assert layer(torch.zeros(2, 3, 9, 8)).shape == (2, 2, 9, 8)
 
@@ -216,5 +218,5 @@ def test_a_padding_by_name_keeps_the_convolution():
     layer = torch.nn.Conv2d(3, 2, 3, padding="same")
     image = torch.randn(1, 3, 4, 4)
     expected = layer(image)
-    layer.__class__ = cpu_layers.SmallMaps
+    layer.__class__ = cpu_layers.SmallMapConv2d
     assert torch.equal(layer(image), expected)

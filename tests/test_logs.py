@@ -15,10 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune.command import train
 from finetune.config import TrainLora
+from finetune.data import training_data
+from finetune.models.family import Network
 from finetune.models.stable_diffusion import StableDiffusion
 from finetune.outputs import logs
+from finetune.step.batches import EncodedDataset
 from finetune.training import validation
-from finetune.training.batches import Cache
 from orchard.bases import bases
 from orchard.datasets import sources
 from orchard.images.images import TRAIN as TRAINING
@@ -90,7 +92,7 @@ def test_a_picture_goes_to_each_tracker_in_its_own_form(tmp_path, monkeypatch):
 
 def test_a_tenth_of_each_class_is_held_out_of_training(fruit):
     photos = sources.load(str(fruit)).of(TRAINING)
-    kept, apart = validation.hold_out(photos)
+    kept, apart = training_data.hold_out(photos)
     assert apart.counts() == {"apple": 8, "banana": 7, "orange": 7}
     assert not kept.hashes() & apart.hashes()
     assert len(kept) + len(apart) == len(photos)
@@ -100,13 +102,14 @@ def test_the_held_out_loss_never_changes_by_itself(base):
     found = bases.resolve(str(base))
     family = StableDiffusion.of(bases.load(found, torch.float32, torch.device("cpu")), found)
     mean = torch.randn(3, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).unbind()
-    texts = family.text(["a photo of apple"])
+    texts = family.encode_prompts(["a photo of apple"])
     std = [0.1 * both.abs() for both in mean]
-    cache = Cache(mean=mean, std=std, prompts=texts, prompt_of=torch.zeros(3, dtype=torch.long))
-    first = validation.loss(family, cache, seed=0)
+    dataset = EncodedDataset(mean=mean, std=std, prompts=texts, prompt_of=torch.zeros(3, dtype=torch.long))
+    network = Network(family)
+    first = validation.loss(family, network, dataset, seed=0)
     torch.rand(10)
-    assert validation.loss(family, cache, seed=0) == first
-    assert validation.loss(family, cache, seed=1) != first
+    assert validation.loss(family, network, dataset, seed=0) == first
+    assert validation.loss(family, network, dataset, seed=1) != first
 
 
 def test_a_class_of_one_photo_cannot_be_validated(base, tmp_path):

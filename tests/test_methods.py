@@ -99,7 +99,7 @@ def test_a_lycoris_file_adds_what_its_method_defines_at_alpha_over_rank(tmp_path
     assert one.methods == (name.partition(" ")[0],)
     assert one.scale == (scale or 1.0)
     assert one.tensors == len(parts)
-    attaching.require_place(one, base)
+    attaching.require_matching_layers(one, base)
     pipe = load(base)
     attaching.attach(pipe, one)
     assert torch.allclose(fused(pipe, module), (scale or 1.0) * added, atol=1e-4)
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused_and_the_base_is_as_it_was(tmp_path, base, 
     bad = written(tmp_path / "bad.safetensors", tensors)
     pipe = load(base)
     with refused("bad.safetensors", *words):
-        attaching.require_place(bad, base)
+        attaching.require_matching_layers(bad, base)
     with refused("bad.safetensors", *words):
         attaching.attach(pipe, bad)
     assert not hasattr(pipe.unet, "peft_config")

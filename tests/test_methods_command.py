@@ -132,7 +132,7 @@ def test_a_card_names_only_the_tools_that_apply_the_adapter_as_it_was_trained(ba
     origin = dataclasses.replace(trained(base, tmp_path).provenance, **options)
     card = snippets.markdown(tmp_path / "apple.safetensors", origin)
     assert {tool for tool in ("WebUI", "ComfyUI") if f"In {tool}: copy" in card} == tools
-    others = next((line for line in card.splitlines() if "would apply it otherwise" in line), "")
+    others = next((line for line in card.splitlines() if "would apply it differently" in line), "")
     assert {tool for tool in ("WebUI", "ComfyUI") if tool in others} == {"WebUI", "ComfyUI"} - tools
 
 

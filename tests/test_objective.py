@@ -9,10 +9,11 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from finetune.config import TrainLora
+from finetune.models.family import Network
 from finetune.models.stable_diffusion import family_of
-from finetune.training import objective
-from finetune.training.batches import Cache, draw
-from finetune.training.loss import (
+from finetune.step import objective
+from finetune.step.batches import EncodedDataset, draw
+from finetune.step.loss import (
     cosmap,
     debiased_weights,
     logit_normal,
@@ -22,7 +23,7 @@ from finetune.training.loss import (
     snr,
     target,
 )
-from finetune.training.objective import Objective
+from finetune.step.objective import Objective
 from orchard.bases import bases
 
 NORMAL = statistics.NormalDist()
@@ -58,7 +59,7 @@ def test_a_noise_offset_shifts_whole_channels():
 
 
 def test_a_draw_with_an_offset_has_the_noise_of_one_without_plus_a_constant_a_channel():
-    cache = Cache(
+    cache = EncodedDataset(
         mean=torch.zeros(2, 5, 4, 8, 8),
         std=torch.ones(2, 5, 4, 8, 8),
         prompts={"prompt_embeds": torch.zeros(1, 2, 3)},
@@ -151,13 +152,13 @@ def test_what_the_family_does_not_know_is_refused(tmp_path, refused):
     diffusion = bases.resolve(str(pipelines.tiny(tmp_path / "sd")))
     flow = bases.resolve(str(pipelines.tiny_sd3(tmp_path / "sd3")))
     with refused("--timestep_sampling mode", "--loss_weighting"):
-        objective.require_fit(TrainLora(timestep_sampling="mode"), diffusion)
+        objective.require_compatible(TrainLora(timestep_sampling="mode"), diffusion)
     with refused("--shift 3", "flow matching"):
-        objective.require_fit(TrainLora(shift=3.0), diffusion)
+        objective.require_compatible(TrainLora(shift=3.0), diffusion)
     with refused("--loss_weighting debiased", "--timestep_sampling"):
-        objective.require_fit(TrainLora(loss_weighting="debiased"), flow)
-    objective.require_fit(TrainLora(loss_weighting="debiased"), diffusion)
-    objective.require_fit(TrainLora(timestep_sampling="mode"), flow)
+        objective.require_compatible(TrainLora(loss_weighting="debiased"), flow)
+    objective.require_compatible(TrainLora(loss_weighting="debiased"), diffusion)
+    objective.require_compatible(TrainLora(timestep_sampling="mode"), flow)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -173,16 +174,16 @@ def test_a_base_whose_schedule_ends_in_pure_noise_is_trained_on_it(tmp_path, kin
     assert snr(family.alphas_cumprod, last).item() == 0
     latents, noise = torch.randn(2, 1, 4, 16, 16).unbind()
     assert torch.equal(target("v_prediction", latents, noise, torch.zeros(1)), -latents)
-    cache = Cache(
+    cache = EncodedDataset(
         mean=[latents.expand(2, 4, 16, 16)],
         std=[torch.zeros(2, 4, 16, 16)],
-        prompts=family.text(["a photo of apple"]),
+        prompts=family.encode_prompts(["a photo of apple"]),
         prompt_of=torch.zeros(1, dtype=torch.long),
     )
     batch = draw(cache, 0, batch_size=2, seed=0, flip=False)
     batch.times.fill_(0.99999)
     with torch.no_grad():
-        assert family.loss(family.network, batch, Objective(weighting=weighting)).isfinite()
+        assert family.loss(Network(family), batch, Objective(weighting=weighting)).isfinite()
 
 
 def test_a_schedule_that_is_not_rescaled_keeps_some_signal():

@@ -12,12 +12,12 @@ def descend(name: str, rate: float, steps: int = 600) -> tuple[torch.optim.Optim
     """Minimise (x - 3)^2 from 0; the optimiser, and how far from 3 it ends."""
     x = torch.nn.Parameter(torch.zeros(1))
     optimizer = optimizers.build(name, rate, [x])
-    optimizers.switch(optimizer, training=True)
+    optimizers.set_mode(optimizer, training=True)
     for _ in range(steps):
         optimizer.zero_grad()
         (x - 3).square().sum().backward()
         optimizer.step()
-    optimizers.switch(optimizer, training=False)
+    optimizers.set_mode(optimizer, training=False)
     return optimizer, abs(x.item() - 3)
 
 
@@ -32,7 +32,7 @@ def test_a_missing_package_is_named_with_the_fix(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with refused("--optimizer adamw8bit", "pip install bitsandbytes"):
-        optimizers.find("adamw8bit", 1e-3)
+        optimizers.optimizer_class("adamw8bit", 1e-3)
 
 
 def test_an_installed_package_is_taken(monkeypatch):
@@ -40,12 +40,12 @@ def test_an_installed_package_is_taken(monkeypatch):
     package.AdamW8bit = torch.optim.AdamW
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", package)
-    assert optimizers.find("adamw8bit", 1e-3) is torch.optim.AdamW
+    assert optimizers.optimizer_class("adamw8bit", 1e-3) is torch.optim.AdamW
 
 
 def test_prodigy_with_an_adam_learning_rate_is_refused(refused):
     with refused("--optimizer prodigy", "--learning_rate 1"):
-        optimizers.find("prodigy", 1e-3)
+        optimizers.optimizer_class("prodigy", 1e-3)
 
 
 def test_a_schedule_free_rate_stays_after_the_warm_up():

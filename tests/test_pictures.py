@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from classify.sizes import Sizes
-from evaluate.experiment.shown_images import Exhibit
+from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.feature_metrics import Gap
 from evaluate.gap.features import of_backbone, of_classifier
 from evaluate.gap.measure import gaps
@@ -65,15 +65,15 @@ def test_of_many_classes_the_first_have_a_sheet():
 def test_rejected_images_are_read_from_their_own_shards(tmp_path):
     images = [{"bytes": png(i), "path": f"{i}.png"} for i in range(30)]
     rows = [{"image": image, "label": 1, "index": i, "reason": "off-class"} for i, image in enumerate(images)]
-    origin = shards.Origin(
+    header = shards.ShardHeader(
         label="pear", classes=["apple", "pear"], arguments={}, trained_on=[], versions={}, count=30
     )
     kept = [
         {"image": {"bytes": png(40 + i), "path": "k.png"}, "label": 1, "index": 30 + i} for i in range(30)
     ]
-    shards.write(shards.path_of(tmp_path, "pear", 0), kept, origin)
+    shards.write(shards.path_of(tmp_path, "pear", 0), kept, header)
     assert pictures.rejected(tmp_path, shards.manifest_of(tmp_path)) == []
-    shards.write(shards.path_of(tmp_path, "pear", 0, shards.REJECTED), rows, origin)
+    shards.write(shards.path_of(tmp_path, "pear", 0, shards.REJECTED), rows, header)
     found = pictures.rejected(tmp_path, shards.manifest_of(tmp_path))
     assert len(found) == pictures.SHEET
     assert (found[0]["label"], found[0]["note"]) == ("pear", "off-class")
@@ -143,7 +143,7 @@ def test_backbone_that_is_not_on_this_machine_is_never_fetched(refused, tmp_path
 def test_gap_is_measured_for_synthetic_images_and_for_the_test_photos_as_yardstick():
     train = image_set([(("apple", "pear")[i % 2], i) for i in range(12)])
     test = image_set([("apple", 100 + i) for i in range(6)])
-    shown = Exhibit(real=train, test=test, synthetic=train, folder=None)
+    shown = ShownImages(real=train, test=test, synthetic=train, folder=None)
     embeds = {"pixels": pictures.as_they_are}
 
     def read(photos):
@@ -155,5 +155,5 @@ def test_gap_is_measured_for_synthetic_images_and_for_the_test_photos_as_yardsti
     assert found["synthetic"].images == 12
     assert found["test"].images == 6
     assert found["test"].discriminator["pear"] is None
-    nothing = Exhibit(real=train, test=test, synthetic=train.keep(()), folder=None)
+    nothing = ShownImages(real=train, test=test, synthetic=train.keep(()), folder=None)
     assert gaps(nothing, embeds, read) == {}

@@ -1,6 +1,7 @@
 """What the trainer finds out before it loads any weight."""
 
 import collections
+from dataclasses import replace
 from pathlib import Path
 
 import pictures
@@ -11,13 +12,13 @@ from accelerate import Accelerator
 
 from finetune import command
 from finetune.config import TrainLora
-from finetune.context import Job
+from finetune.context import Job, Plan
 from finetune.data import encoded_cache, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora, targets
 from finetune.models.stable_diffusion import family_of
-from finetune.planning import disk_space, preflight
+from finetune.planning import preflight
 from orchard.adapters import layers
 from orchard.bases import bases
 from orchard.datasets import sources
@@ -39,12 +40,22 @@ def photos(tmp_path) -> Path:
     )
 
 
-def check(folder: Path, photos: Path, **options) -> preflight.Preflight:
+def check(folder: Path, photos: Path, **options) -> Plan:
     config = TrainLora(data=str(photos), output=photos / "out", **options)
-    real, sizes = training_set.of(sources.load(config.data), config)
-    jobs = [Job(name="apple", classes=("apple",), photos=real)]
+    real, sizes = training_set.select(sources.load(config.data), config)
     base = bases.resolve(str(folder))
-    return preflight.check(config, base, attention(base), jobs, sizes, "fp32", CPU)
+    plan = Plan(
+        base=base,
+        photos=real,
+        targets=attention(base),
+        jobs=[Job(name="apple", classes=("apple",), photos=real)],
+        broken=(),
+        precision="fp32",
+        cache=preflight.cache_folder(config.cache),
+        keys=keys_of(base, "fp32", "cpu", preflight.encoded_sizes(base, sizes, bucketed=config.buckets)),
+        checks=(),
+    )
+    return replace(plan, checks=preflight.check(config, plan, CPU))
 
 
 def attention(base: bases.Base) -> targets.Targets:
@@ -74,27 +85,27 @@ def test_what_entries_and_adapters_will_take_is_what_they_take(tmp_path, folders
     family = family_of(bases.load(base, torch.float32, CPU), base)
     photo = pictures.photo("a.png", "a", data=pictures.encoded(pictures.noise(0)))
     keys = keys_of(base, "fp32", "cpu", {photo.sha256: (32, 32)})
-    Encoder(family=family, keys=keys, folder=tmp_path, accelerator=Accelerator(cpu=True)).cache(
+    Encoder(family=family, keys=keys, folder=tmp_path, accelerator=Accelerator(cpu=True)).dataset(
         [photo], ["a"]
     )
     for key, least in ((keys.photo(photo), 0.95), (keys.prompt("a"), 0)):
-        told, taken = disk_space.entry(base, key), encoded_cache.path_of(tmp_path, key).stat().st_size
+        told, taken = preflight.entry_bytes(base, key), encoded_cache.path_of(tmp_path, key).stat().st_size
         header = 2000
         assert least * told < taken < told + header
 
     parameters = lora.inject(family.denoiser, 3, 3, 0)
     weights = 4 * sum(parameter.numel() for parameter in parameters)
     trained = attention(base)
-    assert disk_space.adapters(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (
+    assert preflight.adapter_bytes(TrainLora(rank=3, steps=10, save_every=0), base, trained, 1) == weights * (
         1 + 3
     )
     # Two adapters, two checkpoints of each, one more under way; AdamW keeps two numbers a weight.
     kept = TrainLora(rank=3, steps=10, save_every=2, keep=2)
-    assert disk_space.adapters(kept, base, trained, 2) == weights * (2 + 5 * 3)
+    assert preflight.adapter_bytes(kept, base, trained, 2) == weights * (2 + 5 * 3)
 
 
 def test_the_plan_tells_shapes_cache_disk_and_device(folders, photos, tmp_path):
-    text = "\n".join(check(folders["sd"], photos, cache=str(tmp_path / "cache")).lines)
+    text = "\n".join(check(folders["sd"], photos, cache=str(tmp_path / "cache")).checks)
     assert f"cache     {tmp_path / 'cache'} has 0 of 4 photos and 0 of 1 prompts" in text
     assert "adapters and checkpoints" in text and "encoded photos and prompts" in text
     assert "device    cpu, which computes in fp32" in text
@@ -113,10 +124,10 @@ def test_photos_go_into_the_buckets_of_their_shapes(folders, tmp_path, refused, 
     )
     with refused("--buckets", "has 32 px", "512"):
         check(folders["sd"], photos, buckets=True)
-    monkeypatch.setattr("finetune.training.buckets.LEAST", 32)
-    monkeypatch.setattr("finetune.training.buckets.MULTIPLE", 2)
+    monkeypatch.setattr("finetune.step.buckets.LEAST", 32)
+    monkeypatch.setattr("finetune.step.buckets.MULTIPLE", 2)
     found = check(folders["sd"], photos, buckets=True)
-    assert "buckets   36x28 3, 28x36 1 (width x height, photos)" in found.lines
+    assert "buckets   36x28 3, 28x36 1 (width x height, photos)" in found.checks
     assert sorted(found.keys.sizes.values()) == [(28, 36)] * 3 + [(36, 28)]
 
 
@@ -128,9 +139,9 @@ def test_a_broken_photo_is_named_or_left_out_and_told(tmp_path, refused, skip):
     config = TrainLora(data=str(pictures.write(tmp_path, whole | broken)), skip_bad=skip)
     if not skip:
         with refused("apple/cut.jpg", "--skip_bad"):
-            training_set.of(sources.load(config.data), config)
+            training_set.select(sources.load(config.data), config)
         return
-    kept, sizes = training_set.of(sources.load(config.data), config)
+    kept, sizes = training_set.select(sources.load(config.data), config)
     assert sizes.keys() == kept.hashes()
     assert any("apple/cut.jpg" in note for note in kept.notes)
     assert any("apple/empty.png" in note and "the file is empty" in note for note in kept.notes)

@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from classify.config import TrainingOptions
-from classify.features import STRENGTH, features, fit_classifier
+from classify.features import STRENGTH, features
 from classify.mixing import UNION, Mixing
-from classify.trainer import Task
+from classify.trainer import Task, fit
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build, last_layer, require_name
 from orchard.classifiers.predict import probabilities
@@ -33,7 +33,7 @@ def fitted(classes: int, real: int = 24, mixing: Mixing = UNION, **options):
         device=CPU,
         dtype=torch.float32,
     )
-    return fit_classifier(task)
+    return fit(task)
 
 
 @pytest.fixture

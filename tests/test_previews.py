@@ -10,7 +10,7 @@ from PIL import Image
 from shell import TRAIN, command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune.outputs import logs, previews
+from finetune.outputs import logs, monitor
 
 SMALL = (
     "--data",
@@ -56,16 +56,16 @@ def test_previews_of_a_class_stand_at_their_steps_and_change(outputs):
     files = sorted((outputs / "shown" / "previews").iterdir())
     assert [path.name for path in files] == ["apple-000002.png", "apple-000004.png"]
     first, last = (np.asarray(Image.open(path), dtype=int) for path in files)
-    assert first.shape == last.shape == (32, 4 * 32 + 3 * previews.GAP, 3)
+    assert first.shape == last.shape == (32, 4 * 32 + 3 * monitor.GAP, 3)
     assert np.abs(first - last).max() > 0
 
 
 def test_the_last_preview_is_the_row_with_the_adapter(outputs):
     preview = np.asarray(Image.open(outputs / "shown" / "previews" / "apple-000004.png"), dtype=int)
     sheet = np.asarray(Image.open(outputs / "shown" / "apple-samples.png"), dtype=int)
-    bottom = sheet[-previews.GAP - 32 : -previews.GAP, : preview.shape[1]]
+    bottom = sheet[-monitor.GAP - 32 : -monitor.GAP, : preview.shape[1]]
     assert np.abs(bottom - preview).max() <= 1
-    line = (len(sheet) - 2 * (32 + previews.GAP)) // 2
+    line = (len(sheet) - 2 * (32 + monitor.GAP)) // 2
     top = sheet[line : line + 32, : preview.shape[1]]
     assert np.abs(top - bottom).max() > 1
 
@@ -95,7 +95,7 @@ def test_the_card_shows_the_pictures_and_the_use_in_every_tool(outputs):
 
 def test_a_sheet_names_its_rows_and_keeps_its_pixels():
     red, blue = (Image.new("RGB", (20, 10), name) for name in ("red", "blue"))
-    sheet = np.asarray(previews.before_and_after({"a": [red, red]}, {"a": [blue, red]}))
+    sheet = np.asarray(monitor.without_and_with({"a": [red, red]}, {"a": [blue, red]}))
     pixels = sheet.reshape(-1, 3)
     assert (pixels == (0, 0, 255)).all(1).sum() == 200
     assert (pixels == (255, 0, 0)).all(1).sum() == 600
@@ -114,5 +114,5 @@ def test_a_curve_is_drawn_with_and_without_held_out_losses(tmp_path):
     for name, last in (("with", {"validation_loss": 0.5}), ("without", {})):
         log = tmp_path / f"{name}.jsonl"
         log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[-1] | last]))
-        logs.write(log, tmp_path / f"{name}.png", "app$le_")
+        logs.draw_losses(log, tmp_path / f"{name}.png", "app$le_")
         assert Image.open(tmp_path / f"{name}.png").size[0] > 400

@@ -17,11 +17,12 @@ from finetune.data import prior
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora
+from finetune.models.family import Network
 from finetune.models.stable_diffusion import StableDiffusion
+from finetune.step.batches import TrainingData, draw
+from finetune.step.objective import Objective
 from finetune.training import learner
-from finetune.training.batches import draw
 from finetune.training.loop import train_steps
-from finetune.training.objective import Objective
 from orchard.bases import bases
 from orchard.images.splits import stable_hash
 
@@ -43,22 +44,22 @@ def setting(folder: Path, output: Path, **options):
 
 def test_pictures_are_sampled_once_and_kept_by_what_they_depend_on(tmp_path, folder, monkeypatch):
     config, base, encoder = setting(folder, tmp_path)
-    found = prior.cache(config, base, encoder, ["apple", "pear"])
+    found = prior.dataset(config, base, encoder, ["apple", "pear"])
     assert len(found) == 6 and found.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
     assert all(torch.equal(image, mirrored) for image, mirrored in found.mean)
     assert not any(std.any() for std in found.std)
     assert not torch.equal(found.mean[0], found.mean[1])
     monkeypatch.setattr(prior, "_sample", None)
-    again = prior.cache(config, base, encoder, ["pear", "apple"])
+    again = prior.dataset(config, base, encoder, ["pear", "apple"])
     assert all(torch.equal(again.mean[k], found.mean[3 + k]) for k in range(3))
     other, _, _ = setting(folder, tmp_path, seed=1)
     with pytest.raises(TypeError):
-        prior.cache(other, base, encoder, ["apple"])
+        prior.dataset(other, base, encoder, ["apple"])
 
 
 def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
     config, base, encoder = setting(folder, tmp_path)
-    latents = prior.cache(config, base, encoder, ["apple"]).mean[0][:1]
+    latents = prior.dataset(config, base, encoder, ["apple"]).mean[0][:1]
     seed = stable_hash("prior", config.seed, "a photo of apple", 0)
     expected = encoder.family.pipe(
         "a photo of apple",
@@ -75,7 +76,7 @@ def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
 
 def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_path, folder):
     config, base, encoder = setting(folder, tmp_path)
-    kept = prior.cache(config, base, encoder, ["apple"])
+    kept = prior.dataset(config, base, encoder, ["apple"])
     family = encoder.family
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = family.encode(pixels, ["a photo of sks apple"] * 4)
@@ -83,13 +84,13 @@ def test_the_loss_is_the_photos_loss_and_the_weighted_one_of_the_pictures(tmp_pa
     options = {"batch_size": 2, "flip": True}
     objective = Objective.of(config)
     with torch.no_grad():
-        first = family.loss(family.network, draw(photos, 0, seed=0, **options), objective)
+        first = family.loss(Network(family), draw(photos, 0, seed=0, **options), objective)
         seed = stable_hash("prior", 0)
-        second = family.loss(family.network, draw(kept, 0, seed=seed, **options), objective)
-    names = ["a", "b", "c", "d"]
+        second = family.loss(Network(family), draw(kept, 0, seed=seed, **options), objective)
+    data = TrainingData(photos=photos, files=["a", "b", "c", "d"], prior=kept)
     accelerator = Accelerator()
     trained = learner.prepare(family, parameters, config, accelerator)
-    step = next(train_steps(family, photos, trained, names, config, accelerator, prior=kept))
+    step = next(train_steps(family, data, trained, config, accelerator))
     assert step.loss == pytest.approx((first + 0.5 * second).item(), rel=1e-5)
 
 
@@ -99,7 +100,7 @@ def test_the_command_keeps_the_pictures_and_trains_another_adapter(tmp_path, fol
     command(tmp_path, *TRAIN, *small, *more, "--output", "plain")
     prior_options = ("--prior_weight", 1, "--prior_count", 4)
     said = command(tmp_path, *TRAIN, *small, *more, "--output", "kept", *prior_options)
-    assert "4 of `a photo of {label}` a class, weight 1" in said
+    assert "4 images of `a photo of {label}` per class, weight 1" in said
     assert len(list((tmp_path / "kept" / "prior").iterdir())) == 1
     files = [load_file(tmp_path / name / "apple.safetensors") for name in ("plain", "kept")]
     assert any(not torch.equal(files[0][key], files[1][key]) for key in files[0])

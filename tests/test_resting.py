@@ -10,7 +10,7 @@ from finetune.command import train
 from finetune.config import TrainLora
 from finetune.models import trained_text_encoders
 from finetune.models.stable_diffusion import family_of
-from finetune.outputs import previews
+from finetune.outputs import monitor
 from orchard.bases import bases
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ class Model:
 
 def test_models_come_back_to_where_each_was_also_after_an_error():
     models = [Model("cuda:1"), Model("cpu")]
-    with pytest.raises(KeyError), trained_text_encoders.at(models, "meta"):
+    with pytest.raises(KeyError), trained_text_encoders.on_device(models, "meta"):
         assert [model.device for model in models] == ["meta", "meta"]
         raise KeyError
     assert [model.device for model in models] == ["cuda:1", "cpu"]
@@ -52,16 +52,16 @@ def test_encoders_leave_the_device_for_the_steps_and_are_back_for_each_sheet(tmp
     host, looks, inside = object(), [], []
 
     @contextmanager
-    def at(models, place):
-        inside.append("host" if place is host else "device")
+    def on_device(models, device):
+        inside.append("host" if device is host else "device")
         yield
         inside.pop()
 
-    sample = previews.sample_classes
-    monkeypatch.setattr(trained_text_encoders, "HOST", host)
-    monkeypatch.setattr(trained_text_encoders, "at", at)
-    monkeypatch.setattr(previews, "sample_classes", lambda *of: looks.append(list(inside)) or sample(*of))
+    sample = monitor.sample_classes
+    monkeypatch.setattr(trained_text_encoders, "CPU", host)
+    monkeypatch.setattr(trained_text_encoders, "on_device", on_device)
+    monkeypatch.setattr(monitor, "sample_classes", lambda *of: looks.append(list(inside)) or sample(*of))
     base = pipelines.tiny(tmp_path / "base")
     small = {"data": "demo", "classes": ("apple",), "shots": 2, "steps": 2, "batch_size": 2}
     train(TrainLora(base=str(base), output=tmp_path / "out", preview_every=1, **small))
-    assert looks == [[], ["host", "device"], ["host", "device"], []]
+    assert looks == [["host", "device"], ["host", "device"], [], []]

@@ -177,7 +177,7 @@ def test_latents_with_statistics_are_decoded_as_the_stock_pipeline_does(whitened
 def test_latents_with_statistics_are_trained_on_as_the_stock_pipeline_encodes_them(whitened):
     base, pipe = pipelines.load(whitened)
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    mean, std = family_of(pipe, base).moments(pixels[None])
+    mean, std = family_of(pipe, base).posterior(pixels[None])
     stock = StableDiffusionXLImg2ImgPipeline.from_pipe(pipe)
     image = stock.image_processor.preprocess(Image.fromarray(pixels))
     for seed in range(2):

@@ -184,11 +184,11 @@ def test_sigterm_while_photos_are_encoded_ends_the_run_and_keeps_those_that_were
     small, monkeypatch, capsys, tmp_path
 ):
     with monkeypatch.context() as patch:
-        at_call(patch, Family, "latents", 3)
+        at_call(patch, Family, "encode_image", 3)
         assert stopped(small(), capsys) == "stopped; what was finished is kept"
     there = list((tmp_path / "off-cache" / "photos").iterdir())
     assert [path.suffix for path in there] == [".safetensors"] * 2
-    calls = at_call(monkeypatch, Family, "latents", 0)
+    calls = at_call(monkeypatch, Family, "encode_image", 0)
     train(small())
     assert len(calls) == 2
     train(small("straight"))
@@ -214,11 +214,11 @@ def test_sigterm_while_a_preview_is_sampled_saves_the_step_and_leaves_the_previe
     small, monkeypatch, capsys, tmp_path
 ):
     with monkeypatch.context() as patch:
-        calls = at_call(patch, Interrupt, "break_off", 5)
+        calls = at_call(patch, Interrupt, "stop_sampling", 5)
         said = stopped(small(preview_every=2), capsys)
     assert len(calls) == 5  # of 20 denoising steps
     folder = tmp_path / "off" / "checkpoints" / "apple" / "step-000002"
-    assert said == f"stopped; saved {folder}; go on with --resume latest"
+    assert said == f"stopped; saved {folder}; resume with --resume latest"
     assert checkpoints.read(folder).step == 2
     assert not (tmp_path / "off" / "previews").exists()
     train(small(resume="latest"))
@@ -233,10 +233,10 @@ def test_sigterm_while_the_last_sheet_is_sampled_leaves_it_out_and_saves_the_ada
     stale.parent.mkdir()
     stale.touch()
     with monkeypatch.context() as patch:
-        calls = at_call(patch, Interrupt, "break_off", 20 + 5)  # the first 20 show the base alone
+        calls = at_call(patch, Interrupt, "stop_sampling", 20 + 5)  # the first 20 show the base alone
         said = stopped(small(sheets=True), capsys)
     assert len(calls) == 25 and not stale.exists()
-    assert said == f"stopped; saved {tmp_path / 'off' / 'apple.safetensors'}; go on with --resume latest"
+    assert said == f"stopped; saved {tmp_path / 'off' / 'apple.safetensors'}; resume with --resume latest"
     train(small(resume="latest"))
     assert (tmp_path / "off" / "README.md").is_file()
     train(small("straight"))
@@ -247,7 +247,7 @@ def test_the_first_signal_counts_whatever_a_dying_launcher_adds(as_command):
     with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
-        assert interrupt.agreed(Accelerator(cpu=True)) == 130
+        assert interrupt.exit_code(Accelerator(cpu=True)) == 130
 
 
 def test_a_closed_terminal_is_a_wish_to_stop_unless_nohup_says_otherwise(as_command):

@@ -56,7 +56,7 @@ def test_a_set_behind_a_url_is_written_grown_refilled_and_read(bucket, generate,
     url = f"s3://{BUCKET}/fruit/set"
     generate(url, classes=CLASSES)
     generate(tmp_path / "s", classes=CLASSES)
-    folder = storage.place(url)
+    folder = storage.location(url)
     assert rows(folder) == rows(tmp_path / "s")
     assert rows(folder, "rejected") == rows(tmp_path / "s", "rejected")
     local = {str(path.relative_to(tmp_path / "s")) for path in (tmp_path / "s").rglob("*") if path.is_file()}
@@ -75,13 +75,13 @@ def test_an_object_that_was_replaced_is_refused_until_it_is_made_anew(bucket, ge
     generate(url)
     whole = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     bucket.put_object(Bucket=BUCKET, Key=key, Body=whole.replace(b"IDAT", b"IDAX", 1))
-    for read in (lambda: shards.read(storage.place(url)), lambda: generate(url)):
+    for read in (lambda: shards.read(storage.location(url)), lambda: generate(url)):
         with refused(key, "delete it and run generate again"):
             read()
     bucket.delete_object(Bucket=BUCKET, Key=key)
     assert generate(url) == 7
     assert bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read() == whole
-    assert shards.read(storage.place(url)).counts()["apple"] == 10
+    assert shards.read(storage.location(url)).counts()["apple"] == 10
 
 
 def test_the_experiment_reads_a_set_behind_a_url(bucket, generate, tmp_path):

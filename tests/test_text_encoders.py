@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 from finetune.config import TrainLora
 from finetune.models import lora, targets
-from finetune.models.family import Family
+from finetune.models.family import Family, Network
 from finetune.models.stable_diffusion import family_of
-from finetune.training.batches import draw
-from finetune.training.objective import PLAIN
+from finetune.step.batches import draw
+from finetune.step.objective import UNWEIGHTED
+from finetune.training import learner
 from orchard.adapters import adapter, attaching
 from orchard.bases import bases
 
@@ -64,7 +65,7 @@ def image(pipe) -> np.ndarray:
 
 
 def saved(path: Path, family: Family, base: bases.Base, dialect="diffusers") -> adapter.Adapter:
-    origin = adapter.Provenance(
+    provenance = adapter.Provenance(
         base=base.name,
         base_digest=base.digest,
         family=base.family,
@@ -81,7 +82,9 @@ def saved(path: Path, family: Family, base: bases.Base, dialect="diffusers") -> 
         data="test",
     )
     encoders = family.text_encoders
-    adapter.save(path, family.denoiser, origin, prefix=family.prefix, text_encoders=encoders, dialect=dialect)
+    adapter.save(
+        path, family.denoiser, provenance, prefix=family.prefix, text_encoders=encoders, dialect=dialect
+    )
     return adapter.read(path)
 
 
@@ -90,8 +93,8 @@ def test_states_from_token_ids_are_what_the_stock_pipeline_encodes(folders, name
     _, family = loaded(folders[name])
     shaken(family)
     rows = torch.tensor([1, 0, 1])
-    cached = family.text(PROMPTS)
-    states = family.states({name: value[rows] for name, value in cached.items()})
+    cached = family.encode_prompts(PROMPTS)
+    states = family.prompt_embeds({name: value[rows] for name, value in cached.items()})
     extra = {"prompt_2": None, "prompt_3": None} if family.name == "sd3" else {}
     stock = family.pipe.encode_prompt(
         [PROMPTS[row] for row in rows],
@@ -114,13 +117,13 @@ def test_a_step_reaches_every_adapter_and_lowers_the_loss(folders, name):
     parameters = [p for own in tuned(family).values() for p in own]
     batch = draw(cache, 0, batch_size=8, seed=0, flip=True)
     optimizer = torch.optim.SGD(parameters, lr=0.05)
-    network = family.network
-    before = family.loss(network, batch, PLAIN)
+    network = Network(family)
+    before = family.loss(network, batch, UNWEIGHTED)
     before.backward()
     assert all(parameter.grad is not None for parameter in parameters)
     assert {id(p) for p in network.parameters() if p.requires_grad} == {id(p) for p in parameters}
     optimizer.step()
-    assert family.loss(network, batch, PLAIN).item() < before.item()
+    assert family.loss(network, batch, UNWEIGHTED).item() < before.item()
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
@@ -161,7 +164,7 @@ def test_loha_and_lokr_come_back_from_lycoris_names(tmp_path, folders, name, met
     one = saved(tmp_path / "a.safetensors", family, base)
     assert one.methods == (method,)
     adapter.require_fit(one, base)
-    attaching.require_place(one, base)
+    attaching.require_matching_layers(one, base)
     again = load(base)
     attaching.attach(again, one)
     assert np.abs(mine - image(again)).max() < 1e-4
@@ -200,9 +203,9 @@ def test_text_encoders_may_learn_at_their_own_rate(folders):
     _, family = loaded(folders["sdxl"])
     found = tuned(family)
     config = TrainLora(learning_rate=0.01, text_encoder_learning_rate=0.002, train_text_encoder=True)
-    denoiser, text = lora.groups(found, family, config)
+    denoiser, text = learner.parameter_groups(found, family, config)
     assert denoiser["params"] == found["unet"]
     assert text["params"] == found["text_encoder"] + found["text_encoder_2"]
     assert text["relative"] == pytest.approx(0.2)
-    (alone,) = lora.groups(found, family, TrainLora(train_text_encoder=True))
+    (alone,) = learner.parameter_groups(found, family, TrainLora(train_text_encoder=True))
     assert alone["params"] == denoiser["params"] + text["params"]

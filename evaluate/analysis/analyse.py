@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evaluate.analysis.exchange_rate import SOURCES, Exchange, Law, exchange, laws
-from evaluate.analysis.external_sets import Elsewhere, elsewhere
+from evaluate.analysis.external_sets import ExternalResult, external_results
 from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
 from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
@@ -89,7 +89,7 @@ class Analysis:
     laws: Sequence[Law | str]
     """One for each source alone, or the sentence that says why it has none."""
     strata: Sequence[Stratum]
-    elsewhere: Sequence[Elsewhere]
+    elsewhere: Sequence[ExternalResult]
     choices: Sequence[MixingChoice]
     screens: Sequence[Ablation]
 
@@ -114,7 +114,7 @@ def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | 
         no_exchange=next(iter(missing), ""),
         laws=laws(records),
         strata=accuracies(records, strata or {}),
-        elsewhere=elsewhere(records, margin),
+        elsewhere=external_results(records, margin),
         choices=choices(records),
         screens=ablations(records),
     )

@@ -33,7 +33,7 @@ class Recall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Elsewhere:
+class ExternalResult:
     """One arm on a further real set, on which nothing was chosen."""
 
     name: str
@@ -50,7 +50,7 @@ class Elsewhere:
         return self.row.arm
 
 
-def elsewhere(records: Iterable[Record], margin: float = MARGIN) -> list[Elsewhere]:
+def external_results(records: Iterable[Record], margin: float = MARGIN) -> list[ExternalResult]:
     """Set after set, every arm that has runs scored on it; ``margin`` in percentage points."""
     scored = [(name, record) for record in records for name in record.get("external") or {}]
     return [
@@ -69,7 +69,7 @@ def _there(record: Record, name: str) -> Record:
     return {**found, **score(truth, probabilities(found)[1], record["classes"])}
 
 
-def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Elsewhere]:
+def _on_one(records: Sequence[Record], name: str, margin: float) -> list[ExternalResult]:
     by_class = {
         of_class: {row.arm: row for row in summarise(parts, margin)}
         for of_class, parts in sorted(_of_classes(records).items())
@@ -77,7 +77,7 @@ def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Elsewhe
     found = []
     for row in summarise(records, margin):
         recalls = {of_class: _recall(rows[row.arm]) for of_class, rows in by_class.items() if row.arm in rows}
-        found.append(Elsewhere(name=name, row=row, balanced=_mean(row, recalls), recalls=recalls))
+        found.append(ExternalResult(name=name, row=row, balanced=_mean(row, recalls), recalls=recalls))
     return found
 
 
@@ -130,7 +130,7 @@ def _added(estimates: Sequence[float], intervals: Sequence[Interval]) -> Interva
     return mean - float(np.linalg.norm(below)) / count, mean + float(np.linalg.norm(above)) / count
 
 
-def columns(found: Elsewhere) -> dict[str, object]:
+def columns(found: ExternalResult) -> dict[str, object]:
     """The balanced accuracy and the recalls as columns of a table: shares from 0 to 1, changes in points."""
     recalls = {f"recall_{of_class}": part for of_class, part in found.recalls.items()}
     values: dict[str, object] = {}
@@ -143,7 +143,7 @@ def columns(found: Elsewhere) -> dict[str, object]:
     return values
 
 
-def line(found: Elsewhere) -> str:
+def line(found: ExternalResult) -> str:
     """An arm on the further set, for the terminal."""
     row, balanced = found.row, found.balanced
     said = f"on {found.name}, {label(row.arm)}: accuracy {spread(row.weighted['accuracy'])}"

@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class ExistingSet:
     """A synthetic set that was there before the experiment."""
 
     found: ImageSet
@@ -130,7 +130,7 @@ class Run:
     def identity(self) -> records.Identity:
         """The fields of the run's record that tell it from others."""
         arm = self.arm
-        own = self.source is not None and not isinstance(self.source, Given)
+        own = self.source is not None and not isinstance(self.source, ExistingSet)
         return {
             "arm": arm.name,
             "design": arm.design,

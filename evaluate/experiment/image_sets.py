@@ -71,7 +71,7 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     synthetic = untuned = train.keep(())
     unscreened: dict[str, ImageSet] = {}
     if not config.owns_generators and set(shares) != {1.0}:
-        folder = storage.place(config.synthetic)
+        folder = storage.location(config.synthetic)
         manifest = shards.read_manifest(folder)
         synthetic = _synthetic(f"--synthetic {config.synthetic}", folder, config, train, scored)
         if "screens" in config.controls:
@@ -131,7 +131,7 @@ def _side(
 
 def _beside(config: Evaluate, train: ImageSet) -> ImageSet:
     """The set in ``--synthetic``, though no arm takes its images; empty unless it has the real classes."""
-    folder = storage.place(config.synthetic)
+    folder = storage.location(config.synthetic)
     if not (folder / shards.MANIFEST).is_file():
         return train.keep(())
     found = shards.read(folder)

@@ -27,7 +27,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ChosenMixing:
     """What an arm's runs use."""
 
     candidate: Candidate
@@ -45,19 +45,19 @@ def candidates(real_weight: float) -> list[Candidate]:
     return [Candidate(share=0.0), Candidate(share=0.5), *(Candidate(mixing=way) for way in ways)]
 
 
-def chosen(record: Record, real_weight: float) -> Choice | None:
+def chosen(record: Record, real_weight: float) -> ChosenMixing | None:
     """The choice that a run's record notes; None where none was made, or of what is not tried any more."""
     noted = record["mixing_choice"]
     known = {candidate.label: candidate for candidate in candidates(real_weight)}
     candidate = known.get(str(noted.get("chosen"))) if noted else None
-    return Choice(candidate=candidate, record=noted) if candidate else None
+    return ChosenMixing(candidate=candidate, record=noted) if candidate else None
 
 
-def choose(real_weight: float, loss_of: Callable[[Candidate], float]) -> Choice:
+def choose(real_weight: float, loss_of: Callable[[Candidate], float]) -> ChosenMixing:
     """The candidate of lowest loss: mean negative log-likelihood of validation images, in nats."""
     tried = {candidate: loss_of(candidate) for candidate in candidates(real_weight)}
     best = min(tried, key=lambda candidate: tried[candidate])
-    return Choice(
+    return ChosenMixing(
         candidate=best,
         record={
             "chosen": best.label,

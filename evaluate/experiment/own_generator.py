@@ -39,11 +39,11 @@ import json, sys
 from dataclasses import asdict
 from finetune.config import TrainLora
 from generate.config import Generate
-from generate.planning.settings import settle
+from generate.planning.settings import resolve
 from orchard.bases import bases
 from orchard.cli import cli
 options = [cli.describe(TrainLora()), cli.describe(Generate())]
-print(json.dumps([*options, asdict(settle(Generate(), bases.resolve(sys.argv[1])))], sort_keys=True))
+print(json.dumps([*options, asdict(resolve(Generate(), bases.resolve(sys.argv[1])))], sort_keys=True))
 """
 """Prints every default of the two commands, those that hang on the base resolved."""
 
@@ -53,7 +53,7 @@ class TuningError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class OwnGenerator:
     """The synthetic images of one arm, made when they are first asked for."""
 
     root: Path
@@ -156,7 +156,7 @@ class Tuned:
         atomic.writable(self.folder)
         atomic.write_json(self.folder / NOTE, self.arguments)
         for output in filter(Path.is_dir, (adapters, self.folder / "shards")):
-            with lock.turn(output):  # a command of an evaluate that was killed may still be saving there
+            with lock.exclusive(output):  # a command of an evaluate that was killed may still be saving there
                 pass
         folders.write(photos, self.real, self.held_out)
         self._call("finetune.train_lora", *self._finetune_options(photos, adapters))

@@ -6,10 +6,10 @@ from itertools import product
 
 from classify.image_sets import parts
 from evaluate.config import Evaluate, parse_shots
-from evaluate.experiment.arms import Arm, Given, Run, Seeds, Source, seeds_of
+from evaluate.experiment.arms import Arm, ExistingSet, Run, Seeds, Source, seeds_of
 from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.mixtures import Mixture, draw, mix, parse, require_enough
-from evaluate.experiment.own_generator import Tuned
+from evaluate.experiment.own_generator import OwnGenerator
 from evaluate.records.records import WITHOUT
 from orchard.cli import cli
 from orchard.images import splits
@@ -49,7 +49,7 @@ def _require_choice(run: Run) -> None:
 
 
 def _takes(run: Run, images: ImageSet) -> bool:
-    return isinstance(run.source, Given) and run.source.found is images
+    return isinstance(run.source, ExistingSet) and run.source.found is images
 
 
 def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[Run]:
@@ -69,15 +69,15 @@ def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[R
 
 def _with_controls(
     config: Evaluate, sets: Sets, mixture: Mixture
-) -> Iterator[tuple[str, Mixture, Given | None]]:
+) -> Iterator[tuple[str, Mixture, ExistingSet | None]]:
     """A mixture, then what it is to be compared with at equal steps: name, mixture, source."""
     mixed, some_real = any(mixture.synthetic.values()), any(mixture.real.values())
-    yield "ratio", mixture, Given(found=sets.synthetic) if mixed else None
+    yield "ratio", mixture, ExistingSet(found=sets.synthetic) if mixed else None
     if mixed and len(sets.untuned):
-        yield "untuned", mixture, Given(found=sets.untuned)
+        yield "untuned", mixture, ExistingSet(found=sets.untuned)
     for screen, images in sets.unscreened.items():
         if mixed:
-            yield WITHOUT + screen, mixture, Given(found=images)
+            yield WITHOUT + screen, mixture, ExistingSet(found=images)
     # Where all real images stay, the arm with them alone is this control already.
     partly = mixed and some_real and config.design == "substitute"
     if partly and "oversampled" in config.controls:
@@ -165,10 +165,10 @@ def _divided(everything: ImageSet, apart: Set[str]) -> tuple[ImageSet, ImageSet]
 
 def _tuned(
     config: Evaluate, sets: Sets, real: ImageSet, test: ImageSet, seeds: Seeds, count: int, precision: str
-) -> Tuned:
+) -> OwnGenerator:
     assert sets.base is not None
     one_a_class = {photo.label: photo for photo in reversed(test.photos)}
-    return Tuned(
+    return OwnGenerator(
         root=config.output,
         real=real,
         held_out=test.keep(one_a_class.values()),

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from classify.features import fit_classifier
 from classify.mixing import Mixing
 from classify.sizes import Sizes
-from classify.trainer import Fitted, Labelled, Step, Task
+from classify.trainer import Fitted, Labelled, Step, Task, fit
 from evaluate.experiment.arms import Run
-from evaluate.experiment.mixing_search import Candidate, Choice, choose
+from evaluate.experiment.mixing_search import Candidate, ChosenMixing, choose
 from evaluate.experiment.mixtures import draw
 from evaluate.metrics import negative_log_likelihood, score
 from evaluate.records.records import Key, Prediction, Record, Tested
@@ -64,7 +63,7 @@ class Experiment:
     dtype: torch.dtype
     on_fitted: Callable[[Run, Fitted], None]
     """Is shown every classifier with its run."""
-    choices: dict[Key, Choice] = field(default_factory=dict)
+    choices: dict[Key, ChosenMixing] = field(default_factory=dict)
 
     def record(self, run: Run, report: Report) -> Record:
         """Train and score one run.
@@ -97,11 +96,13 @@ class Experiment:
             "seconds_network": round(fitted.seconds_network, 2),
         }
 
-    def _choice(self, run: Run, report: Report) -> Choice:
+    def _choice(self, run: Run, report: Report) -> ChosenMixing:
         """The mixing of the run's arm, chosen once where it is to be chosen."""
         arm = run.arm
         if arm.mixing != "auto":
-            return Choice(candidate=Candidate(mixing=Mixing(name=arm.mixing, real_weight=arm.real_weight)))
+            return ChosenMixing(
+                candidate=Candidate(mixing=Mixing(name=arm.mixing, real_weight=arm.real_weight))
+            )
         if run.arm_key not in self.choices:
             first = self.firsts[run.arm_key]
             self.choices[run.arm_key] = choose(
@@ -113,7 +114,7 @@ class Experiment:
         """On a tenth of the run's own real images, which do not take part in this training."""
         own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
         rest, apart = splits.validation(own, run.seeds.subset)
-        synthetic = _synthetic(run, Choice(candidate=candidate))
+        synthetic = _synthetic(run, ChosenMixing(candidate=candidate))
         fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
         pixels, labels = self.pixels.of(apart.photos, self.classes)
         found = probabilities(fitted.model, pixels, self.device, self.dtype)
@@ -141,7 +142,7 @@ class Experiment:
             dtype=self.dtype,
         )
         try:
-            return fit_classifier(task, lambda step: report(run.title, step))
+            return fit(task, lambda step: report(run.title, step))
         except FloatingPointError as error:
             raise UserError(f"{error}; use a lower --learning_rate or --precision fp32") from None
 
@@ -157,7 +158,7 @@ class Experiment:
         return {**score([photo.label for photo in photos], found, self.classes), "predictions": predictions}
 
 
-def _synthetic(run: Run, choice: Choice) -> list[Photo]:
+def _synthetic(run: Run, choice: ChosenMixing) -> list[Photo]:
     """The run's synthetic images; its generator is tuned first where that has not happened yet."""
     if run.source is None:
         return []

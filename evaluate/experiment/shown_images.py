@@ -7,14 +7,14 @@ from pathlib import Path
 from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets
-from evaluate.experiment.own_generator import Tuned
+from evaluate.experiment.own_generator import OwnGenerator
 from evaluate.records.records import Key
 from orchard.files import storage
 from orchard.images.images import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exhibit:
+class ShownImages:
     """What stands for all arms of an experiment where images are to be seen."""
 
     real: ImageSet
@@ -29,20 +29,20 @@ class Exhibit:
     """The arm that these are of, where arms have generators of their own."""
 
 
-def of(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> Exhibit:
+def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> ShownImages:
     """The given set, or among the arms with generators of their own the first with the most real images."""
     if not config.owns_generators:
-        folder = storage.place(config.synthetic) if len(sets.synthetic) else None
-        return Exhibit(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=folder)
-    own = [(run, run.source) for run in runs if run.key in finished and isinstance(run.source, Tuned)]
+        folder = storage.location(config.synthetic) if len(sets.synthetic) else None
+        return ShownImages(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=folder)
+    own = [(run, run.source) for run in runs if run.key in finished and isinstance(run.source, OwnGenerator)]
     for run, source in sorted(own, key=lambda pair: -len(pair[1].real)):
         folder = source.made()
         if folder is not None:
-            return Exhibit(
+            return ShownImages(
                 real=source.real,
                 test=sets.test.keep(run.test),
                 synthetic=source.read(folder),
                 folder=folder,
                 arm=run.title,
             )
-    return Exhibit(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)
+    return ShownImages(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from evaluate.analysis.predictions import predicted
-from evaluate.experiment.arms import Given, Run
+from evaluate.experiment.arms import ExistingSet, Run
 from evaluate.experiment.mixing_search import candidates
 from evaluate.experiment.own_generator import TuningError
 from evaluate.experiment.runner import Experiment
@@ -71,7 +71,7 @@ def share(runs: Sequence[Run], process: int, processes: int) -> list[Run]:
 
 
 def _owns_generator(run: Run) -> bool:
-    return run.source is not None and not isinstance(run.source, Given)
+    return run.source is not None and not isinstance(run.source, ExistingSet)
 
 
 def _together(run: Run) -> Hashable:

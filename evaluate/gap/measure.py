@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from evaluate.experiment.shown_images import Exhibit
+from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.feature_metrics import Cloud, Gap, Gaps, measure
 from evaluate.gap.features import Embed
-from evaluate.report.pictures import Read
+from evaluate.report.pictures import ReadPixels
 from orchard.images.images import ImageSet
 
 FEWEST = 4
@@ -14,7 +14,7 @@ MOST = 200
 """Images of a class that are compared at a time."""
 
 
-def gaps(shown: Exhibit, embeds: Mapping[str, Embed], read: Read) -> Gaps:
+def gaps(shown: ShownImages, embeds: Mapping[str, Embed], read: ReadPixels) -> Gaps:
     """Every measure of `evaluate.gap.feature_metrics` in the features of every network.
 
     Our own network has seen the training photos, not the test photos: what it makes of the latter says how
@@ -25,7 +25,7 @@ def gaps(shown: Exhibit, embeds: Mapping[str, Embed], read: Read) -> Gaps:
     return {name: _in_features(shown, embed, read) for name, embed in embeds.items()}
 
 
-def _in_features(shown: Exhibit, embed: Embed, read: Read) -> dict[str, Gap]:
+def _in_features(shown: ShownImages, embed: Embed, read: ReadPixels) -> dict[str, Gap]:
     def cloud(images: ImageSet) -> Cloud:
         return Cloud(features=embed(read(images.photos)), labels=images.labels())
 

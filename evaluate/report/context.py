@@ -9,7 +9,7 @@ from evaluate.analysis.predictions import tested
 from evaluate.analysis.student_report import FRUIT
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
-from evaluate.experiment.shown_images import Exhibit
+from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap import memorisation
 from evaluate.gap.feature_metrics import Gaps
 from evaluate.gap.features import Embed
@@ -18,7 +18,7 @@ from evaluate.records import records as lines
 from evaluate.records.records import Record
 from evaluate.report import pictures
 from evaluate.report.html_page import Context
-from evaluate.report.pictures import Read
+from evaluate.report.pictures import ReadPixels
 from orchard import shards, software
 from orchard.cli import cli
 from orchard.files import atomic
@@ -40,11 +40,11 @@ def tested_photos(records: Sequence[Record], sets: Sets) -> list[Photo]:
 def gather(
     config: Evaluate,
     sets: Sets,
-    shown: Exhibit,
+    shown: ShownImages,
     records: Sequence[Record],
     tested: Sequence[Photo],
     networks: Mapping[str, Embed],
-    read: Read,
+    read: ReadPixels,
 ) -> Context:
     """The context of the page; distances are written to `FIDELITY` as well."""
     copies, found = _distances(config, shown, networks, read)
@@ -76,7 +76,7 @@ def gather(
 
 
 def _distances(
-    config: Evaluate, shown: Exhibit, networks: Mapping[str, Embed], read: Read
+    config: Evaluate, shown: ShownImages, networks: Mapping[str, Embed], read: ReadPixels
 ) -> tuple[str, Gaps]:
     """Write how near synthetic images come to real ones; copies in a sentence, and the domain gap."""
     if not len(shown.synthetic):

@@ -14,7 +14,7 @@ from evaluate.gap.features import Embed
 from orchard import shards
 from orchard.images.images import ImageSet, Photo, decode
 
-Read = Callable[[Sequence[Photo]], np.ndarray]
+ReadPixels = Callable[[Sequence[Photo]], np.ndarray]
 """Photos -> (N, S, S, 3) uint8 pixels."""
 SHEET = 12
 """Images of a kind and class that a sheet shows."""
@@ -72,7 +72,11 @@ def rejected(folder: Path, manifest: shards.Manifest) -> list[dict[str, str]]:
 
 
 def beside(
-    files: Sequence[str], tested: Sequence[Photo], pools: Mapping[str, ImageSet], embed: Embed, read: Read
+    files: Sequence[str],
+    tested: Sequence[Photo],
+    pools: Mapping[str, ImageSet],
+    embed: Embed,
+    read: ReadPixels,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """File -> ``image`` and, for each pool, its nearest image: ``src``, ``note`` and cosine ``similarity``.
 

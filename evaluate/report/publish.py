@@ -16,12 +16,12 @@ from evaluate.analysis.student_report import MODELS, Reference
 from evaluate.analysis.summary import AVERAGED, Row
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
-from evaluate.experiment.shown_images import Exhibit
+from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.features import Embed
 from evaluate.records import combine
 from evaluate.records import records as lines
 from evaluate.report import context, export, html_page
-from evaluate.report.pictures import Read
+from evaluate.report.pictures import ReadPixels
 from orchard.cli.terminal import say
 
 PAGE = "report.html"
@@ -31,9 +31,9 @@ def publish(
     console: Console,
     config: Evaluate,
     sets: Sets,
-    shown: Exhibit,
+    shown: ShownImages,
     networks: Mapping[str, Embed],
-    read: Read,
+    read: ReadPixels,
 ) -> tuple[Analysis, Path]:
     """Write the numbers and the page from the records, print what they say, and return both.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from evaluate.analysis.analyse import Analysis
-from evaluate.analysis.external_sets import Elsewhere
+from evaluate.analysis.external_sets import ExternalResult
 from evaluate.analysis.labels import control, label, quoted, title
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
@@ -170,7 +170,7 @@ def _others(rows: Sequence[Row], total: int) -> dict[str, list[Row]]:
     return lines
 
 
-def _by_set(entries: Sequence[Elsewhere]) -> dict[str, list[Elsewhere]]:
+def _by_set(entries: Sequence[ExternalResult]) -> dict[str, list[ExternalResult]]:
     names = dict.fromkeys(entry.name for entry in entries)
     return {name: [entry for entry in entries if entry.name == name] for name in names}
 

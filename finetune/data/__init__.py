@@ -1,4 +1,4 @@
-"""Training images and prompts: chosen, encoded by the frozen networks, cached.
+"""Training images and prompts: selected, encoded by the frozen networks, cached on disk.
 
 Imports `finetune.models`.
 """

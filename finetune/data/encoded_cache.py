@@ -1,4 +1,4 @@
-"""Encoded photos and prompts on disk: one safetensors file an entry, found again by what it was made from."""
+"""Encoded photos and prompts on disk: one safetensors file per entry, named after its key's hash."""
 
 import hashlib
 import importlib.metadata
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orchard.bases import components
+from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.cli.terminal import Terminal, bar, say
@@ -29,7 +29,7 @@ KEY, CHECKSUM = "key", "sha256"
 
 
 class DamagedError(Exception):
-    """A file that is not the entry its name stands for; holds the reason."""
+    """A file that is not the entry of its key; holds the reason."""
 
 
 def path_of(folder: Path, key: Key) -> Path:
@@ -83,7 +83,7 @@ def _checksum(tensors: Tensors) -> str:
 PHOTOS, PROMPTS = "photos", "prompts"
 """Kinds of entries."""
 SCHEMA = 2
-"""Goes up when `Family.latents` or `Family.text` come to be others."""
+"""Goes up when `Family.encode_image` or `Family.frozen_embeds` change."""
 LIBRARIES = ("torch", "diffusers", "transformers", "pillow")
 """Libraries whose versions may change the values."""
 TRANSFORM = "upright, over white, {fit}, Lanczos; and its mirror image"
@@ -101,7 +101,7 @@ class Keys:
     sizes: Mapping[str, tuple[int, int]]
     """(height, width) in pixels at which a photo is encoded, by its file's hash."""
     fit: Fit
-    """How it is brought to them."""
+    """How it is fitted to them."""
 
     def photo(self, photo: Photo) -> Key:
         """The key of a photo's latents."""
@@ -116,7 +116,7 @@ class Keys:
         }
 
     def prompt(self, prompt: str) -> Key:
-        """The key of a prompt's text states."""
+        """The key of a prompt's embeddings."""
         return {"kind": PROMPTS, "text": prompt, "text_encoders": self.text_encoders, **self.setting}
 
 
@@ -128,8 +128,8 @@ def keys_of(
     tokenizers = [name.replace("text_encoder", "tokenizer") for name in encoders]
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return Keys(
-        autoencoder=components.digest(base, ["vae"]),
-        text_encoders=components.digest(base, [*encoders, *tokenizers]),
+        autoencoder=bases.components_digest(base, ["vae"]),
+        text_encoders=bases.components_digest(base, [*encoders, *tokenizers]),
         setting={"schema": SCHEMA, "precision": precision, "device": device, "versions": versions},
         sizes=sizes,
         fit=fit,
@@ -137,7 +137,7 @@ def keys_of(
 
 
 MANY = 8
-"""So many entries to make are worth a progress bar."""
+"""Entries to make from which on a progress bar is shown."""
 
 
 def gather(
@@ -217,4 +217,4 @@ def _report(damaged: Sequence[str], accelerator: Accelerator) -> None:
     if total:
         example = f" ({damaged[0]})" if damaged else ""
         console = Terminal(quiet=not accelerator.is_main_process)
-        say(console, f"cache     damaged entries made anew: {total}{example}")
+        say(console, f"cache     damaged entries made again: {total}{example}")

@@ -1,4 +1,4 @@
-"""Photos and prompts through the frozen encoders, or from the entries that an earlier run has left."""
+"""Encode photos and prompts by the frozen encoders, or read what an earlier run encoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from finetune.data.encoded_cache import Keys, Tensors, gather
 from finetune.models.family import Family
-from finetune.training.batches import Cache, assemble
+from finetune.models.trained_text_encoders import PromptTensors
+from finetune.step.batches import EncodedDataset, encoded_dataset
 from orchard.errors import UserError
 from orchard.images import images
 from orchard.images.images import Photo, sha256
@@ -19,34 +20,34 @@ from orchard.images.images import Photo, sha256
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """The encoders of a loaded base; what they say is the same with a full, an empty and no cache."""
+    """The encoders of a loaded base; they give the same with a full cache, an empty one and none."""
 
     family: Family
     keys: Keys
     folder: Path | None
-    """Where entries are kept; None keeps none."""
+    """The cache; None keeps nothing."""
     accelerator: Accelerator
 
-    def cache(self, photos: Sequence[Photo], prompts: Sequence[str]) -> Cache:
-        """N photos and their N prompts -> what training draws batches from."""
-        return assemble(self._latents(photos), prompts, self.text)
+    def dataset(self, photos: Sequence[Photo], prompts: Sequence[str]) -> EncodedDataset:
+        """N photos and their N prompts, encoded."""
+        return encoded_dataset(self._posteriors(photos), prompts, self.prompts)
 
-    def text(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What a `Cache` keeps of P prompts, (P, ...) each, as of `Family.text`."""
+    def prompts(self, prompts: Sequence[str]) -> PromptTensors:
+        """P prompts encoded, (P, ...) each, as `Family.encode_prompts` does."""
 
         def make(row: int) -> Tensors:
-            return {name: states[0] for name, states in self.family.frozen_states([prompts[row]]).items()}
+            return {name: embeds[0] for name, embeds in self.family.frozen_embeds([prompts[row]]).items()}
 
         keys = [self.keys.prompt(prompt) for prompt in prompts]
         found = gather(self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts")
-        states = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
-        return states | self.family.tokens(prompts)
+        embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
+        return embeds | self.family.token_ids(prompts)
 
-    def _latents(self, photos: Sequence[Photo]) -> list[tuple[Tensor, Tensor]]:
-        """Mean and deviation of each photo's posterior, as of `Family.latents`."""
+    def _posteriors(self, photos: Sequence[Photo]) -> list[tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each photo's latents, as `Family.encode_image` gives them."""
 
         def make(row: int) -> Tensors:
-            mean, std = self.family.latents(self._pixels(photos[row]))
+            mean, std = self.family.encode_image(self._pixels(photos[row]))
             return {"mean": mean, "std": std}
 
         keys = [self.keys.photo(photo) for photo in photos]
@@ -54,9 +55,9 @@ class Encoder:
         return [(entry["mean"], entry["std"]) for entry in found]
 
     def _pixels(self, photo: Photo) -> np.ndarray:
-        """(H, W, 3) uint8 at the photo's size."""
+        """(H, W, 3) uint8 at the size to encode."""
         data = photo.read()
         if sha256(data) != photo.sha256:
-            raise UserError(f"{photo.path}: changed while the run was under way; start it again")
+            raise UserError(f"{photo.path}: changed during the run; start it again")
         size = self.keys.sizes[photo.sha256]
         return np.asarray(images.framed(images.decode(data, photo.path), size, self.keys.fit))

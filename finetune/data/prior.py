@@ -1,7 +1,6 @@
-"""Prior preservation: pictures of the class by the untouched base, which the adapter must not unlearn.
+"""Prior preservation: images of the class that the base itself samples, so that the adapter keeps them.
 
-Ruiz et al. 2023 (DreamBooth), section 3.2. The pictures are kept as latents, sampled once and found again
-by what they depend on.
+Ruiz et al. 2023 (DreamBooth), section 3.2. They are sampled once and cached as latents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +13,19 @@ from finetune.data.encoded_cache import Key, Tensors, gather
 from finetune.data.encoding import Encoder
 from finetune.models.family import Family
 from finetune.models.sampling import GUIDANCE, STEPS, sample
-from finetune.training.batches import Cache, assemble
+from finetune.step.batches import EncodedDataset, encoded_dataset
 from orchard import prompt_template
 from orchard.bases.bases import Base
 from orchard.images.splits import stable_hash
 
 BATCH = 8
-"""Pictures sampled at once, and kept as one entry."""
+"""Images sampled at once, and cached as one entry."""
 
 
-def cache(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str]) -> Cache:
-    """``config.prior_count`` sampled pictures of each class as training latents, without mirror images.
+def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str]) -> EncodedDataset:
+    """``config.prior_count`` sampled images of each class, without mirror images.
 
-    Sampled where they are not there yet, before any LoRA is in the base.
+    Those not in the cache are sampled from the encoder's pipeline, which must have no adapter.
     """
     count = config.prior_count
     blocks = [
@@ -44,17 +43,17 @@ def cache(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[str
         keys,
         make,
         encoder.accelerator,
-        title="sampling pictures of the prior",
+        title="sampling prior images",
         unit=f"batches of {BATCH}",
         least=1,
     )
     means = [torch.stack([latents, latents]) for entry in found for latents in entry["latents"]]
-    texts = [prompt for prompt, numbers in blocks for _ in numbers]
-    return assemble([(mean, torch.zeros_like(mean)) for mean in means], texts, encoder.text)
+    prompts = [prompt for prompt, numbers in blocks for _ in numbers]
+    return encoded_dataset([(mean, torch.zeros_like(mean)) for mean in means], prompts, encoder.prompts)
 
 
 def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:
-    """What pictures ``numbers`` of a prompt depend on; they lie in the folder ``prior`` of the output."""
+    """The key of images ``numbers`` of a prompt; their entry lies in the folder ``prior`` of the output."""
     return {
         "kind": "prior",
         "base": base.digest,
@@ -67,6 +66,6 @@ def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[st
 
 
 def _sample(seed: int, family: Family, prompt: str, numbers: range) -> torch.Tensor:
-    """(N, C, h, w) float32 latents in the denoiser's own scale, one for each of N ``numbers``."""
+    """(N, C, h, w) float32 latents as the denoiser sees them, one for each of N ``numbers``."""
     seeds = [stable_hash("prior", seed, prompt, number) for number in numbers]
     return torch.as_tensor(sample(family.pipe, prompt, seeds, "latent")).float().cpu()

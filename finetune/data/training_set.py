@@ -13,7 +13,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of a photo, upright, by its file's hash."""
 
 
-def of(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
+def select(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
     """The photos of a real set to train on, and their sizes.
 
     Raises:
@@ -25,8 +25,9 @@ def of(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
     sizes: Sizes = {}
     if config.skip_bad:
         photos, sizes = _without_bad(photos)
+    least = max(2 if config.validate_every else 1, config.shots)
     for name in chosen:
-        _require_enough(config, name, photos.counts()[name])
+        _require_enough(name, photos.counts()[name], least)
     if config.shots:
         by_class = ([photo for photo in photos.photos if photo.label == name] for name in chosen)
         drawn = (splits.subset(one, config.shots, "shots", config.seed) for one in by_class)
@@ -43,8 +44,7 @@ def _without_bad(photos: ImageSet) -> tuple[ImageSet, Sizes]:
     return replace(kept, notes=(*photos.notes, *problems, note)), sizes
 
 
-def _require_enough(config: TrainLora, name: str, count: int) -> None:
-    least = max(2 if config.validate_every else 1, config.shots)
+def _require_enough(name: str, count: int, least: int) -> None:
     cli.check(
         count >= least,
         f"class {name} has {count} training images, needs at least {least}; "

@@ -1,4 +1,4 @@
-"""The base as something to train: model families, LoRA layers, trained text encoders.
+"""The base as something to train: model families, adapter layers, trained text encoders.
 
-Imports `orchard` alone.
+Imports `finetune.step`.
 """

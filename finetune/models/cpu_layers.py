@@ -1,4 +1,4 @@
-"""Layers of a network that is trained on a CPU: the same functions, by products that take less time there."""
+"""Faster layers for training on a CPU: the same functions, computed by other matrix products."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LONGEST = 1024
-"""Tokens up to which attention forms its matrix of products, which grows with the square of this number."""
+"""Tokens up to which attention builds its whole matrix, which grows with their square."""
 
 POSITIONS = 128
-"""Places of a feature map, all images counted, up to which a convolution is one product of matrices."""
+"""Pixels of a feature map, over all images, up to which a convolution is one matrix product."""
 
 HEAVY = 2**20
-"""Weights from which a convolution spends longer on bringing them into oneDNN's order than on a small map."""
+"""Weights from which oneDNN spends longer on reordering them than on convolving a small map."""
 
 
-class ShortPlain:
-    """Plain products for short sequences, the fused kernel for long ones, whose products take much memory.
+class ShortSequenceProcessor:
+    """Plain attention for short sequences, the fused kernel for long ones.
 
-    The backward pass of the fused kernel takes longer than plain products do.
+    On a CPU the fused kernel's backward pass is slower, but plain attention takes much memory.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class ShortPlain:
         return processor(attn, hidden_states, *args, **kwargs)
 
 
-class SmallMaps(nn.Conv2d):
-    """A convolution that multiplies small maps, unfolded, by its weights as they lie in memory.
+class SmallMapConv2d(nn.Conv2d):
+    """A convolution that unfolds small feature maps and multiplies them by its weights as they are.
 
-    oneDNN brings the weights into an order of its own in every forward and every backward pass: with 1280 to
-    2560 channels on 4x4 or 8x8 places that is most of its time.
+    oneDNN reorders the weights in every forward and backward pass: with 1280 to 2560 channels on maps of
+    4x4 or 8x8 that is most of its time.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,28 +51,28 @@ class SmallMaps(nn.Conv2d):
         return maps.unflatten(1, (images, height, width)).transpose(0, 1)
 
     def _side(self, axis: int, length: int, padding: int) -> int:
-        """Places of the answer along an axis."""
+        """Size of the output along an axis."""
         reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
         return (length + 2 * padding - reach - 1) // self.stride[axis] + 1
 
 
-def suit(model: nn.Module, device: torch.device) -> None:
-    """Give a network that is trained on a CPU such layers; on other devices it keeps its own."""
+def optimize_for_cpu(model: nn.Module, device: torch.device) -> None:
+    """Replace a network's layers by these where it is trained on a CPU."""
     if device.type != "cpu":
         return
-    _suit_attention(model)
+    _replace_attention(model)
     for module in model.modules():
         if type(module) is nn.Conv2d and _heavy(module):
-            module.__class__ = SmallMaps
+            module.__class__ = SmallMapConv2d
 
 
-def _suit_attention(model: Any) -> None:
+def _replace_attention(model: Any) -> None:
     processors = getattr(model, "attn_processors", {}).values()
     if processors and all(type(processor) is AttnProcessor2_0 for processor in processors):
-        model.set_attn_processor(ShortPlain())
+        model.set_attn_processor(ShortSequenceProcessor())
 
 
 def _heavy(layer: nn.Conv2d) -> bool:
-    """Whether `SmallMaps` can take its place, and would be quicker."""
+    """Whether `SmallMapConv2d` can replace it, and would be faster."""
     plain = layer.groups == 1 and layer.padding_mode == "zeros" and layer.kernel_size != (1, 1)
     return plain and layer.weight.numel() >= HEAVY

@@ -1,4 +1,4 @@
-"""A model family as something to train: how it encodes images and prompts, what is asked of it."""
+"""A family of base models as something to train: its encoders, its prediction, its loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,39 +10,15 @@ import torch
 from torch import Tensor
 
 from finetune.models import trained_text_encoders
-from finetune.models.targets import places
-from finetune.models.trained_text_encoders import Text
-from finetune.training.batches import Batch, Cache, assemble
-from finetune.training.objective import Objective
+from finetune.models.targets import adapted_components
+from finetune.models.trained_text_encoders import PromptTensors
+from finetune.step.batches import Batch, EncodedDataset, encoded_dataset
+from finetune.step.objective import Objective
 from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.bases.latents import scaled, scaled_deviation
 from orchard.bases.pipeline import Pipeline
-
-
-class Network(torch.nn.Module):
-    """A family's prediction; one module, so that every launcher averages the gradients of all its parts."""
-
-    def __init__(self, family: "Family", denoiser: Any = None) -> None:
-        super().__init__()
-        self.denoiser = denoiser or family.denoiser
-        self.text_encoders = torch.nn.ModuleDict(family.text_encoders)
-        self.family = family
-
-    @property
-    def _no_split_modules(self) -> list[str]:
-        """The classes that FSDP shards by themselves: blocks as the parts name them, and the parts.
-
-        A pipeline calls the parts without this module around them.
-        """
-        parts = (self.denoiser, *self.text_encoders.values())
-        blocks = {name for part in parts for name in getattr(part, "_no_split_modules", None) or ()}
-        return sorted(blocks | {type(part).__name__ for part in parts})
-
-    def forward(self, noisy: Tensor, timesteps: Tensor, text: Text) -> Tensor:
-        """(B, C, h, w) noisy latents, (B,) timesteps, text of a `Batch` -> (B, C, h, w) prediction."""
-        return self.family.predict(self.denoiser, noisy, timesteps, self.family.states(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,90 +49,105 @@ class Family(ABC):
 
     @property
     def models(self) -> dict[str, Any]:
-        """Everything that gets an adapter, by its place in the pipeline; the denoiser first."""
-        return {place: getattr(self.pipe, place) for place in places(self.name, trains_text=self.trains_text)}
+        """The models that get an adapter, by component of the pipeline; the denoiser first."""
+        names = adapted_components(self.name, trains_text=self.trains_text)
+        return {name: getattr(self.pipe, name) for name in names}
 
     @property
     def text_encoders(self) -> dict[str, Any]:
         """The text encoders among them."""
-        return {place: model for place, model in self.models.items() if place != self.prefix}
+        return {name: model for name, model in self.models.items() if name != self.prefix}
 
     @property
     def frozen_text_encoders(self) -> list[Any]:
-        """The others, whose states are in the `Cache`."""
-        others = [place for place in FAMILIES[self.name].text_encoders if place not in self.models]
-        return [model for place in others if (model := getattr(self.pipe, place)) is not None]
+        """The others, whose embeddings are in the `EncodedDataset`."""
+        others = [name for name in FAMILIES[self.name].text_encoders if name not in self.models]
+        return [model for name in others if (model := getattr(self.pipe, name)) is not None]
 
-    @property
-    def network(self) -> Network:
-        """The same as one module, for the loss."""
-        return Network(self)
+    def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> EncodedDataset:
+        """N images, (H, W, 3) uint8 each, and their N prompts, encoded in float32 on the CPU.
 
-    def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> Cache:
-        """N images, (H, W, 3) uint8 each, and N prompts -> `Cache` in float32 on the CPU, all at once.
-
-        The command goes by `finetune.data.encoding`, which keeps what it has encoded.
+        The command uses `finetune.data.encoding`, which has a cache on disk.
         """
-        return assemble([self.latents(image) for image in pixels], prompts, self.text)
+        return encoded_dataset([self.encode_image(image) for image in pixels], prompts, self.encode_prompts)
 
-    def latents(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(H, W, 3) uint8 -> mean and deviation of `moments`, (2, C, h, w) each: image and mirror image.
+    def encode_image(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(H, W, 3) uint8 -> `posterior` of the image and its mirror image, (2, C, h, w) each.
 
-        By itself, so that what else is encoded does not change its last bits.
+        One image at a time, so that the others do not change its last bits.
         """
-        return self.moments(np.stack([pixels, pixels[:, ::-1]]))
+        return self.posterior(np.stack([pixels, pixels[:, ::-1]]))
 
     @torch.no_grad()
-    def moments(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+    def posterior(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each."""
         vae, dtype = self.pipe.vae, self.pipe.vae.dtype
         overflows = dtype == torch.float16 and vae.config.force_upcast
         if overflows:
             vae.to(torch.float32)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
-        posterior = vae.encode(images).latent_dist
-        mean, std = posterior.mean.float().cpu(), posterior.std.float().cpu()
+        latents = vae.encode(images).latent_dist
+        mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
         if overflows:
             vae.to(dtype)
         return scaled(vae, mean), scaled_deviation(vae, std)
 
-    def text(self, prompts: Sequence[str]) -> Text:
-        """What a `Cache` keeps of P prompts, (P, ...) each: their frozen states, and `tokens`."""
-        return self.frozen_states(prompts) | self.tokens(prompts)
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptTensors:
+        """P prompts -> what an `EncodedDataset` has of them: `frozen_embeds` and `token_ids`."""
+        return self.frozen_embeds(prompts) | self.token_ids(prompts)
 
-    def frozen_states(self, prompts: Sequence[str]) -> Text:
-        """P prompts -> named text states, (P, ...) each; every prompt by itself, as in `latents`."""
+    def frozen_embeds(self, prompts: Sequence[str]) -> PromptTensors:
+        """P prompts -> named prompt embeddings, (P, ...) each; one at a time, as in `encode_image`."""
         found = [prompt_embeds.encode(self.pipe, [prompt], negative=False) for prompt in prompts]
-        return {name: torch.cat([states[name].float().cpu() for states in found]) for name in found[0]}
+        return {name: torch.cat([embeds[name].float().cpu() for embeds in found]) for name in found[0]}
 
-    def tokens(self, prompts: Sequence[str]) -> Text:
+    def token_ids(self, prompts: Sequence[str]) -> PromptTensors:
         """P prompts -> (P, L) token ids for each text encoder that is trained."""
-        return trained_text_encoders.tokens(self.pipe, list(self.text_encoders), prompts)
+        return trained_text_encoders.tokenize(self.pipe, list(self.text_encoders), prompts)
 
-    def states(self, text: Text) -> Text:
-        """Text of a `Batch` -> text states for the denoiser, (B, ...) each.
+    def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:
+        """Prompts of a `Batch` -> prompt embeddings for the denoiser, (B, ...) each.
 
-        Those that trained text encoders have a part in are computed from the token ids, inside the graph.
+        Those that depend on trained text encoders are computed from the token ids, inside the graph.
         """
-        states = {
-            name: value for name, value in text.items() if not name.endswith(trained_text_encoders.TOKENS)
-        }
+        embeds = {name: t for name, t in prompts.items() if not name.endswith(trained_text_encoders.TOKENS)}
         if self.trains_text:
-            ids, whose = trained_text_encoders.each_once(text)
-            states |= {name: value[whose] for name, value in self.encode_ids(ids).items()}
-        return {name: state.to(self.pipe.vae.dtype) for name, state in states.items()}
+            ids, prompt_of = trained_text_encoders.unique_prompts(prompts)
+            embeds |= {name: value[prompt_of] for name, value in self.embed_tokens(ids).items()}
+        return {name: value.to(self.pipe.vae.dtype) for name, value in embeds.items()}
 
     @abstractmethod
-    def encode_ids(self, ids: Text) -> Text:
-        """Token ids of P prompts for each trained text encoder -> the states they give, (P, ...) each."""
+    def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
+        """Token ids of P prompts for each trained text encoder -> the embeddings they give, (P, ...) each."""
 
     @abstractmethod
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
-        """What the denoiser says of (B, C, h, w) noisy latents at (B,) timesteps: (B, C, h, w)."""
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
+        """The denoiser's prediction for (B, C, h, w) noisy latents at (B,) timesteps: (B, C, h, w)."""
 
     @abstractmethod
     def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32.
 
-        ``network`` is `network` as the caller has wrapped it.
+        ``network`` is a `Network` of this family, as the launcher wrapped it.
         """
+
+
+class Network(torch.nn.Module):
+    """All that is trained of a family, as one module: launchers average gradients over one."""
+
+    def __init__(self, family: Family, denoiser: Any = None) -> None:
+        super().__init__()
+        self.denoiser = denoiser or family.denoiser
+        self.text_encoders = torch.nn.ModuleDict(family.text_encoders)
+        self.family = family
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The classes that FSDP shards separately: the models, which pipelines call, and their blocks."""
+        parts = (self.denoiser, *self.text_encoders.values())
+        blocks = {name for part in parts for name in getattr(part, "_no_split_modules", None) or ()}
+        return sorted(blocks | {type(part).__name__ for part in parts})
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, prompts: PromptTensors) -> Tensor:
+        """(B, C, h, w) noisy latents, (B,) timesteps, prompts of a `Batch` -> (B, C, h, w) prediction."""
+        return self.family.predict(self.denoiser, noisy, timesteps, self.family.prompt_embeds(prompts))

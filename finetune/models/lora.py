@@ -1,20 +1,19 @@
-"""Adapters of every method on a model through peft: inject, take out."""
+"""Adapters of every method on a model, through peft: inject, disable, remove."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from finetune.config import TrainLora
+from finetune.models.family import Family
 from finetune.models.targets import ATTENTION
-from finetune.training.optimizers import RELATIVE
 from orchard.adapters import peft_state
 from orchard.adapters.tensor_roles import Method
 from orchard.images.splits import stable_hash
-
-if TYPE_CHECKING:
-    from finetune.models.family import Family
 
 
 def inject(
@@ -55,30 +54,18 @@ def _start_at_exact_norms(model: Any) -> None:
 
 
 def inject_all(
-    family: "Family", targets: Mapping[str, Sequence[str]], config: TrainLora
+    family: Family, targets: Mapping[str, Sequence[str]], config: TrainLora
 ) -> dict[str, list[torch.nn.Parameter]]:
-    """`inject` into every model of a family as ``config`` says; parameters by place in the pipeline."""
-    alpha = config.alpha or config.rank
+    """`inject` into every model of a family as ``config`` says; parameters by component of the pipeline."""
+    rank, alpha, method = config.rank, config.alpha or config.rank, config.method
     return {
-        place: inject(model, config.rank, alpha, _seed(family, place, config), targets[place], config.method)
-        for place, model in family.models.items()
+        name: inject(model, rank, alpha, _seed(family, name, config.seed), targets[name], method)
+        for name, model in family.models.items()
     }
 
 
-def _seed(family: "Family", place: str, config: TrainLora) -> int:
-    return config.seed if place == family.prefix else stable_hash(place, config.seed)
-
-
-def groups(
-    tuned: Mapping[str, Sequence[torch.nn.Parameter]], family: "Family", config: TrainLora
-) -> list[dict[str, Any]]:
-    """Parameter groups for the optimiser: a second one where text encoders learn at a rate of their own."""
-    own = config.text_encoder_learning_rate
-    denoiser, *others = (list(tuned[place]) for place in family.models)
-    text = [parameter for parameters in others for parameter in parameters]
-    if not own:
-        return [{"params": denoiser + text}]
-    return [{"params": denoiser}, {"params": text, RELATIVE: own / config.learning_rate}]
+def _seed(family: Family, component: str, seed: int) -> int:
+    return seed if component == family.prefix else stable_hash(component, seed)
 
 
 def _config(method: Method, rank: int, alpha: float, targets: list[str]) -> PeftConfig:
@@ -95,6 +82,19 @@ def _config(method: Method, rank: int, alpha: float, targets: list[str]) -> Peft
         target_modules=targets,
         use_dora=method == "dora",
     )
+
+
+@contextmanager
+def disabled(models: Iterable[Any]) -> Iterator[None]:
+    """Inside, the models compute what they do without their adapters."""
+    layers = [layer for model in models for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def remove(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Samples for a look or as training material, through the stock pipeline with its own scheduler."""
+"""Samples for previews and prior preservation, through the stock pipeline with its own scheduler."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,15 +16,15 @@ def sample(
     prompt: str,
     seeds: Iterable[int],
     output_type: str = "pil",
-    between: Callable[[], None] = lambda: None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Sequence[Any]:
-    """One image of ``prompt`` a seed, in one batch; ``latent`` gives a tensor (N, C, h, w).
+    """One image of ``prompt`` per seed, in one batch; ``latent`` gives a tensor (N, C, h, w).
 
-    ``between`` is called after every denoising step, and may break off by an exception.
+    ``after_step`` is called after every denoising step; it may raise to stop.
     """
 
-    def after_step(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> Any:
-        between()
+    def callback(pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> Any:
+        after_step()
         # A network in training answers in float32, which a bfloat16 pipeline's autoencoder would refuse.
         return {"latents": tensors["latents"].to(pipe.vae.dtype)}
 
@@ -35,5 +35,5 @@ def sample(
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
         output_type=output_type,
-        callback_on_step_end=after_step,
+        callback_on_step_end=callback,
     ).images

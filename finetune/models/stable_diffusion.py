@@ -1,4 +1,4 @@
-"""What differs between model families: the text states, what is predicted, the loss."""
+"""The families: SD 1/2, SDXL and SD 3; their prompt embeddings, prediction and loss."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -8,9 +8,9 @@ from torch import Tensor
 
 from finetune.models import trained_text_encoders
 from finetune.models.family import Family
-from finetune.models.trained_text_encoders import Text
-from finetune.training.batches import Batch
-from finetune.training.loss import (
+from finetune.models.trained_text_encoders import PromptTensors
+from finetune.step.batches import Batch
+from finetune.step.loss import (
     diffuse,
     diffusion_loss,
     flow_target,
@@ -19,13 +19,13 @@ from finetune.training.loss import (
     target,
     timesteps_of,
 )
-from finetune.training.objective import Objective
+from finetune.step.objective import Objective
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
 
 CLIP = "clip_embeds"
-"""SD 3's text states without T5's part."""
+"""SD 3's prompt embeddings without T5's part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,39 +58,41 @@ class StableDiffusion(Family):
         timesteps = timesteps_of(batch.times, len(self.alphas_cumprod)).to(self.pipe.device)
         alphas = self.alphas_cumprod.to(self.pipe.device)[timesteps].float()
         noisy = diffuse(batch.latents, batch.noise, alphas)
-        said = network(noisy.to(self.pipe.vae.dtype), timesteps, batch.text)
+        prediction = network(noisy.to(self.pipe.vae.dtype), timesteps, batch.prompts)
         weights = objective.weights(snr(self.alphas_cumprod, timesteps), self.prediction_type)
-        return diffusion_loss(said, target(self.prediction_type, batch.latents, batch.noise, alphas), weights)
+        return diffusion_loss(
+            prediction, target(self.prediction_type, batch.latents, batch.noise, alphas), weights
+        )
 
-    def encode_ids(self, ids: Text) -> Text:
-        """The states of P prompts, (P, L, D)."""
-        return {"prompt_embeds": trained_text_encoders.last(self.pipe, ids)}
+    def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
+        """The embeddings of P prompts, (P, L, D)."""
+        return {"prompt_embeds": trained_text_encoders.last_hidden_state(self.pipe, ids)}
 
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
         """Epsilon, v or the sample, as the base predicts it."""
-        return denoiser(noisy, timesteps, states["prompt_embeds"], return_dict=False)[0]
+        return denoiser(noisy, timesteps, embeds["prompt_embeds"], return_dict=False)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusionXL(StableDiffusion):
-    """SDXL: two text encoders, pooled states and image sizes beside the text."""
+    """SDXL: two text encoders, pooled embeddings and image sizes as further conditions."""
 
     name: ClassVar[str] = "sdxl"
 
-    def encode_ids(self, ids: Text) -> Text:
-        """The states of P prompts, (P, L, D), and the pooled ones of the second encoder."""
-        joint, ends = trained_text_encoders.penultimate(self.pipe, ids)
-        return {"prompt_embeds": joint, "pooled_prompt_embeds": ends[1]}
+    def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
+        """The embeddings of P prompts, (P, L, D), and the pooled ones of the second encoder."""
+        joint, pooled = trained_text_encoders.penultimate(self.pipe, ids)
+        return {"prompt_embeds": joint, "pooled_prompt_embeds": pooled[1]}
 
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
-        """Epsilon, v or the sample; SDXL is also told the pooled states and the sizes."""
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
+        """Epsilon, v or the sample; SDXL also takes the pooled embeddings and the sizes."""
         size = tuple(side * self.pipe.vae_scale_factor for side in noisy.shape[-2:])
         added = {
-            "text_embeds": states["pooled_prompt_embeds"],
+            "text_embeds": embeds["pooled_prompt_embeds"],
             "time_ids": noisy.new_tensor(time_ids(size)).expand(len(noisy), -1),
         }
         return denoiser(
-            noisy, timesteps, states["prompt_embeds"], added_cond_kwargs=added, return_dict=False
+            noisy, timesteps, embeds["prompt_embeds"], added_cond_kwargs=added, return_dict=False
         )[0]
 
 
@@ -106,7 +108,7 @@ def time_ids(size: tuple[int, ...]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusion3(Family):
-    """SD 3: a transformer on joint text states, rectified flow (Esser et al. 2024)."""
+    """SD 3: a transformer on joint prompt embeddings, rectified flow (Esser et al. 2024)."""
 
     name: ClassVar[str] = "sd3"
 
@@ -115,29 +117,29 @@ class StableDiffusion3(Family):
         batch = batch.to(self.pipe.device)
         sigmas = objective.sigmas(batch.times).float().to(self.pipe.device)
         noisy = interpolate(batch.latents, batch.noise, sigmas).to(self.pipe.vae.dtype)
-        said = network(noisy, sigmas * self.pipe.scheduler.config.num_train_timesteps, batch.text)
-        return diffusion_loss(said, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
+        prediction = network(noisy, sigmas * self.pipe.scheduler.config.num_train_timesteps, batch.prompts)
+        return diffusion_loss(prediction, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
 
-    def states(self, text: Text) -> Text:
-        """As `Family.states`; T5 is never trained, so its part of the states stays."""
-        states = super().states(text)
-        clip = states.pop(CLIP, None)
+    def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:
+        """As `Family.prompt_embeds`; T5 is never trained, so its part stays."""
+        embeds = super().prompt_embeds(prompts)
+        clip = embeds.pop(CLIP, None)
         if clip is not None:
-            states["prompt_embeds"] = trained_text_encoders.before_t5(clip, states["prompt_embeds"])
-        return states
+            embeds["prompt_embeds"] = trained_text_encoders.replace_clip(clip, embeds["prompt_embeds"])
+        return embeds
 
-    def encode_ids(self, ids: Text) -> Text:
-        """CLIP's part of the states of P prompts, (P, L, D), and the pooled ones of both encoders."""
-        joint, ends = trained_text_encoders.penultimate(self.pipe, ids)
-        return {CLIP: joint, "pooled_prompt_embeds": torch.cat(ends, dim=-1)}
+    def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
+        """CLIP's part of the embeddings of P prompts, (P, L, D), and the pooled ones of both encoders."""
+        joint, pooled = trained_text_encoders.penultimate(self.pipe, ids)
+        return {CLIP: joint, "pooled_prompt_embeds": torch.cat(pooled, dim=-1)}
 
-    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, states: Text) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
         """The velocity of `interpolate`."""
         return denoiser(
             noisy,
             timestep=timesteps,
-            encoder_hidden_states=states["prompt_embeds"],
-            pooled_projections=states["pooled_prompt_embeds"],
+            encoder_hidden_states=embeds["prompt_embeds"],
+            pooled_projections=embeds["pooled_prompt_embeds"],
             return_dict=False,
         )[0]
 

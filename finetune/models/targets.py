@@ -26,54 +26,57 @@ FEEDFORWARD = frozenset(
     )
 )
 Targets = Mapping[str, tuple[str, ...]]
-"""Endings of the layers that get an adapter, by the places of the models in the pipeline."""
+"""Endings of the names of layers that get an adapter, by component of the pipeline."""
 SETS = ("attention", "attention+feedforward", "all-linear", "all")
 """What `--targets` knows by name; ``all`` is every linear layer and convolution."""
 
 
-def places(family: str, *, trains_text: bool) -> tuple[str, ...]:
-    """What gets an adapter in a pipeline of ``family``: the denoiser, and the text encoders but for T5."""
+def adapted_components(family: str, *, trains_text: bool) -> tuple[str, ...]:
+    """The components that get an adapter: the denoiser, and with ``trains_text`` the text encoders but T5."""
     layout = FAMILIES[family]
-    return (layout.denoiser, *(place for place in layout.text_encoders if trains_text and place != T5))
+    return (layout.denoiser, *(name for name in layout.text_encoders if trains_text and name != T5))
 
 
 def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: bool) -> Targets:
-    """The layers that ``wanted`` names, as endings for peft, by the places of the models in ``pipe``.
+    """The layers that ``wanted`` names, as endings for peft, by component of ``pipe``.
 
     ``pipe`` may be an `orchard.adapters.layers.skeleton`.
 
     Raises:
         UserError: an ending of no layer, with near names; or a model that no ending is for.
     """
-    models = {place: getattr(pipe, place) for place in places(family, trains_text=trains_text)}
-    for place, model in models.items():
+    models = {
+        component: getattr(pipe, component)
+        for component in adapted_components(family, trains_text=trains_text)
+    }
+    for component, model in models.items():
         # Stock pipelines mask padding where the config says so; no released base does.
-        if place.startswith("text_encoder") and getattr(model.config, "use_attention_mask", False):
-            raise UserError(f"--train_text_encoder: the {place} of the base masks padding; leave it out")
-    layers = {place: _layers(family, place, model) for place, model in models.items()}
+        if component.startswith("text_encoder") and getattr(model.config, "use_attention_mask", False):
+            raise UserError(f"--train_text_encoder: the {component} of the base masks padding; leave it out")
+    layers = {component: _layers(family, component, model) for component, model in models.items()}
     everything = [name for found in layers.values() for name in found]
     for target in wanted:
         if target not in SETS and not any(_ends(name, target) for name in everything):
             raise UserError(f"--targets {target}: no layer of the base ends so; {_near(target, everything)}")
     resolved = {}
-    for place, found in layers.items():
+    for component, found in layers.items():
         chosen = {name for name, layer in found.items() if any(_is(name, layer, one) for one in wanted)}
         if not chosen:
             raise UserError(
-                f"--targets {' '.join(wanted)}: no layer of {place} ends so; add attention, or endings of "
-                "its layers too"
+                f"--targets {' '.join(wanted)}: no layer of {component} ends so; add attention, or endings "
+                "of its layers too"
             )
-        resolved[place] = _endings(chosen, [name for name, _ in models[place].named_modules()])
+        resolved[component] = _endings(chosen, [name for name, _ in models[component].named_modules()])
     return resolved
 
 
-def _layers(family: str, place: str, model: Any) -> dict[str, nn.Module]:
+def _layers(family: str, component: str, model: Any) -> dict[str, nn.Module]:
     """The layers that an adapter can be on, by name; of a text encoder those that stock diffusers loads."""
-    if not place.startswith("text_encoder"):
+    if not component.startswith("text_encoder"):
         return {name: one for name, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
     # SDXL takes the states before the last layer and pools those of its second encoder alone, so the last
     # layer of the first would never learn.
-    unused = family == "sdxl" and place == "text_encoder"
+    unused = family == "sdxl" and component == "text_encoder"
     blocks = range(model.config.num_hidden_layers - unused)
     wanted = tuple(f"encoder.layers.{block}." for block in blocks)
     linear = ((name, one) for name, one in model.named_modules() if isinstance(one, nn.Linear))

@@ -1,4 +1,4 @@
-"""Prompts through text encoders that are trained: token ids -> states inside the graph.
+"""Prompts through text encoders that are trained: token ids -> embeddings inside the graph.
 
 As the stock pipelines' ``encode_prompt`` does it, which takes words and cannot be given token ids.
 """
@@ -13,68 +13,68 @@ from torch.nn import functional as F
 
 from orchard.bases.pipeline import Pipeline
 
-Text = dict[str, Tensor]
-"""Text states or token ids by name, (P, ...) of P prompts or (B, ...) of B images each."""
+PromptTensors = dict[str, Tensor]
+"""Prompt embeddings or token ids by name, (P, ...) of P prompts or (B, ...) of B images each."""
 TOKENS = "_tokens"
 """How the names of token ids end."""
 
 
-def tokens(pipe: Pipeline, places: Sequence[str], prompts: Sequence[str]) -> Text:
-    """P prompts -> (P, L) token ids for each text encoder, under its place in the pipeline and `TOKENS`."""
+def tokenize(pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str]) -> PromptTensors:
+    """P prompts -> (P, L) token ids for each text encoder, under its name and `TOKENS`."""
     return {
-        f"{place}{TOKENS}": _tokenise(getattr(pipe, place.replace("text_encoder", "tokenizer")), prompts)
-        for place in places
+        f"{name}{TOKENS}": _token_ids(getattr(pipe, name.replace("text_encoder", "tokenizer")), prompts)
+        for name in encoders
     }
 
 
-def _tokenise(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     length = tokenizer.model_max_length
     options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
     return tokenizer(list(prompts), **options).input_ids
 
 
-def each_once(text: Text) -> tuple[Text, Tensor]:
-    """(B, L) token ids of B images -> those of the prompts that differ, and (B,) which is whose.
+def unique_prompts(prompts: PromptTensors) -> tuple[PromptTensors, Tensor]:
+    """(B, L) token ids of B images -> those of their P unique prompts, and (B,) the prompt of each image.
 
     The images of a class share a prompt, and encoding it once costs a fraction of the step.
     """
-    ids = {name: value for name, value in text.items() if name.endswith(TOKENS)}
-    rows, whose = torch.cat(list(ids.values()), dim=1).unique(dim=0, return_inverse=True)
+    ids = {name: value for name, value in prompts.items() if name.endswith(TOKENS)}
+    rows, prompt_of = torch.cat(list(ids.values()), dim=1).unique(dim=0, return_inverse=True)
     parts = rows.split([value.shape[1] for value in ids.values()], dim=1)
-    return dict(zip(ids, parts, strict=True)), whose
+    return dict(zip(ids, parts, strict=True)), prompt_of
 
 
-def last(pipe: Pipeline, ids: Text) -> Tensor:
-    """States of SD 1 and 2: what their one encoder ends with, (P, L, D)."""
+def last_hidden_state(pipe: Pipeline, ids: PromptTensors) -> Tensor:
+    """Embeddings of SD 1 and 2: the last hidden state of their one encoder, (P, L, D)."""
     return pipe.text_encoder(ids[f"text_encoder{TOKENS}"])[0]
 
 
-def penultimate(pipe: Pipeline, ids: Text) -> tuple[Tensor, list[Tensor]]:
-    """Joint states of two CLIP encoders before their last layers, (P, L, D), and what each ends with."""
+def penultimate(pipe: Pipeline, ids: PromptTensors) -> tuple[Tensor, list[Tensor]]:
+    """The joined penultimate hidden states of two CLIP encoders, (P, L, D), and the first output of each."""
     outputs = [
         getattr(pipe, name.removesuffix(TOKENS))(value, output_hidden_states=True)
         for name, value in ids.items()
     ]
-    return torch.cat([said.hidden_states[-2] for said in outputs], dim=-1), [said[0] for said in outputs]
+    return torch.cat([one.hidden_states[-2] for one in outputs], dim=-1), [one[0] for one in outputs]
 
 
-def before_t5(clip: Tensor, whole: Tensor) -> Tensor:
-    """SD 3's states (B, L + M, E): (B, L, D) of CLIP in place of CLIP's part of the ``whole``."""
-    padded = F.pad(clip, (0, whole.shape[-1] - clip.shape[-1]))
-    return torch.cat([padded, whole[:, clip.shape[1] :]], dim=1)
+def replace_clip(clip: Tensor, joint: Tensor) -> Tensor:
+    """SD 3's ``joint`` embeddings (B, L + M, E) of CLIP and T5, with (B, L, D) of CLIP for CLIP's part."""
+    padded = F.pad(clip, (0, joint.shape[-1] - clip.shape[-1]))
+    return torch.cat([padded, joint[:, clip.shape[1] :]], dim=1)
 
 
-HOST = torch.device("cpu")
+CPU = torch.device("cpu")
 
 
 @contextmanager
-def at(models: Sequence[Any], device: torch.device) -> Iterator[None]:
-    """Have the models on ``device`` inside, and where they were after it, however it ends."""
-    homes = [model.device for model in models]
+def on_device(models: Sequence[Any], device: torch.device) -> Iterator[None]:
+    """Inside, the models are on ``device``; afterwards where they were, however it ends."""
+    before = [model.device for model in models]
     for model in models:
         model.to(device)
     try:
         yield
     finally:
-        for model, home in zip(models, homes, strict=True):
-            model.to(home)
+        for model, device in zip(models, before, strict=True):
+            model.to(device)

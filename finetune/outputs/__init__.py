@@ -1,4 +1,4 @@
-"""What a user sees of a run: logs, curves, sample sheets, the model card.
+"""What a user sees of a run: logs, loss curves, sample sheets, the model card.
 
-Nothing here changes what is trained.
+Nothing here changes the training.
 """

@@ -1,4 +1,4 @@
-"""What a run tells of itself: one JSON line a step beside the adapters, and a tracker where asked for."""
+"""The log of a run: one JSON line per step beside the adapters, a tracker if asked for, the loss curve."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"
 
 
 def require_tracker(name: str) -> None:
-    """Raise `UserError` unless the tracker's package is installed; accelerate would go on without it."""
+    """Raise `UserError` unless the tracker's package is installed; accelerate would run without it."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
         raise UserError(f"--log_with {name}: needs `pip install {PACKAGES[name]}`")
 
@@ -36,7 +36,7 @@ class Log:
     """The log of one adapter."""
 
     def __init__(self, config: TrainLora, name: str, accelerator: Accelerator, done: int) -> None:
-        """``done`` steps of an earlier run stay in the file, later ones that it had written go."""
+        """The first ``done`` steps of an earlier run stay in the file; later ones are dropped."""
         self.name, self.accelerator = name, accelerator
         self.images = config.batch_size * config.accumulation
         self.path = config.output / FOLDER / f"{name}.jsonl"
@@ -73,8 +73,8 @@ WINDOW = 0.05
 """Share of the steps that the smoothed line averages over."""
 
 
-def write(log: Path, path: Path, title: str) -> None:
-    """Draw the losses in ``log`` (one JSON line a step) into a PNG, whole or not at all."""
+def draw_losses(log: Path, path: Path, title: str) -> None:
+    """Draw the losses in ``log`` (one JSON line per step) into a PNG, whole or not at all."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

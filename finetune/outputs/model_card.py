@@ -28,9 +28,9 @@ def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
     found = []
     for path in sorted(folder.glob("*.safetensors")):
         with suppress(UserError):  # what this toolkit did not write is no part of the card
-            origin = adapter.read(path).provenance
-            if origin and origin.base_digest == base.digest:
-                found.append((path, origin))
+            provenance = adapter.read(path).provenance
+            if provenance and provenance.base_digest == base.digest:
+                found.append((path, provenance))
     return found
 
 
@@ -98,7 +98,7 @@ def _row(path: Path, one: Provenance) -> list[object]:
         len(one.trained_on),
         f"`{ledger}`",
         one.method,
-        cards.plain(", ".join([*one.targets, *(place.replace("_", " ") for place in one.text_encoders)])),
+        cards.plain(", ".join([*one.targets, *(name.replace("_", " ") for name in one.text_encoders)])),
         one.rank,
         f"{one.alpha:g}",
         one.steps,

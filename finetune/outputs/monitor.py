@@ -1,67 +1,158 @@
 """What one can see of an adapter in training: its log, losses on held-out photos, sheets of samples."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from finetune.context import Job, Setup
-from finetune.data.training_data import Material
-from finetune.models import trained_text_encoders
-from finetune.outputs import logs, previews
+from PIL import Image, ImageDraw, ImageFont
+
+from finetune.context import Job, RunContext
+from finetune.models import lora, trained_text_encoders
+from finetune.models.sampling import sample
+from finetune.outputs import logs
 from finetune.outputs.logs import Log
+from finetune.step.batches import EncodedDataset
 from finetune.training import validation
-from finetune.training.interrupt import BrokenOffError
+from finetune.training.interrupt import SamplingStoppedError
 from finetune.training.learner import Learner
 from finetune.training.loop import Step
+from orchard import prompt_template
+from orchard.files import atomic
+from orchard.files.atomic import whole_file
+from orchard.images.splits import stable_hash
+
+FOLDER = "previews"
+COUNT = 4
+"""Samples of each class."""
+GAP = 4
+"""White pixels between images."""
+
+Samples = Mapping[str, Sequence[Image.Image]]
+"""Images by class."""
 
 
-class Watch:
-    """The eyes on one adapter. Nothing here changes how it is trained."""
+class Monitor:
+    """Logs, validation losses and previews of one adapter. Changes nothing of its training."""
 
-    def __init__(self, setup: Setup, job: Job, material: Material, done: int) -> None:
-        """Made before any LoRA is in the base; ``done`` steps were taken by an earlier run."""
-        self.setup, self.job, self.held_out = setup, job, material.held_out
-        self.log = Log(setup.config, job.name, setup.accelerator, done)
-        self.base_alone = previews.sample_classes(setup, job) if setup.config.sheets else {}
+    def __init__(self, run: RunContext, job: Job, held_out: EncodedDataset | None) -> None:
+        self.run, self.job, self.held_out = run, job, held_out
+        self.log = Log(run.config, job.name, run.accelerator, job.steps_done)
 
     def step(self, learner: Learner, step: Step) -> None:
-        """Log a step; score held-out photos and write previews where they are due."""
-        setup, number = self.setup, step.index + 1
+        """Log a step; compute the validation loss and write previews when they are due."""
+        run, number = self.run, step.index + 1
         values = {"loss": step.loss, "learning_rate": step.learning_rate}
-        if self.held_out is not None and number % setup.config.validate_every == 0:
-            with learner.in_use(), setup.accelerator.autocast():
-                values["validation_loss"] = validation.loss(setup.family, self.held_out, setup.config.seed)
+        if self.held_out is not None and number % run.config.validate_every == 0:
+            with learner.for_inference(), run.accelerator.autocast():
+                values["validation_loss"] = validation.loss(
+                    run.family, learner.network, self.held_out, run.config.seed
+                )
         self.log.step(number, values)
-        if setup.config.preview_every and number % setup.config.preview_every == 0:
-            encoders, device = setup.family.frozen_text_encoders, setup.accelerator.device
-            with learner.in_use(), trained_text_encoders.at(encoders, device), suppress(BrokenOffError):
-                self._show(previews.sample_classes(setup, self.job), number)
+        if run.config.preview_every and number % run.config.preview_every == 0:
+            encoders, device = run.family.frozen_text_encoders, run.accelerator.device
+            on_device = trained_text_encoders.on_device(encoders, device)
+            with learner.for_inference(), on_device, suppress(SamplingStoppedError):
+                self._show(sample_classes(run, self.job), number)
 
-    def _show(self, samples: previews.Samples, number: int) -> None:
-        if not self.setup.accelerator.is_main_process:
+    def _show(self, samples: Samples, number: int) -> None:
+        if not self.run.accelerator.is_main_process:
             return
         for label, images in samples.items():
-            sheet = previews.row(images)
-            previews.write(sheet, previews.path_of(self.setup.config.output, label, number))
+            sheet = row(images)
+            write(sheet, preview_path(self.run.config.output, label, number))
             self.log.picture(number, f"preview/{label}", sheet)
 
-    def finish(self) -> None:
-        """Write the loss curve and the samples before and after, with the final weights in the network."""
-        if not self.setup.config.sheets:
+    def write_sheets(self) -> None:
+        """Write the loss curve, and samples without and with the adapter as the network has it now."""
+        run = self.run
+        if not run.config.sheets:
             return
-        loss, both = sheet_paths(self.job.path(self.setup.config.output))
-        if self.setup.accelerator.is_main_process:
-            logs.write(self.log.path, loss, self.job.name)
+        curve, sheet = sheet_paths(self.job.path(run.config.output))
+        if run.accelerator.is_main_process:
+            logs.draw_losses(self.log.path, curve, self.job.name)
         try:
-            samples = previews.sample_classes(self.setup, self.job)
-        except BrokenOffError:
-            both.unlink(missing_ok=True)  # of an earlier run, which had another adapter
-            print(f"{both.name}: left out, since the run was asked to stop", file=sys.stderr)
+            with lora.disabled(run.family.models.values()):
+                base_alone = sample_classes(run, self.job)
+            with_adapter = sample_classes(run, self.job)
+        except SamplingStoppedError:
+            sheet.unlink(missing_ok=True)  # of an earlier run, which had another adapter
+            print(f"{sheet.name}: left out, since the run was asked to stop", file=sys.stderr)
             return
-        if self.setup.accelerator.is_main_process:
-            previews.write(previews.before_and_after(self.base_alone, samples), both)
+        if run.accelerator.is_main_process:
+            write(without_and_with(base_alone, with_adapter), sheet)
 
 
 def sheet_paths(adapter: Path) -> tuple[Path, Path]:
-    """Beside an adapter: its loss curve, and samples before and after."""
+    """Beside an adapter: its loss curve, and samples without and with it."""
     return adapter.with_name(f"{adapter.stem}-loss.png"), adapter.with_name(f"{adapter.stem}-samples.png")
+
+
+def preview_path(output: Path, label: str, step: int) -> Path:
+    """Where the preview of a class after ``step`` steps is written."""
+    return output / FOLDER / f"{atomic.file_name(label)}-{step:06d}.png"
+
+
+def sample_classes(run: RunContext, job: Job) -> Samples:
+    """`COUNT` images of each class of the job, at seeds that never change, from the pipeline as it stands.
+
+    The main process samples and the others get nothing, unless the network is sharded over all of them.
+
+    Raises:
+        SamplingStoppedError: a signal came; sampling from a sharded network is not stopped.
+    """
+    if not (run.accelerator.is_main_process or run.sharded):
+        return {}
+    after_step: Callable[[], None] = (lambda: None) if run.sharded else run.interrupt.stop_sampling
+    samples = {}
+    for label in job.classes:
+        seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
+        prompt = prompt_template.fill(run.config.prompt, label)
+        samples[label] = sample(run.family.pipe, prompt, seeds, after_step=after_step)
+    return samples
+
+
+def row(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one size side by side."""
+    width, height = images[0].size
+    strip = Image.new("RGB", (len(images) * (width + GAP) - GAP, height), "white")
+    for column, image in enumerate(images):
+        strip.paste(image, (column * (width + GAP), 0))
+    return strip
+
+
+def captioned(rows: Mapping[str, Sequence[Image.Image]]) -> Image.Image:
+    """Rows of images under each other, each below its name."""
+    strips = {name: row(images) for name, images in rows.items()}
+    font = ImageFont.truetype(_font(), size=max(11, next(iter(strips.values())).height // 16))
+    line = sum(font.getmetrics()) + GAP
+    width = max(max(strip.width, round(font.getlength(name)) + GAP) for name, strip in strips.items())
+    height = sum(line + strip.height + GAP for strip in strips.values())
+    sheet, top = Image.new("RGB", (width, height), "white"), 0
+    for name, strip in strips.items():
+        ImageDraw.Draw(sheet).text((GAP // 2, top), name, fill="black", font=font)
+        sheet.paste(strip, (0, top + line))
+        top += line + strip.height + GAP
+    return sheet
+
+
+def _font() -> str:
+    """DejaVu Sans, which comes with matplotlib and knows more scripts than Pillow's own."""
+    from matplotlib import font_manager
+
+    return font_manager.findfont("DejaVu Sans")
+
+
+def without_and_with(base_alone: Samples, with_adapter: Samples) -> Image.Image:
+    """Two rows per class: the base alone, and with the adapter, at equal seeds."""
+    rows = {}
+    for label, images in with_adapter.items():
+        rows[f"{label}: base alone"] = base_alone[label]
+        rows[f"{label}: with adapter"] = images
+    return captioned(rows)
+
+
+def write(image: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    with whole_file(path) as aside:
+        image.save(aside, "PNG", optimize=True)

@@ -33,53 +33,53 @@ def generate_command(files: Sequence[Path]) -> str:
     return shlex.join(["python", "-m", "generate", "--lora", *names])
 
 
-def markdown(adapter: Path, origin: Provenance, repo: str = "") -> str:
+def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
     """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
-    prompt = prompt_template.fill(origin.prompt, origin.classes[0])
-    place = "" if repo else ", in the folder of this file"
+    prompt = prompt_template.fill(provenance.prompt, provenance.classes[0])
+    where = "" if repo else ", in the folder of this file"
     name = f"{repo}:{adapter.name}" if repo else adapter.name
     return "\n".join(
         [
             "## Use",
             "",
-            f"As a labelled dataset{place}:",
+            f"As a labelled dataset{where}:",
             "",
             f"    python -m generate --lora {shlex.quote(name)}",
             "",
-            *_diffusers(adapter, origin, prompt, repo),
+            *_diffusers(adapter, provenance, prompt, repo),
             "",
-            *_interfaces(adapter, origin, prompt),
+            *_interfaces(adapter, provenance, prompt),
         ]
     )
 
 
-def _diffusers(adapter: Path, origin: Provenance, prompt: str, repo: str) -> list[str]:
-    if origin.method in lycoris.METHODS:
-        return [f"The file has the names of LyCORIS; diffusers does not load {origin.method}."]
+def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) -> list[str]:
+    if provenance.method in lycoris.METHODS:
+        return [f"The file has the names of LyCORIS; diffusers does not load {provenance.method}."]
     name = _string(adapter.name)
     weights = f"{_string(repo)}, weight_name={name}" if repo else name
     return [
         "In diffusers:" if repo else "In diffusers, in the same folder:",
         "",
         "```python",
-        *_pipeline(origin),
+        *_pipeline(provenance),
         f"pipe.load_lora_weights({weights})",
         f"pipe({_string(prompt)}).images[0]",
         "```",
     ]
 
 
-def _pipeline(origin: Provenance) -> list[str]:
+def _pipeline(provenance: Provenance) -> list[str]:
     """The lines that load the base; the embedded one lies in this package, and has no safety checker."""
-    if origin.base == "mini":
+    if provenance.base == "mini":
         head = ["from diffusers import DiffusionPipeline", "from orchard.bases.bases import EMBEDDED"]
         return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
-    single = origin.base.endswith(".safetensors")
-    kind = FAMILIES[origin.family].pipeline if single else "DiffusionPipeline"
+    single = provenance.base.endswith(".safetensors")
+    kind = FAMILIES[provenance.family].pipeline if single else "DiffusionPipeline"
     how = "from_single_file" if single else "from_pretrained"
-    name = bases.public_name(origin.base, origin.base_digest)
+    name = bases.public_name(provenance.base, provenance.base_digest)
     base = bases.HUB.get(name, name)
-    there = "" if name == origin.base else "  # where this base lies on your machine"
+    there = "" if name == provenance.base else "  # where this base lies on your machine"
     return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({_string(base)}){there}"]
 
 
@@ -88,24 +88,24 @@ def _string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _interfaces(adapter: Path, origin: Provenance, prompt: str) -> list[str]:
-    source = _file_for_interfaces(adapter, origin)
+def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]:
+    source = _file_for_interfaces(adapter, provenance)
     how = {
         "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
         f"{cards.code(f'{prompt} <lora:{adapter.stem}:1>')}.",
         "ComfyUI": f"copy {source} to `models/loras/` and put a *Load LoRA* node with strength 1 behind the "
         "checkpoint loader.",
     }
-    tools = interfaces(origin.method, origin.family)
+    tools = interfaces(provenance.method, provenance.family)
     lines = [line for tool in tools for line in (f"In {tool}: {how[tool]}", "")]
     if others := [tool for tool in how if tool not in tools]:
-        lines += [f"{' and '.join(others)} would apply it otherwise than it was trained.", ""]
+        lines += [f"{' and '.join(others)} would apply it differently from how it was trained.", ""]
     return lines
 
 
-def _file_for_interfaces(adapter: Path, origin: Provenance) -> str:
+def _file_for_interfaces(adapter: Path, provenance: Provenance) -> str:
     """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its twin."""
-    if origin.method in lycoris.METHODS:
+    if provenance.method in lycoris.METHODS:
         return f"`{adapter.name}`"
     twin = adapter.parent / KOHYA / adapter.name
     name = f"`{KOHYA}/{adapter.name}`"

@@ -1,4 +1,4 @@
-"""What a run is going to do, and what would stop it: found out before any weight is loaded.
+"""What a run will do and what would stop it, found out before any weight is loaded.
 
-The command calls `plan`; nothing here trains.
+`plan.make` is called by the command; nothing here trains.
 """

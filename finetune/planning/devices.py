@@ -12,7 +12,7 @@ from orchard.cli import cli
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 WHOLE_RUN = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-"""Plugins that keep hold of a network until the process ends."""
+"""Plugins that do not release a network until the process ends."""
 
 
 def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
@@ -38,13 +38,8 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         "give a multiple",
     )
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        fit_deepspeed(config, accelerator)
+        configure_deepspeed(config, accelerator)
     return accelerator, dtype
-
-
-def is_sharded(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of the network, so that all must take part when it is called."""
-    return accelerator.distributed_type == DistributedType.FSDP
 
 
 def can_save(accelerator: Accelerator) -> bool:
@@ -60,7 +55,7 @@ def processes_of(accelerator: Accelerator) -> str:
 
 
 def arithmetic_of(accelerator: Accelerator, dtype: torch.dtype) -> dict[str, str]:
-    """What decides how an adapter's last digits come out: precision, and the compiler where there is one."""
+    """What an adapter's last bits depend on: precision, and the compiler if there is one."""
     compiler = accelerator.state.dynamo_plugin.backend
     compiled = {} if compiler == DynamoBackend.NO else {"compiler": compiler.value.lower()}
     return {"precision": devices.dtype_name(dtype), **compiled}
@@ -71,13 +66,13 @@ def require_jobs(accelerator: Accelerator, jobs: int) -> None:
     plugin = accelerator.distributed_type
     cli.check(
         jobs <= 1 or plugin not in WHOLE_RUN,
-        f"--classes: {plugin.value} keeps hold of the base and trains one adapter a run, not {jobs}; "
+        f"--classes: {plugin.value} does not release the base and trains one adapter per run, not {jobs}; "
         "name one class, or give --joint",
     )
 
 
-def fit_deepspeed(config: TrainLora, accelerator: Accelerator) -> None:
-    """Tell DeepSpeed the sizes that it takes from data loaders elsewhere; ours are drawn by number."""
+def configure_deepspeed(config: TrainLora, accelerator: Accelerator) -> None:
+    """Give DeepSpeed the batch sizes, which it otherwise reads from data loaders."""
     cli.check(
         config.save_every == 0 and not config.resume,
         f"--save_every {config.save_every}: DeepSpeed divides the optimiser's state among the processes and "
@@ -86,7 +81,7 @@ def fit_deepspeed(config: TrainLora, accelerator: Accelerator) -> None:
     cli.check(
         config.ema_decay == 0,
         f"--ema_decay {config.ema_decay:g}: DeepSpeed keeps the float32 weights to itself and shows rounded "
-        "ones, whose average would stand still; give 0",
+        "ones, whose average would not change; give 0",
     )
     accelerator.state.deepspeed_plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": config.batch_size // accelerator.num_processes,

@@ -1,56 +1,31 @@
 """What a run is going to do: everything that can be found out and refused before a weight is loaded."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 
 from finetune.config import TrainLora
-from finetune.context import Job
+from finetune.context import Job, Plan
 from finetune.data import training_data, training_set
+from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
 from finetune.models import targets
-from finetune.models.targets import Targets
 from finetune.outputs import logs, snippets
 from finetune.planning import preflight, resume
 from finetune.planning.devices import arithmetic_of, processes_of, require_jobs
-from finetune.planning.preflight import Preflight
-from finetune.planning.resume import Rest
-from finetune.trainer import identity
-from finetune.training import objective, optimizers
+from finetune.step import objective
+from finetune.training import optimizers
 from orchard import prompt_template
 from orchard.adapters import layers, lycoris
 from orchard.bases import bases, prompt_embeds
-from orchard.bases.bases import Base
 from orchard.datasets import folders, sources
 from orchard.files import atomic, checked_json
 from orchard.images.images import ImageSet
 
 MOST_WARNINGS = 5
-"""Prompts that are too long and named; of more the number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A run that nothing stands against."""
-
-    base: Base
-    real: ImageSet
-    """The photos it may see."""
-    targets: Targets
-    jobs: Sequence[Job]
-    """All of them, the finished ones too."""
-    identities: Mapping[str, dict[str, Any]]
-    """What each job's adapter depends on, by its name."""
-    rest: Rest
-    checked: Preflight
-
-    @property
-    def left(self) -> list[Job]:
-        """The jobs that are not finished."""
-        return [job for job in self.jobs if job.name not in self.rest.done]
+"""Prompts that are too long and listed one by one; the others are counted."""
 
 
 def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Plan:
@@ -59,57 +34,60 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
     Raises:
         UserError: whatever would stop the run later on.
     """
-    optimizers.find(config.optimizer, config.learning_rate)
+    optimizers.optimizer_class(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
-    objective.require_fit(config, base)
+    objective.require_compatible(config, base)
     layers.require_loadable(base)
     skeleton = layers.skeleton(base.folder)
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
-    real, sizes = training_set.of(everything, config)
-    jobs = _jobs(config, real)
+    photos, sizes = training_set.select(everything, config)
+    arithmetic = arithmetic_of(accelerator, dtype)
+    jobs = _jobs(photos, config.classes, joint=config.joint)
+    jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
     for job in jobs:
-        training_data.require_fit(config, job)
-    arithmetic = arithmetic_of(accelerator, dtype)
-    precision = arithmetic["precision"]
-    identities = {job.name: identity(config, base, job, arithmetic) for job in jobs}
-    rest = resume.find(config, jobs, identities)
-    left = [job for job in jobs if job.name not in rest.done]
-    return Plan(
+        training_data.require_usable(config, job)
+    jobs, broken = resume.find(config, jobs)
+    precision, device = arithmetic["precision"], accelerator.device
+    shapes = preflight.encoded_sizes(base, sizes, bucketed=config.buckets)
+    plan = Plan(
         base=base,
-        real=real,
+        photos=photos,
         targets=chosen,
         jobs=jobs,
-        identities=identities,
-        rest=rest,
-        checked=preflight.check(config, base, chosen, left, sizes, precision, accelerator.device),
+        broken=broken,
+        precision=precision,
+        cache=preflight.cache_folder(config.cache),
+        keys=keys_of(base, precision, device.type, shapes, config.fit),
+        checks=(),
     )
+    return replace(plan, checks=preflight.check(config, plan, device))
 
 
-def _jobs(config: TrainLora, real: ImageSet) -> list[Job]:
-    classes = config.classes or real.classes
-    atomic.require_distinct_files(real.classes)
-    if config.joint:
-        return [Job(name="joint", classes=tuple(sorted(classes)), photos=real)]
+def _jobs(photos: ImageSet, classes: Sequence[str], *, joint: bool) -> list[Job]:
+    classes = classes or photos.classes
+    atomic.require_distinct_files(photos.classes)
+    if joint:
+        return [Job(name="joint", classes=tuple(sorted(classes)), photos=photos)]
     return [
         Job(
             name=atomic.file_name(name),
             classes=(name,),
-            photos=real.keep(p for p in real.photos if p.label == name),
+            photos=photos.keep(p for p in photos.photos if p.label == name),
         )
         for name in classes
     ]
 
 
 def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
-    """The plan in words, a line a fact."""
-    base, rest = plan.base, plan.rest
+    """The plan in words, one fact per line."""
+    base = plan.base
     return [
-        f"real set  {folders.describe(plan.real)}",
-        *(f"note      {note}" for note in plan.real.notes),
+        f"real set  {folders.describe(plan.photos)}",
+        *(f"note      {note}" for note in plan.photos.notes),
         *(
             f"warning   {job.name} has one image: the adapter can only repeat it"
             for job in plan.jobs
@@ -118,64 +96,65 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
         f"base      {base.title} ({base.family}, {base.resolution} px, {base.prediction_type})",
         f"adapters  {', '.join(job.name for job in plan.jobs)}: {config.method} of rank {config.rank} on "
         f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
-        f"{config.steps} steps of {_images_a_step(config)} images",
-        *(f"finished  {name}" for name in sorted(rest.done)),
-        *(f"passed by {line}" for line in rest.broken),
+        f"{config.steps} steps of {_images_per_step(config.batch_size, config.accumulation)} images",
+        *(f"finished  {job.name}" for job in plan.jobs if job.finished),
+        *(f"skipped   {line}" for line in plan.broken),
         *(
-            f"resuming  {name} after step {start.step} ({start.folder})"
-            for name, start in rest.starts.items()
+            f"resuming  {job.name} after step {job.checkpoint.step} ({job.checkpoint.folder})"
+            for job in plan.jobs
+            if job.checkpoint
         ),
-        _caption_line(config, plan.real),
+        _caption_line(plan.photos, config.prompt),
         *_prior_line(config),
-        *_cut_lines(config, plan),
-        *_export_line(config, base),
+        *_truncation_lines(config, plan),
+        *_export_line(config.method, config.export, base.family),
         f"output    {config.output}",
-        *plan.checked.lines,
-        f"processes {processes_of(accelerator)}, precision {plan.checked.precision}",
+        *plan.checks,
+        f"processes {processes_of(accelerator)}, precision {plan.precision}",
     ]
 
 
-def _images_a_step(config: TrainLora) -> str:
-    if config.accumulation == 1:
-        return str(config.batch_size)
-    return f"{config.accumulation} x {config.batch_size}"
+def _images_per_step(batch_size: int, accumulation: int) -> str:
+    return str(batch_size) if accumulation == 1 else f"{accumulation} x {batch_size}"
 
 
-def _caption_line(config: TrainLora, real: ImageSet) -> str:
-    own = sum(bool(photo.text) for photo in real.photos)
-    rest = "" if own == len(real) else f", the others take `{config.prompt}`"
-    return f"captions  {own} of {len(real)} photos have their own{rest}"
+def _caption_line(photos: ImageSet, template: str) -> str:
+    own = sum(bool(photo.text) for photo in photos.photos)
+    others = "" if own == len(photos) else f", the others take `{template}`"
+    return f"captions  {own} of {len(photos)} photos have their own{others}"
 
 
-def _cut_lines(config: TrainLora, plan: Plan) -> list[str]:
-    """What the text encoders would not see, by whose it is."""
-    whose = {prompt_of(p, config.prompt): f"the caption of {p.path}" for p in plan.real.photos}
-    filled = [prompt_template.fill(config.prompt, p.label) for p in plan.real.photos if not p.text]
+def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
+    """Warnings about prompts that the text encoders truncate."""
+    photos = plan.photos.photos
+    sources_of = {prompt_of(photo, config.prompt): f"the caption of {photo.path}" for photo in photos}
+    filled = [prompt_template.fill(config.prompt, photo.label) for photo in photos if not photo.text]
     if config.prior_weight:
         filled += [
             prompt_template.fill(config.prior_prompt, name) for job in plan.jobs for name in job.classes
         ]
-    whose |= {prompt: f"prompt {prompt!r}" for prompt in filled}
-    cut = prompt_embeds.cut(plan.base, whose)
-    lines = [
-        f"warning   {whose[prompt]} is too long, the text encoder will not see {checked_json.shown(words)}"
+    sources_of |= {prompt: f"prompt {prompt!r}" for prompt in filled}
+    cut = prompt_embeds.cut(plan.base, sources_of)
+    listed = [
+        f"warning   {sources_of[prompt]} is too long, the text encoder will not see "
+        f"{checked_json.shown(words)}"
         for prompt, words in list(cut.items())[:MOST_WARNINGS]
     ]
-    rest = len(cut) - len(lines)
-    return [*lines, f"warning   and {rest} more are too long"] if rest else lines
+    more = len(cut) - len(listed)
+    return [*listed, f"warning   and {more} more are too long"] if more else listed
 
 
-def _export_line(config: TrainLora, base: Base) -> list[str]:
-    """Which tools the names of kohya are for, where that is not the usual."""
-    named = config.export == "kohya" or config.method in lycoris.METHODS
-    if not named or base.family != "sd3":
+def _export_line(method: str, export: str, family: str) -> list[str]:
+    """Which tools read kohya's names, where not all do."""
+    uses_kohya_names = export == "kohya" or method in lycoris.METHODS
+    if not uses_kohya_names or family != "sd3":
         return []
-    tools = " and ".join(snippets.interfaces(config.method, base.family))
+    tools = " and ".join(snippets.interfaces(method, family))
     return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 
 def _prior_line(config: TrainLora) -> list[str]:
     if not config.prior_weight:
         return []
-    pictures = f"{config.prior_count} of `{config.prior_prompt}` a class"
-    return [f"prior     {pictures}, weight {config.prior_weight:g}"]
+    images = f"{config.prior_count} images of `{config.prior_prompt}` per class"
+    return [f"prior     {images}, weight {config.prior_weight:g}"]

@@ -1,89 +1,71 @@
-"""What can be told before any weight is loaded: shapes, what the cache has, disk space, precision."""
+"""Checks before any weight is loaded: image sizes, what the cache holds, disk space, precision."""
 
+import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import torch
 from rich.filesize import decimal
 
 from finetune.config import TrainLora
-from finetune.context import Job
+from finetune.context import Job, Plan
 from finetune.data import encoded_cache
-from finetune.data.encoded_cache import PHOTOS, Key, Keys, keys_of
+from finetune.data.encoded_cache import PHOTOS, Key, Keys
 from finetune.data.training_data import prompt_of
 from finetune.data.training_set import Sizes
+from finetune.models import lora
 from finetune.models.targets import Targets
-from finetune.planning import disk_space
-from finetune.planning.disk_space import Need
-from finetune.training import buckets
+from finetune.step import buckets
+from finetune.training.optimizers import KINDS
 from orchard import devices, prompt_template
+from orchard.adapters import layers
+from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli import cli
-from orchard.files import atomic
+from orchard.errors import UserError
 
 AUTO, NONE = "auto", "none"
 VARIABLE = "ORCHARD_CACHE"
 
 
+FLOAT = 4
+"""Bytes of a float32: the type of stored latents, prompt embeddings, weights and optimiser states."""
+TOKENS = {"sd": 77, "sdxl": 77, "sd3": 77 + 256}
+"""Tokens of a prompt, by family; those of T5 come after CLIP's."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Preflight:
-    """What a run may rely on."""
+class Need:
+    """Bytes to be written below a folder."""
 
-    output: Path
-    cache: Path | None
-    """Folder of encoded photos and prompts; None keeps none."""
-    keys: Keys
-    precision: str
-    lines: Sequence[str]
-    """What the plan says of it."""
-
-    def make_folders(self) -> None:
-        """Make output and cache; raise `UserError` when one cannot be written to."""
-        atomic.writable(self.output)
-        if self.cache is not None:
-            atomic.writable(self.cache, "--cache")
+    what: str
+    option: str
+    """The option that names the folder."""
+    folder: Path
+    size: int
 
 
-def check(
-    config: TrainLora,
-    base: Base,
-    targets: Targets,
-    jobs: Sequence[Job],
-    sizes: Sizes,
-    precision: str,
-    device: Any,
-) -> Preflight:
-    """Look at everything ``jobs`` need; ``sizes`` are those of their photos as they are on disk.
+def check(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
+    """Look at everything the unfinished jobs of a plan need; lines about what was found.
 
     Raises:
-        UserError: the base has no buckets, or the disk has not the space.
+        UserError: the disk lacks the space.
     """
-    shapes = _shapes(config, base, sizes)
-    keys = keys_of(base, precision, device.type, shapes, config.fit)
-    cache = cache_folder(config.cache)
-    wanted = _wanted(config, keys, jobs)
-    missing = [key for key in wanted if cache and not encoded_cache.path_of(cache, key).is_file()]
-    classes = sum(len(job.classes) for job in jobs)
-    size = disk_space.adapters(config, base, targets, len(jobs)) + disk_space.prior_pictures(
-        config, base, classes
-    )
-    needs = _needs(config, base, size, cache, missing)
-    disk_space.require(needs)
-    return Preflight(
-        output=config.output,
-        cache=cache,
-        keys=keys,
-        precision=precision,
-        lines=[
-            *_bucket_line(config, wanted),
-            _cache_line(cache, wanted, missing),
-            _disk_line(needs),
-            f"device    {device.type}, which computes in {', '.join(devices.precisions(device))}",
-        ],
-    )
+    jobs, cache = plan.unfinished, plan.cache
+    needed = _needed_entries(config, plan.keys, jobs)
+    missing = [key for key in needed if cache and not encoded_cache.path_of(cache, key).is_file()]
+    needs = _needs(config, plan, missing)
+    require_space(needs)
+    return [
+        *(_bucket_line(needed) if config.buckets else []),
+        _cache_line(cache, needed, missing),
+        _disk_line(needs),
+        f"device    {device.type}, which computes in {', '.join(devices.precisions(device))}",
+    ]
 
 
 def cache_folder(option: str) -> Path | None:
@@ -99,9 +81,13 @@ def cache_folder(option: str) -> Path | None:
     return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "orchard").expanduser()
 
 
-def _shapes(config: TrainLora, base: Base, sizes: Sizes) -> Sizes:
-    """(height, width) at which each photo is encoded."""
-    if not config.buckets:
+def encoded_sizes(base: Base, sizes: Sizes, *, bucketed: bool) -> Sizes:
+    """(height, width) at which each photo is encoded, for their ``sizes`` on disk.
+
+    Raises:
+        UserError: the base is too small for buckets.
+    """
+    if not bucketed:
         return dict.fromkeys(sizes, (base.resolution, base.resolution))
     cli.check(
         base.resolution >= buckets.LEAST,
@@ -111,45 +97,109 @@ def _shapes(config: TrainLora, base: Base, sizes: Sizes) -> Sizes:
     return {name: buckets.nearest(size, choices) for name, size in sizes.items()}
 
 
-def _wanted(config: TrainLora, keys: Keys, jobs: Sequence[Job]) -> list[Key]:
+def _needed_entries(config: TrainLora, keys: Keys, jobs: Sequence[Job]) -> list[Key]:
     """Keys of everything that is to be encoded, each once."""
     photos = {photo.sha256: photo for job in jobs for photo in job.photos.photos}
-    texts = {prompt_of(photo, config.prompt) for job in jobs for photo in job.photos.photos}
+    prompts = {prompt_of(photo, config.prompt) for job in jobs for photo in job.photos.photos}
     if config.prior_weight:
-        texts |= {prompt_template.fill(config.prior_prompt, name) for job in jobs for name in job.classes}
-    return [*map(keys.photo, photos.values()), *map(keys.prompt, sorted(texts))]
+        prompts |= {prompt_template.fill(config.prior_prompt, name) for job in jobs for name in job.classes}
+    return [*map(keys.photo, photos.values()), *map(keys.prompt, sorted(prompts))]
 
 
-def _cache_line(cache: Path | None, wanted: Sequence[Key], missing: Sequence[Key]) -> str:
+def _cache_line(cache: Path | None, needed: Sequence[Key], missing: Sequence[Key]) -> str:
     if cache is None:
         return "cache     none: photos and prompts are encoded for this run alone"
     absent = Counter(key["kind"] for key in missing)
-    kinds = Counter(key["kind"] for key in wanted).items()
-    there = " and ".join(f"{count - absent[kind]} of {count} {kind}" for kind, count in kinds)
-    return f"cache     {cache} has {there or 'nothing to give'}"
+    kinds = Counter(key["kind"] for key in needed).items()
+    present = " and ".join(f"{count - absent[kind]} of {count} {kind}" for kind, count in kinds)
+    return f"cache     {cache} has {present or 'nothing to give'}"
 
 
-def _needs(
-    config: TrainLora, base: Base, size: int, cache: Path | None, missing: Sequence[Key]
-) -> list[Need]:
+def _needs(config: TrainLora, plan: Plan, missing: Sequence[Key]) -> list[Need]:
+    base, jobs = plan.base, plan.unfinished
+    images = config.prior_count * sum(len(job.classes) for job in jobs) if config.prior_weight else 0
+    size = adapter_bytes(config, base, plan.targets, len(jobs)) + prior_bytes(base, images)
     needs = [Need(what="adapters and checkpoints", option="--output", folder=config.output, size=size)]
-    if cache is not None:
-        size = sum(disk_space.entry(base, key) for key in missing)
-        needs.append(Need(what="encoded photos and prompts", option="--cache", folder=cache, size=size))
+    if plan.cache is not None:
+        size = sum(entry_bytes(base, key) for key in missing)
+        needs.append(Need(what="encoded photos and prompts", option="--cache", folder=plan.cache, size=size))
     return needs
 
 
 def _disk_line(needs: Sequence[Need]) -> str:
-    parts = (
-        f"{need.what} {decimal(need.size)} of {decimal(disk_space.free(need.folder))} free" for need in needs
-    )
+    parts = (f"{need.what} {decimal(need.size)} of {decimal(free_bytes(need.folder))} free" for need in needs)
     return f"disk      {'; '.join(parts)}"
 
 
-def _bucket_line(config: TrainLora, keys: Sequence[Key]) -> list[str]:
+def _bucket_line(keys: Sequence[Key]) -> list[str]:
     """How many photos have which shape."""
-    if not config.buckets:
-        return []
     found = Counter(tuple(key["size"]) for key in keys if key["kind"] == PHOTOS)
     shapes = (f"{width}x{height} {count}" for (height, width), count in sorted(found.items()))
     return [f"buckets   {', '.join(shapes)} (width x height, photos)"]
+
+
+def entry_bytes(base: Base, key: Key) -> int:
+    """Bytes of a cache entry: the posteriors of a photo and its mirror image, or a prompt's embeddings."""
+    if key["kind"] == PHOTOS:
+        return 4 * _latents(base, key["size"])
+    # One row per token, and one for the pooled embeddings.
+    return FLOAT * (TOKENS[base.family] + 1) * base.cross_attention_dim
+
+
+def _latents(base: Base, size: Sequence[int]) -> int:
+    return FLOAT * math.prod(bases.latent_shape(base, size))
+
+
+def prior_bytes(base: Base, images: int) -> int:
+    """Bytes of so many prior images, stored as latents."""
+    return images * _latents(base, (base.resolution, base.resolution))
+
+
+def adapter_bytes(config: TrainLora, base: Base, targets: Targets, jobs: int) -> int:
+    """Bytes of ``jobs`` adapters and their checkpoints, plus one while it is being written."""
+    weights = FLOAT * _parameters(config, base, targets)
+    due = (config.steps - 1) // config.save_every if config.save_every else 0
+    kept = min(due, config.keep) if config.keep else due
+    files = 2 if config.export == "kohya" else 1
+    state = 1 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
+    checkpoints = (kept * jobs + 1) * state
+    return weights * (files * jobs + checkpoints)
+
+
+def _parameters(config: TrainLora, base: Base, targets: Targets) -> int:
+    """Weights of one adapter."""
+    pipe = layers.skeleton(base.folder)
+    shape = (config.rank, config.rank, config.seed)
+    injected = [
+        lora.inject(getattr(pipe, component), *shape, endings, config.method)
+        for component, endings in targets.items()
+    ]
+    return sum(parameter.numel() for parameters in injected for parameter in parameters)
+
+
+def require_space(needs: Sequence[Need]) -> None:
+    """Raise `UserError` with both numbers where needs on one disk are together more than is free there."""
+    disks: dict[int, list[Need]] = {}
+    for need in needs:
+        disks.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
+    for wanted in disks.values():
+        size, left = sum(need.size for need in wanted), free_bytes(wanted[0].folder)
+        if size > left:
+            parts = "; ".join(
+                f"{need.option} {need.folder}: {need.what}, {decimal(need.size)}" for need in wanted
+            )
+            raise UserError(
+                f"the run needs {decimal(size)} of disk space, {decimal(left)} are free ({parts}); make "
+                "room, lower --keep, or name a folder on another disk"
+            )
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free where ``folder`` lies or will lie."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    path = folder.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())

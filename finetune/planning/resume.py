@@ -1,82 +1,114 @@
-"""What is left to do of a stopped run: finished adapters, checkpoints to go on from, jobs not begun."""
+"""Resuming a stopped run: finished adapters, checkpoints to resume from, jobs that have not begun."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from finetune.config import TrainLora
 from finetune.context import Job
-from finetune.trainer import is_done
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
+from orchard import errors
+from orchard.adapters import adapter
+from orchard.bases.bases import Base
 from orchard.errors import UserError
+from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
+BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint"))
+"""Options that `identity` replaces by the contents of what they name."""
+WITHOUT_EFFECT = frozenset(
+    (
+        *("dry_run", "output", "cache", "save_every", "keep", "resume", "export", "push_to_hub", "private"),
+        *("log_with", "preview_every", "sheets", "gradient_checkpointing"),
+    )
+)
+"""Options that do not change the adapter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rest:
-    """What is known of each job by its name."""
+def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
+    """Everything an adapter depends on; equal values give equal adapters on one machine.
 
-    done: frozenset[str]
-    starts: Mapping[str, Checkpoint]
-    broken: Sequence[str]
-    """One line about each broken checkpoint that was passed over."""
+    ``arithmetic`` as `finetune.planning.devices.arithmetic_of`.
+    """
+    names = [f.name for f in fields(config) if f.name not in BY_CONTENT | WITHOUT_EFFECT]
+    values = {name: getattr(config, name) for name in names}
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
+    return options | {
+        **arithmetic,
+        "classes": list(job.classes),
+        "base_digest": base.digest,
+        "photos": sha256(photos.encode()),
+        "decoding": DECODING,
+    }
 
 
-def find(config: TrainLora, jobs: Sequence[Job], same: Mapping[str, dict[str, Any]]) -> Rest:
-    """Where each job goes on.
+def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """The jobs with their progress so far, and one line about each broken checkpoint that was skipped.
 
     Raises:
-        UserError: without ``--resume``, an unfinished run that would be lost; with it, nothing to go on
-            from, a named checkpoint that is broken or of another adapter, or options that differ.
+        UserError: without ``--resume``, an unfinished run that would be lost; with it, nothing to resume, a
+            named checkpoint that is broken or of another adapter, or options that differ.
     """
     if not config.resume:
-        _require_nothing_unfinished(config, jobs)
-        return Rest(done=frozenset(), starts={}, broken=())
-    done = frozenset(job.name for job in jobs if is_done(job.path(config.output), same[job.name]))
-    starts, broken = {}, []
+        _require_nothing_unfinished(config.output, jobs)
+        return list(jobs), []
+    named = _named(config.resume, jobs) if config.resume != LATEST else None
+    found: list[Job] = []
+    broken: list[str] = []
     for job in jobs:
-        if job.name in done:
-            continue
-        found, lines = checkpoints.latest(checkpoints.folder_of(config.output, job.name))
-        broken += lines
-        if found is not None:
-            starts[job.name] = found
-    if config.resume != LATEST:
-        named = _named(config, jobs)
-        starts[named.folder.parent.name] = named
-    for name, checkpoint in starts.items():
-        checkpoints.require_same(checkpoint, same[name])
-    if not starts and not done:
-        passed_over = f" ({'; '.join(broken)})" if broken else ""
+        if named and named.folder.parent.name == job.name:
+            found.append(replace(job, checkpoint=named, finished=False))
+        elif _is_finished(job.path(config.output), job.identity):
+            found.append(replace(job, checkpoint=None, finished=True))
+        else:
+            newest, lines = checkpoints.latest(checkpoints.folder_of(config.output, job.name))
+            broken += lines
+            found.append(replace(job, checkpoint=newest, finished=False))
+    for job in found:
+        if job.checkpoint:
+            checkpoints.require_same_options(job.checkpoint, job.identity)
+    if not any(job.finished or job.checkpoint for job in found):
+        skipped = f" ({'; '.join(broken)})" if broken else ""
         raise UserError(
             f"--resume {config.resume}: no whole checkpoint in {config.output / checkpoints.FOLDER}"
-            f"{passed_over} and no finished adapter of this run; start without --resume"
+            f"{skipped} and no finished adapter of this run; start without --resume"
         )
-    return Rest(done=done - starts.keys(), starts=starts, broken=broken)
+    return found, broken
 
 
-def _require_nothing_unfinished(config: TrainLora, jobs: Sequence[Job]) -> None:
+def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether ``path`` is a finished adapter of this very run."""
+    if not path.is_file():
+        return False
+    try:
+        provenance = adapter.read(path).provenance
+    except UserError:
+        return False
+    return provenance is not None and not errors.differences(provenance.options, identity)
+
+
+def _require_nothing_unfinished(output: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
-        folder = checkpoints.folder_of(config.output, job.name)
+        folder = checkpoints.folder_of(output, job.name)
         found, _ = checkpoints.latest(folder)
-        if found is not None and not is_done(job.path(config.output), found.identity):
+        if found is not None and not _is_finished(job.path(output), found.identity):
             raise UserError(
-                f"{folder} holds an unfinished run ({found.step} steps); go on with --resume latest, or "
-                "delete that folder to start anew"
+                f"{folder} holds an unfinished run ({found.step} steps); resume it with --resume latest, or "
+                "delete that folder to start over"
             )
 
 
-def _named(config: TrainLora, jobs: Sequence[Job]) -> Checkpoint:
-    folder = Path(config.resume).expanduser()
+def _named(resume: str, jobs: Sequence[Job]) -> Checkpoint:
+    folder = Path(resume).expanduser()
     if not folder.is_dir():
-        raise UserError(f"--resume {config.resume}: no such folder; give `latest` or a checkpoint folder")
+        raise UserError(f"--resume {resume}: no such folder; give `latest` or a checkpoint folder")
     names = [job.name for job in jobs]
     if folder.parent.name not in names:
         raise UserError(
-            f"--resume {config.resume}: a checkpoint of {folder.parent.name}, not one of this run's adapters "
+            f"--resume {resume}: a checkpoint of {folder.parent.name}, not one of this run's adapters "
             f"({', '.join(names)})"
         )
     return checkpoints.read(folder)

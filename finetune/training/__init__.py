@@ -1,4 +1,4 @@
-"""One optimiser step after another: batches, loss, optimiser, checkpoints.
+"""One optimiser step after another: the loop, the optimiser, checkpoints, signals.
 
-`loop.train_steps` is the loop; `learner` is what it changes.
+`loop.train_steps` is the loop; `learner` is what it changes. Imports `finetune.models`.
 """

@@ -1,4 +1,4 @@
-"""Exact resume: everything a stopped run needs to go on as if it had never stopped.
+"""Exact resume: everything a stopped run needs to continue as if it had never stopped.
 
 Batches depend on (seed, step) alone and the learning rate on the step, so a checkpoint holds the weights,
 their moving average, the optimiser, the loss scaler and the random generators, which dropout inside a base
@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 
-from finetune.training import state_files
 from finetune.training.learner import Learner
 from orchard import errors
 from orchard.errors import UserError
-from orchard.files import atomic, checked_json
+from orchard.files import atomic, checked_json, checked_safetensors
 
 FOLDER = "checkpoints"
 STATE, RANDOM, MANIFEST = "state.safetensors", "random-{process}.safetensors", "checkpoint.json"
 PREFIX = "step-"
+SHAPE = "shape"
+"""Header key of a state file: the nesting of its tensors."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
 
 
@@ -35,9 +37,9 @@ class Checkpoint:
     step: int
     """Optimiser steps done."""
     losses: list[float]
-    """One a step done."""
+    """One per step done."""
     identity: dict[str, Any]
-    """What must be the same for a run to go on exactly."""
+    """What must be the same for an exact resume."""
 
 
 def folder_of(output: Path, job: str) -> Path:
@@ -77,12 +79,12 @@ def _write(final: Path, accelerator: Accelerator, learner: Learner, content: Map
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    state_files.save(aside / RANDOM.format(process=accelerator.process_index), _random_state())
+    save_state(aside / RANDOM.format(process=accelerator.process_index), _random_state())
     state = learner.state()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         scaler = accelerator.scaler.state_dict() if accelerator.scaler else None
-        state_files.save(aside / STATE, {**state, "scaler": scaler})
+        save_state(aside / STATE, {**state, "scaler": scaler})
         files = {path.name: atomic.file_hash(path) for path in sorted(aside.iterdir())}
         atomic.write_json(aside / MANIFEST, {**content, "files": files})
         with atomic.written(final):
@@ -168,13 +170,13 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, step=len(losses), losses=losses, identity=identity)
 
 
-def require_same(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+def require_same_options(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     """Raise `UserError` naming every option whose change would break exactness."""
     changed = errors.differences(checkpoint.identity, json.loads(json.dumps(dict(identity))))
     if changed:
         raise UserError(
             f"--resume: {checkpoint.folder} was made with {changed}; resume with the same options, or "
-            "start anew in another --output"
+            "start over in another --output"
         )
 
 
@@ -192,7 +194,7 @@ def load(checkpoint: Checkpoint, accelerator: Accelerator, learner: Learner) -> 
             f"{accelerator.num_processes}; start as many"
         )
     try:
-        _restore(state_files.load(checkpoint.folder / STATE), state_files.load(random), accelerator, learner)
+        _restore(load_state(checkpoint.folder / STATE), load_state(random), accelerator, learner)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
@@ -207,3 +209,56 @@ def _restore(state: Any, generators: Any, accelerator: Accelerator, learner: Lea
     torch.set_rng_state(generators["cpu"])
     if generators["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(generators["cuda"])
+
+
+def save_state(path: Path, value: Any) -> None:
+    """Write nested state as safetensors, which run no code when they are read; whole or not at all.
+
+    Tensors may be in any nesting of dicts, lists, tuples and plain values.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    shape = _packed(value, tensors)
+    with atomic.whole_file(path) as aside:
+        save_file(tensors, aside, metadata={SHAPE: json.dumps(shape)})
+
+
+def load_state(path: Path) -> Any:
+    """What `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        with checked_safetensors.opened(path) as file:
+            return _unpacked(
+                checked_json.parse((file.metadata() or {})[SHAPE], finite=False), file.get_tensor
+            )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path.name} holds no state ({error})") from None
+
+
+def _packed(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """``value`` in JSON's types, each container and tensor as a pair of its kind and its contents."""
+    if isinstance(value, torch.Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return ["tensor", name]
+    if isinstance(value, dict):
+        # JSON's keys are strings, an optimiser's are numbers.
+        return ["dict", [[key, _packed(item, tensors)] for key, item in value.items()]]
+    if isinstance(value, list | tuple):
+        return [type(value).__name__, [_packed(item, tensors) for item in value]]
+    assert value is None or isinstance(value, bool | int | float | str), value
+    return ["plain", value]
+
+
+def _unpacked(packed: Any, tensor: Any) -> Any:
+    kind, content = packed
+    if kind == "tensor":
+        return tensor(content)
+    if kind == "dict":
+        return {key: _unpacked(item, tensor) for key, item in content}
+    if kind in ("list", "tuple"):
+        items = [_unpacked(item, tensor) for item in content]
+        return items if kind == "list" else tuple(items)
+    return content

@@ -1,4 +1,4 @@
-"""A signal that asks to stop, as a wish that the training loop grants between two steps."""
+"""Defers SIGTERM, Ctrl-C and SIGHUP to the end of the step."""
 
 import signal
 from types import FrameType, TracebackType
@@ -12,28 +12,27 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """From a scheduler or a launcher, from Ctrl-C, from a terminal that is closed."""
 
 
-class BrokenOffError(Exception):
-    """Samples for people were broken off, since a signal came."""
+class SamplingStoppedError(Exception):
+    """A signal came while a sample sheet was drawn."""
 
 
 class Interrupt:
-    """Inside its ``with`` block, the first signal is noted; a second Ctrl-C stops at once.
+    """Inside its ``with`` block, the first signal is only recorded; a second Ctrl-C stops at once.
 
-    Outside of it a signal ends the run wherever it stands: nothing is lost there. In a process that is no
-    command of ours, signals are left to whom they belong.
+    Outside of it a signal ends the run at once: nothing is lost there. From Python, signals are the caller's.
     """
 
     def __init__(self) -> None:
         self.number = 0
 
     def __enter__(self) -> "Interrupt":
-        # What nohup has told to be ignored stays so.
-        heard = [
+        # nohup has SIGHUP ignored, and so it stays.
+        deferred = [
             kind
             for kind in (SIGNALS if signals.is_command() else ())
             if kind != signal.SIGHUP or signal.getsignal(kind) != signal.SIG_IGN
         ]
-        self._before = {kind: signal.signal(kind, self._note) for kind in heard}
+        self._before = {kind: signal.signal(kind, self._record) for kind in deferred}
         return self
 
     def __exit__(
@@ -42,21 +41,21 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = self.number or number
 
-    def agreed(self, accelerator: Accelerator) -> int:
-        """Exit code when any process was asked to stop (128 + the signal's number), else 0.
+    def exit_code(self, accelerator: Accelerator) -> int:
+        """128 + the signal's number if any process got one, else 0.
 
-        All processes have to ask at the same step, so that all stop after the same one.
+        All processes have to call it at the same step, so that all stop after the same one.
         """
-        asked = torch.tensor(float(self.number), device=accelerator.device)
-        largest = accelerator.gather(asked.reshape(1)).max().item()
+        own = torch.tensor(float(self.number), device=accelerator.device)
+        largest = accelerator.gather(own.reshape(1)).max().item()
         return 128 + int(largest) if largest else 0
 
-    def break_off(self) -> None:
-        """Raise `BrokenOffError` when this process was asked to stop: pictures can take minutes."""
+    def stop_sampling(self) -> None:
+        """Raise `SamplingStoppedError` if this process got a signal: a sheet can take minutes."""
         if self.number:
-            raise BrokenOffError
+            raise SamplingStoppedError

@@ -1,9 +1,9 @@
-"""What training changes: the LoRA's weights, their optimiser, and their moving average."""
+"""What training changes: the adapter's weights, their optimiser, and their moving average."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,37 +11,26 @@ from diffusers.training_utils import EMAModel
 
 from finetune.config import TrainLora
 from finetune.models import cpu_layers
+from finetune.models.family import Family, Network
 from finetune.training import sharded
-from finetune.training.optimizers import build, switch
-
-if TYPE_CHECKING:
-    from finetune.models.family import Family
+from finetune.training.optimizers import RELATIVE_RATE, build, set_mode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """A LoRA in training, spread over the processes of a run."""
+    """An adapter in training, on all processes of a run."""
 
     network: Any
     """The family's network as accelerate has wrapped it."""
     parameters: Sequence[torch.nn.Parameter]
     optimizer: Any
     average: EMAModel | None
-    """Exponential moving average of the parameters; what is saved, where there is one."""
+    """Exponential moving average of the parameters; if there is one, it is what is saved."""
 
-    def start(self) -> None:
-        """Put network and weights into the form for training."""
+    def train(self) -> None:
+        """Switch network and optimiser to training."""
         self.network.train()
-        switch(self.optimizer, training=True)
-
-    def step(self) -> bool:
-        """Take an optimiser step on the gradients that are there; whether the loss scaler let it be taken."""
-        scaler = getattr(self.optimizer, "scaler", None)
-        # accelerate's `step_was_skipped` does not see it of a fused optimiser, which skips by itself.
-        scale = scaler.get_scale() if scaler else 0.0
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return not scaler or scaler.get_scale() >= scale
+        set_mode(self.optimizer, training=True)
 
     def update_average(self) -> None:
         """Count the weights after a whole step into the average."""
@@ -49,37 +38,32 @@ class Learner:
             self.average.step(self.parameters)
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Inside, weights and network are as the adapter's user has them; after, as they were, to the bit.
+    def for_inference(self) -> Iterator[None]:
+        """Inside, the network has the weights to save, in evaluation mode; afterwards those in training.
 
-        Random numbers drawn inside change nothing outside.
+        Changes no bit of the training, nor do random numbers drawn inside.
         """
         # A schedule-free optimiser's own way back rounds.
         kept = [parameter.detach().clone() for parameter in self.parameters]
         devices = {parameter.device for parameter in self.parameters if parameter.is_cuda}
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            self._finalise()
+            set_mode(self.optimizer, training=False)
+            self.network.eval()
+            if self.average is not None:
+                self.average.copy_to(self.parameters)
             yield
-            self.start()
+            self.train()
             for parameter, value in zip(self.parameters, kept, strict=True):
                 parameter.copy_(value)
 
-    def _finalise(self) -> None:
-        switch(self.optimizer, training=False)
-        self.network.eval()
-        if self.average is not None:
-            self.average.copy_to(self.parameters)
-
-    def finish(self, accelerator: Accelerator) -> None:
-        """Leave the final weights in the bare network.
-
-        Raises:
-            FloatingPointError: they are not finite.
-        """
-        self._finalise()
+    def require_finite(self) -> None:
+        """Raise `FloatingPointError` unless all weights are finite; called by all processes."""
         if not all(sharded.gathered(parameter).isfinite().all() for parameter in self.parameters):
             raise FloatingPointError("the weights are not finite after the last step")
-        # Else each adapter of a run would wrap the same network once more.
+
+    def release(self, accelerator: Accelerator) -> None:
+        """Leave the network unwrapped, in evaluation mode: else the next adapter would wrap it once more."""
+        self.network.eval()
         accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
         accelerator.free_memory()
 
@@ -96,7 +80,7 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         for parameter, saved in zip(self.parameters, state["weights"], strict=True):
             parameter.copy_(sharded.scattered(saved, parameter))
         order = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -108,23 +92,35 @@ class Learner:
 
 
 def prepare(
-    family: "Family", parameters: Sequence[Any], config: TrainLora, accelerator: Accelerator
+    family: Family, parameters: Sequence[Any], config: TrainLora, accelerator: Accelerator
 ) -> Learner:
-    """A learner over the trainable ``parameters``, or groups of them, of a family, with a fresh optimiser."""
+    """A learner with a fresh optimiser over a family's trainable ``parameters``, or groups of them."""
     for model in family.models.values():
-        cpu_layers.suit(model, accelerator.device)
+        cpu_layers.optimize_for_cpu(model, accelerator.device)
         if config.gradient_checkpointing:
             _checkpoint_gradients(model)
     optimizer = build(config.optimizer, config.learning_rate, parameters)
-    network, optimizer = accelerator.prepare(family.network, optimizer)
+    network, optimizer = accelerator.prepare(Network(family), optimizer)
     # FSDP puts shards in the place of the parameters.
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     return Learner(network=network, parameters=trained, optimizer=optimizer, average=average)
 
 
+def parameter_groups(
+    parameters: Mapping[str, Sequence[torch.nn.Parameter]], family: Family, config: TrainLora
+) -> list[dict[str, Any]]:
+    """Parameter groups for the optimiser: a second one where text encoders learn at a rate of their own."""
+    rate = config.text_encoder_learning_rate
+    denoiser, *others = (list(parameters[name]) for name in family.models)
+    text = [parameter for encoder in others for parameter in encoder]
+    if not rate:
+        return [{"params": denoiser + text}]
+    return [{"params": denoiser}, {"params": text, RELATIVE_RATE: rate / config.learning_rate}]
+
+
 def _checkpoint_gradients(model: Any) -> None:
-    """Switch it on, by the name that diffusers or transformers has for it."""
+    """Switch it on, under the name that diffusers or transformers has for it."""
     if hasattr(model, "enable_gradient_checkpointing"):
         model.enable_gradient_checkpointing()
     else:

@@ -1,6 +1,6 @@
 """The training loop: one adapter, one generator of steps."""
 
-import itertools
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.models.family import Family
-from finetune.training.batches import Batch, Cache, draw
+from finetune.step.batches import Batch, TrainingData, draw
+from finetune.step.objective import Objective
 from finetune.training.learner import Learner
-from finetune.training.objective import Objective
-from finetune.training.optimizers import KINDS, RELATIVE
+from finetune.training.optimizers import KINDS, RELATIVE_RATE
 from orchard.images.splits import stable_hash
 
 WARM_UP = 0.05
@@ -39,81 +39,80 @@ def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> 
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _slices(
-    cache: Cache, step: int, seed: int, config: TrainLora, accelerator: Accelerator
-) -> Iterator[Batch]:
-    """This process's share of a step, a batch at a time."""
-    process, processes = accelerator.process_index, accelerator.num_processes
-    for turn in range(config.accumulation):
-        yield draw(
-            cache,
-            step,
-            batch_size=config.batch_size * config.accumulation,
-            seed=seed,
-            flip=config.flip,
-            noise_offset=config.noise_offset,
-            part=turn * processes + process,
-            parts=config.accumulation * processes,
-        )
-
-
-def _set_rate(optimizer: Any, config: TrainLora, step: int) -> None:
-    falls = KINDS[config.optimizer].scheduled
-    rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(RELATIVE, 1.0)
-
-
 def train_steps(
     family: Family,
-    cache: Cache,
+    data: TrainingData,
     learner: Learner,
-    names: Sequence[str],
     config: TrainLora,
     accelerator: Accelerator,
-    *,
-    prior: Cache | None = None,
     start: int = 0,
 ) -> Iterator[Step]:
-    """Train ``learner`` and yield after every step from ``start`` on; the last one leaves the final weights.
+    """Train ``learner`` and yield after every optimiser step from ``start`` on.
 
-    An epoch is one of ``cache``; ``prior`` gives as many images to each step (DreamBooth's second term).
+    ``data.prior`` adds as many images to each step (DreamBooth's second term).
 
     Raises:
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
     assert accelerator.gradient_accumulation_steps == config.accumulation, accelerator.gradient_state
     objective = Objective.of(config)
-    learner.start()
+    learner.train()
     for index in range(start, config.steps):
-        _set_rate(learner.optimizer, config, index)
+        rate = _set_learning_rate(learner.optimizer, config, index)
         losses = []
-        for batch, kept in zip(*_sources(cache, prior, index, config, accelerator), strict=False):
+        for batch, prior in _batches(data, index, config, accelerator):
             with accelerator.accumulate(learner.network):
                 with accelerator.autocast():
                     loss = family.loss(learner.network, batch, objective)
-                    if kept is not None:
-                        loss = loss + config.prior_weight * family.loss(learner.network, kept, objective)
-                losses.append(_finite(loss, accelerator, index, [names[row] for row in batch.rows]))
+                    if prior is not None:
+                        loss = loss + config.prior_weight * family.loss(learner.network, prior, objective)
+                losses.append(_finite(loss, accelerator, index, [data.files[row] for row in batch.rows]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(learner.parameters, 1.0)
-                taken = learner.step()
+                taken = _optimizer_step(learner.optimizer)
         if taken:
             learner.update_average()
-        rate = learner.optimizer.param_groups[0]["lr"]
         yield Step(index=index, loss=sum(losses) / len(losses), learning_rate=rate)
-    learner.finish(accelerator)
 
 
-def _sources(
-    cache: Cache, prior: Cache | None, index: int, config: TrainLora, accelerator: Accelerator
-) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
-    """Batches of the photos, and as many of the base's own pictures, or None."""
-    photos = _slices(cache, index, config.seed, config, accelerator)
-    if prior is None:
-        return photos, itertools.repeat(None)
-    return photos, _slices(prior, index, stable_hash("prior", config.seed), config, accelerator)
+def _set_learning_rate(optimizer: Any, config: TrainLora, step: int) -> float:
+    """Set the rate of every parameter group; the first one's, which is the denoiser's."""
+    falls = KINDS[config.optimizer].scheduled
+    rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RELATIVE_RATE, 1.0)
+    return rate
+
+
+def _optimizer_step(optimizer: Any) -> bool:
+    """Step on the gradients that are there; whether the loss scaler allowed it."""
+    scaler = getattr(optimizer, "scaler", None)
+    # accelerate's `step_was_skipped` does not see it of a fused optimiser, which skips by itself.
+    scale = scaler.get_scale() if scaler else 0.0
+    optimizer.step()
+    optimizer.zero_grad()
+    return not scaler or scaler.get_scale() >= scale
+
+
+def _batches(
+    data: TrainingData, step: int, config: TrainLora, accelerator: Accelerator
+) -> Iterator[tuple[Batch, Batch | None]]:
+    """This process's batches of a step, one per accumulation: photos, and as many prior images or None."""
+    process, processes = accelerator.process_index, accelerator.num_processes
+    slice_of = functools.partial(
+        draw,
+        step=step,
+        batch_size=config.batch_size * config.accumulation,
+        flip=config.flip,
+        noise_offset=config.noise_offset,
+        parts=config.accumulation * processes,
+    )
+    prior_seed = stable_hash("prior", config.seed)
+    for turn in range(config.accumulation):
+        part = turn * processes + process
+        photos = slice_of(data.photos, seed=config.seed, part=part)
+        yield photos, None if data.prior is None else slice_of(data.prior, seed=prior_seed, part=part)
 
 
 def _finite(loss: torch.Tensor, accelerator: Accelerator, index: int, files: Sequence[str]) -> float:

@@ -14,26 +14,30 @@ from orchard.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Where an optimiser comes from and how it wants its learning rate."""
+    """Where an optimiser comes from and how its learning rate is set."""
 
     module: str
     name: str
     package: str = ""
-    """What pip calls it; empty for torch's own."""
+    """Its name for pip; empty for torch's own."""
     options: dict[str, Any] = field(default_factory=dict)
     scheduled: bool = True
     """Whether the learning rate falls along our cosine; schedule-free ones keep it after the warm-up."""
     finds_scale: bool = False
     """Whether it estimates the step size itself, so that the learning rate is a factor near 1."""
-    kept: int = 2
-    """Float32 numbers that it keeps for each weight, rounded up."""
+    state_per_weight: int = 2
+    """Float32 numbers of state per weight, rounded up."""
 
 
 DECAY = {"weight_decay": 1e-2}
 KINDS = {
     "adamw": Kind(module="torch.optim", name="AdamW", options={**DECAY, "fused": True}),
     "adamw8bit": Kind(
-        module="bitsandbytes.optim", name="AdamW8bit", package="bitsandbytes", options=DECAY, kept=1
+        module="bitsandbytes.optim",
+        name="AdamW8bit",
+        package="bitsandbytes",
+        options=DECAY,
+        state_per_weight=1,
     ),
     "prodigy": Kind(
         module="prodigyopt",
@@ -41,7 +45,7 @@ KINDS = {
         package="prodigyopt",
         options={**DECAY, "use_bias_correction": True, "safeguard_warmup": True},
         finds_scale=True,
-        kept=4,
+        state_per_weight=4,
     ),
     "schedulefree": Kind(
         module="schedulefree",
@@ -52,11 +56,11 @@ KINDS = {
     ),
 }
 SMALLEST_FACTOR = 0.1
-RELATIVE = "relative"
+RELATIVE_RATE = "relative"
 """Key of a parameter group: its learning rate as a multiple of the run's."""
 
 
-def find(name: str, learning_rate: float) -> Any:
+def optimizer_class(name: str, learning_rate: float) -> Any:
     """The optimiser's class.
 
     Raises:
@@ -77,13 +81,13 @@ def find(name: str, learning_rate: float) -> Any:
 def build(
     name: str, learning_rate: float, parameters: Sequence[torch.nn.Parameter] | Sequence[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """The optimiser of a run over ``parameters``, or groups of them; errors as `find`."""
+    """The optimiser of a run over ``parameters``, or groups of them; errors as `optimizer_class`."""
     with contextlib.redirect_stdout(io.StringIO()):  # prodigyopt prints its settings
-        return find(name, learning_rate)(parameters, lr=learning_rate, **KINDS[name].options)
+        return optimizer_class(name, learning_rate)(parameters, lr=learning_rate, **KINDS[name].options)
 
 
-def switch(optimizer: Any, *, training: bool) -> None:
-    """Put the weights of a schedule-free optimiser into the form for training, or for use."""
+def set_mode(optimizer: Any, *, training: bool) -> None:
+    """Switch the weights of a schedule-free optimiser to training, or to inference."""
     change = getattr(optimizer, "train" if training else "eval", None)
     if change is not None:
         change()

@@ -1,10 +1,18 @@
-"""Tensors that FSDP spreads over processes: whole, and back in shards."""
+"""Tensors that FSDP shards over processes: gathered, and sharded again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the network, so that all must take part when it is called."""
+    return accelerator.distributed_type == DistributedType.FSDP
 
 
 def gathered(value: Any) -> Any:
@@ -40,12 +48,21 @@ def optimizer_state(state: Mapping[str, Any], parameters: Sequence[torch.nn.Para
     return {**state, "state": found}
 
 
-def make_whole(model: torch.nn.Module) -> None:
-    """Put whole tensors in the place of trainable shards, to be saved; ``model`` cannot be called any more.
+@contextmanager
+def gathered_parameters(models: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Inside, trainable parameters are whole tensors, to be saved; the models cannot be called meanwhile.
 
     Called by all processes. Without shards nothing changes.
     """
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and isinstance(parameter, DTensor):
-                module.register_parameter(name, torch.nn.Parameter(gathered(parameter)))
+    shards = [
+        (module, name, parameter)
+        for model in models
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad and isinstance(parameter, DTensor)
+    ]
+    for module, name, parameter in shards:
+        module.register_parameter(name, torch.nn.Parameter(gathered(parameter)))
+    yield
+    for module, name, parameter in shards:
+        module.register_parameter(name, parameter)

@@ -23,7 +23,7 @@ def write(folder: Path, manifest: shards.Manifest) -> list[str]:
     for split, prefix in ((shards.TRAIN, ""), (shards.REJECTED, f"{shards.REJECTED}/")):
         by_label: dict[str, list[Path]] = {}
         for shard in shards.existing(folder, split):
-            by_label.setdefault(shard.origin.label, []).append(shard.path)
+            by_label.setdefault(shard.header.label, []).append(shard.path)
         for label, paths in by_label.items():
             name = f"sheets/{prefix}{file_name(label)}.png"
             pictures = list(itertools.islice(_images(paths), COLUMNS * ROWS))

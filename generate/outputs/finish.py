@@ -29,7 +29,7 @@ def finish(
     """Say what the folder holds, after completing it if this run changed it; share it if asked to."""
     if changed:
         for job in planned:
-            shards.lower_count(folder, job.label, job.origin.count)
+            shards.lower_count(folder, job.label, job.header.count)
         manifest = shards.manifest_of(folder)
         manifest["sheets"] = contact_sheets.write(folder, manifest)
         dataset_card.write(folder, manifest)
@@ -105,8 +105,8 @@ def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]
 
 def _trained_on(planned: Sequence[Job]) -> str:
     """The real set that all adapters were trained on, if it can be had from here; else nothing."""
-    origins = [one.adapter.provenance for job in planned for one in job.blend.parts]
-    names = {origin.data if origin else "" for origin in origins}
+    provenances = [one.adapter.provenance for job in planned for one in job.blend.parts]
+    names = {provenance.data if provenance else "" for provenance in provenances}
     name = names.pop() if len(names) == 1 else ""
     there = name == "demo" or cards.is_hub_id(name) or (name and Path(name).expanduser().is_dir())
     return name if there else ""

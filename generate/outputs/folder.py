@@ -27,7 +27,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class ExistingRows:
     """Numbers of the candidates of a class that are there."""
 
     kept: np.ndarray
@@ -41,15 +41,15 @@ class Known:
         return np.setdiff1d(np.arange(max(count, there.max(initial=-1) + 1)), there)
 
 
-def known(folder: Path, planned: Sequence[Job]) -> dict[str, Known]:
+def existing_rows(folder: Path, planned: Sequence[Job]) -> dict[str, ExistingRows]:
     """The candidates of each class, ascending."""
-    sizes = {job.label: job.origin.arguments["shard_size"] for job in planned}
+    sizes = {job.label: job.header.arguments["shard_size"] for job in planned}
     numbers = {split: _numbers(folder, split, sizes) for split in (shards.TRAIN, shards.REJECTED)}
     none = np.array([], dtype=np.int64)
     found = {}
     for job in planned:
         kept, rejected = (of_split.get(job.label, none) for of_split in numbers.values())
-        found[job.label] = Known(
+        found[job.label] = ExistingRows(
             kept=np.setdiff1d(kept, rejected),
             rejected=np.unique(rejected),
             twice=np.intersect1d(kept, rejected),
@@ -61,7 +61,7 @@ def _numbers(folder: Path, split: str, sizes: Mapping[str, int]) -> dict[str, np
     """The candidates in the shards of those classes that have a shard size."""
     found: dict[str, list[np.ndarray]] = {}
     for shard in shards.existing(folder, split):
-        label = shard.origin.label
+        label = shard.header.label
         if label not in sizes:
             continue
         numbers = shards.columns(shard.path, "index")["index"].to_numpy()
@@ -78,17 +78,17 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
     """Raise `UserError` unless what the folder holds goes with the plan, and its other classes are whole."""
     found = shards.existing(folder)
     labels = {job.label for job in planned}
-    shards.require_complete([s for s in found if s.origin.label not in labels], folder)
+    shards.require_complete([s for s in found if s.header.label not in labels], folder)
     everything = [*found, *shards.existing(folder, shards.REJECTED)]
     for job in planned:
-        shards.require_same(everything, job.origin, folder)
+        shards.require_same(everything, job.header, folder)
 
 
 def changes(folder: Path, job: Job) -> list[str]:
     """What the class's rows that are there were made with, where it is not what new ones will be."""
     found = [*shards.existing(folder), *shards.existing(folder, shards.REJECTED)]
-    own = [shard for shard in found if shard.origin.label == job.label]
-    now = job.origin.made_with[-1] if job.origin.made_with else {}
+    own = [shard for shard in found if shard.header.label == job.label]
+    now = job.header.made_with[-1] if job.header.made_with else {}
     said = []
     for one in shards.made_with(own):
         shared = one.keys() & now.keys()  # older shards say less, or of options that are gone
@@ -98,8 +98,8 @@ def changes(folder: Path, job: Job) -> list[str]:
 
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
     """The shards that lack rows of the plan, or rows that they once had."""
-    there = known(folder, planned)
-    return [task for job in planned for task in _tasks(job, there[job.label].missing(job.origin.count))]
+    there = existing_rows(folder, planned)
+    return [task for job in planned for task in _tasks(job, there[job.label].missing(job.header.count))]
 
 
 def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
@@ -109,8 +109,8 @@ def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
         UserError: as many as ``limit`` times the count of a class were rejected, and more are needed.
     """
     found = []
-    for job, there in zip(planned, known(folder, planned).values(), strict=True):
-        count, start = job.origin.count, len(there.kept) + len(there.rejected)
+    for job, there in zip(planned, existing_rows(folder, planned).values(), strict=True):
+        count, start = job.header.count, len(there.kept) + len(there.rejected)
         stop = min(start + count - len(there.kept), count + int(limit * count))
         if len(there.kept) < count and stop <= start:
             raise _too_many(folder, job, limit)
@@ -127,12 +127,12 @@ def _too_many(folder: Path, job: Job, limit: float) -> UserError:
 
 
 def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:
-    size = job.origin.arguments["shard_size"]
+    size = job.header.arguments["shard_size"]
     return [Task(job=job, shard=shard) for shard in job.plan.shards(size, numbers)]
 
 
 @dataclass(kw_only=True)
-class Tally:
+class ImageCounts:
     """Counts of images, in a run or in a folder."""
 
     asked: int = 0
@@ -146,13 +146,13 @@ class Tally:
         return f"asked {self.asked}, written {self.written}, flagged {self.flagged}, rejected {self.rejected}"
 
 
-def of_folder(folder: Path, label: str | None = None) -> Tally:
+def of_folder(folder: Path, label: str | None = None) -> ImageCounts:
     """What the folder was asked for and holds, of one class or of all."""
     kept, rejected = (
-        [shard for shard in shards.existing(folder, split) if label in (None, shard.origin.label)]
+        [shard for shard in shards.existing(folder, split) if label in (None, shard.header.label)]
         for split in (shards.TRAIN, shards.REJECTED)
     )
-    return Tally(
+    return ImageCounts(
         asked=sum(shards.asked([*kept, *rejected]).values()),
         written=sum(shard.rows for shard in kept),
         flagged=sum(map(shards.given_up, [*kept, *rejected])),

@@ -10,7 +10,7 @@ from orchard.images.splits import ranked
 
 
 @dataclass(frozen=True)
-class Guides:
+class InitImages:
     """The training images of one class."""
 
     label: str
@@ -28,11 +28,11 @@ class Guides:
 
 
 @functools.lru_cache(maxsize=16)
-def _order(guides: Guides, cycle: int) -> list[Photo]:
+def _order(guides: InitImages, cycle: int) -> list[Photo]:
     return ranked(guides.photos, "guide", guides.seed, guides.label, cycle)
 
 
-def load(data: str, label: str, seed: int) -> Guides:
+def load(data: str, label: str, seed: int) -> InitImages:
     """The guides of a class from the training split of a real set; test images are never among them.
 
     Raises:
@@ -43,7 +43,7 @@ def load(data: str, label: str, seed: int) -> Guides:
         raise UserError(
             f"--image_guidance {data}: no training image of class {label}; name a set that has some"
         )
-    return Guides(label, seed, photos)
+    return InitImages(label, seed, photos)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What is to be sampled: one `Job` a class, with its count, base, adapters, plan and origin."""
+"""What is to be sampled: one `Job` a class, with its count, base, adapters, plan and shard header."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from generate.config import Generate
 from generate.planning import init_images, prompts
 from generate.planning.plan import ClassPlan
-from generate.planning.settings import Settings, settle
+from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
 from generate.sampling.loras import Blend
 from orchard import software
@@ -20,7 +20,7 @@ from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.images.images import DECODING, TRAIN
 from orchard.prompt_template import DEFAULT, fill
-from orchard.shards import Origin
+from orchard.shards import ShardHeader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Job:
     blend: Blend
     settings: Settings
     plan: ClassPlan
-    origin: Origin
+    header: ShardHeader
 
     @property
     def label(self) -> str:
@@ -45,7 +45,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ClassSource:
     """A class and what it is to be sampled from."""
 
     label: str
@@ -57,10 +57,10 @@ class Chosen:
     """The template that the adapter was trained with."""
 
 
-def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {}) -> list[Job]:
+def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) -> list[Job]:
     """Resolve adapters, bases, classes, prompts and counts without loading a model.
 
-    ``surroundings`` is what the rows note of the machine (`pipeline.surroundings`).
+    ``environment`` is what the rows record of the machine (`pipeline.environment`).
 
     Raises:
         UserError: a file or class that is not there, a LoRA made for another base, a class twice, a prompt
@@ -82,11 +82,11 @@ def jobs(config: Generate, precision: str, surroundings: Mapping[str, str] = {})
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
     rows = rows_of(config, labels)
-    made_with = [{**software.versions(), **surroundings}] if surroundings else []
+    made_with = [{**software.versions(), **environment}] if environment else []
     return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
 
 
-def _require_one_list(blends: Sequence[Blend], chosen: Sequence[Chosen]) -> None:
+def _require_one_list(blends: Sequence[Blend], chosen: Sequence[ClassSource]) -> None:
     """Raise `UserError` when adapters list other classes, or in another order: labels are places in one."""
     adapters = [one.adapter for blend in blends for one in blend.parts]
     lists = [(one.path.name, tuple(one.provenance.all_classes)) for one in adapters if one.provenance]
@@ -106,28 +106,30 @@ def _templates(config: Generate, own: str) -> tuple[str, ...]:
     return config.prompt or (prompts.with_phrases(own, names) if names else own,)
 
 
-def _classes(config: Generate, blend: Blend) -> list[Chosen]:
+def _classes(config: Generate, blend: Blend) -> list[ClassSource]:
     """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
-    origins = [one.adapter.provenance for one in blend.parts]
-    origin = next((one for one in origins if one is not None), None)
-    base = bases.resolve(config.base or (origin.base if origin else "mini"))
+    provenances = [one.adapter.provenance for one in blend.parts]
+    provenance = next((one for one in provenances if one is not None), None)
+    base = bases.resolve(config.base or (provenance.base if provenance else "mini"))
     layers.require_loadable(base)
     loras.require_fit(blend, base)
-    if origin is None:
+    if provenance is None:
         if blend.parts and not config.classes:
             name = blend.parts[0].adapter.path.name
             raise UserError(f"--lora {name}: does not say its class; pass --classes NAME, a class of --data")
         names = sources.load(config.data, config.classes).classes
         labels: Sequence[str] = config.classes or names
     else:
-        names = tuple(origin.all_classes)
+        names = tuple(provenance.all_classes)
         wanted = config.classes or names
         labels = [name for name in loras.labels_of(blend) if name in names and name in wanted]
-    own = origin.prompt if origin else DEFAULT
-    return [Chosen(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
+    own = provenance.prompt if provenance else DEFAULT
+    return [ClassSource(label=label, names=names, base=base, blend=blend, own=own) for label in labels]
 
 
-def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: list[dict[str, str]]) -> Job:
+def _job(
+    config: Generate, one: ClassSource, count: int, precision: str, made_with: list[dict[str, str]]
+) -> Job:
     atomic.require_distinct_files(one.names)
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
     plan = ClassPlan(
@@ -137,12 +139,12 @@ def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: l
         prompts=_prompts(config, one),
         guides=guide,
     )
-    settings = settle(config, one.base)
+    settings = resolve(config, one.base)
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
     seen = one.blend.trained_on
     if guide and seen is not None:
         seen = sorted({*seen, *(photo.sha256 for photo in guide.photos)})
-    origin = Origin(
+    header = ShardHeader(
         label=one.label,
         classes=list(one.names),
         arguments=arguments,
@@ -151,10 +153,10 @@ def _job(config: Generate, one: Chosen, count: int, precision: str, made_with: l
         made_with=made_with,
         count=count,
     )
-    return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, origin=origin)
+    return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, header=header)
 
 
-def _prompts(config: Generate, one: Chosen) -> Sequence[str]:
+def _prompts(config: Generate, one: ClassSource) -> Sequence[str]:
     vary = prompts.vocabularies(config.vary)
     try:
         return prompts.render(_templates(config, one.own), vary, one.label, config.seed)
@@ -165,7 +167,7 @@ def _prompts(config: Generate, one: Chosen) -> Sequence[str]:
         raise UserError(f"{reason}; give a --prompt instead") from None
 
 
-def _arguments(config: Generate, one: Chosen, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
+def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
     """Everything that decides the pixels of a row; what is not in use is left out."""
     found: dict[str, Any] = {
         "base": one.base.public_name,

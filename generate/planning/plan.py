@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from generate.planning.init_images import Guides
+from generate.planning.init_images import InitImages
 from orchard.images.images import Photo
 from orchard.images.splits import stable_hash
 
@@ -42,7 +42,7 @@ class ClassPlan:
     count: int
     prompts: Sequence[str]
     """Row ``index`` takes number ``index`` of them, beginning again after the last."""
-    guides: Guides | None = None
+    guides: InitImages | None = None
 
     def row(self, index: int) -> Row:
         """Row ``index``, whether or not it lies within the count."""

@@ -45,7 +45,7 @@ def describe(
 
 
 def _screens(job: Job) -> str:
-    names = ", ".join(job.origin.arguments["screens"])
+    names = ", ".join(job.header.arguments["screens"])
     return f"{names}; rejected images are kept apart and replaced" if names else "none"
 
 

@@ -27,7 +27,7 @@ class Settings:
     """Side of the images, in pixels."""
 
 
-def settle(config: Generate, base: Base) -> Settings:
+def resolve(config: Generate, base: Base) -> Settings:
     """The settings for ``base``.
 
     Raises:

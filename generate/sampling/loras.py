@@ -116,7 +116,7 @@ def require_fit(blend: Blend, base: Base) -> None:
     """Raise `UserError` when an adapter was made for another base or finds no place in this one."""
     for one in blend.all:
         adapter.require_fit(one.adapter, base)
-        attaching.require_place(one.adapter, base)
+        attaching.require_matching_layers(one.adapter, base)
 
 
 def attach(pipe: Pipeline, blend: Blend) -> None:
@@ -166,5 +166,7 @@ def _find(name: str) -> Path:
 
 def labels_of(blend: Blend) -> Sequence[str]:
     """The classes that the parts were trained on, each once."""
-    origins = [one.adapter.provenance for one in blend.parts]
-    return list(dict.fromkeys(label for origin in origins if origin for label in origin.classes))
+    provenances = [one.adapter.provenance for one in blend.parts]
+    return list(
+        dict.fromkeys(label for provenance in provenances if provenance for label in provenance.classes)
+    )

@@ -46,7 +46,7 @@ def require_device(config: Generate, device: torch.device) -> None:
         raise UserError("--compile: does not go with --offload, which moves the weights; give one of them")
 
 
-def surroundings(config: Generate, device: torch.device) -> dict[str, str]:
+def environment(config: Generate, device: torch.device) -> dict[str, str]:
     """What changes pixels by rounding alone; the shards note it, and a run may go on with another."""
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     savers = ("batch_size", "low_memory", "offload")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from generate.outputs.folder import Tally
+from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from generate.planning.settings import Settings
 from generate.sampling import decoder
@@ -35,11 +35,11 @@ class Sampler:
         batch_size: int,
         attempts: int = 1,
         depth: int = 1,
-        tally: Tally | None = None,
+        tally: ImageCounts | None = None,
     ) -> None:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
-        self.tally = tally or Tally()
+        self.tally = tally or ImageCounts()
         self.states: dict[str, dict[str, torch.Tensor]] = {}
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
@@ -54,7 +54,7 @@ class Sampler:
         """
         made = ((block, self._denoise(block)) for block in blocks)
         self.unwanted.clear()
-        with closing(ahead(made, self.depth, self.unwanted)) as ready:
+        with closing(prefetch(made, self.depth, self.unwanted)) as ready:
             for block, latents in ready:
                 yield from self._usable(block, latents)
 
@@ -123,7 +123,7 @@ PATIENCE = 0.1
 """Seconds between two looks at whether anybody still wants the items."""
 
 
-def ahead(items: Iterable[Item], depth: int, unwanted: threading.Event | None = None) -> Generator[Item]:
+def prefetch(items: Iterable[Item], depth: int, unwanted: threading.Event | None = None) -> Generator[Item]:
     """The items in their order, up to ``depth`` of them made in advance; 0 makes each when it is asked for.
 
     An error of the maker is raised here, after the items before it. When the user stops early the maker

@@ -12,7 +12,7 @@ from PIL import Image
 
 from generate.config import Generate
 from generate.outputs import metadata
-from generate.outputs.folder import Tally, Task
+from generate.outputs.folder import ImageCounts, Task
 from generate.planning.jobs import Job
 from generate.planning.plan import Row
 from generate.sampling import pipeline
@@ -31,7 +31,7 @@ class Samplers:
 
     def __init__(self, config: Generate, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.load = config, pipeline.Loader(config, dtype, device)
-        self.tally = Tally()
+        self.tally = ImageCounts()
         """What came of the rows that this process was given."""
         self.needs: tuple[Any, ...] = ()
         self.last: Sampler | None = None
@@ -95,13 +95,13 @@ def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
     there = shards.load(folder, task.job.label, task.shard.number)
     rows = sorted([*there, *fresh], key=lambda record: record["index"])
     storage.remove(folder / shards.MANIFEST)  # the set is no longer what it says
-    shards.store(folder, task.shard.number, rows, task.job.origin)
+    shards.store(folder, task.shard.number, rows, task.job.header)
 
 
 def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any]]:
     """Sampled images as rows of a shard, with what the screens found."""
-    arguments = job.origin.arguments
-    label = job.origin.classes.index(job.label)
+    arguments = job.header.arguments
+    label = job.header.classes.index(job.label)
     shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
     for row, image in pairs:
         data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)

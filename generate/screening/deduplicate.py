@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from generate.outputs.folder import Known, known
+from generate.outputs.folder import ExistingRows, existing_rows
 from generate.planning.jobs import Job
 from orchard import shards
 from orchard.files import storage
@@ -57,25 +57,25 @@ def _pairs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
             yield start + int(row), near, differing[row, near]
 
 
-def settle(folder: Path, planned: Sequence[Job]) -> None:
+def reject_duplicates(folder: Path, planned: Sequence[Job]) -> None:
     """Move near-duplicates to the rejected split, and finish moves that a stopped run began.
 
     Only for classes without a missing row: a verdict depends on all rows before it.
     """
     storage.remove(folder / shards.MANIFEST)
-    there = known(folder, planned)
+    there = existing_rows(folder, planned)
     for job in planned:
         rejected = _near(folder, job, there[job.label])
-        size = job.origin.arguments["shard_size"]
+        size = job.header.arguments["shard_size"]
         for number in sorted({index // size for index in [*rejected, *there[job.label].twice.tolist()]}):
             rows = [_judged(row, rejected) for row in shards.load(folder, job.label, number)]
             # The rows stay what they were made with.
-            shards.store(folder, number, rows, replace(job.origin, made_with=[]))
+            shards.store(folder, number, rows, replace(job.header, made_with=[]))
 
 
-def _near(folder: Path, job: Job, there: Known) -> dict[int, int]:
+def _near(folder: Path, job: Job, there: ExistingRows) -> dict[int, int]:
     """Number of each near-duplicate among the rows that no screen has rejected -> bits it is off."""
-    if "duplicate" not in job.origin.arguments["screens"]:
+    if "duplicate" not in job.header.arguments["screens"]:
         return {}
     parts = list(_hashes(folder, job.label))
     if not parts:  # a class without rows, or one whose images were all rejected
@@ -90,7 +90,7 @@ def _near(folder: Path, job: Job, there: Known) -> dict[int, int]:
 def _hashes(folder: Path, label: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers and hashes of the rows in each shard of the training split."""
     for shard in shards.existing(folder):
-        if shard.origin.label == label:
+        if shard.header.label == label:
             table = shards.columns(shard.path, "index", "phash")
             yield table["index"].to_numpy(), numbers(table["phash"].to_pylist())
 

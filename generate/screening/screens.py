@@ -51,9 +51,9 @@ class Plan:
     train: ImageSet | None = None
 
     def marked(self, job: Job) -> Job:
-        """The job with these screens in its origin: rows screened otherwise may not stand beside its own."""
-        arguments = job.origin.arguments | {"screens": self.arguments}
-        return replace(job, origin=replace(job.origin, arguments=arguments, screened_with=self.seen))
+        """The job with these screens in its header: rows screened otherwise may not stand beside its own."""
+        arguments = job.header.arguments | {"screens": self.arguments}
+        return replace(job, header=replace(job.header, arguments=arguments, screened_with=self.seen))
 
 
 def plan(config: Generate, planned: Sequence[Job]) -> Plan:

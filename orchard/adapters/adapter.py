@@ -90,12 +90,14 @@ def shareable(path: Path, folder: Path) -> Path:
     """
     from safetensors.torch import save_file
 
-    origin = read(path).provenance
-    assert origin, path
+    provenance = read(path).provenance
+    assert provenance, path
     public = replace(
-        origin, base=bases.public_name(origin.base, origin.base_digest), data=cards.public(origin.data)
+        provenance,
+        base=bases.public_name(provenance.base, provenance.base_digest),
+        data=cards.public(provenance.data),
     )
-    if public == origin:
+    if public == provenance:
         return path
     with checked_safetensors.opened(path) as file:
         header = {**file.metadata(), HEADER: json.dumps(asdict(public), sort_keys=True)}
@@ -191,11 +193,11 @@ def require_fit(adapter: Adapter, base: Base) -> None:
             f"but --base {base.name} is {base.family}; pass the base it was made for"
         )
 
-    origin = adapter.provenance
-    if origin and origin.base == base.name and origin.base_digest != base.digest:
+    provenance = adapter.provenance
+    if provenance and provenance.base == base.name and provenance.base_digest != base.digest:
         raise UserError(
             f"--lora {adapter.path.name}: trained on a {base.name} with other weights "
-            f"({origin.base_digest[:12]}, now {base.digest[:12]}); train it again"
+            f"({provenance.base_digest[:12]}, now {base.digest[:12]}); train it again"
         )
 
 

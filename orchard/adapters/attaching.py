@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def require_place(adapter: Adapter, base: Base) -> None:
+def require_matching_layers(adapter: Adapter, base: Base) -> None:
     """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
     _placed(layers.skeleton(base.folder), adapter)
 
@@ -87,7 +87,7 @@ def _placed(pipe: Pipeline, adapter: Adapter) -> dict[str, Tensor]:
         plain = scaling.normalise(weights_of(adapter), adapter.scalings, blocks)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: {error}") from None
-    fitting, unmatched = layers.place(plain, pipe)
+    fitting, unmatched = layers.match_layers(plain, pipe)
     if unmatched:
         raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
     if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):

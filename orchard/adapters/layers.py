@@ -93,7 +93,7 @@ def _require_weights(base: Base, part: str, model: Any, *, whole: bool) -> None:
             )
 
 
-def place(tensors: Mapping[str, Tensor], pipe: Pipeline) -> tuple[dict[str, Tensor], list[str]]:
+def match_layers(tensors: Mapping[str, Tensor], pipe: Pipeline) -> tuple[dict[str, Tensor], list[str]]:
     """LoRA under the toolkit's names -> tensors shaped as the pipeline's layers are, names that fit none.
 
     A layer's tensors fit together or not at all. kohya writes 1x1 convolutions where newer models have

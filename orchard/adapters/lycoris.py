@@ -19,7 +19,7 @@ METHODS: tuple[Method, ...] = ("loha", "lokr")
 def attach(pipe: Pipeline, tensors: Mapping[str, Tensor], method: Method) -> None:
     """Add an adapter under the toolkit's names, at scale 1, to models of ``pipe``.
 
-    Every module must be there and its tensors must fit it: `orchard.adapters.layers.place`.
+    Every module must be there and its tensors must fit it: `orchard.adapters.layers.match_layers`.
     """
     components: dict[str, dict[str, Mapping[str, Tensor]]] = {}
     for module, parts in by_module(tensors).items():

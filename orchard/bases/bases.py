@@ -36,6 +36,8 @@ LARGEST_SIZE = 65536
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 FLOW = "flow"
 """The prediction type of SD 3, where noise minus latents is predicted."""
+PART_FILES = frozenset((".safetensors", ".json", ".txt", ".model"))
+"""Weights, configs and tokenizers."""
 NOISE = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     *("prediction_type", "rescale_betas_zero_snr"),
@@ -249,6 +251,25 @@ def _digest(folder: Path, parts: Iterable[str], variant: str | None) -> str:
         for path in components.weights_of(folder, part, variant):
             digest.update(f"{part}:{weights_hash(path)}\n".encode())
     return digest.hexdigest()
+
+
+def components_digest(base: Base, parts: Sequence[str]) -> str:
+    """Hash of everything that the named components are loaded from: weights, configs, tokenizer files."""
+    found = hashlib.sha256()
+    if base.file:
+        found.update(f"{weights_hash(base.file)}\n".encode())
+    for part in parts:
+        for path in sorted((base.folder / part).glob("*")):
+            if path.suffix in PART_FILES:
+                found.update(f"{part}/{path.name}:{weights_hash(path)}\n".encode())
+    return found.hexdigest()
+
+
+def latent_shape(base: Base, size: Sequence[int]) -> tuple[int, int, int]:
+    """(height, width) of an image in pixels -> (channels, height, width) of its latents."""
+    vae = components.config(base.folder / "vae" / "config.json", base.name)
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    return vae.get("latent_channels", 4), size[0] // factor, size[1] // factor
 
 
 def scheduler(base: Base) -> Any:

@@ -1,21 +1,15 @@
 """Parts of a base, told from their files alone: what they are made from, how large they are."""
 
 import functools
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchard.errors import UserError
 from orchard.files import checked_json
 from orchard.files.atomic import file_hash
 
-if TYPE_CHECKING:
-    from orchard.bases.bases import Base
-
-FILES = frozenset((".safetensors", ".json", ".txt", ".model"))
-"""Weights, configs and tokenizers."""
 USUAL_VARIANTS = ("fp16", "bf16")
 """Taken first where there are several variants and no plain weights."""
 _WEIGHTS = re.compile(
@@ -86,22 +80,3 @@ def weights_hash(path: Path) -> str:
 @functools.cache
 def _hash_of(path: Path, size: int, changed: int) -> str:
     return file_hash(path)
-
-
-def digest(base: "Base", parts: Sequence[str]) -> str:
-    """Hash of everything that the named components are loaded from: weights, configs, tokenizer files."""
-    found = hashlib.sha256()
-    if base.file:
-        found.update(f"{weights_hash(base.file)}\n".encode())
-    for part in parts:
-        for path in sorted((base.folder / part).glob("*")):
-            if path.suffix in FILES:
-                found.update(f"{part}/{path.name}:{weights_hash(path)}\n".encode())
-    return found.hexdigest()
-
-
-def latent_shape(base: "Base", size: Sequence[int]) -> tuple[int, int, int]:
-    """(height, width) of an image in pixels -> (channels, height, width) of its latents."""
-    vae = config(base.folder / "vae" / "config.json", base.name)
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return vae.get("latent_channels", 4), size[0] // factor, size[1] // factor

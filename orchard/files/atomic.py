@@ -34,7 +34,7 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     aside = path.with_name(f"{path.name}.part")
     with written(path):
         aside.parent.mkdir(parents=True, exist_ok=True)
-        with lock.turn(aside.parent) if shared else nullcontext():
+        with lock.exclusive(aside.parent) if shared else nullcontext():
             try:
                 yield aside
                 with aside.open("rb") as file:

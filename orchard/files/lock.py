@@ -91,7 +91,7 @@ def _take(handle: int, kind: int, folder: Path, option: str) -> None:
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Wait until no other process has its turn in ``folder``.
 
     A process that dies gives its turn up. Where the file system knows no locks nobody waits.

@@ -10,7 +10,7 @@ from typing import Any, cast
 from orchard.errors import UserError
 
 
-def place(name: str | Path) -> Path:
+def location(name: str | Path) -> Path:
     """The folder called ``name``; one behind a URL has the methods of a `Path` too.
 
     Raises:

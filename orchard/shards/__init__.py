@@ -25,7 +25,7 @@ from orchard.shards.files import (
     store,
     write,
 )
-from orchard.shards.header import KEY, SCHEMA, Origin
+from orchard.shards.header import KEY, SCHEMA, ShardHeader
 from orchard.shards.manifest import (
     GENERATOR,
     Manifest,
@@ -52,8 +52,8 @@ __all__ = [
     "SCHEMA",
     "TRAIN",
     "Manifest",
-    "Origin",
     "Shard",
+    "ShardHeader",
     "asked",
     "columns",
     "existing",

@@ -11,8 +11,8 @@ from orchard.files import storage
 from orchard.files.atomic import file_name, whole_file
 from orchard.images.images import TRAIN
 from orchard.shards import contents, opening
-from orchard.shards import header as origins
-from orchard.shards.header import KEY, Origin
+from orchard.shards import header as headers
+from orchard.shards.header import KEY, ShardHeader
 
 REJECTED = "rejected"
 MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
@@ -24,12 +24,12 @@ NAME = re.compile(rf"^(?P<split>{TRAIN}|{REJECTED})-(?P<label>.+)-(?P<number>\d{
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One file that is there: its origin and number of rows."""
+    """One file that is there: its header and number of rows."""
 
     path: Path
     number: int
     rows: int
-    origin: Origin
+    header: ShardHeader
 
 
 def features(classes: Sequence[str]) -> Any:
@@ -63,7 +63,7 @@ def path_of(folder: Path, label: str, number: int, split: str = TRAIN) -> Path:
     return folder / "data" / f"{split}-{file_name(label)}-{number:05d}.parquet"
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
+def write(path: Path, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
     """Write rows whose ``image`` is ``{"bytes": png, "path": name}``, whole or not at all.
 
     Columns of the screens may be missing: null then, as where a screen was not used.
@@ -71,8 +71,8 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = features(origin.classes).arrow_schema
-    schema = schema.with_metadata({**schema.metadata, KEY: origin.encoded()})
+    schema = features(header.classes).arrow_schema
+    schema = schema.with_metadata({**schema.metadata, KEY: header.encoded()})
     # Until the manifest has the shard's hash, the checksums of its pages tell of flipped bytes.
     with whole_file(path) as aside, pq.ParquetWriter(aside, schema, write_page_checksum=True) as file:
         for group in _groups(rows):
@@ -92,27 +92,27 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str,
             start, size = place, 0
 
 
-def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], origin: Origin) -> None:
+def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
     """Write shard ``number`` of a class: rows with a reason to the rejected split, the others to train.
 
     Rows are only ever moved to the rejected split, and are there before they leave the other one: whatever
     stops a run in between, none is lost, and `load` knows where one belongs that stands in both.
     """
-    paths = [path_of(folder, origin.label, number, split) for split in (TRAIN, REJECTED)]
+    paths = [path_of(folder, header.label, number, split) for split in (TRAIN, REJECTED)]
     before = made_with(_shard(path) for path in paths if path.is_file())
-    origin = replace(origin, made_with=_distinct([*before, *origin.made_with]))
+    header = replace(header, made_with=_distinct([*before, *header.made_with]))
     for split in (REJECTED, TRAIN):
         part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
-        path = path_of(folder, origin.label, number, split)
+        path = path_of(folder, header.label, number, split)
         if not part:
             storage.remove(path)
         elif [row["index"] for row in part] != _indices(path):
-            write(path, part, origin)
+            write(path, part, header)
 
 
 def made_with(found: Iterable[Shard]) -> list[dict[str, str]]:
     """What the rows of these shards were made with, each once; older ones say the versions alone."""
-    return _distinct(one for shard in found for one in shard.origin.made_with or [shard.origin.versions])
+    return _distinct(one for shard in found for one in shard.header.made_with or [shard.header.versions])
 
 
 def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
@@ -142,8 +142,8 @@ def rows_of(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     """
     with opening.parquet(path, sha256) as opened:
         contents.require_columns(opened.schema_arrow)
-        origin = _origin(opened.schema_arrow.metadata)
-        return contents.rows_within(opened, origin.classes, origin.label)
+        header = _header(opened.schema_arrow.metadata)
+        return contents.rows_within(opened, header.classes, header.label)
 
 
 def columns(path: Path, *names: str) -> Any:
@@ -159,9 +159,9 @@ def given_up(shard: Shard) -> int:
     return pc.sum(columns(shard.path, "attempt")["attempt"]).as_py() or 0
 
 
-def origin_of(path: Path) -> Origin:
+def header_of(path: Path) -> ShardHeader:
     """Where the rows of one file come from."""
-    return _shard(path).origin
+    return _shard(path).header
 
 
 def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
@@ -186,24 +186,24 @@ def _shard(path: Path) -> Shard:
     match = NAME.match(path.name)
     with opening.named(path), path.open("rb") as file:
         footer = pq.read_metadata(file)
-        origin = _origin(footer.metadata)
+        header = _header(footer.metadata)
     if match is None:
         raise UserError(f"{path}: not a shard's name; move it elsewhere")
-    if match["label"] != file_name(origin.label):
-        raise UserError(f"{path}: its rows are of class {origin.label}; delete it and run generate again")
-    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, origin=origin)
+    if match["label"] != file_name(header.label):
+        raise UserError(f"{path}: its rows are of class {header.label}; delete it and run generate again")
+    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, header=header)
 
 
-def _origin(metadata: Mapping[bytes, bytes] | None) -> Origin:
+def _header(metadata: Mapping[bytes, bytes] | None) -> ShardHeader:
     if KEY not in (metadata or {}):
         raise ValueError("not written by generate")
-    return origins.decoded((metadata or {})[KEY])
+    return headers.decoded((metadata or {})[KEY])
 
 
-def require_same(found: Iterable[Shard], wanted: Origin, folder: Path) -> None:
+def require_same(found: Iterable[Shard], wanted: ShardHeader, folder: Path) -> None:
     """Raise `UserError` with the difference when the folder holds other rows than ``wanted``."""
     for shard in found:
-        origins.require_same(shard.origin, wanted, folder)
+        headers.require_same(shard.header, wanted, folder)
 
 
 def is_synthetic(folder: Path) -> bool:

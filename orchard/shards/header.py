@@ -1,4 +1,4 @@
-"""What all rows of one class have in common, as every shard's schema metadata says it."""
+"""What all rows of one class have in common: the schema metadata of its shards."""
 
 import functools
 import json
@@ -19,8 +19,8 @@ OLD_ORDER = "diagonal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where the rows of a class come from; two origins that differ may not share a folder."""
+class ShardHeader:
+    """How the rows of a class were made; rows of a class with different headers may not share a folder."""
 
     label: str
     classes: list[str]
@@ -40,38 +40,38 @@ class Origin:
     schema: int = SCHEMA
 
     def encoded(self) -> bytes:
-        """The origin as schema metadata."""
+        """The header as schema metadata."""
         return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 @functools.lru_cache(maxsize=64)
-def decoded(metadata: bytes) -> Origin:
-    """The origin that schema metadata hold; equal ones, such as a class's shards have, are one object."""
-    found = checked_json.versioned(Origin, metadata, SCHEMA)
+def decoded(metadata: bytes) -> ShardHeader:
+    """The header in schema metadata; equal ones, such as those of a class's shards, are one object."""
+    found = checked_json.versioned(ShardHeader, metadata, SCHEMA)
     checked_json.require_distinct(found.classes)
     if found.label not in found.classes:
         raise ValueError(f"its label {found.label!r} is not among its classes")
     return found
 
 
-def require_same(origin: Origin, wanted: Origin, folder: Path) -> None:
+def require_same(header: ShardHeader, wanted: ShardHeader, folder: Path) -> None:
     """Raise `UserError` with the difference when rows of the two may not stand in one folder."""
-    if origin.classes != wanted.classes:
+    if header.classes != wanted.classes:
         raise UserError(
-            f"--output {folder}: its class list is {', '.join(origin.classes)}, not "
+            f"--output {folder}: its class list is {', '.join(header.classes)}, not "
             f"{', '.join(wanted.classes)}; choose another --output"
         )
-    if origin.schema < COLUMNS:
+    if header.schema < COLUMNS:
         raise UserError(
             f"--output {folder}: an older version wrote it, with other columns; choose another --output"
         )
-    if origin.label != wanted.label:
+    if header.label != wanted.label:
         return
     # Older shards do not say the scale; the LoRA's hash stands for it.
     older = {"lora_scale": wanted.arguments.get("lora_scale")}
     if "phrase_order" in wanted.arguments:
         older["phrase_order"] = OLD_ORDER
-    there, asked = UNSAID | older | origin.arguments, UNSAID | wanted.arguments
+    there, asked = UNSAID | older | header.arguments, UNSAID | wanted.arguments
     if there.get("base_digest") == asked.get("base_digest"):
         # One base has several names: where it lies, or a public one.
         there["base"] = asked.get("base")

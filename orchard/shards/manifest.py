@@ -12,7 +12,7 @@ from orchard.files.atomic import file_hash, write_json
 from orchard.hub import cards
 from orchard.images.images import TRAIN
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
-from orchard.shards.header import SCHEMA, Origin
+from orchard.shards.header import SCHEMA, ShardHeader
 from orchard.shards.opening import MANIFEST, another, require_hash
 
 DATA = "data/"
@@ -67,27 +67,27 @@ def asked(found: Iterable[Shard]) -> dict[str, int]:
     """Images that each class was asked for, at most: a run may have asked for fewer than one before it."""
     counts: dict[str, int] = {}
     for shard in found:
-        counts[shard.origin.label] = max(counts.get(shard.origin.label, 0), shard.origin.count)
+        counts[shard.header.label] = max(counts.get(shard.header.label, 0), shard.header.count)
     return counts
 
 
 def lower_count(folder: Path, label: str, count: int) -> None:
     """Make ``count`` what the class was asked for, where a stopped run was asked for more than is there."""
     kept, rejected = (
-        [shard for shard in existing(folder, split) if shard.origin.label == label]
+        [shard for shard in existing(folder, split) if shard.header.label == label]
         for split in (TRAIN, REJECTED)
     )
     rows = sum(shard.rows for shard in kept)
     for shard in (*kept, *rejected):
-        if count <= rows < shard.origin.count:
-            write(shard.path, rows_of(shard.path), replace(shard.origin, count=count))
+        if count <= rows < shard.header.count:
+            write(shard.path, rows_of(shard.path), replace(shard.header, count=count))
 
 
 def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
     """Rows a class; raise `UserError` when a class has fewer than were asked for."""
     rows: Counter[str] = Counter()
     for shard in found:
-        rows[shard.origin.label] += shard.rows
+        rows[shard.header.label] += shard.rows
     wanted = asked(found)
     for label, there in rows.items():
         if there < wanted[label]:
@@ -102,23 +102,23 @@ def manifest_of(folder: Path) -> Manifest:
     """The manifest of the shards that are there; they have to be complete."""
     shards, rejected = existing(folder), existing(folder, REJECTED)
     _require_one_list([*shards, *rejected])
-    origins = {shard.origin.label: shard.origin for shard in shards}
+    headers = {shard.header.label: shard.header for shard in shards}
     rows = require_complete(shards, folder)
-    seen = {digest for origin in origins.values() for digest in origin.trained_on or ()}
+    seen = {digest for header in headers.values() for digest in header.trained_on or ()}
     return {
         "schema": SCHEMA,
-        "classes": shards[0].origin.classes,
+        "classes": shards[0].header.classes,
         "rows": rows,
         "rejected": _reasons(rejected),
-        "arguments": {label: origin.arguments for label, origin in origins.items()},
-        "versions": {label: origin.versions for label, origin in origins.items()},
+        "arguments": {label: header.arguments for label, header in headers.items()},
+        "versions": {label: header.versions for label, header in headers.items()},
         "made_with": {
-            label: made_with(shard for shard in [*shards, *rejected] if shard.origin.label == label)
-            for label in origins
+            label: made_with(shard for shard in [*shards, *rejected] if shard.header.label == label)
+            for label in headers
         },
         "trained_on": sorted(seen),
-        "unknown_ledger": sorted(label for label, origin in origins.items() if origin.trained_on is None),
-        "screened_with": _screened_with(origins.values()),
+        "unknown_ledger": sorted(label for label, header in headers.items() if header.trained_on is None),
+        "screened_with": _screened_with(headers.values()),
         "files": [_entry(shard) for shard in shards],
         "rejected_files": [_entry(shard) for shard in rejected],
     }
@@ -127,10 +127,10 @@ def manifest_of(folder: Path) -> Manifest:
 def _require_one_list(found: Sequence[Shard]) -> None:
     """Raise `UserError` when a label stands for one class in one shard and for another in the next."""
     for shard in found:
-        if shard.origin.classes != found[0].origin.classes:
+        if shard.header.classes != found[0].header.classes:
             raise UserError(
-                f"{shard.path}: its class list is {', '.join(shard.origin.classes)}, that of "
-                f"{found[0].path.name} is {', '.join(found[0].origin.classes)}; move one of them elsewhere"
+                f"{shard.path}: its class list is {', '.join(shard.header.classes)}, that of "
+                f"{found[0].path.name} is {', '.join(found[0].header.classes)}; move one of them elsewhere"
             )
 
 
@@ -143,14 +143,14 @@ def _reasons(rejected: Iterable[Shard]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for shard in rejected:
         reasons = Counter(columns(shard.path, "reason")["reason"].to_pylist())
-        found.setdefault(shard.origin.label, Counter()).update(reasons)
+        found.setdefault(shard.header.label, Counter()).update(reasons)
     return {label: dict(sorted(reasons.items())) for label, reasons in found.items()}
 
 
-def _screened_with(origins: Iterable[Origin]) -> dict[str, list[str]]:
+def _screened_with(headers: Iterable[ShardHeader]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
-    for origin in origins:
-        for screen, digests in origin.screened_with.items():
+    for header in headers:
+        for screen, digests in header.screened_with.items():
             found.setdefault(screen, set()).update(digests)
     return {screen: sorted(digests) for screen, digests in sorted(found.items())}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
-from orchard.shards.files import origin_of, rows_of
+from orchard.shards.files import header_of, rows_of
 from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
 
@@ -85,7 +85,7 @@ def _whole(folder: Path, entry: Entry, classes: Sequence[str]) -> list[dict[str,
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path, entry["sha256"])
-    if origin_of(path).classes != classes:
+    if header_of(path).classes != classes:
         raise UserError(f"{path}: has another class list than {MANIFEST}; {REMEDY}")
     if len(rows) != entry["rows"]:
         raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; {REMEDY}")

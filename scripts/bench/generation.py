@@ -104,7 +104,7 @@ def ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
     )
     batch = min(BATCH, setup.rows)
     sampler = Sampler(pipe, settings, batch_size=batch, depth=depth)
-    origin = shards.Origin(
+    header = shards.ShardHeader(
         label="apple", classes=["apple"], arguments={}, trained_on=[], versions={}, count=setup.rows
     )
     shared = {"label": 0, "steps": setup.steps, "guidance": GUIDANCE, "scheduler": "", "lora": "", "base": ""}
@@ -115,4 +115,4 @@ def ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
         picture = {"bytes": data, "path": f"{row.index}.png"}
         own = {"image": picture, "prompt": row.prompt, "seed": row.seed, "index": row.index}
         rows.append(own | shared | {"attempt": row.attempt, "guide": ""})
-    shards.write(shards.path_of(folder, "apple", 0), rows, origin)
+    shards.write(shards.path_of(folder, "apple", 0), rows, header)

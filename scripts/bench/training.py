@@ -18,13 +18,13 @@ from rich.table import Table
 from bench import released
 from finetune.config import TrainLora
 from finetune.models import lora
-from finetune.models.family import Family
+from finetune.models.family import Family, Network
 from finetune.models.stable_diffusion import family_of
 from finetune.planning.devices import MIXED
+from finetune.step.batches import Batch, TrainingData
+from finetune.step.objective import Objective
 from finetune.training import learner
-from finetune.training.batches import Batch
 from finetune.training.loop import train_steps
-from finetune.training.objective import Objective
 from orchard import devices
 from orchard.bases import bases
 
@@ -130,17 +130,18 @@ def _family(shape: Shape) -> Family:
 
 
 def _ours(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[Any]:
-    cache = family.encode(pixels, [PROMPT] * len(pixels))
+    photos = family.encode(pixels, [PROMPT] * len(pixels))
+    data = TrainingData(photos=photos, files=[PROMPT] * len(pixels))
     parameters = lora.inject(family.denoiser, config.rank, config.rank, 0)
     trained = learner.prepare(family, parameters, config, accelerator)
-    return train_steps(family, cache, trained, [PROMPT] * len(pixels), config, accelerator)
+    return train_steps(family, data, trained, config, accelerator)
 
 
 def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: Any) -> Iterator[int]:
     """The textbook loop: encode the image, encode the prompt, predict, step."""
     parameters = lora.inject(family.denoiser, config.rank, config.rank, 0)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    network = family.network.train()
+    network = Network(family).train()
     for index in range(config.steps):
         rows = [(index * config.batch_size + k) % len(pixels) for k in range(config.batch_size)]
         images = torch.from_numpy(pixels[rows]).permute(0, 3, 1, 2) / 127.5 - 1
@@ -151,7 +152,7 @@ def _plain(family: Family, pixels: np.ndarray, config: TrainLora, accelerator: A
             latents=latents.float(),
             noise=torch.randn_like(latents, dtype=torch.float32),
             times=torch.rand(len(rows), dtype=torch.float64),
-            text=family.text([PROMPT] * len(rows)),
+            prompts=family.encode_prompts([PROMPT] * len(rows)),
             rows=rows,
         )
         with accelerator.autocast():

@@ -74,7 +74,7 @@ def read(path: Path, data: bytes, base: bases.Base) -> None:
         found = adapter.read(path)
         adapter.require_finite(found)
         adapter.require_fit(found, base)
-        attaching.require_place(found, base)
+        attaching.require_matching_layers(found, base)
 
     works_or_refuses(whole)
 

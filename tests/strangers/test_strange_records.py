@@ -14,7 +14,7 @@ from mutations import changed, damaged, fuzz, works_or_refuses
 from evaluate.analysis import analyse
 from evaluate.records import combine, records
 from evaluate.report.html_page import Context, render, require_records
-from finetune.training import checkpoints, state_files
+from finetune.training import checkpoints
 from orchard.files import atomic
 
 RUNS = [runs.run(runs.wrong_at(6, 1), ratio=ratio, seed=0) for ratio in (1.0, 0.5)]
@@ -65,7 +65,7 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("job") / "step-000002"
     folder.mkdir()
     for name in (checkpoints.STATE, checkpoints.RANDOM.format(process=0)):
-        state_files.save(folder / name, STATE)
+        checkpoints.save_state(folder / name, STATE)
     names = {path.name: atomic.file_hash(path) for path in folder.iterdir()}
     atomic.write_json(
         folder / checkpoints.MANIFEST, {"losses": [1.0, 0.5], "identity": {"a": 1}, "files": names}
@@ -81,7 +81,7 @@ def test_a_strange_checkpoint_is_read_or_named_as_broken(checkpoint, data):
     path.write_text(json.dumps(data.draw(changed(json.loads(whole)))))
     found, broken = checkpoints.latest(checkpoint.parent)
     assert found is None or not broken
-    works_or_refuses(lambda: checkpoints.require_same(found, {"a": 2}) if found else None)
+    works_or_refuses(lambda: checkpoints.require_same_options(found, {"a": 2}) if found else None)
     path.write_text(whole)
 
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_that_names_none_of_its_files_is_broken(checkpoint):
 @given(data=st.data())
 def test_a_damaged_state_is_read_or_is_none(tmp_path, data):
     path = tmp_path / "state.safetensors"
-    state_files.save(path, STATE)
+    checkpoints.save_state(path, STATE)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     with contextlib.suppress(ValueError):
-        state_files.load(path)
+        checkpoints.load_state(path)

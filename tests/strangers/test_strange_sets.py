@@ -32,8 +32,8 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def _origin(label: str) -> shards.Origin:
-    return shards.Origin(
+def _origin(label: str) -> shards.ShardHeader:
+    return shards.ShardHeader(
         label=label,
         classes=list(stub_sampler.CLASSES),
         arguments={"lora": "", "base": "mini"},

@@ -1,6 +1,6 @@
 """Aspect buckets: image sizes of about one area, and which of them each step takes its batch from.
 
-A step depends on (seed, step) alone, as in `finetune.training.batches`.
+A step depends on (seed, step) alone, as in `finetune.step.batches`.
 """
 
 import functools
@@ -12,11 +12,11 @@ import numpy as np
 from orchard.images.splits import stable_hash
 
 MULTIPLE = 64
-"""Sides in pixels are multiples of this: latents then halve three times more without a rest."""
+"""Sides in pixels are multiples of this: latents can then be halved three times more."""
 LONGEST = 2.0
 """Longer side over shorter side, at most."""
 LEAST = 512
-"""Resolution of a base, in pixels, from which on there are buckets other than the square."""
+"""Smallest resolution of a base, in pixels, with buckets other than the square."""
 
 
 def sizes(resolution: int) -> list[tuple[int, int]]:
@@ -43,25 +43,25 @@ def _proportion(size: tuple[int, int]) -> float:
     return math.log(size[0] / size[1])
 
 
-def turn(step: int, counts: Sequence[int], seed: int) -> tuple[int, int]:
-    """Which bucket gives the batch of ``step``, and how many batches it gave before.
+def bucket_of_step(step: int, counts: Sequence[int], seed: int) -> tuple[int, int]:
+    """Which bucket the batch of ``step`` comes from, and how many batches came from it before.
 
-    ``counts``: images a bucket. In as many steps as there are images, a bucket of n images comes n times,
+    ``counts``: images per bucket. In as many steps as there are images, a bucket of n images comes n times,
     spread evenly, so every image is drawn equally often.
     """
-    cycle, place = divmod(step, sum(counts))
+    cycle, position = divmod(step, sum(counts))
     order = _order(tuple(counts), cycle, seed)
-    bucket = order[place]
-    return bucket, cycle * counts[bucket] + order[:place].count(bucket)
+    bucket = order[position]
+    return bucket, cycle * counts[bucket] + order[:position].count(bucket)
 
 
 @functools.lru_cache(maxsize=8)
 def _order(counts: tuple[int, ...], cycle: int, seed: int) -> list[int]:
-    """The bucket of each step of a cycle: turn k of n stands at (k + phase) / n of it."""
+    """The bucket of each step of a cycle: batch k of n stands at (k + phase) / n of it."""
     phases = np.random.default_rng(stable_hash("buckets", seed, cycle)).random(len(counts))
-    turns = [
+    batches = [
         ((nth + phase) / count, bucket)
         for bucket, (count, phase) in enumerate(zip(counts, phases, strict=True))
         for nth in range(count)
     ]
-    return [bucket for _, bucket in sorted(turns)]
+    return [bucket for _, bucket in sorted(batches)]

@@ -1,4 +1,4 @@
-"""What a run minimises: how the loss weighs noise levels, and how often each is drawn."""
+"""The training objective: how the loss weighs noise levels, and how often each is drawn."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.config import Loss, TimestepSampling
-from finetune.training import loss
+from finetune.step import loss
 from orchard.bases.bases import FLOW, Base
 from orchard.cli import cli
 
@@ -52,24 +52,24 @@ class Objective:
         return loss.shifted(how(times) if how else times, self.shift)
 
 
-PLAIN = Objective()
-"""All noise levels weigh alike: what held-out photos are scored by, whatever a run minimises."""
+UNWEIGHTED = Objective()
+"""All noise levels weigh the same: the validation loss, whatever a run minimises."""
 
 
-def require_fit(options: Loss, base: Base) -> None:
-    """Raise `UserError` when an option of the objective means nothing to the base's family."""
+def require_compatible(options: Loss, base: Base) -> None:
+    """Raise `UserError` when an option of the objective has no meaning for the base's family."""
     if base.prediction_type == FLOW:
         cli.check(
             options.loss_weighting in ("auto", "none"),
             f"--loss_weighting {options.loss_weighting}: --base {base.name} is trained by flow matching, "
-            "where every noise level weighs alike; use --timestep_sampling to draw some more often",
+            "where all noise levels weigh the same; use --timestep_sampling to draw some more often",
         )
     else:
         kind = f"--base {base.name} ({base.prediction_type})"
         cli.check(
             options.timestep_sampling == "logit_normal",
-            f"--timestep_sampling {options.timestep_sampling}: for flow matching (SD 3); {kind} draws all "
-            "timesteps alike, use --loss_weighting to weigh them",
+            f"--timestep_sampling {options.timestep_sampling}: for flow matching (SD 3); {kind} draws "
+            "timesteps uniformly; use --loss_weighting to weigh them",
         )
         cli.check(
             options.shift == 1,

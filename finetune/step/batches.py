@@ -1,4 +1,4 @@
-"""Cached latents and prompts, and batches that depend on (seed, step) alone.
+"""Encoded photos and prompts to train on, and batches that depend on (seed, step) alone.
 
 Nothing here has state: step k draws the same images, noise and times whatever ran before it and
 however many processes share it, each of which takes its slices of the whole.
@@ -13,72 +13,85 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.training.buckets import turn
-from finetune.training.loss import offset_noise
+from finetune.step.buckets import bucket_of_step
+from finetune.step.loss import offset_noise
 from orchard.images.splits import stable_hash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache:
-    """What the frozen encoders say of the training images.
-
-    ``mean`` and ``std``: (2, C, h, w) for each of N images, the posterior of it and of its mirror image;
-    ``prompts``: the text states of P prompts by name, (P, ...) each; ``prompt_of``: (N,) their row of each
-    image.
-    """
+class EncodedDataset:
+    """N images and their P prompts, as the frozen encoders encode them."""
 
     mean: Sequence[Tensor]
+    """(2, C, h, w) for each image: the mean of its latents' posterior, and of its mirror image's."""
     std: Sequence[Tensor]
+    """Likewise their standard deviations."""
     prompts: dict[str, Tensor]
+    """Prompt embeddings, and token ids for trained text encoders, by name: (P, ...) each."""
     prompt_of: Tensor
+    """(N,) row of each image's prompt in them."""
 
     def __len__(self) -> int:
         return len(self.mean)
 
     @functools.cached_property
     def buckets(self) -> list[list[int]]:
-        """The images by the shape of their latents, which a batch shares."""
+        """The images grouped by the shape of their latents, which a batch shares."""
         shapes = [mean.shape for mean in self.mean]
         return [[row for row, shape in enumerate(shapes) if shape == one] for one in sorted(set(shapes))]
 
 
-def assemble(
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What one adapter learns from."""
+
+    photos: EncodedDataset
+    files: Sequence[str]
+    """Files of the photos, in order."""
+    prior: EncodedDataset | None = None
+    """Images that the base itself samples, for prior preservation."""
+    held_out: EncodedDataset | None = None
+    """Photos for the validation loss."""
+
+
+def encoded_dataset(
     latents: Sequence[tuple[Tensor, Tensor]],
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], dict[str, Tensor]],
-) -> Cache:
-    """The cache of N images: their (mean, deviation), their prompts, and what gives the prompts' states."""
+) -> EncodedDataset:
+    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts."""
     unique = sorted(set(prompts))
-    place = {prompt: row for row, prompt in enumerate(unique)}
-    return Cache(
+    rows = {prompt: row for row, prompt in enumerate(unique)}
+    return EncodedDataset(
         mean=[mean for mean, _ in latents],
         std=[std for _, std in latents],
         prompts=encode(unique),
-        prompt_of=torch.tensor([place[prompt] for prompt in prompts]),
+        prompt_of=torch.tensor([rows[prompt] for prompt in prompts]),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A slice of a step.
-
-    ``latents`` and ``noise``: (b, C, h, w); ``times``: (b,) float64 on the CPU, uniform in [0, 1), which
-    the family turns into noise levels; ``text``: text states by name, (b, ...) each; ``rows``: the images.
-    """
+    """One process's slice of a step, b images."""
 
     latents: Tensor
+    """(b, C, h, w)."""
     noise: Tensor
+    """(b, C, h, w)."""
     times: Tensor
-    text: dict[str, Tensor]
+    """(b,) float64 on the CPU, uniform in [0, 1); the family turns them into noise levels."""
+    prompts: dict[str, Tensor]
+    """As in `EncodedDataset`, (b, ...) each."""
     rows: list[int]
+    """The images' rows in the dataset."""
 
     def to(self, device: Any) -> "Batch":
-        """The same batch with latents, noise and text on ``device``; not every device has float64."""
+        """The same batch on ``device``, but for the times: not every device has float64."""
         return replace(
             self,
             latents=self.latents.to(device),
             noise=self.noise.to(device),
-            text={name: state.to(device) for name, state in self.text.items()},
+            prompts={name: tensor.to(device) for name, tensor in self.prompts.items()},
         )
 
 
@@ -98,7 +111,7 @@ def _order(epoch: int, count: int, seed: int) -> np.ndarray:
 
 
 def draw(
-    cache: Cache,
+    dataset: EncodedDataset,
     step: int,
     *,
     batch_size: int,
@@ -108,12 +121,12 @@ def draw(
     part: int = 0,
     parts: int = 1,
 ) -> Batch:
-    """Slice ``part`` of ``parts`` of a step, which processes work on at once or one after another."""
-    bucket, nth = turn(step, [len(images) for images in cache.buckets], seed)
-    images = cache.buckets[bucket]
+    """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation."""
+    bucket, nth = bucket_of_step(step, [len(images) for images in dataset.buckets], seed)
+    images = dataset.buckets[bucket]
     rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
-    shape = (batch_size, *cache.mean[rows[0]].shape[1:])
+    shape = (batch_size, *dataset.mean[rows[0]].shape[1:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
     times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
@@ -121,13 +134,13 @@ def draw(
     shifts = torch.randn(shape[:2], generator=generator)
     mine = slice(part, None, parts)
     drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
-    mean = torch.stack([cache.mean[row][side] for row, side in drawn])
-    std = torch.stack([cache.std[row][side] for row, side in drawn])
-    prompts = cache.prompt_of[rows[mine]]
+    mean = torch.stack([dataset.mean[row][side] for row, side in drawn])
+    std = torch.stack([dataset.std[row][side] for row, side in drawn])
+    prompts = dataset.prompt_of[rows[mine]]
     return Batch(
         latents=mean + std * posterior[mine],
         noise=offset_noise(noise[mine], shifts[mine], noise_offset),
         times=times[mine],
-        text={name: states[prompts] for name, states in cache.prompts.items()},
+        prompts={name: tensor[prompts] for name, tensor in dataset.prompts.items()},
         rows=rows[mine],
     )
