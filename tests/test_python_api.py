@@ -47,11 +47,11 @@ def flow(tmp_path_factory, base, photos) -> SimpleNamespace:
         patch.chdir(folder)
         patch.setattr(sys, "argv", SCRIPT)
         patch.setattr(signals, "_command", False)
-        agreed = Interrupt.agreed
+        exit_code = Interrupt.exit_code
         patch.setattr(
             Interrupt,
-            "agreed",
-            lambda *given: heard.append(signal.getsignal(signal.SIGTERM)) or agreed(*given),
+            "exit_code",
+            lambda *given: heard.append(signal.getsignal(signal.SIGTERM)) or exit_code(*given),
         )
         adapters = train_lora(base=base, rank=1, sheets=False, **small)
         synthetic = generate(lora=adapters.values(), count=6, steps=1, precision="fp32", data=data)
