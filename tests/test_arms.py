@@ -126,7 +126,7 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
         assert (choice is None) == (record["mixing"] == "union")
         if choice:
             assert choice["tried"][choice["chosen"]] == min(choice["tried"].values())
-            assert len(choice["tried"]) == 8
+            assert len(choice["tried"]) == 6
             assert (record["n_synthetic"] == 0) == (choice["chosen"] == "no synthetic images")
     kept = classifier.read(tmp_path / "real_only_fold.safetensors")
     assert len(kept.trained_on) == 84
@@ -159,8 +159,7 @@ def test_an_arm_takes_the_first_images_where_more_were_made(tmp_path, made):
     evaluate(config(tmp_path, shots=("2",)))
     source = tmp_path / "arms"
     evaluate(config(tmp_path, shots=("2",), arm_count=7, seeds=2, vary=("classifier",)))
-    few, many = (r for r in lines(tmp_path) if r["n_synthetic"])
-    assert (few["n_synthetic"], many["n_synthetic"]) == (9, 21)
+    assert [r["n_synthetic"] for r in lines(tmp_path) if r["n_synthetic"]] == [9, 21, 21]
     assert len(list(source.iterdir())) == 1
 
 

@@ -4,7 +4,7 @@ import os
 import pytest
 from pictures import encoded, noise, write
 
-from orchard.datasets import folders
+from orchard.datasets import folders, sources
 from orchard.datasets.folders import describe, read
 from orchard.images.images import TEST, TRAIN
 
@@ -175,8 +175,8 @@ def test_folders_beside_the_splits_are_no_classes(tmp_path):
     ],
 )
 def test_unclear_layout_is_refused_by_file(tmp_path, refused, files, words):
-    with refused(str(tmp_path), *words):
-        read(write(tmp_path, files))
+    with refused(f"--data {tmp_path}: ", *words):
+        sources.load(str(write(tmp_path, files)))
 
 
 @pytest.mark.parametrize(

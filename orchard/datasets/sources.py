@@ -72,7 +72,7 @@ def fruit_folder() -> Path:
     if named:
         path = Path(named).expanduser()
         if not path.is_dir():
-            raise NoSetError(f"{FRUIT_VARIABLE}={named} is no such folder; correct it")
+            raise UserError(f"{FRUIT_VARIABLE}={named}: no such folder; correct it")
         return path
     import kagglehub
     import requests
