@@ -140,7 +140,8 @@ def resolve(
         kind = type(config).__name__
         check(isinstance(config, str | Path), f"{kind}: give a {config_type.__name__} or a recipe's path")
         options = {"config": config, **options}
-    found = parse(config_type, _flags(config_type, options), prog)
+    plain = {name: _plain(value) for name, value in options.items()}
+    found = parse(config_type, _flags(config_type, plain), prog)
     software.commit()  # as long as it is the code that was started
     return found
 
@@ -242,7 +243,7 @@ def _flags(config_type: type[Common], options: Mapping[str, Any], where: str = "
     words = []
     for key, given in options.items():
         name = key.replace("-", "_")
-        value = _pairs(_plain(given)) if kinds.get(name) == Section else _plain(given)
+        value = _pairs(given) if kinds.get(name) == Section else given
         problem = _problem(value, kinds.get(name))
         if problem:
             problem = problem if name in kinds else "not an option of this command"
