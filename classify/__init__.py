@@ -19,7 +19,7 @@ def classify(config: Classify | Path | str | None = None, **options: Any) -> "Cl
         The scores and the path of the classifier. None with ``dry_run``.
 
     Raises:
-        UserError: something that the caller can mend, in one line.
+        UserError: something that the caller can fix, in one line.
     """
     from classify.command import classify as run
 

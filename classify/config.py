@@ -32,7 +32,7 @@ class TrainingOptions(cli.Options):
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW, above 0; warm-up over a tenth of the steps, then cosine."""
     validation: Validation = "none"
-    """none: all training images train; real: a tenth of them is kept apart, to choose settings by; mixed:
+    """none: all training images train; real: a tenth of them is kept apart and scored; mixed:
     in evaluate, as many synthetic images join it in arms that have some (the student report's way)."""
     flip: bool = True
     """Mirror images at random; turn off where a mirror image is another class."""

@@ -20,7 +20,7 @@ def evaluate(config: Evaluate | Path | str | None = None, **options: Any) -> "Ev
         processes of a launch but the first.
 
     Raises:
-        UserError: something that the caller can mend, in one line; or no run succeeded.
+        UserError: something that the caller can fix, in one line; or no run succeeded.
     """
     from evaluate.command import evaluate as run
 

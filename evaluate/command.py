@@ -36,7 +36,7 @@ from orchard.files.lock import writing
 from orchard.images.images import DECODING, ImageSet
 from orchard.images.thumbnails import saved_again
 
-OF_AN_ARM = {"ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "arm_count"}
+PER_ARM = {"ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "arm_count"}
 """Options that arms of one experiment may differ in; their records say so."""
 RESOLVED = {
     "data",
@@ -51,7 +51,7 @@ RESOLVED = {
     "arm_prompt",
 }
 """Options of which the identity of an experiment holds what they came to, such as a set's digest."""
-AROUND = {"seed", "seeds", "vary", "external", "also", "margin", "backbone", "output"}
+BESIDES = {"seed", "seeds", "vary", "external", "also", "margin", "backbone", "output"}
 """Options that change no record, or add records of their own."""
 FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""
@@ -234,7 +234,7 @@ def _say_what_changed(console: Console, before: Sequence[Record], done: Mapping[
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
     """What must be the same for two runs to belong to one experiment; None where it plays no part."""
     own = config.owns_generators
-    apart = OF_AN_ARM | RESOLVED | AROUND
+    apart = PER_ARM | RESOLVED | BESIDES
     return {
         **{name: value for name, value in cli.describe(config).items() if name not in apart},
         "size": sets.sizes.size,

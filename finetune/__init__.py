@@ -17,7 +17,7 @@ def train_lora(config: TrainLora | Path | str | None = None, **options: Any) -> 
         the same file. Empty with ``dry_run``.
 
     Raises:
-        UserError: something that the caller can mend, in one line.
+        UserError: something that the caller can fix, in one line.
     """
     from finetune.command import train
 

@@ -24,14 +24,13 @@ from finetune.planning import resume
 from finetune.planning.devices import accelerator_for
 from finetune.trainer import StopError, train_adapter
 from finetune.training.interrupt import Interrupt
-from orchard import devices
+from orchard import devices, hub
 from orchard.adapters import adapter
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.files import atomic
 from orchard.files.lock import writing
-from orchard.hub import hub
 
 OURS = re.compile(rf"{re.escape(model_card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
 """What a folder of adapters may have on the Hub."""

@@ -20,7 +20,7 @@ def generate(config: Generate | Path | str | None = None, **options: Any) -> "Im
         `orchard.images.images.Photo.image` of each photo the picture. None with ``dry_run``.
 
     Raises:
-        UserError: something that the caller can mend, in one line.
+        UserError: something that the caller can fix, in one line.
     """
     from generate.command import generate as run
     from orchard import devices, shards

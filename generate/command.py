@@ -8,11 +8,10 @@ from generate.planning.jobs import jobs
 from generate.sampling import pipeline, rounds
 from generate.sampling.tasks import Samplers
 from generate.screening import screens
-from orchard import devices, shards
+from orchard import devices, hub, shards
 from orchard.cli.terminal import Terminal
 from orchard.files import atomic, storage
 from orchard.files.lock import writing
-from orchard.hub import hub
 
 
 def generate(config: Generate) -> None:

@@ -1,3 +1,3 @@
-"""What more than one stage needs: command lines, image sets, splits, bases, adapters, shards."""
+"""What stages share: files, command lines, images, datasets, bases, adapters, classifiers, shards."""
 
 __version__ = "0.1.0"

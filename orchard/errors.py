@@ -1,6 +1,6 @@
 """The one exception that users see, and what its message may say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -32,3 +32,8 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *, word: str
         for key in sorted(there.keys() | asked.keys())
         if there.get(key) != asked.get(key)
     )
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and an ellipsis for the rest."""
+    return ", ".join([*names[:most], "…"] if len(names) > most else names)

@@ -19,10 +19,9 @@ from stub_sampler import flat_at, noise
 from finetune.command import train
 from finetune.config import TrainLora
 from generate.config import Generate
-from orchard import shards
+from orchard import cards, hub, shards
 from orchard.adapters import adapter, attaching
 from orchard.bases import bases
-from orchard.hub import cards, hub
 
 
 def small(base: Path, *more: object) -> tuple[object, ...]:

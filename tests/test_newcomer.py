@@ -20,11 +20,10 @@ from finetune.outputs import snippets
 from generate.config import Generate
 from generate.outputs import finish
 from generate.planning import jobs
-from orchard import shards
+from orchard import cards, shards
 from orchard.bases import bases, prompt_embeds
 from orchard.cli import cli
 from orchard.files import atomic
-from orchard.hub import cards
 
 ODD = ('class "two" <b>', "Äpfel & Birnen", "-v1.5.")
 """Class names that shells, Markdown, HTML and command lines could take for something else."""

@@ -156,8 +156,8 @@ def summarise(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
     """One row an arm, in the order of `arms`; ``margin`` in percentage points.
 
     Intervals count images, not images x seeds: the seeds see the same images, so more seeds say nothing more
-    about other images. McNemar's p compares the arms' votes over seeds (`answers.vote`), since a p from one
-    seed would depend on which seed comes first.
+    about other images. McNemar's p compares the arms' votes over seeds (`predictions.vote`), since a p from
+    one seed would depend on which seed comes first.
     """
     found = arms(records)
     pairs = [(arm, baseline(arm, found)) for arm in found]

@@ -15,8 +15,7 @@ from evaluate.experiment.runner import Experiment
 from evaluate.records import records
 from evaluate.records.records import Record
 from orchard.cli.terminal import bar
-from orchard.errors import UserError, WriteError
-from orchard.images.splits import listed
+from orchard.errors import UserError, WriteError, listed
 
 
 @dataclass(frozen=True, kw_only=True)

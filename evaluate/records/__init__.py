@@ -1,1 +1,1 @@
-"""`records.jsonl`: one line a finished run; its checks, and several experiments as one."""
+"""`records.jsonl`, one line per finished run: its checks, and merging experiments."""

@@ -1,4 +1,1 @@
-"""Training images and prompts: selected, encoded by the frozen networks, cached on disk.
-
-Imports `finetune.models`.
-"""
+"""Training images and prompts: selected, encoded by the frozen networks, cached on disk."""

@@ -1,4 +1,1 @@
-"""The base as something to train: model families, adapter layers, trained text encoders.
-
-Imports `finetune.step`.
-"""
+"""The base as something to train: model families, adapter layers, trained text encoders."""

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from finetune.outputs import snippets
 from finetune.outputs.monitor import sheet_paths
-from orchard import prompt_template
+from orchard import cards, prompt_template
 from orchard.adapters import adapter
 from orchard.adapters.provenance import Provenance
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.files.atomic import whole_file
-from orchard.hub import cards
 from orchard.images.images import sha256
 
 NAME = "README.md"

@@ -5,12 +5,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchard import prompt_template
+from orchard import cards, prompt_template
 from orchard.adapters import lycoris
 from orchard.adapters.provenance import Provenance
 from orchard.bases import bases
 from orchard.bases.families import FAMILIES
-from orchard.hub import cards
 
 KOHYA = "kohya"
 """Folder beside the adapters for the files that other tools read."""

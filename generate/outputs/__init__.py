@@ -1,1 +1,1 @@
-"""The output folder: shards that are there, contact sheets, dataset card, manifest."""
+"""The output folder: existing shards, contact sheets, dataset card, manifest."""

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from generate.outputs import contact_sheets
-from orchard import shards
+from orchard import cards, shards
 from orchard.files.atomic import file_name, whole_file
-from orchard.hub import cards
 from orchard.images.thumbnails import FARTHEST
 
 NAME = "README.md"

@@ -12,10 +12,9 @@ from generate.outputs import contact_sheets, dataset_card
 from generate.outputs.folder import of_folder
 from generate.planning.jobs import Job
 from generate.sampling.loras import labels_of
-from orchard import shards
+from orchard import cards, hub, shards
 from orchard.cli.terminal import say
 from orchard.files import atomic
-from orchard.hub import cards, hub
 
 OURS = re.compile(
     rf"{re.escape(dataset_card.NAME)}|{re.escape(shards.MANIFEST)}|data/.+\.parquet|sheets/.+\.png"

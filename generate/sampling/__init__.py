@@ -1,4 +1,4 @@
 """Rows to images: rounds of tasks through the pipeline.
 
-The way down is `rounds`, `tasks`, `sampler`.
+Call order: `rounds`, `tasks`, `sampler`.
 """

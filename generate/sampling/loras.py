@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from generate.config import Generate
+from orchard import hub
 from orchard.adapters import adapter, attaching
 from orchard.adapters.adapter import Adapter
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
-from orchard.hub import hub
 
 HUB_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>.+))?")
 SUFFIX = ".safetensors"

@@ -1,4 +1,1 @@
-"""LoRA files: reading and writing, the dialects of other tools, putting them into a pipeline.
-
-Imports `orchard.bases` and what lies below it.
-"""
+"""LoRA files: reading and writing, the dialects of other tools, loading into a pipeline."""

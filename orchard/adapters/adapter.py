@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchard import cards
 from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
 from orchard.adapters.provenance import HEADER, Provenance, of_header
 from orchard.adapters.scaling import Scaling
@@ -18,7 +19,6 @@ from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.files import checked_safetensors
 from orchard.files.atomic import file_hash, whole_file
-from orchard.hub import cards
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,1 @@
-"""Stable Diffusion pipelines: names, families, what is asked of their files, text encoders and latents.
-
-Imports `orchard.files` and `orchard.hub`.
-"""
+"""Stable Diffusion pipelines: names, families, checks of their files, text encoders and latents."""

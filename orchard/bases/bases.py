@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchard import cards
 from orchard.bases import compatibility, components, single_file
 from orchard.bases.components import weights, weights_hash
 from orchard.bases.families import FAMILIES, T5
@@ -14,7 +15,6 @@ from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError, one_line
 from orchard.files import checked_json
 from orchard.files.atomic import file_hash
-from orchard.hub import cards
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,1 @@
-"""Image classifiers: architectures, pretrained weights, the saved file, prediction.
-
-Imports `orchard.images` and `orchard.files`.
-"""
+"""Image classifiers: architectures, pretrained weights, the saved file, prediction."""

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from orchard.datasets import sidecars
 from orchard.datasets.sidecars import Listing
-from orchard.errors import UserError
+from orchard.errors import UserError, listed
 from orchard.files import checked_json, size_limits
 from orchard.files.atomic import whole_file
 from orchard.images import splits
@@ -52,7 +52,7 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
 
 
 def _passed_over(ignored: Sequence[str]) -> str:
-    return f"ignored {len(ignored)} other files: {splits.listed(ignored)}" if ignored else ""
+    return f"ignored {len(ignored)} other files: {listed(ignored)}" if ignored else ""
 
 
 def _files(

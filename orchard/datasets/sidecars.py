@@ -9,9 +9,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchard.errors import UserError
+from orchard.errors import UserError, listed
 from orchard.files import checked_json
-from orchard.images import splits
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 CAPTIONS = (".txt", ".caption")
@@ -58,7 +57,7 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
         own = list(dict.fromkeys(key for _, row in table for key in row if key))
         text, label = (column(own, names, str(path)) for names in (TEXTS, LABELS))
         if unread := [name for name in own if name not in (FILE, text, label)]:
-            notes.append(f"{path.relative_to(root)}: columns that are not read: {splits.listed(unread)}")
+            notes.append(f"{path.relative_to(root)}: columns that are not read: {listed(unread)}")
         for number, row in table:
             name, said = _row(f"{path}: line {number}", row, text, label)
             if found.setdefault(file := str(folder / name), said) != said:
@@ -68,10 +67,10 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
     if silent := sorted(covered - found.keys()):
         notes.append(
             f"metadata does not list {len(silent)} of {len(covered)} images "
-            f"({splits.listed(silent)}); they are kept, without a text"
+            f"({listed(silent)}); they are kept, without a text"
         )
     if absent := sorted(found.keys() - covered):
-        notes.append(f"metadata lists {len(absent)} images that are not there ({splits.listed(absent)})")
+        notes.append(f"metadata lists {len(absent)} images that are not there ({listed(absent)})")
     texts = {file: row.text for file, row in found.items() if row.text}
     captions = _captions(root, files, everything)
     return Listing(

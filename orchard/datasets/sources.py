@@ -10,7 +10,7 @@ from typing import Any
 
 from orchard import shards
 from orchard.datasets import demo, folders, sidecars
-from orchard.errors import UserError
+from orchard.errors import UserError, listed
 from orchard.files import checked_json
 from orchard.images import splits
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
@@ -118,7 +118,7 @@ def from_hub(name: str) -> ImageSet:
         classes.update(names)
         unread |= set(rows.features) - set(columns)
     if unread:
-        notes.append(f"columns that are not read: {splits.listed(sorted(unread))}")
+        notes.append(f"columns that are not read: {listed(sorted(unread))}")
     if not any(photos.values()):
         raise NoSetError("the dataset has no rows")
     return ImageSet(name=name, classes=tuple(sorted(classes)), photos=_unique(photos), notes=tuple(notes))

@@ -1,4 +1,1 @@
-"""Files that appear whole, locks, storage by URL, and readers of what anybody may have written.
-
-Imports `orchard.errors` alone.
-"""
+"""Atomic writes, locks, storage by URL, and parsers of untrusted files."""

@@ -1,4 +1,1 @@
-"""Photos and sets of them: decoding, splits, likeness.
-
-Imports `orchard.files`.
-"""
+"""Photos and sets of them: decoding, splits, near-duplicates."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from orchard.errors import UserError
+from orchard.errors import UserError, listed
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo, require_labelled
 
 TEST_SHARE = 0.2
@@ -63,11 +63,6 @@ def _contradictions(images: ImageSet) -> list[str]:
     if not twice:
         return []
     return [f"{len(twice)} images also stand under another class, byte for byte: {listed(twice)}"]
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and an ellipsis for the rest."""
-    return ", ".join([*names[:most], "…"] if len(names) > most else names)
 
 
 def _own_splits(images: ImageSet) -> ImageSet:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from orchard.errors import listed
 from orchard.images.framing import FITS
 from orchard.images.images import ImageSet, Photo, pixels, sized
-from orchard.images.splits import listed
 
 SIDE = 32
 """Pixels of a thumbnail's side."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from orchard import cards
 from orchard.errors import UserError
 from orchard.files import checked_json, storage
 from orchard.files.atomic import file_hash, write_json
-from orchard.hub import cards
 from orchard.images.images import TRAIN
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
 from orchard.shards.header import SCHEMA, ShardHeader

@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from orchard.adapters import scaling
-from orchard.errors import UserError
-from orchard.images.splits import listed
+from orchard.errors import UserError, listed
 
 Kind = Literal["model", "dataset"]
 LOG_IN = "set HF_TOKEN or run `hf auth login` with a token that may write"
