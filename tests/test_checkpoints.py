@@ -100,7 +100,7 @@ class Fixture:
         self.folder = folder
         self.accelerator = Accelerator(cpu=True)
         network = torch.nn.Linear(3, 1, bias=False)
-        family = SimpleNamespace(network=network, models={})
+        family = SimpleNamespace(denoiser=network, text_encoders={}, models={})
         parameters = list(network.parameters())
         self.learner = learner.prepare(family, parameters, TrainLora(ema_decay=0.5), self.accelerator)
         self.optimizer = self.learner.optimizer
@@ -108,7 +108,8 @@ class Fixture:
 
     def save(self, step: int) -> Path:
         self.parameter.sum().backward()
-        self.learner.step()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.learner.update_average()
         return checkpoints.save(self.folder, self.accelerator, self.learner, [0.5] * step, {"seed": 0})
 

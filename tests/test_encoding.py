@@ -219,7 +219,7 @@ def test_many_may_write_one_entry_at_once(tmp_path):
 
 def test_a_file_that_changes_under_way_is_refused(folders, refused):
     swapped = replace(PHOTOS[0], read=PHOTOS[1].read)
-    with refused("0.png: changed while the run was under way"):
+    with refused("0.png: changed during the run"):
         Counted(folders["sd"], None).cache([swapped, *PHOTOS[1:]])
 
 

@@ -38,7 +38,7 @@ def hand_made(family, times: list[float]) -> Batch:
         latents=latents,
         noise=noise,
         times=torch.tensor(times, dtype=torch.float64),
-        text={name: state.expand(len(times), *state.shape[1:]) for name, state in states.items()},
+        prompts={name: state.expand(len(times), *state.shape[1:]) for name, state in states.items()},
         rows=[0] * len(times),
     )
 

@@ -94,7 +94,7 @@ def test_deepspeed_is_told_our_batch_sizes_and_refuses_checkpoints(refused):
 
 
 def test_a_plugin_that_keeps_the_base_trains_one_adapter_a_run(refused):
-    with refused("FSDP", "one adapter a run, not 3", "--joint"):
+    with refused("FSDP", "one adapter per run, not 3", "--joint"):
         devices.require_jobs(fake(DistributedType.FSDP), 3)
     devices.require_jobs(fake(DistributedType.FSDP), 1)
     devices.require_jobs(fake(DistributedType.MULTI_GPU), 3)
