@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from classify.config import Augmentation, TrainingOptions
+from classify.config import Augmentation, Training
 from orchard.classifiers.predict import moved, to_float
 
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
@@ -39,7 +39,7 @@ class Strength:
     """Turns of the colour circle, 0 to 0.5."""
 
 
-def strength_of(options: TrainingOptions) -> Strength:
+def strength_of(options: Training) -> Strength:
     """How far the options let the geometry and colour of an image go."""
     if options.augmentation == "strong":
         return Strength(

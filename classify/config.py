@@ -15,7 +15,7 @@ SMALLEST = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(cli.Options):
+class Training(cli.Options):
     """How a classifier is trained."""
 
     model: str = "cnn"
@@ -66,7 +66,7 @@ class Sets(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classify(Sets, TrainingOptions, cli.Common):
+class Classify(Sets, Training, cli.Common):
     """Train one classifier, save it and print its scores on real test images."""
 
     def require_valid(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from classify.augment import augment, blend, strength_of
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.features import solve_last_layer
 from classify.mixing import UNION, Mixing, rows_of, weights_of
 from orchard.classifiers.networks import build
@@ -81,7 +81,7 @@ class Task:
     classes: int
     names: tuple[str, ...] = ()
     """Of the classes, in the order of their labels: what pretrained outputs are told apart by."""
-    options: TrainingOptions
+    options: Training
     seed: int
     device: torch.device
     dtype: torch.dtype
@@ -183,7 +183,7 @@ def _values(model: nn.Module) -> list[Tensor]:
 def train_steps(
     model: nn.Module,
     batches: Iterator[Batch],
-    options: TrainingOptions,
+    options: Training,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Iterator[Step]:
@@ -233,7 +233,7 @@ def batch_stream(
     train: Labelled,
     real: int,
     classes: int,
-    options: TrainingOptions,
+    options: Training,
     mixing: Mixing,
     seed: int,
     device: torch.device,

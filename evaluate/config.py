@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from classify.config import MixingName, TrainingOptions
+from classify.config import MixingName, Training
 from orchard.classifiers.pretrained import FEATURES
 from orchard.cli import cli
 from orchard.errors import UserError
@@ -87,7 +87,7 @@ class Report(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Mixtures, Repetition, OwnGenerators, TrainingOptions, Report, cli.Common):
+class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common):
     """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
 
     GONE: ClassVar[Mapping[str, str]] = {

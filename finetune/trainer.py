@@ -104,6 +104,7 @@ def _save_checkpoint(run: RunContext, job: Job, learner: Learner, losses: Sequen
     if len(losses) == config.steps or not (code or due):
         return
     if not devices.can_save(accelerator):
+        assert code, "configure_deepspeed refuses --save_every"
         raise StopError(None, code)
     folder = checkpoints.folder_of(config.output, job.name)
     path = checkpoints.save(folder, accelerator, learner, losses, job.identity)

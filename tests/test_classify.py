@@ -12,7 +12,7 @@ from scalers import Overflowing
 
 from classify import augment as augmentation
 from classify.augment import Strength, affine_matrices, augment, hue_matrices
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.mixing import Mixing, row_stream
 from classify.sizes import Sizes, resolve
 from classify.trainer import Averaged, Batch, Step, Task, batch_stream, fit, schedule, train_steps
@@ -45,7 +45,7 @@ def fit_small(
         train=(pixels, labels),
         validation=validation or (pixels[:0], labels[:0]),
         classes=2,
-        options=TrainingOptions(**{"batch_size": 8, "steps": 3, **options}),
+        options=Training(**{"batch_size": 8, "steps": 3, **options}),
         seed=seed,
         device=CPU,
         dtype=dtype,
@@ -210,7 +210,7 @@ def test_a_step_reads_one_number_back_from_the_device(name, monkeypatch):
     averaged = Averaged(model)
     batch = Batch(torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 0, 1]))
     reads.clear()
-    for _ in train_steps(model, iter([batch] * 3), TrainingOptions(steps=3), CPU, torch.float32):
+    for _ in train_steps(model, iter([batch] * 3), Training(steps=3), CPU, torch.float32):
         averaged.update(model)
     assert reads == ["item"] * 3
 
@@ -218,7 +218,7 @@ def test_a_step_reads_one_number_back_from_the_device(name, monkeypatch):
 @pytest.mark.parametrize("blending", ["plain", "strong", "mixup", "cutmix"])
 def test_batches_are_made_without_reading_back_from_the_device(blending):
     """On the device `meta` there is nothing to read: whatever tries raises."""
-    options = TrainingOptions(batch_size=6, augmentation=blending)
+    options = Training(batch_size=6, augmentation=blending)
     data = random_pixels(8), np.arange(8) % 2
     stream = batch_stream(data, 4, 2, options, Mixing(name="weight"), 0, torch.device("meta"))
     for batch in islice(stream, 3):
@@ -246,7 +246,7 @@ def test_loss_that_is_not_finite_stops_and_names_the_step():
     model = build("cnn", 2, 32, 0)
     good = Batch(torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))
     bad = Batch(torch.full((4, 3, 32, 32), math.nan), good.labels)
-    steps = train_steps(model, iter([good, bad]), TrainingOptions(steps=2), CPU, torch.float32)
+    steps = train_steps(model, iter([good, bad]), Training(steps=2), CPU, torch.float32)
     assert isinstance(next(steps), Step)
     with pytest.raises(FloatingPointError, match="step 2 of 2"):
         next(steps)

@@ -1,4 +1,6 @@
+import io
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -65,12 +67,52 @@ def recipe(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("words", [("--epochs", "3"), ("--epochs=3",)])
+@pytest.mark.parametrize("words", [("--epochs", "3"), ("--epochs=3",), ("--no-epochs",)])
 def test_an_option_that_is_gone_says_what_to_use_instead(words, recipe, refused):
-    with refused("--epochs", "is gone; use --steps"):
+    with refused("epochs", "is gone; use --steps"):
         parse(*words)
     with refused("recipe.yaml: epochs: is gone; use --steps"):
         parse(*recipe("epochs: 3"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "ascii", None])
+def test_a_mistake_is_the_same_line_whatever_the_output_takes(monkeypatch, encoding):
+    stream = io.StringIO() if encoding is None else io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(UserError) as refusal:
+        parse("--stepz", "3")
+    assert str(refusal.value) == (
+        "Unrecognized options: --stepz, 3 Perhaps you meant: --steps INT; see prog --help"
+    )
+
+
+MISTAKES = [
+    ({"help": True}, "help: not an option"),
+    ({"no_flip": []}, "no_flip: not an option of this command, --no_flip. Perhaps you meant --flip"),
+    ({"stepz": 3}, "stepz: not an option of this command, --stepz. Perhaps you meant --steps"),
+    ({"steps": [1, 2]}, "steps: [1, 2] is a list; give one value"),
+    ({"classes": {"a"}}, "classes: ['a'] is a set, which has no order; give a list"),
+    ({"prompt": ["-a", "b"]}, "prompt: -a begins with a dash"),
+    ({"steps": None}, "steps: has no value"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES)
+def test_a_wrong_keyword_or_value_of_a_call_is_one_line(options, words, refused):
+    with refused(words):
+        cli.resolve(Options, None, options, "prog")
+
+
+def test_a_command_line_gives_back_its_config():
+    config = Options(prompt=("-a {label}",), classes=("-b",), flip=False, steps=3, vary=("x=y",))
+    words = shlex.split(cli.command("prog", config))
+    assert cli.parse(Options, words[1:], "prog") == config
+
+
+def test_a_list_that_is_given_twice_is_refused(refused):
+    with refused("--classes is given twice"):
+        parse("--classes", "a", "--classes", "b")
+    assert parse("--steps", "1", "--steps", "2").steps == 2
 
 
 def test_defaults_are_the_fields_own():

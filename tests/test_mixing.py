@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from classify.augment import blend
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.mixing import Mixing, rows_of, weights_of
 from classify.trainer import LABEL_SMOOTHING, Batch, Task, fit, loss_of
 from evaluate.experiment.mixing_search import UNTRIED, candidates, choose
@@ -88,7 +88,7 @@ def test_blended_pairs_stay_within_their_source(kind):
 @pytest.mark.parametrize("augmentation", ["plain", "cutmix"])
 def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
-    options = TrainingOptions(steps=5, batch_size=4, augmentation=augmentation)
+    options = Training(steps=5, batch_size=4, augmentation=augmentation)
 
     def weights() -> dict[str, torch.Tensor]:
         task = Task(

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.trainer import Fitted, Task, fit
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build
@@ -49,7 +49,7 @@ def one_step(name: str, size: int) -> Fitted:
         train=(pixels, labels),
         validation=(pixels[:0], labels[:0]),
         classes=2,
-        options=TrainingOptions(model=name, steps=1, batch_size=2),
+        options=Training(model=name, steps=1, batch_size=2),
         seed=0,
         device=torch.device("cpu"),
         dtype=torch.float32,

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.features import STRENGTH, features
 from classify.mixing import UNION, Mixing
 from classify.trainer import Task, fit
@@ -28,7 +28,7 @@ def fitted(classes: int, real: int = 24, mixing: Mixing = UNION, **options):
         mixing=mixing,
         validation=(PIXELS[:6], labels[:6]),
         classes=classes,
-        options=TrainingOptions(**{"steps": 2, "batch_size": 8, "model": "features:cnn", **options}),
+        options=Training(**{"steps": 2, "batch_size": 8, "model": "features:cnn", **options}),
         seed=0,
         device=CPU,
         dtype=torch.float32,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.mixing import Mixing
 from evaluate.config import Evaluate, SeedName
 from evaluate.config import Mixing as MixingName
@@ -112,7 +112,7 @@ class Run:
     test: Sequence[Photo]
     source: Source | None
     """None where the arm has no synthetic image."""
-    options: TrainingOptions
+    options: Training
 
     @property
     def held_out_synthetic(self) -> dict[str, int]:

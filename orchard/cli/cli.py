@@ -6,6 +6,7 @@ handed to `run`, which is called after parsing, so that ``--help`` answers at on
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import io
 import itertools
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 try:
     import tyro
@@ -160,6 +161,7 @@ def _given(config: Common) -> dict[str, Any]:
 def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Config:
     """Resolve ``arguments`` (recipe first, then flags) into a config, or raise `UserError`."""
     _require_current(config_type, [word for word in arguments if word.startswith("--")])
+    _require_once(config_type, arguments)
     path = _recipe_path(arguments)
     from_recipe = recipe_arguments(config_type, path)
     try:
@@ -173,8 +175,16 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Con
 def _require_current(config_type: type[Common], given: Sequence[str], where: str = "") -> None:
     """Raise `UserError` for an option that an earlier version had, with what to use instead."""
     for word in given:
-        name = word.lstrip("-").partition("=")[0].replace("-", "_")
+        name = word.lstrip("-").partition("=")[0].replace("-", "_").removeprefix("no_")
         check(name not in config_type.GONE, f"{where}{word}: is gone; {config_type.GONE.get(name)}")
+
+
+def _require_once(config_type: type[Common], arguments: Sequence[str]) -> None:
+    """Raise `UserError` for a list that is given twice, of which the parser would take the last one."""
+    flags = [word.partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
+    for name, kind in get_type_hints(config_type, include_extras=True).items():
+        twice = flags.count(f"__{name}") > 1 and _takes_several(kind)
+        check(not twice, f"--{name} is given twice; write all its values after one --{name}")
 
 
 def _blame_recipe(config_type: type[Config], from_recipe: list[str], path: Path, prog: str) -> None:
@@ -243,10 +253,12 @@ def _flags(config_type: type[Common], options: Mapping[str, Any], where: str = "
     words = []
     for key, given in options.items():
         name = key.replace("-", "_")
-        value = _pairs(given) if kinds.get(name) == Section else given
-        problem = _problem(value, kinds.get(name))
-        if problem:
-            problem = problem if name in kinds else "not an option of this command"
+        if name not in kinds:
+            close = difflib.get_close_matches(name, kinds, 1)
+            hint = f". Perhaps you meant --{close[0]}" if close else ""
+            raise UserError(f"{where}{key}: not an option of this command, --{name}{hint}")
+        value = _pairs(given) if kinds[name] == Section else given
+        if problem := _problem(value, kinds[name]):
             raise UserError(f"{where}{key}: {problem}")
         words.extend(_flag(name, value, kinds.get(name) is bool))
     return words
@@ -266,18 +278,30 @@ def _pairs(section: Any) -> Any:
 def _problem(value: Any, kind: Any) -> str | None:
     """What the parser could not see in a value, since it gets text."""
     items = value if isinstance(value, list) else [value]
+    if isinstance(value, Set):
+        return f"{checked_json.shown(sorted(map(str, value)))} is a set, which has no order; give a list"
     if not all(isinstance(item, recipes.Scalar | None) for item in items):
         return f"{checked_json.shown(value)} is nested; give one value, or a list of values"
     if None in items and type(None) not in get_args(kind):
-        return "has no value; give one or remove the line"
+        return "has no value; give one or leave it out"
     if kind is bool and not isinstance(value, bool):
         return f"{str(value)[: checked_json.SHOWN]} is neither true nor false"
+    if isinstance(value, list) and not _takes_several(kind):
+        return f"{checked_json.shown(value)} is a list; give one value"
+    if len(items) > 1 and (dashed := [item for item in items if str(item).startswith("-")]):
+        return f"{dashed[0]} begins with a dash, as options do; give it alone or write it otherwise"
     return None
+
+
+def _takes_several(kind: Any) -> bool:
+    return kind == Section or get_origin(kind) is tuple
 
 
 def _flag(name: str, value: Any, boolean: bool) -> list[str]:
     if boolean:
         return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, list):
         return [f"--{name}", *(str(item) for item in value)]
     # Apart, the parser finds the nearest name; joined, a value may begin with a dash.
@@ -287,11 +311,12 @@ def _flag(name: str, value: Any, boolean: bool) -> list[str]:
 def _one_line(box: str, prog: str) -> str:
     """The parser's boxed message as one line: what is wrong, the nearest name, where help is."""
     kept: list[str] = []
-    for raw in box.splitlines():
-        line = " ".join(re.sub(r"[╰╯│]|─+", " ", raw).split())
-        if not line or raw.startswith("╭"):
+    # Its title ends with the first rule; rules are dashes where the output takes no other characters.
+    for raw in re.split(r"(?:─|-){4,}╮?[ ]*\n", box, maxsplit=1)[-1].splitlines():
+        line = " ".join(re.sub(r"[╰╯│]|(?:─|-){4,}", " ", raw).split())
+        if not line:
             continue
-        if line.startswith(("Argument helptext", "For full help")):
+        if line.startswith(("Argument helptext", "For full help", "Got errors:")):
             break
         kept.append(line)
         if len(kept) > 1 and kept[-2].startswith("Perhaps you meant"):
@@ -309,6 +334,8 @@ def describe(config: Common) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0:  # a number of numpy
+        return value.item()
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | Set):  # sets have no order
@@ -317,7 +344,7 @@ def _plain(value: Any) -> Any:
 
 
 def split_list(values: Sequence[str]) -> list[str]:
-    """``("a,b", "c")`` -> ``["a", "b", "c"]``: lists may be spaced or comma-separated."""
+    """``("a,b", "c")`` -> ``["a", "b", "c"]``, for the options that take commas too."""
     return [part for value in values for part in value.split(",") if part]
 
 

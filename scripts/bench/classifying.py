@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from classify.config import TrainingOptions
+from classify.config import Training
 from classify.mixing import UNION
 from classify.trainer import batch_stream, train_steps
 from orchard.classifiers.networks import build
@@ -41,7 +41,7 @@ class Rate:
 
 def bench(steps: int, dtype: torch.dtype, folder: Path) -> Table:
     """Steps a second of both loops, ``steps`` of them timed after one that is not; files go to ``folder``."""
-    options = TrainingOptions()
+    options = Training()
     real = demo.render().of(TRAIN)
     _photos(real, folder)
     rates = _timed(_plain(folder, options, dtype), steps), _timed(ours(real, options, dtype), steps)
@@ -71,7 +71,7 @@ def _timed(loop: Iterator[float], steps: int) -> Rate:
     return Rate(steps=steps / seconds, network=inside / seconds if inside else None)
 
 
-def ours(real: ImageSet, options: TrainingOptions, dtype: torch.dtype) -> Iterator[float]:
+def ours(real: ImageSet, options: Training, dtype: torch.dtype) -> Iterator[float]:
     """evaluate's steps: of each the seconds in the network."""
     pixels, labels = images.pixels(real.photos, SIDE), real.labels()
     model = build(options.model, len(real.classes), SIDE, 0)
@@ -80,7 +80,7 @@ def ours(real: ImageSet, options: TrainingOptions, dtype: torch.dtype) -> Iterat
         yield step.seconds
 
 
-def _plain(folder: Path, options: TrainingOptions, dtype: torch.dtype) -> Iterator[float]:
+def _plain(folder: Path, options: Training, dtype: torch.dtype) -> Iterator[float]:
     transform = v2.Compose(
         [
             v2.ToImage(),

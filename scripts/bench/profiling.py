@@ -11,7 +11,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from bench import classifying, generation, training
-from classify.config import TrainingOptions
+from classify.config import Training
 from orchard.datasets import demo
 from orchard.images.images import TRAIN
 
@@ -27,7 +27,7 @@ def tables(trained: training.Shape, sampled: generation.Setup) -> Iterator[Table
     pipe, batch = generation.load(sampled), replace(sampled, rows=generation.BATCH)
     with tempfile.TemporaryDirectory() as folder:
         yield table("generate", lambda: generation.ours(batch, Path(folder), pipe, depth=0))
-    learning = classifying.ours(demo.render().of(TRAIN), TrainingOptions(), sampled.dtype)
+    learning = classifying.ours(demo.render().of(TRAIN), Training(), sampled.dtype)
     yield table("evaluate", lambda: sum(itertools.islice(learning, STEPS)))
 
 

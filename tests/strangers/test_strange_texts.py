@@ -76,7 +76,7 @@ HOSTILE = {
     "float": ("guidance: .nan", "--guidance"),
     "deep": ("[" * 100_000, "nested too deeply"),
     "binary": ("data: !!binary AAAA", "nested"),
-    "set": ("classes: !!set {a, b}", "nested"),
+    "set": ("classes: !!set {a, b}", "no order"),
     "pairs": ("classes: !!omap [a: 1]", "nested"),
     "nul": ('data: "a\\0b"', "NUL"),
     "half": ('data: "\\ud800"', "surrogate"),
