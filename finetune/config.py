@@ -211,7 +211,7 @@ class TrainLora(
         cli.require_distinct("--targets", self.targets)
         rate = self.text_encoder_learning_rate
         option = f"--text_encoder_learning_rate {rate:g}"
-        cli.check(0 <= rate < 10, f"{option}: give 0 (as --learning_rate) or more, less than 10")
+        cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")
         cli.check(not rate or self.train_text_encoder, f"{option}: goes with --train_text_encoder")
         cli.check(
             not rate or self.optimizer != "prodigy",
