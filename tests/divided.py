@@ -72,7 +72,9 @@ def train(family: Family, accelerator: Accelerator, folder: Path, start: int) ->
         with lora.disabled([family.denoiser]):
             sample(family.pipe, "apple", [0, 1])
         with sharded.gathered_parameters([family.denoiser]):
-            tensors = peft_state.tensors({"unet": family.denoiser})
+            # Outside, the parameters are those of training again.
+            found = peft_state.tensors({"unet": family.denoiser})
+            tensors = {name: tensor.clone() for name, tensor in found.items()}
     assert [p for p in family.denoiser.parameters() if isinstance(p, DTensor)] or not divided
     return tensors
 
