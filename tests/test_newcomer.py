@@ -143,7 +143,7 @@ def test_a_set_on_the_hub_is_told_how_to_be_named(refused):
 
 
 def test_a_recipe_of_another_command_is_told_from_a_nested_value(refused):
-    with refused("varied_mini.yaml: vary: not an option of this command"):
+    with refused("varied_mini.yaml: count: not an option of this command"):
         cli.parse(TrainLora, ["--config", str(ROOT / "recipes" / "varied_mini.yaml")], "train")
 
 
