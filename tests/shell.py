@@ -7,6 +7,7 @@ and what libraries read from the environment as they are imported, get a new int
 import contextlib
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -31,16 +32,7 @@ ENVIRONMENT = {
 
 PATIENCE = 600
 FORKED = (TRAIN, GENERATE, CLASSIFY, EVALUATE)
-READ_BY_IMPORTS = (
-    "HF_",
-    "HUGGINGFACE_",
-    "PYTHON",
-    "CUDA",
-    "HTTP",
-    "https",
-    "ACCELERATE",
-    "ORCHARD_NEW_PROCESS",
-)
+READ_BY_IMPORTS = ("HF_", "HUGGINGFACE_", "PYTHON", "CUDA", "HTTP", "http", "ACCELERATE")
 """Beginnings of the names of variables that libraries read once."""
 
 
@@ -73,9 +65,11 @@ def _forked(folder: Path, words: Sequence[str], environment: Mapping[str, str]) 
     with tempfile.NamedTemporaryFile() as output:
         process = forks.start(_main, words[1:], folder, {**os.environ, **environment}, output.name)
         process.join(PATIENCE)
+        said = Path(output.name).read_text()
         if process.exitcode is None:
             process.kill()
-        return process.exitcode or 0, Path(output.name).read_text()
+            raise TimeoutError(f"{shlex.join(words)} hangs: {said}")
+        return process.exitcode, said
 
 
 def _main(words: Sequence[str], folder: Path, environment: Mapping[str, str], output: str) -> None:

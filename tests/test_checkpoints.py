@@ -251,3 +251,11 @@ def test_a_signal_ends_a_run_of_deepspeed_in_one_line_and_without_a_checkpoint(t
     assert stop.value.code == 143 and not list(tmp_path.iterdir())
     interrupt.exit_code = lambda _: 0
     trainer._save_checkpoint(run, job, None, [0.5])
+
+
+def test_options_that_came_or_went_at_their_old_value_change_nothing():
+    old = {"seed": 0, "logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
+    new = {"seed": 0, "shift": 1.0}
+    assert checkpoints.changes(old, new) == checkpoints.changes(old, old) == ""
+    assert "shift 1.0 (asked: 3.0)" in checkpoints.changes(old, new | {"shift": 3.0})
+    assert "logit_mean 0.5" in checkpoints.changes(old | {"logit_mean": 0.5}, new)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pipelines
 import pytest
 from conftest import ROOT
-from shell import EVALUATE, GENERATE, command
+from shell import EVALUATE, GENERATE, TRAIN, command
 
 from orchard import shards
 
@@ -35,6 +35,15 @@ def test_an_older_experiment_is_finished_and_shown_anew(folder):
     assert (folder / "evaluation" / "records.jsonl").read_bytes() == before
     assert (folder / "evaluation" / "metrics.csv").read_text() == numbers
     assert (folder / "evaluation" / "report.html").is_file()
+
+
+def test_an_older_adapter_counts_as_finished(folder):
+    before = (folder / "adapters" / "apple.safetensors").read_bytes()
+    words = ("--base", "base", "--data", "demo", "--classes", "apple", "--shots", 2, "--steps", 2)
+    words += ("--batch_size", 2, "--rank", 1, "--targets", "to_q", "--no_sheets", "--save_every", 0)
+    said = command(folder, *TRAIN, *words, "--cache", "none", "--precision", "fp32", "--resume", "latest")
+    assert "nothing: all adapters are finished" in said
+    assert (folder / "adapters" / "apple.safetensors").read_bytes() == before
 
 
 def test_an_older_adapter_adds_rows_to_an_older_set(folder):

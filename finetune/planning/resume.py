@@ -9,7 +9,6 @@ from finetune.config import TrainLora
 from finetune.context import Job
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
-from orchard import errors
 from orchard.adapters import adapter
 from orchard.bases.bases import Base
 from orchard.errors import UserError
@@ -87,7 +86,7 @@ def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
         provenance = adapter.read(path).provenance
     except UserError:
         return False
-    return provenance is not None and not errors.differences(provenance.options, identity)
+    return provenance is not None and not checkpoints.changes(provenance.options, identity)
 
 
 def _require_nothing_unfinished(output: Path, jobs: Sequence[Job]) -> None:

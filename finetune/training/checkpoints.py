@@ -26,6 +26,10 @@ STATE, RANDOM, MANIFEST = "state.safetensors", "random-{process}.safetensors", "
 PREFIX = "step-"
 SHAPE = "shape"
 """Header key of a state file: the nesting of its tensors."""
+GONE = {"logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
+"""Options of earlier versions, at the value that means what there is without them."""
+ADDED = {"shift": 1.0}
+"""Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
 
 
@@ -170,9 +174,18 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, step=len(losses), losses=losses, identity=identity)
 
 
+def changes(earlier: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    """What an adapter depends on that differs between two runs, each of any version; empty if nothing."""
+    return errors.differences(_current(earlier), _current(identity))
+
+
+def _current(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return ADDED | {name: value for name, value in identity.items() if (name, value) not in GONE.items()}
+
+
 def require_same_options(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     """Raise `UserError` naming every option whose change would break exactness."""
-    changed = errors.differences(checkpoint.identity, json.loads(json.dumps(dict(identity))))
+    changed = changes(checkpoint.identity, json.loads(json.dumps(dict(identity))))
     if changed:
         raise UserError(
             f"--resume: {checkpoint.folder} was made with {changed}; resume with the same options, or "
