@@ -28,7 +28,6 @@ coverage: install
 	@$(BIN)/coverage report
 
 docs: install
-	$(RUN) ruff check --select D1 --ignore D105,D107 orchard finetune generate classify evaluate
 	$(RUN) properdocs build --strict
 
 install: $(DONE)
