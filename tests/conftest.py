@@ -173,13 +173,3 @@ def refused() -> Callable[..., AbstractContextManager[None]]:
             assert word in message, message
 
     return expect
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``moments``: how often a fault happens, as its marker says; ``slow`` of them in a slow test beside."""
-    if "moments" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("fault")
-        assert marker
-        slow = marker.kwargs.get("slow", 0)
-        rest = [pytest.param(slow, marks=pytest.mark.slow)] if slow else []
-        metafunc.parametrize("moments", [marker.args[1] - slow, *rest])

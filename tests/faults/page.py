@@ -1,16 +1,14 @@
-"""`docs/reliability.md` as the markers of the fault tests say it; run as a script, this writes it anew."""
+"""`docs/reliability.md` as `table.py` says it; run as a script, this writes it anew."""
 
-import importlib
-import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
-PAGE = TESTS.parent / "docs" / "reliability.md"
-COMMANDS = ("finetune", "generate", "classify", "evaluate")
+from table import COMMANDS, TABLE
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TITLE = """# What a run survives
 
-Each cell is a test in `tests/faults/`, and its sentence stands beside the test; the number says at how many
-moments the fault happened. `python tests/faults/page.py` writes this page.
+Each cell is a test in `tests/faults/`; the number says at how many moments the fault happened.
+`python tests/faults/page.py` writes this page from the tests' own table.
 """
 NOTES = """
 The moments are drawn with a seed from all those at which the command opens, creates, renames or deletes
@@ -27,41 +25,27 @@ the message is one line and the exit code 2.
   the text of the report page are not compared.
 - finetune keeps its cache in the same output here, so it meets the same faults.
 - The commands that evaluate runs for arms of their own stop when it ends, however it ends, and first save
-  what they have. So do processes whose `accelerate launch` or torchrun dies (`tests/test_stopping.py`).
-  After kill -9 this works on Linux only.
+  what they have. So do processes whose `accelerate launch` or torchrun dies
+  (`tests/commands/test_stopping.py`). After kill -9 this works on Linux only.
 - finetune keeps each photo and prompt that it has encoded, and each batch of the prior that it has sampled;
   an unfinished preview or sheet is left out. generate keeps the images of a shard that is not full, after
   an error too.
 - With several processes, SIGTERM ends evaluate at once, as kill -9 does; it also ends finetune and generate
   at once while they neither train nor sample.
 - generate, classify and evaluate refuse by name a shard that was altered or replaced by another set's; a
-  deleted shard is sampled again (`tests/test_altered_shards.py`). A stopped set has no manifest yet: there,
-  only flipped bytes that are read and rows in the wrong shard are detected.
+  deleted shard is sampled again (`tests/unit/orchard/shards/test_altered_shards.py`). A stopped set has no
+  manifest yet: there, only flipped bytes that are read and rows in the wrong shard are detected.
 - Not tested: loss of power; file systems without `flock`, where the commands refuse to write.
 """
 
 
-def marks(command: str) -> dict[str, tuple[int, str]]:
-    """Fault -> moments and sentence of the command's tests, in their order."""
-    module = importlib.import_module(f"test_{command}_faults")
-    found = [mark for value in vars(module).values() for mark in getattr(value, "pytestmark", ())]
-    return {mark.args[0]: mark.args[1:] for mark in found if mark.name == "fault"}
-
-
 def render() -> str:
     """The page."""
-    columns = {command: marks(command) for command in COMMANDS}
-    faults = list(columns[COMMANDS[0]])
-    assert all(list(column) == faults for column in columns.values()), columns
     lines = [f"| fault | {' | '.join(COMMANDS)} |", "|---" * (1 + len(COMMANDS)) + "|"]
-    for fault in faults:
-        cells = (
-            f"{sentence} ({moments})" for moments, sentence in (column[fault] for column in columns.values())
-        )
-        lines.append(f"| {fault} | {' | '.join(cells)} |")
+    for fault, cells in TABLE.items():
+        lines.append(f"| {fault} | {' | '.join(f'{cell.sentence} ({cell.moments})' for cell in cells)} |")
     return "\n".join([TITLE, *lines, NOTES])
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(TESTS), str(TESTS.parent)]
     PAGE.write_text(render(), encoding="utf-8")

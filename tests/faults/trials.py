@@ -176,17 +176,29 @@ class Trials:
             assert ended.code == 0, ended.said
             self.require_equal(output)
 
-    def clock(self) -> None:
+    def clock(self, times: int) -> None:
         """It jumps at every look, and what a killed run left is dated years back and forth."""
-        output, chance = self.fresh("clock"), random.Random(0)
-        fault = Fault(kind="kill", at=self.touches * 2 // 3)
-        assert self.subject.run(output, fault, clock=1).code == -signal.SIGKILL
-        for path in output.rglob("*"):
-            moment = chance.uniform(0, 4e9)
-            os.utime(path, (moment, moment))
-        ended = self.subject.run(output, clock=2)
-        assert ended.code == 0, ended.said
-        self.require_equal(output)
+        chance = random.Random(0)
+        for number in range(times):
+            output = self.fresh("clock")
+            fault = Fault(kind="kill", at=self.touches * 2 // 3)
+            assert self.subject.run(output, fault, clock=2 * number + 1).code == -signal.SIGKILL
+            for path in output.rglob("*"):
+                moment = chance.uniform(0, 4e9)
+                os.utime(path, (moment, moment))
+            ended = self.subject.run(output, clock=2 * number + 2)
+            assert ended.code == 0, ended.said
+            self.require_equal(output)
+
+
+FAULTS: dict[str, Callable[[Trials, int], None]] = {
+    "kill -9": Trials.killed,
+    "SIGTERM": Trials.terminated,
+    "full disk": Trials.full,
+    "read-only output": Trials.protected,
+    "clock that jumps": Trials.clock,
+    "two writers": Trials.two_writers,
+}
 
 
 def _expect(ended: Ended, code: int) -> None:

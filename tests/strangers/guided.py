@@ -1,7 +1,7 @@
 """A reader under inputs that atheris grows by what code they reach: beyond what hypothesis finds by chance.
 
     pip install atheris
-    PYTHONPATH=tests python tests/strangers/guided.py adapter -max_total_time=60
+    PYTHONPATH=tests/helpers python tests/strangers/guided.py adapter -max_total_time=60
 
 Takes a reader's name, then any option of libFuzzer. It begins with the whole files of the tests beside it,
 ends at the first input that is neither read nor refused in one line, and leaves that as ``crash-…`` in the
