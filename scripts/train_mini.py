@@ -1,7 +1,7 @@
 """Train the embedded base ``mini`` from scratch on the CPU and write its pipeline folder.
 
-    python scripts/train_mini.py --data FRUITS40 --apart fruit --hours 2.6
-    python scripts/train_mini.py --data FRUITS40 --hours 1.5 --start orchard/mini_sd
+    python scripts/train_mini.py --data FRUITS40 --apart fruit --images 1300000
+    python scripts/train_mini.py --data FRUITS40 --images 600000 --start orchard/mini_sd
 
 Stages (features, autoencoder, decoder, denoiser) resume from ``--work`` after a stop. Only checkpoints
 written here are read back. A run that starts from a pipeline keeps its autoencoder and
@@ -27,8 +27,9 @@ from orchard.files import atomic
 from orchard.files.lock import writing
 from orchard.images.images import ImageSet
 
-SHARES = {"features": 0.03, "autoencoder": 0.15, "decoder": 0.07, "denoiser": 0.75}
-FURTHER = {"features": 0.06, "denoiser": 0.94}
+SHARES = {"features": 0.12, "autoencoder": 0.07, "decoder": 0.04, "denoiser": 0.77}
+FURTHER = {"features": 0.12, "denoiser": 0.88}
+STAGES = {"features": perception, "autoencoder": autoencoder, "decoder": decoder, "denoiser": denoiser}
 LATENTS, START, TOKENIZER = "latents.pt", "start", "tokenizer"
 CLAIMED = ("data", "start", "focus", "focus_share", "apart", "seed")
 SHOWN = 12
@@ -38,7 +39,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
-    parser.add_argument("--hours", type=float, default=2.6, help="training time in all")
+    parser.add_argument("--images", type=int, default=1_300_000, help="images drawn by all stages")
     parser.add_argument("--start", type=Path, help="a pipeline folder written here, to be trained further")
     parser.add_argument("--work", type=Path, default=Path("outputs/mini"), help="checkpoints, log, previews")
     parser.add_argument("--out", type=Path, default=Path("orchard/mini_sd"))
@@ -63,7 +64,7 @@ def main() -> None:
 
 def require(args: argparse.Namespace) -> None:
     """Raise `UserError` for the first option that no run can have."""
-    cli.check(0 < args.hours < math.inf, f"--hours {args.hours}: give a number of hours above 0")
+    cli.check(args.images > 0, f"--images {args.images}: give 1 or more")
     share = args.focus_share
     cli.check(0 <= share <= 1, f"--focus_share {share}: give a share of the draws from 0 to 1")
     names = data.class_names(args.data)
@@ -79,10 +80,10 @@ def train(args: argparse.Namespace) -> None:
     """Every stage, and the pipeline that comes out."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     torch.manual_seed(args.seed)
-    seconds = budget(args)
-    print({name: f"{value / 60:.0f} min" for name, value in seconds.items()}, flush=True)
+    steps = steps_of(args)
+    print(", ".join(f"{name} {number} steps" for name, number in steps.items()), flush=True)
     photos = seen(args)
-    features = perception.train(photos, args.work, seconds["features"], args.seed)
+    features = perception.train(photos, args.work, steps["features"], args.seed)
     words = export.tokenizer(captions.vocabulary(photos.names), args.work / TOKENIZER)
     photos = perception.believed(photos, features)
     source = kept(args) if args.start else None
@@ -91,7 +92,7 @@ def train(args: argparse.Namespace) -> None:
         start = export.carried(start, old, words)
         latents = autoencoder.encode_all(vae.to(loop.DEVICE), photos, args.work / LATENTS)
     else:
-        vae, latents = first_stages(args, photos, features, seconds)
+        vae, latents = first_stages(args, photos, features, steps)
         start = None
 
     def preview(current: denoiser.Denoiser, step: int) -> None:
@@ -104,7 +105,7 @@ def train(args: argparse.Namespace) -> None:
         latents,
         words,
         args.work,
-        seconds=seconds["denoiser"],
+        steps=steps["denoiser"],
         seed=args.seed,
         focus=tuple(args.focus),
         share=args.focus_share,
@@ -154,7 +155,7 @@ def kept(args: argparse.Namespace) -> Path:
     return folder
 
 
-def first_stages(args: argparse.Namespace, photos: data.Photos, features: perception.Features, seconds: dict):
+def first_stages(args: argparse.Namespace, photos: data.Photos, features: perception.Features, steps: dict):
     """The autoencoder, and its latents of every photo."""
     shown = photos.pixels[:: max(1, len(photos.pixels) // SHOWN)][:SHOWN]
 
@@ -165,7 +166,7 @@ def first_stages(args: argparse.Namespace, photos: data.Photos, features: percep
         photos,
         features,
         args.work,
-        seconds=seconds["autoencoder"],
+        steps=steps["autoencoder"],
         seed=args.seed,
         preview=lambda vae, step: sheet(vae, f"autoencoder-{step:06d}"),
     )
@@ -176,21 +177,21 @@ def first_stages(args: argparse.Namespace, photos: data.Photos, features: percep
         latents,
         features,
         args.work,
-        seconds=seconds["decoder"],
+        steps=steps["decoder"],
         seed=args.seed,
         preview=lambda vae, step: sheet(vae, f"decoder-{step:06d}"),
     )
     return vae, latents
 
 
-def budget(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each stage."""
+def steps_of(args: argparse.Namespace) -> dict[str, int]:
+    """Steps of each stage."""
     shares = FURTHER if args.start else SHARES
-    seconds = {name: share * args.hours * 3600 for name, share in shares.items()}
+    steps = {name: math.ceil(share * args.images / STAGES[name].BATCH) for name, share in shares.items()}
     if (args.work / LATENTS).exists():
-        # The denoiser has learned on these latents: more hours do not reopen what made and chose them.
-        seconds |= {name: 0.0 for name in ("features", "autoencoder") if name in seconds}
-    return seconds
+        # The denoiser has learned on these latents: more images do not reopen what made and chose them.
+        steps |= {name: 0 for name in ("features", "autoencoder") if name in steps}
+    return steps
 
 
 if __name__ == "__main__":

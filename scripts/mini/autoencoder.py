@@ -43,17 +43,17 @@ def train(
     features: Features,
     work: Path,
     *,
-    seconds: float,
+    steps: int,
     seed: int,
     preview: Callable[[AutoencoderKL, int], None],
 ) -> AutoencoderKL:
-    """Fit the autoencoder within ``seconds``: L1, perceptual distance and a little KL.
+    """Fit the autoencoder in ``steps``: L1, perceptual distance and a little KL.
 
     ``preview(vae, step)`` at each checkpoint.
     """
     vae = build().to(loop.DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK, betas=(0.9, 0.99), weight_decay=0.0)
-    clock = loop.Clock(name="autoencoder", budget=seconds, batch_size=BATCH)
+    clock = loop.Clock(name="autoencoder", steps=steps, batch_size=BATCH)
     state = loop.restore(work / "autoencoder.pt", clock)
     if state:
         vae.load_state_dict(state["vae"])

@@ -54,11 +54,11 @@ def history(args: argparse.Namespace, names: tuple[str, ...], earlier: dict[str,
     for name in names:
         if (path := args.work / f"{name}.pt").exists():
             stage = stages.setdefault(name, {"seconds": 0, "steps": 0})
-            seconds, steps = loop.spent(path)
+            seconds, steps = loop.taken(path)
             stage["seconds"] += round(seconds)
             stage["steps"] += steps
     this = {
-        "images": loop.spent(args.work / "denoiser.pt")[1] * denoiser.BATCH,
+        "images": loop.taken(args.work / "denoiser.pt")[1] * denoiser.BATCH,
         "focus": args.focus,
         "share": args.focus_share,
         "framing": data.FRAMING,

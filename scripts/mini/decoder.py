@@ -20,7 +20,7 @@ ADVERSARIAL = 0.05
 PEAK = 3e-4
 BETAS = (0.5, 0.9)
 HEAD_START = 0.04
-"""Share of the budget before the adversary has a say."""
+"""Share of the steps before the adversary has a say."""
 
 
 class Adversary(nn.Module):
@@ -92,17 +92,17 @@ def train(
     features: Features,
     work: Path,
     *,
-    seconds: float,
+    steps: int,
     seed: int,
     preview: Callable[[AutoencoderKL, int], None],
 ) -> AutoencoderKL:
-    """Sharpen the decoder within ``seconds``: L1, perceptual distance and a hinge adversary.
+    """Sharpen the decoder in ``steps``: L1, perceptual distance and a hinge adversary.
 
     ``latents`` are `autoencoder.encode_all`'s; they stay valid, since the encoder is not touched.
     ``preview(vae, step)`` at each checkpoint.
     """
     sharpener = Sharpener(vae.to(loop.DEVICE), features)
-    clock = loop.Clock(name="decoder", budget=seconds, batch_size=BATCH)
+    clock = loop.Clock(name="decoder", steps=steps, batch_size=BATCH)
     path = work / "decoder.pt"
     state = loop.restore(path, clock)
     if state:

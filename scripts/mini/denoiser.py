@@ -133,20 +133,20 @@ def train(
     tokenizer: CLIPTokenizer,
     work: Path,
     *,
-    seconds: float,
+    steps: int,
     seed: int,
     focus: tuple[str, ...],
     share: float,
     preview,
     start: Denoiser | None = None,
 ) -> Denoiser:
-    """Fit text encoder and UNet within ``seconds``; ``preview(denoiser, step)`` at each checkpoint.
+    """Fit text encoder and UNet in ``steps``; ``preview(denoiser, step)`` at each checkpoint.
 
     They begin as those of ``start``, if it is given.
     """
     scale = start.scale if start else 1 / latents[0, :, :4].float().std().item()
     learner = _Learner(tokenizer, start)
-    clock = loop.Clock(name="denoiser", budget=seconds, batch_size=BATCH)
+    clock = loop.Clock(name="denoiser", steps=steps, batch_size=BATCH)
     path = work / "denoiser.pt"
     if state := loop.restore(path, clock):
         learner.restore(state)

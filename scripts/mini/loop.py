@@ -1,4 +1,4 @@
-"""What every stage shares: a device, a time budget, a checkpoint, a log line, bf16 weights with masters."""
+"""What every stage shares: a device, a clock, a checkpoint, a log line, bf16 weights with masters."""
 
 import json
 import math
@@ -25,23 +25,24 @@ def bf16() -> torch.autocast:
 
 @dataclass(kw_only=True)
 class Clock:
-    """Training seconds of a stage, kept across restarts."""
+    """Steps and seconds of a stage, kept across restarts."""
 
     name: str
-    budget: float
+    steps: int
+    """Steps in all."""
     batch_size: int
-    spent: float = 0.0
+    seconds: float = 0.0
     step: int = 0
     losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> float:
-        """Share of the budget spent, 0 to 1."""
-        return self.spent / self.budget if self.spent < self.budget else 1.0
+        """Share of the steps taken, 0 to 1."""
+        return min(self.step / self.steps, 1.0) if self.steps else 1.0
 
 
 def learning_rate(done: float, peak: float, warm_up: float = 0.01, decay_from: float = 0.6) -> float:
-    """Share of the budget spent -> rate: linear up, flat, then a cosine down to 2% of the peak."""
+    """Share of the steps taken -> rate: linear up, flat, then a cosine down to 2% of the peak."""
     if done < warm_up:
         return peak * (done / warm_up + 0.01)
     if done < decay_from:
@@ -51,9 +52,9 @@ def learning_rate(done: float, peak: float, warm_up: float = 0.01, decay_from: f
 
 
 def ticks(clock: Clock, log: Path) -> Iterator[bool]:
-    """Yield until the budget is spent; True asks the stage to save. Stops on a loss that is not finite."""
+    """Yield until every step is taken; True asks the stage to save. Stops on a loss that is not finite."""
     last = saved = time.monotonic()
-    first_step, first_spent = clock.step, clock.spent
+    first_step, first_seconds = clock.step, clock.seconds
     while clock.done < 1:
         now = time.monotonic()
         save = now - saved > SAVE_SECONDS
@@ -62,9 +63,9 @@ def ticks(clock: Clock, log: Path) -> Iterator[bool]:
         _require_finite(clock)
         clock.step += 1
         now = time.monotonic()
-        clock.spent, last = clock.spent + now - last, now
+        clock.seconds, last = clock.seconds + now - last, now
         if clock.step % LOG_STEPS == 0:
-            rate = (clock.step - first_step) * clock.batch_size / (clock.spent - first_spent)
+            rate = (clock.step - first_step) * clock.batch_size / (clock.seconds - first_seconds)
             _log(clock, log, rate)
 
 
@@ -83,7 +84,7 @@ def _log(clock: Clock, log: Path, rate: float) -> None:
         "step": clock.step,
         "done": round(clock.done, 4),
         "images_per_second": round(rate, 1),
-        "minutes_left": round((clock.budget - clock.spent) / 60, 1),
+        "minutes_left": round((clock.steps - clock.step) * clock.batch_size / rate / 60, 1),
         **{key: round(value, 5) for key, value in clock.losses.items()},
     }
     with log.open("a") as file:
@@ -94,7 +95,7 @@ def _log(clock: Clock, log: Path, rate: float) -> None:
 def save(path: Path, clock: Clock, **parts: object) -> None:
     """Write the stage's state, whole or not at all."""
     with atomic.whole_file(path) as aside:
-        torch.save({"spent": clock.spent, "step": clock.step, **parts}, aside)
+        torch.save({"spent": clock.seconds, "step": clock.step, **parts}, aside)
 
 
 def restore(path: Path, clock: Clock) -> dict | None:
@@ -102,11 +103,11 @@ def restore(path: Path, clock: Clock) -> dict | None:
     if not path.exists():
         return None
     state = torch.load(path, weights_only=True, map_location=DEVICE)
-    clock.spent, clock.step = state["spent"], state["step"]
+    clock.seconds, clock.step = state["spent"], state["step"]
     return state
 
 
-def spent(path: Path) -> tuple[float, int]:
+def taken(path: Path) -> tuple[float, int]:
     """Seconds and steps of the stage whose state lies under ``path``."""
     state = torch.load(path, weights_only=True, mmap=True)
     return state["spent"], state["step"]

@@ -79,11 +79,11 @@ def _chances(net: Features, pixels: np.ndarray) -> Tensor:
     return net(to_tensor(pixels).to(loop.DEVICE)).softmax(dim=1).cpu()
 
 
-def train(photos: Photos, work: Path, seconds: float, seed: int) -> Features:
-    """Fit the classifier within ``seconds`` and return it frozen."""
+def train(photos: Photos, work: Path, steps: int, seed: int) -> Features:
+    """Fit the classifier in ``steps`` and return it frozen."""
     net = Features(len(photos.names)).to(loop.DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
-    clock = loop.Clock(name="features", budget=seconds, batch_size=BATCH)
+    clock = loop.Clock(name="features", steps=steps, batch_size=BATCH)
     state = loop.restore(work / "features.pt", clock)
     if state:
         net.load_state_dict(state["net"])

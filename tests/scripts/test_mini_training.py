@@ -65,7 +65,7 @@ def test_a_restored_stage_takes_the_same_next_step(monkeypatch, batch):
 
 @pytest.fixture
 def train(monkeypatch, tmp_path, words):
-    """``train(seconds, latents, start)`` -> a denoiser of four photos, its state under ``tmp_path``."""
+    """``train(steps, latents, start)`` -> a denoiser of four photos, its state under ``tmp_path``."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     monkeypatch.setattr(denoiser, "BATCH", 2)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
@@ -78,15 +78,13 @@ def train(monkeypatch, tmp_path, words):
         names=NAMES,
     )
 
-    def train(
-        seconds: float, latents: torch.Tensor, start: denoiser.Denoiser | None = None
-    ) -> denoiser.Denoiser:
+    def train(steps: int, latents: torch.Tensor, start: denoiser.Denoiser | None = None) -> denoiser.Denoiser:
         return denoiser.train(
             photos,
             latents,
             words,
             tmp_path,
-            seconds=seconds,
+            steps=steps,
             seed=0,
             focus=("apple",),
             share=0.5,
@@ -99,19 +97,19 @@ def train(monkeypatch, tmp_path, words):
 
 def test_the_denoiser_goes_on_where_a_stopped_run_left_it(train, tmp_path):
     latents = torch.randn(2, 4, 8, 16, 16)
-    train(0.5, latents)
-    kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", budget=1, batch_size=2))
-    again = train(0.5, latents)  # the budget is spent
-    assert loop.spent(tmp_path / "denoiser.pt") == (kept["spent"], kept["step"])
+    train(3, latents)
+    kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", steps=1, batch_size=2))
+    again = train(3, latents)  # every step is taken
+    assert loop.taken(tmp_path / "denoiser.pt") == (kept["spent"], kept["step"])
     assert all(torch.equal(a, b) for a, b in zip(kept["average"], _trained(again), strict=True))
-    further = train(kept["spent"] + 0.3, latents)
-    assert loop.spent(tmp_path / "denoiser.pt")[1] > kept["step"] >= 1
+    further = train(5, latents)
+    assert (kept["step"], loop.taken(tmp_path / "denoiser.pt")[1]) == (3, 5)
     assert not all(torch.equal(a, b) for a, b in zip(kept["average"], _trained(further), strict=True))
 
 
 def test_masters_average_and_optimizer_come_back_as_they_were_kept(train, tmp_path, words):
-    train(0.5, torch.randn(2, 4, 8, 16, 16))
-    kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", budget=1, batch_size=2))
+    train(3, torch.randn(2, 4, 8, 16, 16))
+    kept = loop.restore(tmp_path / "denoiser.pt", loop.Clock(name="", steps=1, batch_size=2))
     learner = denoiser._Learner(words, None)
     learner.restore(kept)
     found = learner.state()

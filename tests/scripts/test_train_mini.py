@@ -51,7 +51,7 @@ def train(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
 
     def train(**options: object) -> None:
-        small = {"data": photos, "hours": 0.0004, "work": tmp_path / "work", "out": tmp_path / "out"}
+        small = {"data": photos, "images": 16, "work": tmp_path / "work", "out": tmp_path / "out"}
         words = [str(word) for name, value in (small | options).items() for word in (f"--{name}", value)]
         monkeypatch.setattr(sys, "argv", ["train_mini.py", *words, "--focus", "apple", "banana"])
         train_mini.main()
@@ -66,7 +66,7 @@ def _sample(monkeypatch, pipe, label: str, count: int) -> np.ndarray:
 
 
 def steps(work: Path) -> dict[str, int]:
-    return {name: loop.spent(work / f"{name}.pt")[1] for name in STAGES if (work / f"{name}.pt").exists()}
+    return {name: loop.taken(work / f"{name}.pt")[1] for name in STAGES if (work / f"{name}.pt").exists()}
 
 
 def test_all_stages_end_in_a_pipeline_that_says_what_it_has_had_and_can_be_trained_further(train, tmp_path):
@@ -135,7 +135,7 @@ def test_what_a_kill_left_half_written_is_made_anew(train, tmp_path):
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_never_kept(tmp_path, refused, loss):
-    clock = loop.Clock(name="decoder", budget=60, batch_size=1)
+    clock = loop.Clock(name="decoder", steps=60, batch_size=1)
     ticks = loop.ticks(clock, tmp_path / "log.jsonl")
     next(ticks)
     clock.losses = {"l1": 0.5}
@@ -148,9 +148,8 @@ def test_a_loss_that_is_not_finite_is_never_kept(tmp_path, refused, loss):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"hours": 0}, "--hours 0.0"),
-        ({"hours": "nan"}, "--hours nan"),
-        ({"hours": "inf"}, "--hours inf"),
+        ({"images": 0}, "--images 0"),
+        ({"images": -1}, "--images -1"),
         ({"focus_share": 1.5}, "--focus_share 1.5"),
         ({"focus_share": "nan"}, "--focus_share nan"),
         ({"start": "nowhere"}, "--start nowhere: no training.json there"),
