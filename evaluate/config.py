@@ -114,6 +114,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         weight = self.real_weight
         cli.check(0 < weight < 1, f"--real_weight {weight}: give more than 0, less than 1")
         cli.require_distinct("--external", self.external)
+        cli.require_distinct("--controls", self.controls)
         cli.check(
             not self.model.startswith(FEATURES) or self.mixing in ("union", "weight"),
             f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",

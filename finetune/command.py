@@ -21,7 +21,7 @@ from finetune.outputs.monitor import sheet_paths
 from finetune.outputs.snippets import KOHYA, generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
-from finetune.planning.devices import accelerator_for
+from finetune.planning.accelerators import accelerator_for
 from finetune.trainer import StopError, train_adapter
 from finetune.training.interrupt import Interrupt
 from orchard import devices, hub
@@ -59,6 +59,8 @@ def train(config: TrainLora) -> dict[str, Path]:
     try:
         return _train(config, accelerator, dtype)
     finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
         AcceleratorState._reset_state()  # else the next call in this process could not take another precision
 
 
@@ -86,8 +88,6 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
             _share(console, config, plan.base, repo)
     say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
-    for tracker in accelerator.trackers:
-        tracker.finish()
     return {name: job.path(config.output) for job in plan.jobs for name in job.classes}
 
 

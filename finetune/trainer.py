@@ -11,7 +11,7 @@ from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
 from finetune.outputs.monitor import Monitor
 from finetune.outputs.snippets import KOHYA
-from finetune.planning import devices
+from finetune.planning import accelerators
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, sharded
 from finetune.training import learner as learners
@@ -103,7 +103,7 @@ def _save_checkpoint(run: RunContext, job: Job, learner: Learner, losses: Sequen
     due = config.save_every and len(losses) % config.save_every == 0
     if len(losses) == config.steps or not (code or due):
         return
-    if not devices.can_save(accelerator):
+    if not accelerators.can_save(accelerator):
         assert code, "configure_deepspeed refuses --save_every"
         raise StopError(None, code)
     folder = checkpoints.folder_of(config.output, job.name)

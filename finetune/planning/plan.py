@@ -14,7 +14,7 @@ from finetune.data.training_data import prompt_of
 from finetune.models import targets
 from finetune.outputs import logs, snippets
 from finetune.planning import preflight, resume
-from finetune.planning.devices import arithmetic_of, processes_of, require_jobs
+from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs
 from finetune.step import objective
 from finetune.training import optimizers
 from orchard import prompt_template

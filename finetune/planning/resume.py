@@ -29,7 +29,7 @@ WITHOUT_EFFECT = frozenset(
 def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
     """Everything an adapter depends on; equal values give equal adapters on one machine.
 
-    ``arithmetic`` as `finetune.planning.devices.arithmetic_of`.
+    ``arithmetic`` as `finetune.planning.accelerators.arithmetic_of`.
     """
     names = [f.name for f in fields(config) if f.name not in BY_CONTENT | WITHOUT_EFFECT]
     values = {name: getattr(config, name) for name in names}

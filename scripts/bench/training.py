@@ -20,7 +20,7 @@ from finetune.config import TrainLora
 from finetune.models import lora
 from finetune.models.family import Family, Network
 from finetune.models.stable_diffusion import family_of
-from finetune.planning.devices import MIXED
+from finetune.planning.accelerators import MIXED
 from finetune.step.batches import Batch, TrainingData
 from finetune.step.objective import Objective
 from finetune.training import learner

@@ -261,6 +261,7 @@ def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refu
         ({"folds": 1}, "--folds 1"),
         ({"real_weight": 1.0}, "--real_weight 1.0"),
         ({"external": ("a", "a")}, "--external: a is given twice"),
+        ({"controls": ("strong", "strong")}, "--controls: strong is given twice"),
         ({"vary": ("subset",), "seeds": 2}, "--vary"),
         ({"model": "features:cnn", "mixing": "batch"}, "--mixing batch"),
         ({"seed": -1}, "--seed -1"),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from shell import TWO, command
 
 from finetune.config import TrainLora
-from finetune.planning import devices
+from finetune.planning import accelerators
 from finetune.training import sharded
 
 CONFIGS = ROOT / "accelerate_configs"
@@ -83,21 +83,23 @@ def fake(plugin: DistributedType, **state) -> SimpleNamespace:
 def test_deepspeed_is_told_our_batch_sizes_and_refuses_checkpoints(refused):
     plugin = SimpleNamespace(deepspeed_config={"gradient_accumulation_steps": "auto"})
     config = TrainLora(batch_size=8, accumulation=4, save_every=0)
-    devices.configure_deepspeed(config, fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
+    accelerators.configure_deepspeed(config, fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
     assert plugin.deepspeed_config == {"gradient_accumulation_steps": 4, "train_micro_batch_size_per_gpu": 4}
     with refused("--save_every 500", "DeepSpeed", "--save_every 0"):
-        devices.configure_deepspeed(TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin))
+        accelerators.configure_deepspeed(
+            TrainLora(), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin)
+        )
     with refused("--ema_decay 0.9", "DeepSpeed"):
-        devices.configure_deepspeed(
+        accelerators.configure_deepspeed(
             TrainLora(save_every=0, ema_decay=0.9), fake(DistributedType.DEEPSPEED, deepspeed_plugin=plugin)
         )
 
 
 def test_a_plugin_that_keeps_the_base_trains_one_adapter_a_run(refused):
     with refused("FSDP", "one adapter per run, not 3", "--joint"):
-        devices.require_jobs(fake(DistributedType.FSDP), 3)
-    devices.require_jobs(fake(DistributedType.FSDP), 1)
-    devices.require_jobs(fake(DistributedType.MULTI_GPU), 3)
+        accelerators.require_jobs(fake(DistributedType.FSDP), 3)
+    accelerators.require_jobs(fake(DistributedType.FSDP), 1)
+    accelerators.require_jobs(fake(DistributedType.MULTI_GPU), 3)
 
 
 def test_without_shards_gathering_and_scattering_change_nothing():

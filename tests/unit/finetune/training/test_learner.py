@@ -14,7 +14,7 @@ from scalers import Overflowing
 from finetune.config import TrainLora
 from finetune.models import cpu_layers, lora
 from finetune.models.stable_diffusion import family_of
-from finetune.planning.devices import arithmetic_of
+from finetune.planning.accelerators import arithmetic_of
 from finetune.step.batches import TrainingData
 from finetune.training import learner
 from finetune.training.loop import train_steps
