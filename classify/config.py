@@ -19,7 +19,8 @@ class Training(cli.Options):
     """How a classifier is trained."""
 
     model: str = "cnn"
-    """`cnn`, a torchvision classifier, e.g. resnet18, or `timm:NAME`; `features:NAME` fits its end alone."""
+    """`cnn`, a torchvision classifier, e.g. resnet18, or `timm:NAME`; `features:NAME` freezes the network and
+    fits only its last layer."""
     pretrained: str = ""
     """Weights to begin with: a .safetensors file, a folder of python -m classify, or `cache` (timm's)."""
     size: int = 0
@@ -28,7 +29,7 @@ class Training(cli.Options):
     steps: int = 400
     """Optimiser steps, 1 or more."""
     batch_size: int = 48
-    """Images a step, 2 or more."""
+    """Images per batch, 2 or more."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW, above 0; warm-up over a tenth of the steps, then cosine."""
     validation: Validation = "none"

@@ -34,7 +34,7 @@ class Mixtures(cli.Options):
     untuned: Path | None = None
     """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
     mixing: Mixing = "union"
-    """How real and synthetic images are mixed (docs/evaluate.md); auto: as validation images favour."""
+    """How real and synthetic images are mixed (docs/evaluate.md); auto takes the lowest validation loss."""
     real_weight: float = 0.8
     """Real share of the loss (weight) or of each batch (batch)."""
 
@@ -49,7 +49,7 @@ class Repetition(cli.Options):
     """Seeds that go up from run to run: of the draw of real images, of the arms' own adapters and images,
     of the classifier; those left out stay at --seed, to tell the causes apart."""
     shots: tuple[str, ...] = ()
-    """Low-shot arms instead, with adapters of their own: real images a class, e.g. 1,2,4,8,16."""
+    """Low-shot arms instead, with adapters of their own: real images per class, e.g. 1,2,4,8,16."""
     folds: int = 0
     """Cross-validation instead, over all real images and with adapters of its own: folds, 2 or more."""
     repeats: int = 1
@@ -65,14 +65,14 @@ class OwnGenerators(cli.Options):
     arm_steps: int = 150
     """Optimiser steps of each of the arms' own adapters."""
     arm_count: int = 50
-    """Synthetic images a class that join the real ones of a low-shot arm."""
+    """Synthetic images per class that are added to the real ones in a low-shot arm."""
     arm_prompt: tuple[str, ...] = ()
     """Prompt templates of the arms' own images, as --prompt of generate; by default the adapters' own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report(cli.Options):
-    """What is scored besides, and what is shown."""
+    """External test sets and the report."""
 
     external: tuple[str, ...] = ()
     """Further real sets of the same classes to score on, all their images; nothing is chosen by them."""
@@ -117,7 +117,8 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         cli.require_distinct("--controls", self.controls)
         cli.check(
             not self.model.startswith(FEATURES) or self.mixing in ("union", "weight"),
-            f"--mixing {self.mixing}: not with --model {self.model}, whose end is solved; use union",
+            f"--mixing {self.mixing}: not with --model {self.model}, whose last layer is solved as a "
+            "logistic regression; use union",
         )
         self._require_one_experiment()
         cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
@@ -145,7 +146,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
 
 
 def parse_shots(words: Sequence[str]) -> list[int]:
-    """``("1,2", "4")`` -> real images a class, smallest first, without repeats.
+    """``("1,2", "4")`` -> real images per class, smallest first, without repeats.
 
     Raises:
         UserError: not a whole number from 1.
@@ -153,6 +154,6 @@ def parse_shots(words: Sequence[str]) -> list[int]:
     shots = set()
     for word in cli.split_list(words):
         if not word.isascii() or not word.isdigit() or int(word) < 1:
-            raise UserError(f"--shots {word}: give real images a class, 1 or more, such as 1,2,4,8,16")
+            raise UserError(f"--shots {word}: give real images per class, 1 or more, such as 1,2,4,8,16")
         shots.add(int(word))
     return sorted(shots)

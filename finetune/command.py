@@ -18,7 +18,7 @@ from finetune.data import training_data
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
-from finetune.outputs.snippets import KOHYA, generate_command
+from finetune.outputs.snippets import KOHYA, generate_command, kohya_copy
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.accelerators import accelerator_for
@@ -118,8 +118,7 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
     with tempfile.TemporaryDirectory() as aside:
         files: dict[str, Path | bytes] = {readme.name: readme}
         for path, _ in adapters:
-            twin = path.parent / KOHYA / path.name
-            for file in (path, *filter(Path.is_file, (twin, *sheet_paths(path)))):
+            for file in (path, *filter(Path.is_file, (kohya_copy(path), *sheet_paths(path)))):
                 files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):
@@ -130,6 +129,6 @@ def _shareable(path: Path, aside: Path) -> Path:
     """The file to upload for the one at ``path``."""
     if path.suffix != ".safetensors":
         return path
-    folder = aside / path.parent.name  # the twin has the same name
+    folder = aside / path.parent.name  # the kohya copy has the same name
     folder.mkdir(exist_ok=True)
     return adapter.shareable(path, folder)

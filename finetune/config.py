@@ -78,7 +78,7 @@ class Optimization(cli.Options):
     learning_rate: float = 1e-3
     """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy needs 1."""
     text_encoder_learning_rate: float = 0.0
-    """Their own peak; 0 takes --learning_rate."""
+    """Peak learning rate of the text encoders; 0 uses --learning_rate."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
 
@@ -130,7 +130,7 @@ class Images(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Monitoring(cli.Options):
-    """What can be seen of a run."""
+    """Validation, previews and logging."""
 
     validate_every: int = 0
     """Steps between validation losses, on a tenth of each class that is held out; 0 for none."""
@@ -194,7 +194,7 @@ class TrainLora(
         """Options that contradict each other."""
         weighting, gamma = self.loss_weighting, self.snr_gamma
         if weighting == "min_snr":
-            cli.check(gamma > 0, "--loss_weighting min_snr: with --snr_gamma 0 it weighs nothing; give more")
+            cli.check(gamma > 0, "--loss_weighting min_snr: needs --snr_gamma above 0")
         if weighting in ("debiased", "none"):
             cli.check(
                 gamma == TrainLora.snr_gamma,

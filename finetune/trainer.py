@@ -10,7 +10,7 @@ import torch
 from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
 from finetune.outputs.monitor import Monitor
-from finetune.outputs.snippets import KOHYA
+from finetune.outputs.snippets import kohya_copy
 from finetune.planning import accelerators
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, sharded
@@ -124,9 +124,8 @@ def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
         if run.accelerator.is_main_process:
             provenance, encoders = _provenance(run, job, losses), family.text_encoders
             if run.config.export == "kohya":
-                twin = path.parent / KOHYA / path.name
                 adapter.save(
-                    twin,
+                    kohya_copy(path),
                     family.denoiser,
                     provenance,
                     prefix=family.prefix,

@@ -34,7 +34,7 @@ class Amount(cli.Options):
     classes: tuple[str, ...] = ()
     """Classes to sample: by default all that the adapters were trained on."""
     count: int = 0
-    """Images a class; 0 takes 200, unless --total or --balance says how many."""
+    """Images per class; 0 means 200, unless --total or --balance is given."""
     total: int = 0
     """Images of all classes together, shared out evenly."""
     balance: Literal["largest"] | int | None = None
@@ -43,7 +43,7 @@ class Amount(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts(cli.Options):
-    """What is asked for."""
+    """The prompts."""
 
     prompt: tuple[str, ...] = ()
     """Prompt templates (Jinja2) with {label}; by default the one the adapter was trained with."""
@@ -69,7 +69,7 @@ class Sampling(cli.Options):
     safety_checker: bool = True
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
-    """Seeds tried for an image that is flagged or comes out flat, before the run stops."""
+    """Seeds tried, before the run stops, for an image that is flagged or of a single colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Output(cli.Options):
     output: str = "shards"
     """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
     shard_size: int = 256
-    """Images a shard file."""
+    """Images per shard file."""
     push_rejected: bool = False
     """With --push_to_hub, upload the images that the screens rejected too."""
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from orchard.adapters import scaling
-from orchard.errors import UserError, listed
+from orchard.errors import UserError, listed, one_line
 
 Kind = Literal["model", "dataset"]
 LOG_IN = "set HF_TOKEN or run `hf auth login` with a token that may write"
@@ -47,7 +47,9 @@ def _user(repo: str) -> dict[str, Any]:
     except LocalTokenNotFoundError:
         raise UserError(f"--push_to_hub {repo}: no token; {LOG_IN}") from None
     except Exception as error:  # the client raises whatever its transport raises
-        raise UserError(f"--push_to_hub {repo}: the Hub did not accept the token ({_line(error)})") from None
+        raise UserError(
+            f"--push_to_hub {repo}: the Hub did not accept the token ({one_line(error)})"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +86,11 @@ def upload(push: Push, *, private: bool, message: str) -> list[str]:
         api.create_commit(push.repo, [*adds, *deletes], commit_message=message, repo_type=push.kind)
     except Exception as error:  # the client raises whatever its transport raises
         raise UserError(
-            f"--push_to_hub {push.repo}: upload failed ({_line(error)}); everything is kept in "
+            f"--push_to_hub {push.repo}: upload failed ({one_line(error)}); everything is kept in "
             f"{push.folder}, run the same command again to upload it"
         ) from None
     deleted = [f"deleted there: {listed(gone)}"] if gone else []
     return [f"uploaded to {address}", *deleted]
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def weights(repo: str, file: str | None) -> Path:
@@ -117,7 +115,7 @@ def weights(repo: str, file: str | None) -> Path:
     except Exception as error:  # the client raises whatever its transport raises
         raise UserError(
             f"--lora {repo}{f':{file}' if file else ''}: no such file here, nor could the Hub be asked "
-            f"({_line(error)}); check the name and the network"
+            f"({one_line(error)}); check the name and the network"
         ) from None
 
 

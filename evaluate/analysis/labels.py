@@ -15,7 +15,7 @@ KINDS = {
 TITLES = {
     ("ratio", "substitute"): "Substitute: real images replaced",
     ("ratio", "augment"): "Augment: synthetic images added",
-    ("shots", "augment"): "Low-shot: few real images a class",
+    ("shots", "augment"): "Low-shot: few real images per class",
     ("fold", "substitute"): "Cross-validation: real images replaced",
     ("fold", "augment"): "Cross-validation: synthetic images added",
 }

@@ -43,7 +43,7 @@ class ArmKey:
     ratio: float
     """Share of real images, 0 to 1."""
     shots: int | None
-    """Real images a class in a low-shot arm."""
+    """Real images per class in a low-shot arm."""
     total: int = 0
     """Images in a mixture where it is not the number of real ones; 0 where it is."""
 

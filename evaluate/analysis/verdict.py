@@ -58,8 +58,8 @@ def caveat(rows: Sequence[Row], margin: float = MARGIN) -> str:
     change = _change(row)
     if change.one_seed:
         return (
-            "One seed an arm says nothing of the chance in training: the same arms trained again may differ "
-            "by more, or the other way. Take --seeds 5."
+            "With one seed per arm, the variation between training runs is unknown: retraining the same arms "
+            "may change the difference by more than this, or reverse it. Use --seeds 5."
         )
     if change.replicates < FEW:
         return (
@@ -115,7 +115,7 @@ def _action(row: Row) -> str:
 
 def _replacing(row: Row) -> str:
     arm = row.arm
-    limit = "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} a class,"
+    limit = "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} per class,"
     if arm.kind in PLAIN and arm.mixing == UNION and arm.ratio < 1:
         if arm.design == "augment" or arm.shots is not None:
             return f"Adding {row.n_synthetic} synthetic images to {row.n_real} real ones{limit}"

@@ -29,7 +29,7 @@ def require_honest(who: str, manifest: shards.Manifest, synthetic: ImageSet, sco
     for name, seen in manifest["screened_with"].items():
         require_unseen(f"{who}: its screen {name}", frozenset(seen), scored, fix)
     require_unseen(
-        f"{who}: among its images it", synthetic.hashes(), scored, "remove what is no synthetic image"
+        f"{who}: among its images it", synthetic.hashes(), scored, "remove images that are not synthetic"
     )
 
 
@@ -49,5 +49,9 @@ def require_own(who: str, manifest: shards.Manifest, allowed: Set[str]) -> None:
     unknown = manifest["unknown_ledger"]
     strangers = set(manifest["trained_on"]).union(*manifest["screened_with"].values()) - set(allowed)
     if unknown or strangers:
-        what = f"{len(strangers)} images that are not the arm's" if strangers else "images that nobody noted"
+        what = (
+            f"{len(strangers)} images that are not the arm's"
+            if strangers
+            else "images that were not recorded"
+        )
         raise UserError(f"{who}: its adapters or screens have seen {what}; remove the folder and run again")

@@ -35,7 +35,7 @@ class ChosenMixing:
     """As ``mixing_choice`` of `evaluate.records.records`; None where nothing was chosen."""
 
     def counts(self, synthetic: Mapping[str, int]) -> dict[str, int]:
-        """Of an arm's synthetic images a class, those that take part."""
+        """Of an arm's synthetic images per class, those that take part."""
         return {name: round(self.candidate.share * count) for name, count in synthetic.items()}
 
 

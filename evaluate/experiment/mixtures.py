@@ -15,7 +15,7 @@ OFF = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Images a class: ``real[name]`` and ``synthetic[name]``."""
+    """Images per class: ``real[name]`` and ``synthetic[name]``."""
 
     ratio: float
     """The share of real images that was asked for."""

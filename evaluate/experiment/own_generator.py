@@ -69,7 +69,7 @@ class OwnGenerator:
     """Templates to sample with; empty for the adapters' own."""
     seed: int
     count: int
-    """Images a class; not part of the key, since more rows begin with the same ones."""
+    """Images per class; not part of the key, since more rows begin with the same ones."""
     flip: bool
     precision: str
 
@@ -109,7 +109,7 @@ class OwnGenerator:
         return str(self.folder / "shards")
 
     def images(self) -> ImageSet:
-        """The synthetic set, ``count`` images a class; tuned and sampled first where it is missing or short.
+        """The synthetic set, ``count`` images per class; tuned and sampled first where it is not there.
 
         Raises:
             TuningError: a command failed.

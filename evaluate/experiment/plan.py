@@ -121,7 +121,7 @@ def _added(real: Mapping[str, int], synthetic: int) -> Mixture:
 
 
 def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) -> Iterator[Run]:
-    """Every real image is scored once a repeat, by classifiers and generators that have not seen it."""
+    """Every real image is scored once per repeat, by classifiers and generators that have not seen it."""
     everything = sets.train.keep((*sets.train.photos, *sets.test.photos))
     for repeat in range(config.repeats):
         seeds = _of_repeat(config, repeat)

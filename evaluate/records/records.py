@@ -1,6 +1,6 @@
 """`records.jsonl`: one line a finished run, and what must be equal for a sweep to go on.
 
-Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real images a class, or null),
+Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real images per class, or null),
 ``seed`` (the classifier's), ``n_real``, ``n_synthetic``, ``steps``, ``classes``, every metric of
 `evaluate.metrics.score`, ``validation_accuracy``, ``seconds`` and ``predictions``, one entry a test image.
 

@@ -80,14 +80,14 @@ def metric_curve(rows: Sequence[Row], metric: str, name: str, reference: Referen
 
 
 def shots_curve(lines: Mapping[str, Sequence[Row]]) -> str:
-    """Mean accuracy over real images a class (doubling): real ones alone, and each way of mixing."""
+    """Mean accuracy over real images per class (doubling): real ones alone, and each way of mixing."""
     with Canvas() as canvas:
         for i, (name, line) in enumerate(lines.items()):
             x = [row.arm.shots or 0 for row in line]
             canvas.series(i, x, [row.weighted["accuracy"].mean for row in line], name)
             canvas.bars(i, x, *zip(*(row.interval for row in line), strict=True))
         shots = {row.arm.shots or 0 for line in lines.values() for row in line}
-        canvas.log_axis(sorted(shots), "real images a class")
+        canvas.log_axis(sorted(shots), "real images per class")
         canvas.share_axis("accuracy")
         return canvas.svg()
 

@@ -24,9 +24,12 @@ EXPLAINED = {
     "real ones.",
     ("ratio", "augment"): "Every real training image stays; synthetic images are added.",
     ("shots", "augment"): "A few real training images of each class, alone and with synthetic images.",
-    ("fold", "substitute"): "Every real image is tested once a repeat, by classifiers that have not seen it; "
+    (
+        "fold",
+        "substitute",
+    ): "Every real image is tested once per repeat, by classifiers that have not seen it; "
     "synthetic images take the place of real ones.",
-    ("fold", "augment"): "Every real image is tested once a repeat, by classifiers that have not seen it; "
+    ("fold", "augment"): "Every real image is tested once per repeat, by classifiers that have not seen it; "
     "synthetic images are added to the others.",
 }
 

@@ -123,7 +123,7 @@ class Canvas:
         intervals: Sequence[tuple[float, float] | None],
         colours: Sequence[int],
     ) -> None:
-        """One line an arm, from above: its value, and its interval where there is one."""
+        """One line per arm, from above: its value, and its interval where there is one."""
         lines = range(len(labels), 0, -1)
         for line, value, interval, index in zip(lines, values, intervals, colours, strict=True):
             if interval is not None:

@@ -10,8 +10,6 @@ from orchard.cli import cli
 from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
 
-VALIDATION_SHARE = 0.1
-
 
 def require_usable(config: TrainLora, job: Job) -> None:
     """Raise `UserError` when a job's photos are too few to hold some out, or have the prompt of the prior."""
@@ -71,7 +69,7 @@ def encode(run: RunContext, job: Job) -> TrainingData:
 
 def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Photos to train on, and a tenth of each class, at least one, for the validation loss."""
-    chosen = splits.hold_out(photos, VALIDATION_SHARE, "validation of the generator")
+    chosen = splits.hold_out(photos, splits.VALIDATION_SHARE, "validation of the generator")
     return (
         photos.keep(p for p in photos.photos if p.sha256 not in chosen),
         photos.keep(p for p in photos.photos if p.sha256 in chosen),

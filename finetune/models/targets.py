@@ -57,7 +57,9 @@ def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: 
     everything = [name for found in layers.values() for name in found]
     for target in wanted:
         if target not in SETS and not any(_ends(name, target) for name in everything):
-            raise UserError(f"--targets {target}: no layer of the base ends so; {_near(target, everything)}")
+            raise UserError(
+                f"--targets {target}: no layer name of the base ends with that; {_near(target, everything)}"
+            )
     resolved = {}
     for component, found in layers.items():
         chosen = {name for name, layer in found.items() if any(_is(name, layer, one) for one in wanted)}

@@ -102,10 +102,14 @@ def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]
     return lines
 
 
+def kohya_copy(adapter: Path) -> Path:
+    """Where ``--export kohya`` puts the adapter under kohya's names."""
+    return adapter.parent / KOHYA / adapter.name
+
+
 def _file_for_interfaces(adapter: Path, provenance: Provenance) -> str:
-    """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its twin."""
+    """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its copy."""
     if provenance.method in lycoris.METHODS:
         return f"`{adapter.name}`"
-    twin = adapter.parent / KOHYA / adapter.name
     name = f"`{KOHYA}/{adapter.name}`"
-    return name if twin.is_file() else f"{name} (written when trained with `--export kohya`)"
+    return name if kohya_copy(adapter).is_file() else f"{name} (written when trained with `--export kohya`)"

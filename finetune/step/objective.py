@@ -43,12 +43,14 @@ class Objective:
             return loss.snr_weights(snr, self.snr_gamma, prediction_type)
         if self.weighting == "debiased":
             return loss.debiased_weights(snr, prediction_type)
+        assert self.weighting == "none", self.weighting
         return torch.ones_like(snr)
 
     def sigmas(self, times: Tensor) -> Tensor:
         """(B,) uniform in [0, 1) -> (B,) noise levels of flow matching, same dtype."""
         drawn = {"logit_normal": loss.logit_normal, "mode": loss.mode, "cosmap": loss.cosmap}
         how = drawn.get(self.timestep_sampling)
+        assert how or self.timestep_sampling == "uniform", self.timestep_sampling
         return loss.shifted(how(times) if how else times, self.shift)
 
 

@@ -14,9 +14,9 @@ NAME = "README.md"
 COLUMNS = {
     "image": "PNG; its XMP says that it is synthetic, with prompt and seed",
     "label": "class, of the whole class list of the real set",
-    "prompt": "what the model was asked for",
+    "prompt": "the text prompt",
     "seed": "seed of the image's noise",
-    "attempt": "how many seeds gave an image that was no data (flagged, or of one colour) before this one",
+    "attempt": "how many seeds were discarded before this one (flagged, or a single colour)",
     "guide": "SHA-256 of the real training image that it was started from, if any",
     "index": "number of the image in its class; numbers that are missing were rejected",
     "steps, guidance, scheduler": "how it was sampled",
@@ -27,7 +27,7 @@ COLUMNS = {
     "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
 }
 IN_REJECTED = {
-    "reason, score": "in the split `rejected`: the screen that said no, and what it measured",
+    "reason, score": "in the split `rejected`: the screen that rejected it, and what it measured",
 }
 SCREENS = {
     "flat": "its contrast is below {least}",

@@ -199,7 +199,7 @@ LARGEST: Literal["largest"] = "largest"
 
 
 def rows_of(config: Generate, labels: Sequence[str]) -> dict[str, int]:
-    """Rows a class, by ``--count``, ``--total`` or ``--balance``; more asked for never means fewer rows.
+    """Rows per class, by ``--count``, ``--total`` or ``--balance``; more asked for never means fewer rows.
 
     Raises:
         UserError: ``--balance`` finds nothing to fill, the real set lacks a class, or there would be more
@@ -208,7 +208,9 @@ def rows_of(config: Generate, labels: Sequence[str]) -> dict[str, int]:
     found = _rows_of(config, labels)
     files = -(-max(found.values()) // config.shard_size)
     if files > MOST_FILES:
-        raise UserError(f"--shard_size {config.shard_size}: makes {files} files a class; give more")
+        raise UserError(
+            f"--shard_size {config.shard_size}: makes {files} files per class; give a larger number"
+        )
     return found
 
 

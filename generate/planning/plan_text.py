@@ -41,7 +41,7 @@ def describe(
     if config.image_guidance:
         say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
     say(console, f"screens   {_screens(planned[0])}")
-    say(console, f"output    {config.output}, {config.shard_size} images a shard")
+    say(console, f"output    {config.output}, {config.shard_size} images per shard")
 
 
 def _screens(job: Job) -> str:

@@ -112,8 +112,8 @@ class Screens:
             "memorised": lambda: memorised(_thumbnails(plan)),
             "off_class": lambda: _off_class(config),
         }
-        self.screens = [makers[name]() for name in plan.names if name in makers]
-        self.hashes = "duplicate" in plan.names
+        self.hashes = "duplicate" in plan.names  # judged between rounds, over all images of a class
+        self.screens = [makers[name]() for name in plan.names if name != "duplicate"]
 
     def judge(self, image: Image.Image, label: str) -> dict[str, Any]:
         """The columns that the screens fill: what each measured, and the first one's name that says no."""

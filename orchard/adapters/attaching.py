@@ -92,7 +92,8 @@ def _placed(pipe: Pipeline, adapter: Adapter) -> dict[str, Tensor]:
         raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
     if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
         raise UserError(
-            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; one method a file can be loaded"
+            f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; only files with a single method "
+            "can be loaded"
         )
     if strange := [module for module in _started(fitting, adapter) if fitting[f"{module}.{DOWN}"].ndim != 2]:
         raise UserError(

@@ -164,7 +164,7 @@ def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
         said = scheduler.get("prediction_type", "epsilon")
         kind = FLOW if flow else checked_json.conform(Prediction, said, "prediction_type")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"--base {name}: its configs lack or distort a value ({error!r})") from None
+        raise UserError(f"--base {name}: its configs have a missing or invalid value ({error!r})") from None
     return Base(
         name=name,
         folder=folder,

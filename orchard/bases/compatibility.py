@@ -29,7 +29,7 @@ def require(folder: Path, family: str, name: str, index: Config) -> None:
     except ValueError as error:
         raise UserError(f"--base {name}: {error}") from None
     except (TypeError, KeyError, OverflowError) as error:
-        raise UserError(f"--base {name}: its configs lack or distort a value ({error!r})") from None
+        raise UserError(f"--base {name}: its configs have a missing or invalid value ({error!r})") from None
 
 
 def _there(index: Config, part: str) -> bool:

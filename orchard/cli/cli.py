@@ -176,7 +176,7 @@ def _require_current(config_type: type[Common], given: Sequence[str], where: str
     """Raise `UserError` for an option that an earlier version had, with what to use instead."""
     for word in given:
         name = word.lstrip("-").partition("=")[0].replace("-", "_").removeprefix("no_")
-        check(name not in config_type.GONE, f"{where}{word}: is gone; {config_type.GONE.get(name)}")
+        check(name not in config_type.GONE, f"{where}{word}: was removed; {config_type.GONE.get(name)}")
 
 
 def _require_once(config_type: type[Common], arguments: Sequence[str]) -> None:
@@ -231,7 +231,7 @@ def _recipe_path(arguments: Sequence[str]) -> Path | None:
     found = [word.partition("=")[2] for word in arguments if word.startswith("--config=")]
     found += [value for flag, value in itertools.pairwise(arguments) if flag == "--config"]
     if len(found) > 1:
-        raise UserError(f"--config {' '.join(found)}: one recipe a run; merge them into one file")
+        raise UserError(f"--config {' '.join(found)}: only one recipe per run; merge them into one file")
     return Path(found[0]) if found else None
 
 

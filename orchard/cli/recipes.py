@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
         if twice := {key for key in keys if keys.count(key) > 1}:
-            raise ValueError(f"{min(twice)} stands there twice")
+            raise ValueError(f"{min(twice)} is listed twice")
         return super().construct_mapping(node, deep)
 
 

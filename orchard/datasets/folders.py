@@ -86,7 +86,7 @@ def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     try:
         inside = list(folder.iterdir())
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); mend or remove it") from None
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}); fix or remove it") from None
     for path in inside:
         yield path
         if path.is_dir() and not _is_leftover(path):
@@ -151,7 +151,7 @@ def file_bytes(path: Path) -> bytes:
         reason = str(error.strerror)
     except ValueError as error:
         reason = str(error)
-    raise UserError(f"{path} cannot be read ({reason}); mend or remove it")
+    raise UserError(f"{path} cannot be read ({reason}); fix or remove it")
 
 
 def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Listing) -> str:
@@ -171,7 +171,7 @@ def _label(root: Path, file: PurePosixPath, folders: Sequence[str], listing: Lis
     columns = f"no label column in its metadata, found {', '.join(listing.columns)}; "
     raise UserError(
         f"{file} has no label; {columns if listing.columns else ''}put images into "
-        "one folder a class, or name them CLASS_NUMBER.jpg"
+        "one folder per class, or name them CLASS_NUMBER.jpg"
     )
 
 
@@ -186,7 +186,7 @@ def _empty_classes(files: Sequence[PurePosixPath], folders: Sequence[PurePosixPa
 
 
 def describe(images: ImageSet) -> str:
-    """One line: name, photos a class and split."""
+    """One line: name, photos per class and split."""
     parts = []
     for split, count in Counter(photo.split for photo in images.photos).items():
         counts = ", ".join(f"{name} {n}" for name, n in images.of(split).counts().items())

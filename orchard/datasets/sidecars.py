@@ -61,7 +61,7 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
         for number, row in table:
             name, said = _row(f"{path}: line {number}", row, text, label)
             if found.setdefault(file := str(folder / name), said) != said:
-                raise UserError(f"{path}: {file} stands there twice, with other values; keep one row of them")
+                raise UserError(f"{path}: {file} is listed twice, with other values; keep one row of them")
         columns |= dict.fromkeys(own)
         covered.update(str(file) for file in files if folder in file.parents)
     if silent := sorted(covered - found.keys()):
@@ -120,7 +120,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         checked_json.require_characters(text)
         yield from (_csv if path.suffix.lower() == ".csv" else _json_lines)(path, text)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
+        raise UserError(f"{path}: cannot be read ({error}); fix or remove it") from None
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -188,4 +188,4 @@ def _text(path: Path) -> str:
         checked_json.require_characters(text)
         return text
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); mend or remove it") from None
+        raise UserError(f"{path}: cannot be read ({error}); fix or remove it") from None

@@ -10,14 +10,13 @@ from typing import Any
 
 from orchard import shards
 from orchard.datasets import demo, folders, sidecars
-from orchard.errors import UserError, listed
+from orchard.errors import UserError, listed, one_line
 from orchard.files import checked_json
 from orchard.images import splits
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 
 KAGGLE = "mbkinaci/fruit-images-for-object-detection"
 FRUIT_VARIABLE = "ORCHARD_FRUIT"
-REJECTED = "rejected"
 SAVED = ("state.json", "dataset_dict.json")
 HUB_SECONDS = 4.0
 
@@ -83,12 +82,8 @@ def fruit_folder() -> Path:
         cut_off = isinstance(error, requests.ConnectionError | requests.Timeout)
         raise NoSetError(
             f"{FRUIT_VARIABLE} is not set and Kaggle's {KAGGLE} could not be fetched "
-            f"({'no connection' if cut_off else _first_line(error)})"
+            f"({'no connection' if cut_off else one_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def _is_dataset(path: Path) -> bool:
@@ -107,7 +102,7 @@ def from_hub(name: str) -> ImageSet:
     classes: set[str] = set()
     notes, unread = [], set()
     for split, rows in _open(name).items():
-        if split == REJECTED:
+        if split == shards.REJECTED:
             notes.append(f"split {split} is left out")
             continue
         if splits.canonical(split) != split:
@@ -145,7 +140,7 @@ def _open(name: str) -> dict[str, Any]:
 
 
 def _unreadable(error: Exception) -> UserError:
-    return NoSetError(f"could not be loaded as a dataset ({_first_line(error)})")
+    return NoSetError(f"could not be loaded as a dataset ({one_line(error)})")
 
 
 def _rows(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -183,7 +178,7 @@ def _features_of(path: Path) -> Mapping[str, Any]:
     try:
         return datasets.Features.from_arrow_schema(pq.read_schema(path))
     except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)}); mend or remove it") from None
+        raise UserError(f"{path}: cannot be read ({one_line(error)}); fix or remove it") from None
 
 
 def _require_on_hub(name: str) -> None:
@@ -197,11 +192,11 @@ def _require_on_hub(name: str) -> None:
         return  # The user asked for the copy that an earlier download left.
     except (HfHubHTTPError, HFValidationError) as error:
         absent = getattr(getattr(error, "response", None), "status_code", None) in (401, 404)
-        reason = "no dataset of that name there, or a private one" if absent else _first_line(error)
+        reason = "no dataset of that name there, or a private one" if absent else one_line(error)
         raise NoSetError(f"no such folder here, nor on the Hub ({reason})") from error
     except Exception as error:  # the transport's own
         raise NoSetError(
-            f"no such folder here, and no connection to the Hub ({_first_line(error)}; "
+            f"no such folder here, and no connection to the Hub ({one_line(error)}; "
             "HF_HUB_OFFLINE=1 uses an earlier download)"
         ) from error
 

@@ -87,7 +87,7 @@ class ImageSet:
         return replace(self, photos=tuple(photos))
 
     def counts(self) -> dict[str, int]:
-        """Photos a class, zeros included."""
+        """Photos per class, zeros included."""
         found = Counter(photo.label for photo in self.photos)
         return {name: found[name] for name in self.classes}
 

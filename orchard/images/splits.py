@@ -98,7 +98,7 @@ def _moved(photo: Photo, split: str) -> Photo:
 
 
 def hold_out(images: ImageSet, share: float, salt: str) -> frozenset[str]:
-    """Hashes of a stratified ``share`` of the set, at least one a class, never a whole class.
+    """Hashes of a stratified ``share`` of the set, at least one per class, never a whole class.
 
     Copies of one file count once, so they stay on one side.
     """
@@ -125,7 +125,7 @@ def require_split(images: ImageSet) -> None:
     if len(images.classes) < 2:
         raise UserError(
             f"{images.name}: one class alone ({', '.join(images.classes)}), a classifier needs two; "
-            "expected one folder a class, or files named CLASS_NUMBER.jpg"
+            "expected one folder per class, or files named CLASS_NUMBER.jpg"
         )
     training, why = images.of(TRAIN), "one to train on and one to validate on"
     require_labelled(training, 2, why)

@@ -14,7 +14,6 @@ from orchard.shards.files import (
     Shard,
     columns,
     existing,
-    features,
     given_up,
     is_synthetic,
     load,
@@ -25,7 +24,7 @@ from orchard.shards.files import (
     store,
     write,
 )
-from orchard.shards.header import KEY, SCHEMA, ShardHeader
+from orchard.shards.header import KEY, ShardHeader
 from orchard.shards.manifest import (
     GENERATOR,
     Manifest,
@@ -49,7 +48,6 @@ __all__ = [
     "MARKS",
     "NAME",
     "REJECTED",
-    "SCHEMA",
     "TRAIN",
     "Manifest",
     "Shard",
@@ -57,7 +55,6 @@ __all__ = [
     "asked",
     "columns",
     "existing",
-    "features",
     "given_up",
     "is_synthetic",
     "ledger",

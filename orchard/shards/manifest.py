@@ -84,7 +84,7 @@ def lower_count(folder: Path, label: str, count: int) -> None:
 
 
 def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
-    """Rows a class; raise `UserError` when a class has fewer than were asked for."""
+    """Rows per class; raise `UserError` when a class has fewer than were asked for."""
     rows: Counter[str] = Counter()
     for shard in found:
         rows[shard.header.label] += shard.rows

@@ -164,7 +164,7 @@ def test_a_strange_caption_is_read_or_refused(photos, data):
 
 
 METADATA = {
-    "another value twice": ("metadata.csv", CSV + b"a.png,blue,apple\n", "stands there twice"),
+    "another value twice": ("metadata.csv", CSV + b"a.png,blue,apple\n", "is listed twice"),
     "a list as label": ("metadata.jsonl", b'{"file_name": "a.png", "label": ["x"]}', "label of a.png"),
     "yes as label": ("metadata.jsonl", b'{"file_name": "a.png", "label": true}', "label of a.png"),
     "a number as name": ("metadata.jsonl", b'{"file_name": 5}', "no file_name"),

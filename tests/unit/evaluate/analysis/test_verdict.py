@@ -51,7 +51,7 @@ def test_the_verdict_rests_on_paired_runs_and_says_which_arm_it_is_of_and_why():
 def test_one_seed_is_said_to_speak_of_its_classifiers_alone():
     rows = summarise(pair(0, 1, 2, seeds=1))
     assert verdict(rows).endswith("for these two classifiers): one seed establishes nothing.")
-    assert caveat(rows).startswith("One seed an arm says nothing of the chance in training")
+    assert caveat(rows).startswith("With one seed per arm, the variation between training runs is unknown")
     # Nine images to none: 2 / 2**9.
     rows = summarise(pair(*range(9), ratio=0.0, seeds=1))
     assert "Replacing all of the real images" in verdict(rows)
@@ -94,7 +94,7 @@ def test_verdict_of_the_augment_design_speaks_of_adding():
 
 def test_verdict_of_low_shot_arms_names_the_shots():
     sentence = said(pair(0, ratio=0.02, shots=1, n_real=3, n_synthetic=150))
-    assert sentence.startswith("Adding 150 synthetic images to 3 real ones, at 1 real image a class, changed")
+    assert sentence.startswith("Adding 150 synthetic images to 3 real ones, at 1 real image per class, changed")
 
 
 def test_verdict_prefers_the_mixtures_to_their_controls():

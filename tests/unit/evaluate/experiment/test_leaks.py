@@ -107,7 +107,7 @@ def test_adapters_of_an_arm_may_know_that_arms_images_alone(refused):
         leaks.require_own("arms/1", manifest, {"a", "c"})
     with refused("1 images that are not the arm's"):
         leaks.require_own("arms/1", manifest | {"screened_with": {"memorised": ["d"]}}, {"a", "b"})
-    with refused("nobody noted"):
+    with refused("not recorded"):
         leaks.require_own("arms/1", manifest | {"unknown_ledger": ["apple"]}, {"a", "b"})
 
 

@@ -34,7 +34,7 @@ def test_the_change_is_from_the_set_without_the_screen_to_the_one_with_it():
 def test_the_page_shows_what_each_screen_rejected_and_brought():
     context = Context(title="x", commands=[], rejections={"off_class": 17})
     html = html_page.render(RECORDS, analyse(RECORDS), context)
-    table = html[html.index("What the screens bring") :]
+    table = html[html.index("Effect of each screen") :]
     assert "off class" in table
     assert "<td>17</td>" in table
     assert "+20.0" in table
@@ -58,7 +58,7 @@ def test_the_command_leaves_each_screen_out_that_rejected_something(tmp_path, ma
     made(lambda one: FLAT if one.index == 1 else noise(one))
     output = command(tmp_path, *EVALUATE, *WORDS, "--ratios", 1, 0)
     assert "arm       0% real, without_flat: 0 real + 8 synthetic images" in output
-    assert "What the screens bring" in (tmp_path / "evaluation" / "report.html").read_text()
+    assert "Effect of each screen" in (tmp_path / "evaluation" / "report.html").read_text()
 
 
 def test_screens_that_rejected_nothing_cannot_be_left_out(tmp_path, made):

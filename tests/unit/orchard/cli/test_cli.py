@@ -32,7 +32,7 @@ class Training(cli.Options):
     flip: bool = True
     """Mirror images."""
     shots: int | None = None
-    """Images a class; None is all."""
+    """Images per class; None is all."""
     prompt: tuple[str, ...] = ()
     """Texts."""
     vary: cli.Section = ()
@@ -69,9 +69,9 @@ def recipe(tmp_path):
 
 @pytest.mark.parametrize("words", [("--epochs", "3"), ("--epochs=3",), ("--no-epochs",)])
 def test_an_option_that_is_gone_says_what_to_use_instead(words, recipe, refused):
-    with refused("epochs", "is gone; use --steps"):
+    with refused("epochs", "was removed; use --steps"):
         parse(*words)
-    with refused("recipe.yaml: epochs: is gone; use --steps"):
+    with refused("recipe.yaml: epochs: was removed; use --steps"):
         parse(*recipe("epochs: 3"))
 
 
@@ -241,7 +241,7 @@ def test_recipe_that_is_not_text_is_refused(tmp_path, refused):
         (("stray",), ("stray",)),
         (("--config", "nowhere.yaml"), ("--config nowhere.yaml: no such file",)),
         (("--config=nowhere.yaml",), ("--config nowhere.yaml: no such file",)),
-        (("--config", "a", "--config", "b"), ("--config a b: one recipe a run",)),
+        (("--config", "a", "--config", "b"), ("--config a b: only one recipe per run",)),
         (("--config",), ("--config", "Missing value")),
     ],
 )

@@ -121,5 +121,5 @@ def test_a_row_twice_with_another_caption_is_refused_whatever_the_column_is_call
     (photos / "metadata.jsonl").write_text(json.dumps(line))
     assert texts(photos) == {"apple/a.png": "red", "pear/b.png": "green"}
     (photos / "metadata.jsonl").write_text(json.dumps(line | {"text": "ripe"}))
-    with refused("apple/a.png stands there twice, with other values"):
+    with refused("apple/a.png is listed twice, with other values"):
         folders.read(photos)

@@ -265,7 +265,7 @@ def test_dataset_that_cannot_be_read_is_one_line(tmp_path, refused):
 def test_a_later_file_of_a_dataset_that_cannot_be_read_is_one_line(tmp_path, refused):
     write(tmp_path, {"train-00001.parquet": b"not parquet"})
     table(["x", "y"]).to_parquet(tmp_path / "train-00000.parquet")
-    with refused("train-00001.parquet: cannot be read", "mend or remove it"):
+    with refused("train-00001.parquet: cannot be read", "fix or remove it"):
         sources.load(str(tmp_path))
 
 
