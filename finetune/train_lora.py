@@ -3,6 +3,9 @@
 from finetune.config import TrainLora
 from orchard.cli import cli
 
+if __name__ == "finetune.train_lora":  # it would hide the function of this name from then on
+    raise ImportError("finetune/train_lora.py is a script; `from finetune import train_lora` is the function")
+
 
 def main(config: TrainLora) -> None:
     """Hand over to the command; heavy imports start here, after parsing."""

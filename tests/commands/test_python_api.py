@@ -1,5 +1,6 @@
 """The four commands as functions: what they return and raise, and that a program can call them again."""
 
+import importlib
 import json
 import signal
 import sys
@@ -13,6 +14,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from shell import command
 
+import finetune
 from classify import classify
 from classify.config import Classify
 from evaluate import evaluate
@@ -28,6 +30,7 @@ SCRIPT = ["ipykernel_launcher.py", "-f", "/kernel-1.json"]
 TRAINING = {"steps": 2, "batch_size": 2, "precision": "fp32"}
 IMPORTS = """
 import sys
+import finetune
 from classify import classify
 from evaluate import evaluate
 from finetune import train_lora
@@ -174,3 +177,9 @@ def test_options_win_over_a_recipe_and_over_a_config(tmp_path):
     given = TrainLora(steps=3, rank=2, classes=("a b", "c"), sheets=False, alpha=0.5, dry_run=True)
     assert cli.resolve(TrainLora, given, {}, "prog") == given
     assert cli.resolve(TrainLora, given, {"classes": ()}, "prog").classes == ()
+
+
+def test_the_script_cannot_be_imported_over_the_function():
+    with pytest.raises(ImportError, match="from finetune import train_lora"):
+        importlib.import_module("finetune.train_lora")
+    assert callable(finetune.train_lora)

@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import resource
+import runpy
 import signal
 import stat
 import sys
@@ -128,7 +129,7 @@ def command(
         shifted_clock.jump(clock)
     _obey_modes()
     gc.freeze()  # what was imported is no garbage, and takes long to look through
-    module = importlib.import_module(MODULES[name])
+    main = runpy.run_module(MODULES[name], run_name=name)["main"]
     if draw:
         sampling = importlib.import_module("generate.command")
         sampling.Samplers = lambda config, *_: stub_sampler.Samplers(  # type: ignore[attr-defined]
@@ -139,7 +140,7 @@ def command(
     sys.addaudithook(touches)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
-            cli.run(get_type_hints(module.main)["config"], module.main, name)
+            cli.run(get_type_hints(main)["config"], main, name)
         except SystemExit as stop:
             code = int(stop.code or 0)
         except BaseException:
