@@ -27,7 +27,7 @@ MISSING = {
 STARTERS = {"subprocess", "shell", "forks", "launches", "trials", "disturb"}
 BUILDERS = {"diffusers", "mini", "pipelines"}
 BASES = {"base", "folders"}
-"""With one of these (imports, then fixtures) a test starts processes or builds a diffusion model."""
+"""With one of these (imports, then fixtures) or a browser, a test starts processes or builds diffusion models."""
 
 
 def chromium() -> str | None:
@@ -63,7 +63,8 @@ def is_heavy(test: pytest.Function) -> bool:
     found = vars(test.module).values()
     names = (getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in found)
     imported = {str(name).partition(".")[0] for name in names}
-    return bool(imported & (STARTERS | BUILDERS) or BASES & set(test.fixturenames))
+    needs = {need for marker in test.iter_markers("needs") for need in marker.args}
+    return bool(imported & (STARTERS | BUILDERS) or BASES & set(test.fixturenames) or "browser" in needs)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -89,6 +89,7 @@ def test_a_class_without_images_there_has_no_recall(scored):
     assert mixed.balanced.recall.mean == pytest.approx((7 / 14 + 12 / 13) / 2)
 
 
+@pytest.mark.heavy
 def test_the_numbers_stand_in_the_files_and_on_the_page(scored, tmp_path):
     analysis = analyse(scored)
     export.write(scored, analysis, tmp_path)
@@ -134,6 +135,7 @@ def scores() -> list[dict[str, int]]:
     return [{name: len(s["predictions"]) for name, s in record["external"].items()} for record in found]
 
 
+@pytest.mark.heavy
 def test_external_sets_join_a_finished_sweep_by_training_it_again(small, capsys, refused):
     evaluate(small())
     before = records.read(Path("evaluation"))
@@ -155,6 +157,7 @@ def test_external_sets_join_a_finished_sweep_by_training_it_again(small, capsys,
     assert Path("evaluation", "records.jsonl").read_text() == lines
 
 
+@pytest.mark.heavy
 def test_a_stop_between_two_runs_leaves_the_rest_to_be_trained_again(small):
     evaluate(small())
     evaluate(small(external=("shelf",)))
