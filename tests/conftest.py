@@ -27,7 +27,7 @@ MISSING = {
 STARTERS = {"subprocess", "shell", "forks", "launches", "trials", "disturb"}
 BUILDERS = {"diffusers", "mini", "pipelines"}
 BASES = {"base", "folders"}
-"""With one of these (imports, then fixtures) or a browser, a test starts processes or builds diffusion models."""
+"""With one of these (imports, fixtures) or a browser, a test starts processes or builds diffusion models."""
 
 
 def chromium() -> str | None:
