@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from planned import hashes, planned, sets
 
 from evaluate.config import Evaluate
@@ -27,28 +28,33 @@ def made(runs, **wanted) -> dict:
     return found
 
 
+def asked(source) -> tuple[list[str], list[str]]:
+    """Words for finetune, if it is called at all, and for generate."""
+    tuning = source._finetune_options(Path("p"), Path("a")) if source.adapters else []
+    return [str(word) for word in tuning], [str(word) for word in source._generate_options(Path("p"))]
+
+
 def test_every_generator_asks_for_what_sets_it_apart():
-    words = {
-        name: (
-            source.adapters and source._finetune_options(Path("p"), Path("a")),
-            source._generate_options(Path("p")),
-        )
-        for name, source in made(planned(shots=("2",), seeds=1, generators=ALL)).items()
+    sources = made(planned(shots=("2",), seeds=1, generators=ALL))
+    assert list(sources) == list(GENERATORS)
+    usual = asked(sources[TUNED])
+    extra = {}
+    for name, source in sources.items():
+        tuning, sampling = asked(source)
+        assert sampling[2:] == [*usual[1][2:], *sampling[len(usual[1]) :]]
+        extra[name] = tuning[len(usual[0]) :], sampling[len(usual[1]) :]
+    captions = ["--captions", "context"]
+    assert extra == {
+        "untuned": ([], []),
+        "tuned": ([], []),
+        "context": (captions, ["--contexts", "shuffled"]),
+        "context:own": (captions, ["--contexts", "own"]),
+        "repaint:background": ([], ["--repaint", "background"]),
+        "repaint:object": ([], ["--repaint", "object"]),
+        "repaint:centre": ([], ["--repaint", "centre"]),
+        "repaint:outpaint": ([], ["--repaint", "outpaint"]),
+        "img2img": ([], ["--image_guidance", "p", "--strength", "0.7"]),
     }
-    assert list(words) == list(GENERATORS)
-    tuning, sampling = words[TUNED]
-    extra = {
-        name: (tune and [*map(str, tune[len(tuning) :])], [*map(str, sample)][-4:])
-        for name, (tune, sample) in words.items()
-        if not (tune == tuning and name == TUNED)
-    }
-    own = [*map(str, sampling)][-4:]
-    assert extra["untuned"] == (None, own)
-    assert extra["context"] == (["--captions", "context"], [*own[2:], "--contexts", "shuffled"])
-    assert extra["context:own"] == (["--captions", "context"], [*own[2:], "--contexts", "own"])
-    assert extra["img2img"] == ([], ["--image_guidance", "p", "--strength", "0.7"])
-    for mode in ("background", "object", "centre", "outpaint"):
-        assert extra[f"repaint:{mode}"] == ([], [*own[2:], "--repaint", mode])
 
 
 def test_a_low_shot_arm_comes_once_by_each_generator_on_the_same_real_images():
@@ -108,6 +114,19 @@ def test_the_folder_of_a_tuned_arm_is_the_one_it_had_before_there_were_other_gen
     ]  # fmt: skip
     key = sha256(json.dumps(source.arguments, sort_keys=True).encode())[:16]
     assert source.folder == Path("evaluation", "arms", key)
+
+
+def test_the_cost_of_images_is_that_of_their_adapters_and_of_sampling(tmp_path):
+    sources = made(planned(shots=("2",), seeds=1, generators=ALL, output=tmp_path))
+    assert sources["img2img"].seconds() is None
+    tuned = {"finetune.train_lora": 30.0, "generate": 3}
+    notes = {"untuned": {"generate": 2.0}, TUNED: tuned, "img2img": {"generate": 5.0}}
+    for name, spent in notes.items():
+        sources[name].folder.mkdir(parents=True)
+        (sources[name].folder / "seconds.json").write_text(json.dumps(spent))
+    assert {name: sources[name].seconds() for name in notes} == {"untuned": 2, TUNED: 33, "img2img": 35}
+    (sources[TUNED].folder / "seconds.json").write_text('{"generate": 3}')
+    assert sources["img2img"].seconds() is None
 
 
 def test_those_that_share_adapters_or_images_stay_on_one_process():
@@ -194,9 +213,6 @@ def test_a_choice_takes_a_second_image_of_a_class(refused):
         planned(shots=("1",), generators=("auto", "untuned"))
 
 
-def test_help_names_every_generator():
-    from evaluate.config import OwnGenerators
-    from orchard.cli import cli
-
-    said = cli.help_of(OwnGenerators, "generators") if hasattr(cli, "help_of") else ""
-    assert not said or all(name.split(":")[0] in said for name in NAMES)
+def test_the_documentation_names_every_generator():
+    page = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in page] == []
