@@ -198,8 +198,8 @@ class OwnGenerator:
         """The files of its adapters, trained first where one is missing."""
         adapters = self.folder / "adapters"
         files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in self.real.classes]
-        with self._alone() as photos:
-            if not all(map(Path.is_file, files)):
+        if not all(map(Path.is_file, files)):
+            with self._alone() as photos:
                 self._call(TUNE, *self._finetune_options(photos, adapters))
         return files
 
