@@ -6,7 +6,7 @@ from dataclasses import dataclass
 NONE, GIVEN, AUTO = "none", "given", "auto"
 """Real images alone; the set in ``--synthetic``; whichever of the others validation images favour."""
 TUNED = "tuned"
-PHOTOS = "PHOTOS"
+ARM_PHOTOS = "PHOTOS"
 """Stands in the options for the folder of the arm's real images."""
 CAPTIONS = ("--captions", "context")
 
@@ -35,7 +35,7 @@ GENERATORS: Mapping[str, Generator] = {
     "repaint:object": Generator(sampling=("--repaint", "object")),
     "repaint:centre": Generator(sampling=("--repaint", "centre")),
     "repaint:outpaint": Generator(sampling=("--repaint", "outpaint")),
-    "img2img": Generator(sampling=("--image_guidance", PHOTOS, "--strength", "0.7")),
+    "img2img": Generator(sampling=("--image_guidance", ARM_PHOTOS, "--strength", "0.7")),
 }
 """A further one is a line here. Those of equal ``tuning`` share their adapters."""
 NAMES = (AUTO, NONE, GIVEN, *GENERATORS)

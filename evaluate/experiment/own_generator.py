@@ -18,8 +18,7 @@ from typing import Any
 
 from evaluate.experiment import leaks
 from evaluate.experiment.child_process import call, environment
-from evaluate.generators import PHOTOS as FOR_PHOTOS
-from evaluate.generators import Generator
+from evaluate.generators import ARM_PHOTOS, Generator
 from orchard import shards, software
 from orchard.adapters import adapter
 from orchard.bases.bases import Base
@@ -31,7 +30,7 @@ from orchard.images.images import DECODING, ImageSet, Photo, sha256
 
 FOLDER, PHOTOS, NOTE, SECONDS = "arms", "photos", "arm.json", "seconds.json"
 TUNE, SAMPLE = "finetune.train_lora", "generate"
-GENERATORS = "generators"
+COMMANDS = "generators"
 """What an arm notes of the two commands, besides the options that it gives them."""
 LARGEST_BATCH = 16
 FIT: Fit = "pad"
@@ -88,7 +87,7 @@ class OwnGenerator:
             "base_digest": self.base.digest,
             "seed": self.seed,
             "precision": self.precision,
-            GENERATORS: made_by(self.base),
+            COMMANDS: made_by(self.base),
             **({"prompts": list(self.prompts)} if self.prompts else {}),
         }
         if self.generator.sees_photos:
@@ -176,7 +175,7 @@ class OwnGenerator:
             there = checked_json.table({}, checked_json.parse(checked_json.read(note)))
         except (OSError, ValueError):
             return False
-        return {**there, GENERATORS: None} == {**self.arguments, GENERATORS: None}
+        return {**there, COMMANDS: None} == {**self.arguments, COMMANDS: None}
 
     def seconds(self) -> float | None:
         """What tuning and sampling took, tries that were stopped included; None where that is not known."""
@@ -239,7 +238,7 @@ class OwnGenerator:
             *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
             *("--precision", self.precision),
             *(("--prompt", *self.prompts) if self.prompts else ()),
-            *(photos if word == FOR_PHOTOS else word for word in self.generator.sampling),
+            *(photos if word == ARM_PHOTOS else word for word in self.generator.sampling),
         ]
 
     def _call(self, module: str, *options: object) -> None:

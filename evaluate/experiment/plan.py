@@ -242,7 +242,7 @@ def _run(
     test: ImageSet,
     sources: Mapping[str, Source],
 ) -> Run:
-    chooses = arm.generator.startswith(f"{AUTO} ")
+    chooses = arm.generator == chosen_among(config.makers)
     return Run(
         arm=arm,
         seeds=seeds,
