@@ -41,6 +41,11 @@ GENERATORS: Mapping[str, Generator] = {
 NAMES = (AUTO, NONE, GIVEN, *GENERATORS)
 
 
+def place(name: str) -> int:
+    """Where a generator stands among others; one that was chosen comes last."""
+    return NAMES.index(name) if name in NAMES else len(NAMES)
+
+
 def plain(kind: str) -> str:
     """What made the images of an arm of this kind, unless its record says otherwise."""
     return TUNED if kind in ("shots", "fold") else GIVEN

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from evaluate import metrics
+from evaluate import generators, metrics
 from evaluate.analysis.intervals import (
     Interval,
     Spread,
@@ -135,13 +135,11 @@ def table_of(arm: ArmKey) -> tuple[str, str]:
 
 
 def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
-    """Runs by arm: designs and kinds in the order they appear, shots, mixing, generators, falling ratio."""
+    """Runs by arm: designs and kinds as they appear, shots, mixing, generators, falling ratio."""
     found: dict[ArmKey, list[Record]] = defaultdict(list)
     for record in records:
         found[arm_of(record)].append(record)
-    designs, kinds, generators = (
-        [getattr(arm, name) for arm in found] for name in ("design", "kind", "generator")
-    )
+    designs, kinds = ([getattr(arm, name) for arm in found] for name in ("design", "kind"))
     order = sorted(
         found,
         key=lambda a: (
@@ -152,7 +150,7 @@ def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
             a.mixing != UNION,
             a.mixing,
             a.total,
-            a.ratio < 1 and generators.index(a.generator),
+            a.ratio < 1 and generators.place(a.generator),
             -a.ratio,
         ),
     )
