@@ -15,12 +15,12 @@ from evaluate.config import Evaluate
 from evaluate.experiment import plan_text, shown_images
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets, load
-from evaluate.experiment.mixing_search import ChosenMixing, chosen
 from evaluate.experiment.mixtures import parse
 from evaluate.experiment.own_generator import protocol, require_prompts
 from evaluate.experiment.plan import division, plan
 from evaluate.experiment.runner import Experiment, Pixels
 from evaluate.experiment.sweep import Outcome, again, alike, finished, sweep
+from evaluate.experiment.validation_search import Choice, chosen
 from evaluate.gap import real_only_classifier
 from evaluate.gap.features import Embed, of_backbone
 from evaluate.records import combine, records
@@ -36,20 +36,11 @@ from orchard.files.lock import writing
 from orchard.images.images import DECODING, ImageSet
 from orchard.images.thumbnails import saved_again
 
-PER_ARM = {"ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "arm_count"}
-"""Options that arms of one experiment may differ in; their records say so."""
-RESOLVED = {
-    "data",
-    "synthetic",
-    "untuned",
-    "size",
-    "precision",
-    "total",
-    "folds",
-    "base",
-    "arm_steps",
-    "arm_prompt",
+PER_ARM = {
+    *("ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "generators", "arm_count")
 }
+"""Options that arms of one experiment may differ in; their records say so."""
+RESOLVED = {*("data", "synthetic", "size", "precision", "total", "folds", "base", "arm_steps", "arm_prompt")}
 """Options of which the identity of an experiment holds what they came to, such as a set's digest."""
 BESIDES = {"seed", "seeds", "vary", "external", "also", "margin", "backbone", "output"}
 """Options that change no record, or add records of their own."""
@@ -163,13 +154,13 @@ def _experiment(
     )
 
 
-def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, ChosenMixing]:
+def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]:
     """What earlier commands chose for arms that have more runs now."""
-    weights = {one.arm_key: one.arm.real_weight for one in runs if one.arm.mixing == "auto"}
+    choosing = {one.arm_key: one for one in runs if one.chooses}
     found = {
-        key: chosen(record, weights[key])
+        key: chosen(record, choosing[key])
         for record in finished(config.output).values()
-        if (key := records.arm_key(record)) in weights
+        if (key := records.arm_key(record)) in choosing
     }
     return {key: choice for key, choice in found.items() if choice}
 
@@ -204,7 +195,7 @@ def _report(
     if not done:
         return None
     shown = shown_images.select(config, sets, runs, done)
-    own = real_only_classifier.features((config.output, *config.also), shown.test, experiment.device)
+    own = real_only_classifier.features((config.output, *config.also), shown[0].test, experiment.device)
     return publish.publish(console, config, sets, shown, {**own, **backbones}, experiment.pixels.rows)
 
 
@@ -233,19 +224,17 @@ def _say_what_changed(console: Console, before: Sequence[Record], done: Mapping[
 
 def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
     """What must be the same for two runs to belong to one experiment; None where it plays no part."""
-    own = config.owns_generators
     apart = PER_ARM | RESOLVED | BESIDES
     return {
         **{name: value for name, value in cli.describe(config).items() if name not in apart},
         "size": sets.sizes.size,
         "through": sets.sizes.through,
-        "total": None if own else config.total,
+        "total": None if config.own_photos else config.total,
         "precision": precision,
         "decoding": DECODING,
         "train": sets.train.digest(),
         "test": sets.test.digest(),
         "synthetic": _used(sets.synthetic),
-        "untuned": _used(sets.untuned),
         "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
         "arms": _arms(config, sets),
         "folds": division(config),

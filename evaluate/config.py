@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from classify.config import MixingName, Training
+from evaluate.generators import AUTO, GENERATORS, GIVEN, NAMES, NONE, TUNED
 from orchard.classifiers.pretrained import FEATURES
 from orchard.cli import cli
 from orchard.errors import UserError
 
 Design = Literal["substitute", "augment"]
-Control = Literal["oversampled", "strong", "screens"]
+Control = Literal["strong", "screens"]
 SeedName = Literal["subset", "generator", "classifier"]
 Mixing = Literal[MixingName, "auto"]
 
@@ -29,10 +30,8 @@ class Mixtures(cli.Options):
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
     controls: tuple[Control, ...] = ()
-    """Further arms at equal steps. oversampled: the real part alone; strong: strong augmentation alone;
-    screens: the synthetic images as each screen of generate would have let them through (ablation)."""
-    untuned: Path | None = None
-    """Folder that `python -m generate` wrote without --lora: each mixture again with its images (control)."""
+    """Further arms at equal steps. strong: all real images with strong augmentation; screens: the synthetic
+    images as each screen of generate would have let them through (ablation)."""
     mixing: Mixing = "union"
     """How real and synthetic images are mixed (docs/evaluate.md); auto takes the lowest validation loss."""
     real_weight: float = 0.8
@@ -49,19 +48,23 @@ class Repetition(cli.Options):
     """Seeds that go up from run to run: of the draw of real images, of the arms' own adapters and images,
     of the classifier; those left out stay at --seed, to tell the causes apart."""
     shots: tuple[str, ...] = ()
-    """Low-shot arms instead, with adapters of their own: real images per class, e.g. 1,2,4,8,16."""
+    """Low-shot arms instead, with generators of their own: real images per class, e.g. 1,2,4,8,16."""
     folds: int = 0
-    """Cross-validation instead, over all real images and with adapters of its own: folds, 2 or more."""
+    """Cross-validation instead, over all real images and with generators of its own: folds, 2 or more."""
     repeats: int = 1
     """Divisions into --folds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnGenerators(cli.Options):
-    """Adapters that low-shot and cross-validation arms train for themselves."""
+    """What makes the arms' synthetic images, where that is part of the experiment."""
 
+    generators: tuple[str, ...] = ()
+    """An arm for each: none (the real images alone), untuned, tuned, context, context:own, img2img,
+    repaint:background, :object, :centre or :outpaint, given (the set in --synthetic), auto (whichever of the
+    others validation images favour). By default given; none and tuned with --shots, tuned with --folds."""
     base: str = "mini"
-    """Base model of the arms' own adapters, as in finetune/train_lora.py."""
+    """Base model of the arms' own generators, as in finetune/train_lora.py."""
     arm_steps: int = 150
     """Optimiser steps of each of the arms' own adapters."""
     arm_count: int = 50
@@ -93,6 +96,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
     GONE: ClassVar[Mapping[str, str]] = {
         "subset_seed": "use --seed with --vary, which says what changes from run to run",
         "generator_seed": "use --seed with --vary, which says what changes from run to run",
+        "untuned": "use --generators given untuned, which samples the base itself",
     }
 
     def require_valid(self) -> None:
@@ -120,29 +124,63 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
             f"--mixing {self.mixing}: not with --model {self.model}, whose last layer is solved as a "
             "logistic regression; use union",
         )
+        self._require_generators()
         self._require_one_experiment()
         cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
         super().require_valid()
 
     def _require_one_experiment(self) -> None:
-        """Low-shot and cross-validation arms bring their own images; what is for given ones is refused."""
-        own = "--shots" if self.shots else "--folds"
+        """What is for mixtures of a given set is refused where low-shot arms or folds bring their own."""
         unlabelled = next((prompt for prompt in self.arm_prompt if "label" not in prompt), None)
         cli.check(unlabelled is None, f"--arm_prompt {unlabelled!r}: names no {{label}}, the class to sample")
-        if not self.owns_generators:
-            cli.check(
-                not self.arm_prompt, "--arm_prompt: only with --shots or --folds; give generate --prompt"
-            )
+        cli.check(
+            not self.arm_prompt or self.brings_base,
+            "--arm_prompt: only with --shots, --folds or --generators; give generate --prompt",
+        )
+        if not self.own_photos:
             return
+        own = "--shots" if self.shots else "--folds"
         cli.check(not (self.shots and self.folds), "--shots and --folds: one at a time, into one --output")
         cli.check(not self.total, f"--total {self.total}: not with {own}, whose totals are the arms' own")
         cli.check(not self.controls, f"--controls: not with {own}; run them in the ratio sweep")
-        cli.check(self.untuned is None, f"--untuned: not with {own}; run it in the ratio sweep")
+        cli.check(
+            GIVEN not in self.generators,
+            f"--generators given: not with {own}; what made --synthetic may have seen other photos",
+        )
+
+    def _require_generators(self) -> None:
+        cli.require_distinct("--generators", self.generators)
+        unknown = next((name for name in self.generators if name not in NAMES), None)
+        cli.check(unknown is None, f"--generators {unknown}: give some of {', '.join(NAMES)}")
+        cli.check(
+            AUTO not in self.generators or bool(self.makers),
+            "--generators auto: name those to choose among too, such as auto untuned tuned",
+        )
+        cli.check(
+            "screens" not in self.controls or GIVEN in self.arms_by,
+            "--controls screens: is about the set in --synthetic; add `given` to --generators",
+        )
 
     @property
-    def owns_generators(self) -> bool:
-        """Whether the arms tune adapters of their own."""
+    def arms_by(self) -> tuple[str, ...]:
+        """``--generators``, or what it is by default; `auto` comes after those that it chooses among."""
+        usual = (NONE, TUNED) if self.shots else (TUNED,) if self.folds else (GIVEN,)
+        return tuple(sorted(self.generators or usual, key=lambda name: name == AUTO))
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """Those of them that make images: what `auto` chooses among, besides no images."""
+        return tuple(name for name in self.arms_by if name not in (AUTO, NONE))
+
+    @property
+    def own_photos(self) -> bool:
+        """Whether arms have photos of their own, which their generators must not know more than."""
         return bool(self.shots or self.folds)
+
+    @property
+    def brings_base(self) -> bool:
+        """Whether arms make images themselves, or belong beside such arms."""
+        return self.own_photos or not GENERATORS.keys().isdisjoint(self.arms_by)
 
 
 def parse_shots(words: Sequence[str]) -> list[int]:

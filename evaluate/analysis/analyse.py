@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluate.analysis.exchange_rate import SOURCES, Exchange, Law, exchange, laws
+from evaluate.analysis.exchange_rate import Exchange, Law, exchange, laws, sources
 from evaluate.analysis.external_sets import ExternalResult, external_results
+from evaluate.analysis.generators import Compared, Measured, compared
 from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
 from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
@@ -44,14 +45,14 @@ def ablations(records: Iterable[Record]) -> list[Ablation]:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingChoice:
-    """One choice, made on the first seed of an arm; cross-validation chooses in each fold anew."""
+    """What validation images chose, on the first seed of an arm; cross-validation does in each fold anew."""
 
     arm: ArmKey
     fold: int | None
     repeat: int | None
     chosen: str
     tried: Mapping[str, float]
-    """Mixing -> mean negative log-likelihood of validation images, nats."""
+    """Candidate -> mean negative log-likelihood of validation images, nats."""
     untried: Sequence[str]
 
 
@@ -92,16 +93,26 @@ class Analysis:
     elsewhere: Sequence[ExternalResult]
     choices: Sequence[MixingChoice]
     screens: Sequence[Ablation]
+    generators: Sequence[Compared]
+    """Where arms differ in what made their images."""
 
 
-def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | None = None) -> Analysis:
-    """``margin`` in percentage points; ``strata`` says of each test image what kind it is."""
+def analyse(
+    records: Sequence[Record],
+    margin: float = MARGIN,
+    strata: Strata | None = None,
+    measured: Sequence[Measured] = (),
+) -> Analysis:
+    """``margin`` in percentage points; ``strata`` says of each test image what kind it is.
+
+    ``measured`` is what was found of the generators' images.
+    """
     rows = summarise(records, margin)
-    rates = {kind: exchange(records, kind) for kind in SOURCES}
+    rates = {origin: exchange(records, *origin) for origin in sources(records)}
     known = [rate for rate in rates.values() if isinstance(rate, Exchange)]
-    tried = {row.arm.kind for row in rows if row.n_synthetic}
-    reasons = {kind: rate for kind, rate in rates.items() if isinstance(rate, str)}
-    missing = [reasons[kind] for kind in reasons if kind in tried] or ([] if known else [*reasons.values()])
+    tried = {(row.arm.kind, row.arm.generator) for row in rows if row.n_synthetic}
+    reasons = {origin: rate for origin, rate in rates.items() if isinstance(rate, str)}
+    missing = [reasons[one] for one in reasons if one in tried] or ([] if known else [*reasons.values()])
     return Analysis(
         verdict=verdict(rows, margin),
         basis=basis(rows),
@@ -117,6 +128,7 @@ def analyse(records: Sequence[Record], margin: float = MARGIN, strata: Strata | 
         elsewhere=external_results(records, margin),
         choices=choices(records),
         screens=ablations(records),
+        generators=compared(records, measured, margin),
     )
 
 

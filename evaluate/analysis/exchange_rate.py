@@ -12,12 +12,17 @@ from scipy.stats import t as student
 from evaluate.analysis.intervals import CONFIDENCE, Interval
 from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import UNION, ArmKey, arms
-from evaluate.records.records import Record
+from evaluate.generators import AUTO, GIVEN, NONE, TUNED, plain
+from evaluate.records.records import REAL_PART, Record
 
-KINDS = ("ratio", "shots", "oversampled")
-"""Arms that differ in numbers of images alone; an oversampled one is real images without synthetic ones."""
-SOURCES = {"ratio": "the given synthetic set", "shots": "generators tuned on each arm's own real images"}
-"""Kinds with synthetic images -> where these come from: images of unlike generators have unlike worth."""
+KINDS = ("ratio", "shots", REAL_PART)
+"""Arms that differ in numbers of images alone."""
+SOURCES = {
+    ("ratio", GIVEN): "the given synthetic set",
+    ("shots", TUNED): "generators tuned on each arm's own real images",
+}
+"""Kind of arm, generator -> what its synthetic images are called: those of unlike ones have unlike worth."""
+WHERE = {"ratio": "from all real training images", "shots": "from each arm's own real images"}
 LOWEST, HIGHEST = 1e-3, 10.0
 """Bounds of a synthetic image's worth in real ones: beyond 1000 to 1 it cannot be told from nothing."""
 WORTHS = np.geomspace(LOWEST, HIGHEST, 81)
@@ -106,17 +111,31 @@ class Arms:
         return self.right.mean(axis=1)
 
 
-def exchange(records: Iterable[Record], kind: str) -> Exchange | str:
-    """The rate of the synthetic images of one of `SOURCES`, or the reason why these runs have none.
+def sources(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """`SOURCES`, and the others that these runs have images of."""
+    made = [arm for arm in _comparable(records) if arm.generator != NONE]
+    others = {(arm.kind, arm.generator): f"{arm.generator}, {WHERE[arm.kind]}" for arm in made}
+    return SOURCES | {origin: name for origin, name in others.items() if origin not in SOURCES}
+
+
+def exchange(records: Sequence[Record], kind: str, generator: str = "") -> Exchange | str:
+    """The rate of the synthetic images of a kind of arm, or the reason why these runs have none.
+
+    They are those of ``generator``, by default of the one that goes without saying.
 
     Real images alone count whatever their arm's kind.
     """
     comparable = _comparable(records).items()
-    usable = {arm: runs for arm, runs in comparable if arm.kind == kind or not _mean_counts(runs)[1]}
+    origin = kind, generator or plain(kind)
+    usable = {
+        arm: runs
+        for arm, runs in comparable
+        if (arm.kind, arm.generator) == origin or not _mean_counts(runs)[1]
+    }
     counts = [_mean_counts(runs) for runs in usable.values()]
     if len({real for real, synthetic in counts if not synthetic}) < 2:
         return (
-            "needs real images alone in two numbers or more (--shots 4,16, or --controls oversampled): one "
+            "needs real images alone in two numbers or more (--shots 4,16, or --generators none): one "
             "number does not say what a further real image is worth"
         )
     if all(not synthetic for _, synthetic in counts):
@@ -134,7 +153,7 @@ def exchange(records: Iterable[Record], kind: str) -> Exchange | str:
         return f"could not be fitted ({error})"
     fitted = best.accuracy(found.real, found.synthetic)
     return Exchange(
-        source=SOURCES[kind],
+        source=sources(records)[origin],
         rate=1 / best.worth,
         interval=interval,
         scale=best.scale,
@@ -149,7 +168,9 @@ def exchange(records: Iterable[Record], kind: str) -> Exchange | str:
 
 def laws(records: Iterable[Record]) -> list[Law | str]:
     """A law for each source that was tried alone in two numbers of images or more, or why it has none."""
-    comparable = _comparable(records)
+    comparable = {
+        arm: runs for arm, runs in _comparable(records).items() if arm.generator in (NONE, plain(arm.kind))
+    }
     found: list[Law | str] = []
     for place, source in enumerate(("real", "synthetic")):
         alone = {arm: runs for arm, runs in comparable.items() if not _mean_counts(runs)[1 - place]}
@@ -319,7 +340,11 @@ def _law(source: str, found: Arms) -> Law:
 
 def _comparable(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
     found = arms(records)
-    return {arm: runs for arm, runs in found.items() if arm.kind in KINDS and arm.mixing == UNION}
+    return {
+        arm: runs
+        for arm, runs in found.items()
+        if arm.kind in KINDS and arm.mixing == UNION and not arm.generator.startswith(AUTO)
+    }
 
 
 def _mean_counts(runs: Sequence[Record]) -> tuple[int, int]:

@@ -3,11 +3,12 @@
 from evaluate.analysis.intervals import Interval, Spread
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import UNION, ArmKey, table_of
-from evaluate.records.records import WITHOUT
+from evaluate.generators import GIVEN, NONE, plain
+from evaluate.records.records import REAL_PART, WITHOUT
 
 KINDS = {
     "fold": "cross-validated",
-    "oversampled": "real part alone",
+    REAL_PART: "real part alone",
     "untuned": "untuned base",
     "strong": "strong augmentation",
 }
@@ -30,11 +31,12 @@ def mixture(ratio: float) -> str:
 
 
 def label(arm: ArmKey) -> str:
-    """What an arm is called: ``30/70``, ``4-shot + synthetic``, ``30/70, mixup``, ``30/70, untuned base``."""
+    """What an arm is called: ``30/70``, ``4-shot + synthetic``, ``4-shot + untuned``, ``30/70, mixup``."""
+    by = maker(arm)
     if arm.shots is None:
-        parts = [mixture(arm.ratio)]
+        parts = [mixture(arm.ratio), *([by] if by else [])]
     else:
-        parts = [f"{arm.shots}-shot" + " + synthetic" * (arm.ratio < 1)]
+        parts = [f"{arm.shots}-shot" + f" + {by or 'synthetic'}" * (arm.ratio < 1)]
     if control(arm.kind):
         parts.append(control(arm.kind))
     if arm.mixing != UNION:
@@ -42,6 +44,13 @@ def label(arm: ArmKey) -> str:
     if arm.total:
         parts.append(f"{arm.total:,} images")
     return ", ".join(parts)
+
+
+def maker(arm: ArmKey) -> str:
+    """What is said of an arm's generator; nothing of one that goes without saying."""
+    if arm.ratio == 1 or arm.kind == REAL_PART or arm.generator == plain(arm.kind):
+        return ""
+    return KINDS[REAL_PART] if arm.generator == NONE else arm.generator
 
 
 def control(kind: str) -> str:
@@ -102,7 +111,9 @@ def counted(count: int, thing: str) -> str:
 
 def quoted(arm: ArmKey, reference: Reference | None) -> dict[str, float] | None:
     """The reference's figures for this arm, if it has any: plain mixtures of the substitute design."""
-    plain = ("substitute", "ratio", UNION, None, 0)
-    if reference is None or (arm.design, arm.kind, arm.mixing, arm.shots, arm.total) != plain:
+    usual = ("substitute", "ratio", UNION, None, 0)
+    if reference is None or (arm.design, arm.kind, arm.mixing, arm.shots, arm.total) != usual:
+        return None
+    if arm.generator not in (NONE, GIVEN):
         return None
     return next((dict(known) for ratio, known in reference.items() if abs(ratio - arm.ratio) < 1e-9), None)

@@ -1,13 +1,13 @@
 """What the runs of a sweep say together: one row an arm, and its change against real images alone."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
-from evaluate import metrics
+from evaluate import generators, metrics
 from evaluate.analysis.intervals import (
     Interval,
     Spread,
@@ -19,6 +19,7 @@ from evaluate.analysis.intervals import (
 )
 from evaluate.analysis.predictions import correctness, probabilities, replicate, tested, vote
 from evaluate.analysis.significance import ALPHA, holm, mcnemar_exact
+from evaluate.generators import NONE
 from evaluate.records.records import Record, complete
 
 Averaged = Literal["precision", "recall", "f1", "roc_auc"]
@@ -40,6 +41,8 @@ class ArmKey:
     """`ratio` (mixtures), `shots` (low-shot), `fold` (cross-validation), or the name of a control."""
     mixing: str
     """How real and synthetic images are brought together."""
+    generator: str
+    """What made the synthetic images, as in the records; `none` without any."""
     ratio: float
     """Share of real images, 0 to 1."""
     shots: int | None
@@ -109,7 +112,7 @@ class Row:
     interval: Interval
     """95% interval of the mean accuracy (`accuracy_interval`)."""
     change: Change | None
-    """`None` for real images alone, and where they were not run."""
+    """Against real images alone; `None` for these, and where they were not run."""
 
 
 def arm_of(record: Record) -> ArmKey:
@@ -119,6 +122,7 @@ def arm_of(record: Record) -> ArmKey:
         design=whole["design"],
         kind=whole["arm"],
         mixing=whole["mixing"],
+        generator=whole["generator"],
         ratio=whole["ratio"],
         shots=whole["shots"],
         total=whole["total"],
@@ -131,7 +135,7 @@ def table_of(arm: ArmKey) -> tuple[str, str]:
 
 
 def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
-    """Runs by arm: designs and kinds in the order they appear, then shots, mixing, and falling ratio."""
+    """Runs by arm: designs and kinds as they appear, shots, mixing, generators, falling ratio."""
     found: dict[ArmKey, list[Record]] = defaultdict(list)
     for record in records:
         found[arm_of(record)].append(record)
@@ -146,30 +150,37 @@ def arms(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
             a.mixing != UNION,
             a.mixing,
             a.total,
+            a.ratio < 1 and generators.place(a.generator),
             -a.ratio,
         ),
     )
     return {arm: found[arm] for arm in order}
 
 
-def summarise(records: Iterable[Record], margin: float = MARGIN) -> list[Row]:
+def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
+    """The arm of real images alone that ``arm`` is compared with; `None` for such an arm itself."""
+    kind, _ = table_of(arm)
+    real = replace(arm, kind=kind, ratio=1.0, mixing=UNION, generator=NONE)
+    # A total that the real images do not reach has none of its own.
+    return next((one for one in (real, replace(real, total=0)) if one in found and real != arm), None)
+
+
+def summarise(
+    records: Iterable[Record],
+    margin: float = MARGIN,
+    against: Callable[[ArmKey, Collection[ArmKey]], ArmKey | None] = baseline,
+) -> list[Row]:
     """One row an arm, in the order of `arms`; ``margin`` in percentage points.
+
+    ``against`` says which of all arms one is compared with, if any.
 
     Intervals count images, not images x seeds: the seeds see the same images, so more seeds say nothing more
     about other images. McNemar's p compares the arms' votes over seeds (`predictions.vote`), since a p from
     one seed would depend on which seed comes first.
     """
     found = arms(records)
-    pairs = [(arm, baseline(arm, found)) for arm in found]
+    pairs = [(arm, against(arm, found)) for arm in found]
     return _corrected([_row(arm, found[arm], found[real] if real else None, margin) for arm, real in pairs])
-
-
-def baseline(arm: ArmKey, found: Collection[ArmKey]) -> ArmKey | None:
-    """The arm of real images alone that ``arm`` is compared with; `None` for such an arm itself."""
-    kind, _ = table_of(arm)
-    real = replace(arm, kind=kind, ratio=1.0, mixing=UNION)
-    # A total that the real images do not reach has none of its own.
-    return next((one for one in (real, replace(real, total=0)) if one in found and real != arm), None)
 
 
 def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None, margin: float) -> Row:

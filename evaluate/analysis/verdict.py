@@ -1,10 +1,12 @@
 """The result in one sentence, what it is of and its main caveat; the sentences on what it cannot tell."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from evaluate.analysis.labels import counted, label, p_value, percent, points, points_between
+from evaluate.analysis.labels import counted, label, maker, p_value, percent, points, points_between
 from evaluate.analysis.significance import ALPHA, fewest_pairs, images_needed, smallest_detectable
 from evaluate.analysis.summary import MARGIN, PLAIN, UNION, Change, Row
+from evaluate.generators import AUTO, NONE
 
 FEW = 3
 """Seeds below which most of an interval may come from how few they are."""
@@ -85,7 +87,8 @@ def main(rows: Sequence[Row]) -> Row | None:
     """The arm that the verdict is about; `None` where no arm is compared with real images alone.
 
     The one with the least real images that still has some (100% synthetic if there is no other), without a
-    shot limit where possible, on the most test images, of the first design.
+    shot limit where possible, on the most test images, of the first design; by a generator that was chosen
+    on validation images if there is one, else by the first.
     """
     compared = _compared(rows)
     return min(compared, key=lambda row: _rank(row, rows[0].arm.design)) if compared else None
@@ -102,8 +105,14 @@ def _change(row: Row) -> Change:
 
 def _rank(row: Row, design: str) -> tuple[object, ...]:
     arm = row.arm
-    main = arm.kind in PLAIN and arm.mixing == UNION
-    return not main, arm.shots is not None, -row.n_test, arm.design != design, not arm.ratio, arm.ratio
+    main = arm.kind in PLAIN and arm.mixing == UNION and arm.generator != NONE
+    place = -row.n_test, arm.design != design, not _was_chosen(row), not arm.ratio, arm.ratio
+    return not main, arm.shots is not None, *place
+
+
+def _was_chosen(row: Row) -> bool:
+    """Whether validation images chose the arm's generator."""
+    return row.arm.generator.startswith(AUTO)
 
 
 def _action(row: Row) -> str:
@@ -116,12 +125,13 @@ def _action(row: Row) -> str:
 def _replacing(row: Row) -> str:
     arm = row.arm
     limit = "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} per class,"
+    by = f" ({maker(arm)})" if maker(arm) else ""
     if arm.kind in PLAIN and arm.mixing == UNION and arm.ratio < 1:
         if arm.design == "augment" or arm.shots is not None:
-            return f"Adding {row.n_synthetic} synthetic images to {row.n_real} real ones{limit}"
+            return f"Adding {row.n_synthetic} synthetic images{by} to {row.n_real} real ones{limit}"
         if arm.design == "substitute":
             part = "all" if arm.ratio == 0 else f"{round(100 * (1 - arm.ratio))}%"
-            return f"Replacing {part} of the real images with synthetic ones{limit}"
+            return f"Replacing {part} of the real images with synthetic ones{by}{limit}"
     return f"In the design {arm.design}, {label(arm)} instead of real images alone{limit}"
 
 
@@ -130,6 +140,10 @@ def why(row: Row, compared: Sequence[Row]) -> str:
     what = "the mixture with the least real images that still has some"
     if not row.arm.ratio:
         what = "the one without a real image, no mixture having been run"
+    if _was_chosen(row):
+        what += ", by the generator that validation images chose"
+    elif any(other.arm != row.arm == replace(other.arm, generator=row.arm.generator) for other in compared):
+        what += ", by the first generator"
     if any(other.n_test < row.n_test for other in compared):
         what += ", among those with the most test images"
     return what

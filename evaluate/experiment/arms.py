@@ -1,8 +1,8 @@
 """Arms of an experiment, and the runs that repeat them over seeds."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, get_args
 
 from classify.config import Training
@@ -10,6 +10,7 @@ from classify.mixing import Mixing
 from evaluate.config import Evaluate, SeedName
 from evaluate.config import Mixing as MixingName
 from evaluate.experiment.mixtures import Mixture
+from evaluate.generators import GIVEN, NONE, plain
 from evaluate.records import records
 from evaluate.records.records import Key
 from orchard.images.images import ImageSet, Photo
@@ -75,6 +76,7 @@ class Arm:
     name: str
     design: str
     mixture: Mixture
+    generator: str = NONE
     mixing: MixingName = "union"
     real_weight: float = 0.8
     total: int = 0
@@ -95,6 +97,8 @@ class Arm:
         places = {"shots": self.shots, "fold": self.fold, "repeat": self.repeat}
         parts = [f"{name} {value}" for name, value in places.items() if value is not None]
         parts += [self.name] if self.name not in places and self.name != "ratio" else []
+        by = self.generator if self.mixture.ratio < 1 else plain(self.name)
+        parts += [by] if by != plain(self.name) else []
         parts += [self.mixed_by] if self.mixing != "union" else []
         parts += [f"{self.total} images"] if self.total else []
         return ", ".join([f"{self.mixture.ratio:.0%} real", *parts])
@@ -111,13 +115,25 @@ class Run:
     """Real validation images; none of them is in ``real``."""
     test: Sequence[Photo]
     source: Source | None
-    """None where the arm has no synthetic image."""
+    """None where the arm has no synthetic image, and where its generator is to be chosen."""
     options: Training
+    candidates: Mapping[str, Source] = field(default_factory=dict)
+    """Generator -> its images, where one is to be chosen."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation images choose how, or by what, its arm is made."""
+        return self.arm.mixing == "auto" or bool(self.candidates)
+
+    @property
+    def sources(self) -> list[Source]:
+        """All that its synthetic images may come from."""
+        return [self.source] if self.source is not None else [*self.candidates.values()]
 
     @property
     def held_out_synthetic(self) -> dict[str, int]:
         """Synthetic validation images of each class: as many as real ones with ``--validation mixed``."""
-        mixed = self.options.validation == "mixed" and self.source is not None
+        mixed = self.options.validation == "mixed" and bool(self.sources)
         real = Counter(photo.label for photo in self.held_out)
         return {name: real[name] * mixed for name in self.arm.mixture.synthetic}
 
@@ -130,7 +146,6 @@ class Run:
     def identity(self) -> records.Identity:
         """The fields of the run's record that tell it from others."""
         arm = self.arm
-        own = self.source is not None and not isinstance(self.source, ExistingSet)
         return {
             "arm": arm.name,
             "design": arm.design,
@@ -140,8 +155,9 @@ class Run:
             "fold": arm.fold,
             "repeat": arm.repeat,
             "mixing": arm.mixed_by,
+            "generator": arm.generator,
             "subset_seed": self.seeds.subset,
-            "generator_seed": self.seeds.generator if own else None,
+            "generator_seed": self.seeds.generator if arm.generator not in (NONE, GIVEN) else None,
             "seed": self.seeds.classifier,
         }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from classify.sizes import Sizes, native, resolve
 from evaluate.config import Evaluate
 from evaluate.experiment import leaks
+from evaluate.generators import GIVEN
 from orchard import shards
 from orchard.bases import bases
 from orchard.classifiers.classifier import seen_by
@@ -18,10 +19,11 @@ from orchard.images import splits
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo
 
 OWN = {
-    "shots": "every arm's generator was tuned on that arm's real images alone",
-    "fold": "every fold's generator was tuned on all of its real training images, whatever an arm's share",
+    "shots": "every arm's generator has seen that arm's real images alone",
+    "fold": "every fold's generator has seen its real training images alone, whatever an arm's share",
+    "ratio": "every generator has seen the real training images alone, whatever an arm's share",
 }
-"""What the generators that arms bring along have seen, by the kind of the arms."""
+"""What the generators that evaluate makes have seen, by the kind of the arms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,6 @@ class Sets:
     test: ImageSet
     synthetic: ImageSet
     """Empty where the arms need no given synthetic images."""
-    untuned: ImageSet
-    """Images of the untuned base, for a control; empty without one."""
     unscreened: Mapping[str, ImageSet]
     """Screen -> the synthetic set as it would be without it; those that rejected an image, for a control."""
     external: Mapping[str, ImageSet]
@@ -41,7 +41,7 @@ class Sets:
     manifest: shards.Manifest | None
     """Of the synthetic set."""
     base: bases.Base | None
-    """Of the arms' own adapters, where they bring some."""
+    """Of the arms' own generators, where they bring some."""
     sizes: Sizes
     sized_by: str = ""
     """What the size was taken from."""
@@ -49,7 +49,7 @@ class Sets:
     def photos(self) -> list[Photo]:
         """Every image that is there before the experiment begins."""
         others = (*self.unscreened.values(), *self.external.values())
-        given = (self.train, self.test, self.synthetic, self.untuned, *others)
+        given = (self.train, self.test, self.synthetic, *others)
         return [photo for images in given for photo in images.photos]
 
 
@@ -68,24 +68,20 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
     external = {name: _external(name, train) for name in config.external}
     scored = _scored(config, real, external)
     manifest = None
-    synthetic = untuned = train.keep(())
+    synthetic = train.keep(())
     unscreened: dict[str, ImageSet] = {}
-    if not config.owns_generators and set(shares) != {1.0}:
+    if GIVEN in config.arms_by and set(shares) != {1.0}:
         folder = storage.location(config.synthetic)
         manifest = shards.read_manifest(folder)
         synthetic = _synthetic(f"--synthetic {config.synthetic}", folder, config, train, scored)
         if "screens" in config.controls:
             unscreened = _unscreened(folder, manifest, scored)
-    if config.untuned is not None:
-        untuned = _synthetic(f"--untuned {config.untuned}", config.untuned, config, train, scored)
-        leaks.require_untuned(config.untuned, shards.read_manifest(config.untuned))
-    base = bases.resolve(config.base) if config.owns_generators else None
-    side, sized_by = _side(config, train, synthetic, untuned, base)
+    base = bases.resolve(config.base) if config.brings_base else None
+    side, sized_by = _side(config, train, synthetic, base)
     return Sets(
         train=train,
         test=test,
         synthetic=synthetic,
-        untuned=untuned,
         unscreened=unscreened,
         external=external,
         manifest=manifest,
@@ -99,33 +95,31 @@ def _scored(config: Evaluate, real: ImageSet, external: Mapping[str, ImageSet]) 
     """What no generator, screen or weights may have seen, checked against the weights and the real images."""
     elsewhere = {f"--external {name}": images for name, images in external.items()}
     scored = {f"--data {config.data}": real.of(TEST), **elsewhere}
-    # An arm with adapters of its own knows its own images alone, so nothing else may know more.
-    barred = {**scored, f"--data {config.data}": real} if config.owns_generators else scored
+    # An arm with photos of its own knows these alone, so nothing else may know more.
+    barred = {**scored, f"--data {config.data}": real} if config.own_photos else scored
     leaks.require_unseen(f"--pretrained {config.pretrained}", seen_by(config.pretrained), barred)
     learned = real if config.folds else real.of(TRAIN)
     leaks.require_unseen(f"--data {config.data}: training", learned.hashes(), elsewhere)
     return scored
 
 
-def _side(
-    config: Evaluate, train: ImageSet, synthetic: ImageSet, untuned: ImageSet, base: bases.Base | None
-) -> tuple[int, str]:
+def _side(config: Evaluate, train: ImageSet, synthetic: ImageSet, base: bases.Base | None) -> tuple[int, str]:
     """The side of the images in pixels, and what it was taken from: never from which arms are asked for.
 
     Raises:
-        UserError: the control has images of another size than the set that it is a control of.
+        UserError: the given images have another size than those that the base makes beside them.
     """
     if base is not None:
+        there = native(synthetic.photos) if len(synthetic) else base.resolution
+        cli.check(
+            there == base.resolution,
+            f"--generators: images of {there} px in --synthetic {config.synthetic}, but the base {base.name} "
+            f"makes {base.resolution} px; give the --base that made them",
+        )
         return base.resolution, f"the images of the base {base.name}"
     given = synthetic if len(synthetic) else _beside(config, train)
-    sides = {images.name: native(images.photos) for images in (given, untuned) if len(images)}
-    cli.check(
-        len(set(sides.values())) < 2,
-        f"--untuned {config.untuned}: images of another size than --synthetic {config.synthetic} has ("
-        f"{' against '.join(f'{side} px' for side in sides.values())}); generate both from one base",
-    )
-    for name, side in sides.items():
-        return side, f"the images in {name}"
+    if len(given):
+        return native(given.photos), f"the images in {given.name}"
     return native(train.photos), f"the photos; no set of their classes lies in {config.synthetic}"
 
 
@@ -177,11 +171,10 @@ def _external(name: str, train: ImageSet) -> ImageSet:
 
 def generator_notes(config: Evaluate, sets: Sets) -> list[str]:
     """What the generators of the synthetic images have seen of the real images."""
-    if sets.base is not None:
-        return [f"{OWN['fold' if config.folds else 'shots']} (base {sets.base.name})"]
+    kind = "shots" if config.shots else "fold" if config.folds else "ratio"
+    notes = [f"{OWN[kind]} (base {sets.base.name})"] if sets.base is not None else []
     if not sets.manifest:
-        return []
-    notes = []
+        return notes
     tuned_on = shards.ledger(sets.manifest)[shards.GENERATOR]
     known = len(tuned_on & sets.train.hashes())
     if known:

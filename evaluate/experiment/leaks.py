@@ -1,8 +1,6 @@
 """Refusals, by name, of whatever has seen an image that it will be scored on."""
 
 from collections.abc import Mapping, Set
-from pathlib import Path
-from typing import Any
 
 from orchard import shards
 from orchard.errors import UserError
@@ -33,19 +31,8 @@ def require_honest(who: str, manifest: shards.Manifest, synthetic: ImageSet, sco
     )
 
 
-def require_untuned(folder: Path, manifest: shards.Manifest) -> None:
-    """Raise `UserError` when adapters made some of the images of the untuned control."""
-    # What a set does not say of a class is no proof that the base alone made it.
-    made: dict[str, dict[str, Any]] = {label: {} for label in manifest["rows"]} | manifest["arguments"]
-    tuned = [label for label, arguments in made.items() if arguments.get("lora") != ""]
-    if tuned:
-        raise UserError(
-            f"--untuned {folder}: {', '.join(tuned)} came from adapters; run generate without --lora"
-        )
-
-
 def require_own(who: str, manifest: shards.Manifest, allowed: Set[str]) -> None:
-    """Raise `UserError` unless an arm's own adapters and screens saw that arm's real images alone."""
+    """Raise `UserError` unless what made an arm's own images, screens included, saw ``allowed`` alone."""
     unknown = manifest["unknown_ledger"]
     strangers = set(manifest["trained_on"]).union(*manifest["screened_with"].values()) - set(allowed)
     if unknown or strangers:

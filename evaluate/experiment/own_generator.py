@@ -1,21 +1,24 @@
-"""An arm's own synthetic images: adapters tuned on its real images alone, by the commands a user has.
+"""An arm's own synthetic images: made from its real images alone, by the commands a user has.
 
-What an arm's images depend on names a folder, so equal arms share it and a sweep that goes on finds it.
+What images or adapters depend on names a folder, so equal arms share it and a sweep that goes on finds it.
 """
 
 import json
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from evaluate.experiment import leaks
 from evaluate.experiment.child_process import call, environment
+from evaluate.generators import ARM_PHOTOS, Generator
 from orchard import shards, software
 from orchard.adapters import adapter
 from orchard.bases.bases import Base
@@ -25,8 +28,9 @@ from orchard.files import atomic, checked_json, lock
 from orchard.images.framing import Fit
 from orchard.images.images import DECODING, ImageSet, Photo, sha256
 
-FOLDER, PHOTOS, NOTE = "arms", "photos", "arm.json"
-GENERATORS = "generators"
+FOLDER, PHOTOS, NOTE, SECONDS = "arms", "photos", "arm.json", "seconds.json"
+TUNE, SAMPLE = "finetune.train_lora", "generate"
+COMMANDS = "generators"
 """What an arm notes of the two commands, besides the options that it gives them."""
 LARGEST_BATCH = 16
 FIT: Fit = "pad"
@@ -58,8 +62,9 @@ class OwnGenerator:
 
     root: Path
     """The experiment's folder; the arm's own is ``arms/KEY`` in it."""
+    generator: Generator
     real: ImageSet
-    """The arm's real images: its adapters see no others."""
+    """The arm's real images: whatever makes its own sees no others."""
     held_out: ImageSet
     """Images that the arm is not trained on: they keep finetune from drawing a test split of its own."""
     base: Base
@@ -76,22 +81,27 @@ class OwnGenerator:
     @property
     def arguments(self) -> dict[str, Any]:
         """Everything that the images depend on, but for their number."""
-        return {
-            "photos": self.real.digest(),
-            "decoding": DECODING,
-            "captions": captions(self.real.photos),
+        found: dict[str, Any] = {
             "classes": list(self.real.classes),
             "base": self.base.name,
             "base_digest": self.base.digest,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "fit": FIT,
             "seed": self.seed,
-            "flip": self.flip,
             "precision": self.precision,
-            GENERATORS: made_by(self.base),
+            COMMANDS: made_by(self.base),
             **({"prompts": list(self.prompts)} if self.prompts else {}),
         }
+        if self.generator.sees_photos:
+            found |= {
+                "photos": self.real.digest(),
+                "decoding": DECODING,
+                "captions": captions(self.real.photos),
+                "steps": self.steps,
+                "batch_size": self.batch_size,
+                "fit": FIT,
+                "flip": self.flip,
+            }
+        asked = {"tuning": self.generator.tuning, "sampling": self.generator.sampling}
+        return found | {name: words and list(words) for name, words in asked.items() if words != ()}
 
     @property
     def batch_size(self) -> int:
@@ -103,28 +113,44 @@ class OwnGenerator:
         """Where adapters and shards lie."""
         return self.root / FOLDER / sha256(json.dumps(self.arguments, sort_keys=True).encode())[:16]
 
+    @cached_property
+    def adapters(self) -> Path | None:
+        """Where its adapters lie: one folder for all generators of equal ``tuning``; None without any."""
+        if self.generator.tuning is None:
+            return None
+        return self._tuned.folder / "adapters"
+
+    @property
+    def _tuned(self) -> "OwnGenerator":
+        """The one of equal ``tuning`` that samples with no options of its own."""
+        return replace(self, generator=replace(self.generator, sampling=()))
+
     @property
     def name(self) -> str:
         """The shards' folder."""
         return str(self.folder / "shards")
+
+    @property
+    def together(self) -> str:
+        """The same for all that wait for each other's adapters or images."""
+        return str(self.adapters or self.folder)
 
     def images(self) -> ImageSet:
         """The synthetic set, ``count`` images per class; tuned and sampled first where it is not there.
 
         Raises:
             TuningError: a command failed.
-            UserError: the adapters have seen other images than the arm's.
+            UserError: something of it has seen other images than the arm's.
         """
         if not self.is_there:
             self._make()
-        # The ledger names them, and the real set still has them.
-        shutil.rmtree(self.folder / PHOTOS, ignore_errors=True)
         return self.read(self.folder / "shards")
 
     def read(self, folder: Path) -> ImageSet:
         """``count`` images a class of the shards there; raises `UserError` where they saw other images."""
         found = shards.read(folder)
-        leaks.require_own(str(folder), shards.read_manifest(folder), self.real.hashes())
+        allowed = self.real.hashes() if self.generator.sees_photos else frozenset()
+        leaks.require_own(str(folder), shards.read_manifest(folder), allowed)
         return found.keep(_first(found.photos, self.count))
 
     @property
@@ -149,20 +175,52 @@ class OwnGenerator:
             there = checked_json.table({}, checked_json.parse(checked_json.read(note)))
         except (OSError, ValueError):
             return False
-        return {**there, GENERATORS: None} == {**self.arguments, GENERATORS: None}
+        return {**there, COMMANDS: None} == {**self.arguments, COMMANDS: None}
+
+    def seconds(self) -> float | None:
+        """What tuning and sampling took, tries that were stopped included; None where that is not known."""
+        spent = [_spent(self.folder).get(SAMPLE)]
+        spent += [_spent(self._tuned.folder).get(TUNE)] if self.adapters else []
+        known = [seconds for seconds in spent if seconds is not None]
+        return sum(known) if len(known) == len(spent) else None
 
     def _make(self) -> None:
-        photos, adapters = self.folder / PHOTOS, self.folder / "adapters"
-        atomic.writable(self.folder)
-        atomic.write_json(self.folder / NOTE, self.arguments)
-        for output in filter(Path.is_dir, (adapters, self.folder / "shards")):
-            with lock.exclusive(output):  # a command of an evaluate that was killed may still be saving there
-                pass
-        folders.write(photos, self.real, self.held_out)
-        self._call("finetune.train_lora", *self._finetune_options(photos, adapters))
+        files = self._tuned.tuned() if self.adapters else ()
+        lora = ("--lora", *files) if files else ("--base", self.base.name)
+        with self._alone() as photos:
+            if self.is_there:  # another process had its turn first
+                return
+            # A screen that compares with real images takes them from there, too.
+            self._call(SAMPLE, *lora, "--data", photos, *self._generate_options(photos))
+
+    def tuned(self) -> list[Path]:
+        """The files of its adapters, trained first where one is missing."""
+        adapters = self.folder / "adapters"
         files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in self.real.classes]
-        # A screen that compares with real images takes them from there, too.
-        self._call("generate", "--lora", *files, "--data", photos, *self._generate_options())
+        if not all(map(Path.is_file, files)):
+            with self._alone() as photos:
+                self._call(TUNE, *self._finetune_options(photos, adapters))
+        return files
+
+    @contextmanager
+    def _alone(self) -> Iterator[Path]:
+        """Its turn in the arm's folder; gives where its real images lie meanwhile.
+
+        They are not kept: the ledger names them, and the real set still has them.
+        """
+        photos = self.folder / PHOTOS
+        atomic.writable(self.folder)
+        with lock.exclusive(self.folder):
+            atomic.write_json(self.folder / NOTE, self.arguments)
+            for output in filter(Path.is_dir, (self.folder / "adapters", self.folder / "shards")):
+                with lock.exclusive(output):  # a command of an evaluate that was killed may still save there
+                    pass
+            shutil.rmtree(photos, ignore_errors=True)
+            folders.write(photos, self.real, self.held_out)
+            try:
+                yield photos
+            finally:
+                shutil.rmtree(photos, ignore_errors=True)
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
         # With nothing there to go on from, --resume would be refused.
@@ -171,25 +229,41 @@ class OwnGenerator:
             *("--fit", FIT),
             *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
             *(() if self.flip else ("--no_flip",)),
+            *(self.generator.tuning or ()),
             *(("--resume", "latest") if adapter.begun(adapters) else ()),
         ]
 
-    def _generate_options(self) -> Sequence[object]:
+    def _generate_options(self, photos: Path) -> Sequence[object]:
         return [
             *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
             *("--precision", self.precision),
             *(("--prompt", *self.prompts) if self.prompts else ()),
+            *(photos if word == ARM_PHOTOS else word for word in self.generator.sampling),
         ]
 
     def _call(self, module: str, *options: object) -> None:
         """Run a command of ours to its end, what it says in ``log.txt`` of the arm's folder."""
-        log = self.folder / "log.txt"
-        with atomic.written(log), log.open("a", encoding="utf-8") as file:
-            code = call([module, *map(str, options)], file)
+        log, started = self.folder / "log.txt", time.monotonic()
+        try:
+            with atomic.written(log), log.open("a", encoding="utf-8") as file:
+                code = call([module, *map(str, options)], file)
+        finally:
+            spent = _spent(self.folder)
+            spent[module] = spent.get(module, 0.0) + time.monotonic() - started
+            atomic.write_json(self.folder / SECONDS, spent)
         if code:
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
             raise TuningError(f"{module} ended with code {code}: {last}; see {log}")
+
+
+def _spent(folder: Path) -> dict[str, float]:
+    """Command -> seconds that it has run for the arm there; without those of earlier versions."""
+    try:
+        there = checked_json.table({}, checked_json.parse(checked_json.read(folder / SECONDS)))
+        return checked_json.table(dict.fromkeys(there, float), there)
+    except (OSError, ValueError):
+        return {}
 
 
 @cache

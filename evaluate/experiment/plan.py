@@ -10,7 +10,8 @@ from evaluate.experiment.arms import Arm, ExistingSet, Run, Seeds, Source, seeds
 from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.mixtures import Mixture, draw, mix, parse, require_enough
 from evaluate.experiment.own_generator import OwnGenerator
-from evaluate.records.records import WITHOUT
+from evaluate.generators import AUTO, GENERATORS, GIVEN, NONE, chosen_among
+from evaluate.records.records import REAL_PART, WITHOUT
 from orchard.cli import cli
 from orchard.images import splits
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo
@@ -25,74 +26,105 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
     if config.shots:
         runs = list(_low_shot(config, sets, precision))
     elif config.folds:
-        runs = list(_cross_validation(config, sets, shares, precision))
+        runs = list(_cross_validation(config, sets, _with_none(config, shares), precision))
     else:
-        runs = list(_ratios(config, sets, shares))
+        runs = list(_ratios(config, sets, _with_none(config, shares), precision))
     for run in runs:
         _require_choice(run)
     # The sets without a screen are as large as the one with all of them.
-    for folder, images in ((config.synthetic, sets.synthetic), (config.untuned, sets.untuned)):
-        used = [run.needed for run in runs if _takes(run, images)]
-        if used:
-            require_enough(used, images.counts(), folder)
+    used = [run.needed for run in runs if any(_is_given(source, sets) for source in run.sources)]
+    if used:
+        require_enough(used, sets.synthetic.counts(), config.synthetic)
     return runs
 
 
+def _with_none(config: Evaluate, shares: Sequence[float]) -> Sequence[float]:
+    """Where all real images stay, they alone are what an arm without synthetic images has."""
+    alone = config.design == "augment" and NONE in config.arms_by and 1.0 not in shares
+    return [1.0, *shares] if alone else shares
+
+
 def _require_choice(run: Run) -> None:
-    """Raise `UserError` where no image of the run's own can be held out to choose its mixing by."""
+    """Raise `UserError` where no image of the run's own can be held out to choose by."""
     contents = {photo.sha256 for photo in run.real}
     cli.check(
-        run.arm.mixing != "auto" or len(contents) > len({photo.label for photo in run.real}),
-        f"--mixing auto: {run.arm.title} has one real image of each class, none to choose by; "
-        "give more real images or another --mixing",
+        not run.chooses or len(contents) > len({photo.label for photo in run.real}),
+        f"--{'generators' if run.candidates else 'mixing'} auto: {run.arm.title} has one real image of each "
+        "class, none to choose by; give more real images or leave auto out",
     )
 
 
-def _takes(run: Run, images: ImageSet) -> bool:
-    return isinstance(run.source, ExistingSet) and run.source.found is images
+def _is_given(source: Source, sets: Sets) -> bool:
+    return isinstance(source, ExistingSet) and source.found is sets.synthetic
 
 
-def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float]) -> Iterator[Run]:
-    for seeds in seeds_of(config):
+def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) -> Iterator[Run]:
+    first = seeds_of(config)[0]
+    _, apart = parts(sets.train, config.validation, first.subset)
+    count = _most(config, sets.train.counts(), shares, config.total) + _most_mixed(config, apart)
+    sources = _sources(config, sets, sets.train, sets.test, first, count, precision)
+    for one in seeds_of(config):
+        seeds = replace(one, generator=first.generator)
         rest, held_out = parts(sets.train, config.validation, seeds.subset)
         total = config.total if config.total != len(rest) else 0
         for share in shares:
             mixture = mix(config.design, share, rest.counts(), total)
-            for name, taken, source in _with_controls(config, sets, mixture):
+            for name, taken, generator in _with_controls(config, sets, mixture):
                 real = draw(rest.photos, taken.real, "real", seeds.subset)
-                yield _run(config, name, taken, seeds, real, held_out, sets.test, source, total=total)
+                arm = _arm(config, name, taken, generator, total=total)
+                yield _run(config, arm, seeds, real, held_out, sets.test, sources)
         if "strong" in config.controls:
             strong = replace(config, augmentation="strong")
-            mixture = mix(config.design, 1.0, rest.counts())
-            yield _run(strong, "strong", mixture, seeds, rest.photos, held_out, sets.test, None)
+            arm = _arm(config, "strong", mix(config.design, 1.0, rest.counts()), NONE)
+            yield _run(strong, arm, seeds, rest.photos, held_out, sets.test, {})
 
 
-def _with_controls(
-    config: Evaluate, sets: Sets, mixture: Mixture
-) -> Iterator[tuple[str, Mixture, ExistingSet | None]]:
-    """A mixture, then what it is to be compared with at equal steps: name, mixture, source."""
-    mixed, some_real = any(mixture.synthetic.values()), any(mixture.real.values())
-    yield "ratio", mixture, ExistingSet(found=sets.synthetic) if mixed else None
-    if mixed and len(sets.untuned):
-        yield "untuned", mixture, ExistingSet(found=sets.untuned)
-    for screen, images in sets.unscreened.items():
-        if mixed:
-            yield WITHOUT + screen, mixture, ExistingSet(found=images)
-    # Where all real images stay, the arm with them alone is this control already.
-    partly = mixed and some_real and config.design == "substitute"
-    if partly and "oversampled" in config.controls:
-        yield "oversampled", replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), None
+def _most(config: Evaluate, real: Mapping[str, int], shares: Sequence[float], total: int = 0) -> int:
+    """Synthetic images of a class in a mixture, at most.
+
+    As many as any usual share needs, so that an arm's images do not depend on the other shares asked for.
+    """
+    usual = parse(["all"], config.design)[-1]
+    mixtures = [mix(config.design, share, real, total) for share in (usual, *shares)]
+    return max(max(mixture.synthetic.values()) for mixture in mixtures)
+
+
+def _by_generators(config: Evaluate, mixture: Mixture, alone: str) -> Iterator[tuple[str, Mixture, str]]:
+    """A mixture by each generator that can make it, as (kind of arm, mixture, generator).
+
+    ``alone`` is the kind of its real part alone, which `NONE` stands for in the substitute design.
+    """
+    kind = "fold" if config.folds else "ratio"
+    if not any(mixture.synthetic.values()):
+        yield kind, mixture, NONE
+        return
+    some_real = any(mixture.real.values())
+    for generator in config.arms_by:
+        if generator == NONE:
+            if some_real and config.design == "substitute":
+                yield alone, replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), NONE
+        elif generator != AUTO or some_real:
+            yield kind, mixture, generator
+
+
+def _with_controls(config: Evaluate, sets: Sets, mixture: Mixture) -> Iterator[tuple[str, Mixture, str]]:
+    """As `_by_generators`, then the mixture without each screen."""
+    yield from _by_generators(config, mixture, REAL_PART)
+    for screen in sets.unscreened:
+        if any(mixture.synthetic.values()):
+            yield WITHOUT + screen, mixture, GIVEN
 
 
 def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
-    """Real images alone, then with synthetic ones from adapters tuned on just these."""
+    """The same few real images by every generator, which know no others."""
     shots = parse_shots(config.shots)
     least = min(sets.train.counts().values())
     cli.check(shots[-1] <= least, f"--shots {shots[-1]}: the smallest class has {least} training images")
-    needs_two = config.validation != "none" or config.mixing == "auto"
+    needs_two = config.validation != "none" or config.mixing == "auto" or AUTO in config.arms_by
     cli.check(
         shots[0] > 1 or not needs_two,
-        "--shots 1: leaves no real image to validate on; use --validation none and no --mixing auto",
+        "--shots 1: leaves no real image to validate on; use --validation none and neither --mixing auto nor "
+        "--generators auto",
     )
     for seeds in seeds_of(config):
         for count in shots:
@@ -100,12 +132,11 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
             own = sets.train.keep(draw(sets.train.photos, counts, "shots", seeds.subset))
             rest, held_out = parts(own, config.validation, seeds.subset)
             made = config.arm_count + _most_mixed(config, held_out)
-            source = _tuned(config, sets, rest, sets.test, seeds, made, precision)
-            for added in (0, config.arm_count):
-                mixture = _added(rest.counts(), added)
-                yield _run(
-                    config, "shots", mixture, seeds, rest.photos, held_out, sets.test, source, shots=count
-                )
+            sources = _sources(config, sets, rest, sets.test, seeds, made, precision)
+            for generator in config.arms_by:
+                mixture = _added(rest.counts(), 0 if generator == NONE else config.arm_count)
+                arm = _arm(config, "shots", mixture, generator, shots=count)
+                yield _run(config, arm, seeds, rest.photos, held_out, sets.test, sources)
 
 
 def _most_mixed(config: Evaluate, held_out: ImageSet) -> int:
@@ -128,18 +159,16 @@ def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], pre
         for fold, apart in enumerate(splits.folds(everything, config.folds, "folds", seeds[0].subset)):
             train, test = _divided(everything, apart)
             rest, held_out = parts(train, config.validation, seeds[0].subset)
-            # As many as any usual share needs, so that the images do not depend on the shares asked for.
-            usual = [mix(config.design, share, rest.counts()) for share in parse(["all"], config.design)]
+            count = _most(config, rest.counts(), shares) + _most_mixed(config, held_out)
+            sources = _sources(config, sets, rest, test, seeds[0], count, precision)
             mixtures = [mix(config.design, share, rest.counts()) for share in shares]
-            count = max(max(mixture.synthetic.values()) for mixture in (*usual, *mixtures))
-            count += _most_mixed(config, held_out)
-            source = _tuned(config, sets, rest, test, seeds[0], count, precision)
-            places = {"fold": fold, "repeat": repeat}
-            for mixture, one in product(mixtures, seeds):
+            by = [one for mixture in mixtures for one in _by_generators(config, mixture, "fold")]
+            for (name, mixture, generator), one in product(by, seeds):
                 # The same subset seed comes in several repeats.
                 salt = ("real", one.subset, *([repeat] if repeat else []))
                 real = draw(rest.photos, mixture.real, *salt)
-                yield _run(config, "fold", mixture, one, real, held_out, test, source, **places)
+                arm = _arm(config, name, mixture, generator, fold=fold, repeat=repeat)
+                yield _run(config, arm, one, real, held_out, test, sources)
 
 
 def division(config: Evaluate) -> dict[str, int] | None:
@@ -163,51 +192,64 @@ def _divided(everything: ImageSet, apart: Set[str]) -> tuple[ImageSet, ImageSet]
     return divided.of(TRAIN), divided.of(TEST)
 
 
-def _tuned(
+def _sources(
     config: Evaluate, sets: Sets, real: ImageSet, test: ImageSet, seeds: Seeds, count: int, precision: str
-) -> OwnGenerator:
-    assert sets.base is not None
+) -> dict[str, Source]:
+    """Generator -> its images for arms that are made of ``real``."""
     one_a_class = {photo.label: photo for photo in reversed(test.photos)}
-    return OwnGenerator(
-        root=config.output,
-        real=real,
-        held_out=test.keep(one_a_class.values()),
-        base=sets.base,
-        steps=config.arm_steps,
-        prompts=config.arm_prompt,
-        seed=seeds.generator,
-        count=count,
-        flip=config.flip,
-        precision=precision,
+    found: dict[str, Source] = {GIVEN: ExistingSet(found=sets.synthetic)}
+    found |= {WITHOUT + name: ExistingSet(found=images) for name, images in sets.unscreened.items()}
+    for name in config.makers:
+        if name == GIVEN:
+            continue
+        assert sets.base is not None
+        found[name] = OwnGenerator(
+            root=config.output,
+            generator=GENERATORS[name],
+            real=real,
+            held_out=test.keep(one_a_class.values()),
+            base=sets.base,
+            steps=config.arm_steps,
+            prompts=config.arm_prompt,
+            seed=seeds.generator,
+            count=count,
+            flip=config.flip,
+            precision=precision,
+        )
+    return found
+
+
+def _arm(config: Evaluate, name: str, mixture: Mixture, generator: str, **places: int) -> Arm:
+    """An arm of one source alone has nothing to mix."""
+    mixed = any(mixture.synthetic.values()) and any(mixture.real.values())
+    return Arm(
+        name=name,
+        design="augment" if name == "shots" else config.design,
+        mixture=mixture,
+        generator=chosen_among(config.makers) if generator == AUTO else generator,
+        mixing=config.mixing if mixed else "union",
+        real_weight=config.real_weight,
+        **places,
     )
 
 
 def _run(
     config: Evaluate,
-    name: str,
-    mixture: Mixture,
+    arm: Arm,
     seeds: Seeds,
     real: Sequence[Photo],
     held_out: ImageSet,
     test: ImageSet,
-    source: Source | None,
-    **places: int,
+    sources: Mapping[str, Source],
 ) -> Run:
-    """One run; an arm of one source alone has nothing to mix and needs no generator."""
-    synthetic, own = any(mixture.synthetic.values()), any(mixture.real.values())
+    chooses = arm.generator == chosen_among(config.makers)
     return Run(
-        arm=Arm(
-            name=name,
-            design="augment" if name == "shots" else config.design,
-            mixture=mixture,
-            mixing=config.mixing if synthetic and own else "union",
-            real_weight=config.real_weight,
-            **places,
-        ),
+        arm=arm,
         seeds=seeds,
         real=real,
         held_out=held_out.photos,
         test=test.photos,
-        source=source if synthetic else None,
+        source=sources.get(arm.name if arm.name.startswith(WITHOUT) else arm.generator),
         options=config,
+        candidates={name: sources[name] for name in config.makers} if chooses else {},
     )

@@ -7,6 +7,7 @@ from rich.console import Console
 from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets, generator_notes
+from evaluate.generators import GIVEN
 from orchard.cli.terminal import say
 from orchard.datasets import folders
 
@@ -38,7 +39,6 @@ def plan(
         f"real set  {folders.describe(sets.train)}; {folders.describe(sets.test)}",
         *(f"note      {note}" for note in sets.train.notes),
         f"synthetic {_synthetic(config, sets)}",
-        *(f"untuned   {folders.describe(images)}" for images in [sets.untuned] if len(images)),
         *(f"screen    left out in an arm: {name}" for name in sets.unscreened),
         *(f"external  {folders.describe(images)}" for images in sets.external.values()),
         *(f"note      {note}" for note in generator_notes(config, sets)),
@@ -55,9 +55,11 @@ def plan(
 
 
 def _synthetic(config: Evaluate, sets: Sets) -> str:
-    if sets.base is not None:
-        return f"by each arm's own adapters ({config.arm_steps} steps), under {config.output}"
-    return folders.describe(sets.synthetic) if len(sets.synthetic) else "not needed"
+    given = [folders.describe(sets.synthetic)] if len(sets.synthetic) else []
+    own = [name for name in config.makers if name != GIVEN]
+    if own:
+        given.append(f"by {', '.join(own)} ({config.arm_steps} steps an adapter), under {config.output}")
+    return "; ".join(given) or "not needed"
 
 
 def _counted(run: Run) -> str:

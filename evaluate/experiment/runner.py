@@ -11,8 +11,8 @@ from classify.mixing import Mixing
 from classify.sizes import Sizes
 from classify.trainer import Fitted, Labelled, Step, Task, fit
 from evaluate.experiment.arms import Run
-from evaluate.experiment.mixing_search import Candidate, ChosenMixing, choose
 from evaluate.experiment.mixtures import draw
+from evaluate.experiment.validation_search import Candidate, Choice, choose, fixed
 from evaluate.metrics import negative_log_likelihood, score
 from evaluate.records.records import Key, Prediction, Record, Tested
 from orchard import software
@@ -57,13 +57,13 @@ class Experiment:
     classes: tuple[str, ...]
     external: Mapping[str, ImageSet]
     firsts: Mapping[Key, Run]
-    """The first run of each arm, on which the arm's mixing is chosen; by `Run.arm_key`."""
+    """The first run of each arm, on which an arm that chooses does; by `Run.arm_key`."""
     pixels: Pixels
     device: torch.device
     dtype: torch.dtype
     on_fitted: Callable[[Run, Fitted], None]
     """Is shown every classifier with its run."""
-    choices: dict[Key, ChosenMixing] = field(default_factory=dict)
+    choices: dict[Key, Choice] = field(default_factory=dict)
 
     def record(self, run: Run, report: Report) -> Record:
         """Train and score one run.
@@ -72,6 +72,7 @@ class Experiment:
             UserError: its own images could not be made, or the loss is not finite.
         """
         choice = self._choice(run, report)
+        run = choice.made(run)
         synthetic = _synthetic(run, choice)
         held_out = validation_images(run, synthetic)
         started = time.monotonic()
@@ -96,25 +97,21 @@ class Experiment:
             "seconds_network": round(fitted.seconds_network, 2),
         }
 
-    def _choice(self, run: Run, report: Report) -> ChosenMixing:
-        """The mixing of the run's arm, chosen once where it is to be chosen."""
-        arm = run.arm
-        if arm.mixing != "auto":
-            return ChosenMixing(
-                candidate=Candidate(mixing=Mixing(name=arm.mixing, real_weight=arm.real_weight))
-            )
+    def _choice(self, run: Run, report: Report) -> Choice:
+        """What the run's arm uses, chosen once where it is to be chosen."""
+        if not run.chooses:
+            return Choice(candidate=fixed(run.arm))
         if run.arm_key not in self.choices:
             first = self.firsts[run.arm_key]
-            self.choices[run.arm_key] = choose(
-                arm.real_weight, lambda candidate: self._loss(first, candidate, report)
-            )
+            self.choices[run.arm_key] = choose(first, lambda candidate: self._loss(first, candidate, report))
         return self.choices[run.arm_key]
 
     def _loss(self, run: Run, candidate: Candidate, report: Report) -> float:
         """On a tenth of the run's own real images, which do not take part in this training."""
         own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
         rest, apart = splits.validation(own, run.seeds.subset)
-        synthetic = _synthetic(run, ChosenMixing(candidate=candidate))
+        choice = Choice(candidate=candidate)
+        synthetic = _synthetic(choice.made(run), choice)
         fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
         pixels, labels = self.pixels.of(apart.photos, self.classes)
         found = probabilities(fitted.model, pixels, self.device, self.dtype)
@@ -158,7 +155,7 @@ class Experiment:
         return {**score([photo.label for photo in photos], found, self.classes), "predictions": predictions}
 
 
-def _synthetic(run: Run, choice: ChosenMixing) -> list[Photo]:
+def _synthetic(run: Run, choice: Choice) -> list[Photo]:
     """The run's synthetic images; its generator is tuned first where that has not happened yet."""
     if run.source is None:
         return []

@@ -1,4 +1,4 @@
-"""The images that the page shows and measures: one synthetic set beside the real images it goes with."""
+"""The images that the page shows and measures: synthetic sets beside the real images they go with."""
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.own_generator import OwnGenerator
+from evaluate.generators import GIVEN
 from evaluate.records.records import Key
+from orchard import shards
 from orchard.files import storage
 from orchard.images.images import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownImages:
-    """What stands for all arms of an experiment where images are to be seen."""
+    """What one generator made, and the real images that it is measured by."""
 
     real: ImageSet
     """Real training images: of the set, or of the arm whose own generator made the synthetic ones."""
@@ -25,24 +27,47 @@ class ShownImages:
     """Empty where no arm has synthetic images."""
     folder: Path | None
     """Where the synthetic set lies; `None` without one."""
+    kind: str = "ratio"
+    shots: int | None = None
+    generator: str = GIVEN
+    """These three as in the records of the arms that they are of."""
     arm: str = ""
-    """The arm that these are of, where arms have generators of their own."""
+    """One of these arms, where they make images of their own."""
+    seconds_per_image: float | None = None
+    """Tuning and sampling over all images made; `None` where it is not known."""
 
 
-def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> ShownImages:
-    """The given set, or among the arms with generators of their own the first with the most real images."""
-    if not config.owns_generators:
-        folder = storage.location(config.synthetic) if len(sets.synthetic) else None
-        return ShownImages(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=folder)
+def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> list[ShownImages]:
+    """One set a generator and number of shots; the first stands for all arms where one has to.
+
+    That is the given set, or of the arms that make their own images the first with the most real ones.
+    """
+    found: dict[object, ShownImages] = {}
+    if len(sets.synthetic):
+        given = storage.location(config.synthetic)
+        found[GIVEN] = ShownImages(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=given)
     own = [(run, run.source) for run in runs if run.key in finished and isinstance(run.source, OwnGenerator)]
     for run, source in sorted(own, key=lambda pair: -len(pair[1].real)):
+        origin = run.arm.shots, run.arm.generator
         folder = source.made()
-        if folder is not None:
-            return ShownImages(
-                real=source.real,
-                test=sets.test.keep(run.test),
-                synthetic=source.read(folder),
-                folder=folder,
-                arm=run.title,
-            )
-    return ShownImages(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)
+        if origin not in found and folder is not None:
+            found[origin] = _own(sets, run, source, folder)
+    nothing = ShownImages(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)
+    return list(found.values()) or [nothing]
+
+
+def _own(sets: Sets, run: Run, source: OwnGenerator, folder: Path) -> ShownImages:
+    """``folder`` has the images of ``source``, made for the arm of ``run`` among others."""
+    spent = source.seconds() if source.is_there else None
+    images = sum(shards.read_manifest(folder)["rows"].values())
+    return ShownImages(
+        real=source.real,
+        test=sets.test.keep(run.test),
+        synthetic=source.read(folder),
+        folder=folder,
+        kind=run.arm.name,
+        shots=run.arm.shots,
+        generator=run.arm.generator,
+        arm=run.title,
+        seconds_per_image=None if spent is None else spent / images,
+    )

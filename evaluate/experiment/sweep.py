@@ -8,10 +8,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from evaluate.analysis.predictions import predicted
-from evaluate.experiment.arms import ExistingSet, Run
-from evaluate.experiment.mixing_search import candidates
-from evaluate.experiment.own_generator import TuningError
+from evaluate.experiment.arms import Run
+from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.experiment.runner import Experiment
+from evaluate.experiment.validation_search import candidates
 from evaluate.records import records
 from evaluate.records.records import Record
 from orchard.cli.terminal import bar
@@ -63,21 +63,21 @@ def share(runs: Sequence[Run], process: int, processes: int) -> list[Run]:
     for run in runs:
         groups.setdefault(_together(run), []).append(run)
     # Dealt out apart, so that no process gets all the generators.
-    long = [group for group in groups.values() if _owns_generator(group[0])]
-    short = [group for group in groups.values() if not _owns_generator(group[0])]
+    short, long = ([group for group in groups.values() if _makes_images(group[0]) == made] for made in (0, 1))
     mine = {run.key for group in [*long, *short][process::processes] for run in group}
     return [run for run in runs if run.key in mine]
 
 
-def _owns_generator(run: Run) -> bool:
-    return run.source is not None and not isinstance(run.source, ExistingSet)
+def _makes_images(run: Run) -> bool:
+    return any(isinstance(source, OwnGenerator) for source in run.sources)
 
 
 def _together(run: Run) -> Hashable:
-    """A fold's arms share its generator; a mixing is chosen on its first seed's, so the seeds share that."""
-    if run.arm.mixing == "auto" and run.arm.fold is None:
+    """A fold's arms share its generators; a choice is made on its first seed, so the seeds share that."""
+    if run.chooses and run.arm.fold is None:
         return run.arm_key
-    return run.source.name if run.source is not None and _owns_generator(run) else run.key
+    own = [source.together for source in run.sources if isinstance(source, OwnGenerator)]
+    return own[0] if own else run.key
 
 
 def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: PartialState) -> Outcome:
@@ -106,26 +106,24 @@ def _attempts(
     """Each run with its record, or with the reason why it has none."""
     lost: dict[str, str] = {}
     for run in runs:
-        source = run.source.name if run.source else ""
-        if source in lost:
-            yield run, lost[source]
+        failed = next((lost[source.name] for source in run.sources if source.name in lost), None)
+        if failed is not None:
+            yield run, failed
             continue
-        if run.source and not run.source.is_there:
-            advance(0, f"{run.title}: its own adapters and images")
+        if any(not source.is_there for source in run.sources):
+            advance(0, f"{run.title}: its own images")
         try:
             yield run, experiment.record(run, lambda name, step: advance(1, f"{name}, loss {step.loss:.3f}"))
         except WriteError:  # the other arms could not be kept either
             raise
         except Exception as error:  # whatever it was, the other arms are still worth having
             reason = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, TuningError):
-                lost[source] = reason
+            if isinstance(error, TuningError) and run.source is not None:
+                lost[run.source.name] = reason
             yield run, reason
 
 
 def _steps(runs: Sequence[Run]) -> int:
-    """Optimiser steps of classifiers, those that choose a mixing included."""
-    tries = {
-        run.arm_key: run.options.steps * len(candidates(0.5)) for run in runs if run.arm.mixing == "auto"
-    }
+    """Optimiser steps of classifiers, those that a choice takes included."""
+    tries = {run.arm_key: run.options.steps * len(candidates(run)) for run in runs if run.chooses}
     return sum(run.options.steps for run in runs) + sum(tries.values())

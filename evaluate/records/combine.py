@@ -14,7 +14,7 @@ ALIKE = (*TRAINING, "validation", "size", "through", "precision", "decoding", "t
 """What has to be the same for arms of two experiments to stand in one table."""
 SAME_IF_USED = ("arms", "folds")
 """What has to be the same where both used it: else an arm's runs would have images of two generators."""
-GIVEN = ("synthetic", "untuned", "unscreened")
+GIVEN = ("synthetic", "unscreened")
 """Likewise where mixtures have the same total; with another one they are other arms."""
 
 

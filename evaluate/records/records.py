@@ -7,15 +7,17 @@ Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real i
 Records of this version also have
 
 - ``arm``: ``ratio`` (a mixture), its controls ``oversampled`` (the mixture's real images alone), ``strong``
-  (all real images, strong augmentation), ``untuned`` (synthetic images of the untuned base) and
-  ``without_SCREEN`` (synthetic images as if that screen of generate had not been there), ``shots``
-  (low-shot, with or without synthetic images: see ``n_synthetic``) or ``fold`` (cross-validation);
+  (all real images, strong augmentation) and ``without_SCREEN`` (synthetic images as if that screen of
+  generate had not been there), ``shots`` (low-shot, with or without synthetic images: see ``n_synthetic``)
+  or ``fold`` (cross-validation); of older versions also ``untuned`` (a given set of the untuned base);
+- ``generator``: what made the synthetic images, of `evaluate.generators`: ``none`` without any, ``given`` for
+  the set in ``--synthetic``, or such as ``tuned``; ``auto of untuned, tuned`` was chosen among these;
 - ``total``: images in a mixture where ``--total`` said how many; 0 where it was those of the real set;
 - ``fold`` and ``repeat``: which fold of which division, both from 0; null outside cross-validation;
 - ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
-  there is one source alone. ``auto 0.8`` (its real weight) was chosen on validation images, and
-  ``mixing_choice`` (else null) has ``chosen``, ``tried`` (mixing -> mean negative log-likelihood in nats)
-  and ``untried``;
+  there is one source alone; ``auto 0.8`` (its real weight) was chosen;
+- ``mixing_choice``: what was chosen on validation images, mixing or generator or both, else null: ``chosen``,
+  ``tried`` (candidate -> mean negative log-likelihood in nats) and ``untried``;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
@@ -33,11 +35,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
+from evaluate.generators import NONE, plain
 from evaluate.metrics import Scores
 from orchard.errors import UserError, differences
 from orchard.files import checked_json, size_limits
 from orchard.files.atomic import write_json, written
 
+REAL_PART = "oversampled"
+"""The arm that is the real part of a mixture alone."""
 WITHOUT = "without_"
 """Before the name of a screen: the arm whose synthetic images that screen did not judge."""
 RECORDS, EXPERIMENT = "records.jsonl", "experiment.json"
@@ -64,7 +69,7 @@ UNNOTED: Mapping[str, Any] = {
 NOTED: Mapping[str, Any] = {"external": dict[str, str], "commands": list[str]}
 """Types of what is read back of the experiment before it is used."""
 KEY = (
-    "arm", "design", "ratio", "total", "shots", "fold", "repeat", "mixing",
+    "arm", "design", "ratio", "total", "shots", "fold", "repeat", "mixing", "generator",
     "subset_seed", "generator_seed", "seed",
 )  # fmt: skip
 
@@ -91,7 +96,7 @@ class External(TypedDict):
 
 
 class MixingChoice(TypedDict):
-    """How the mixing of an arm was chosen."""
+    """How the mixing of an arm, or its generator, was chosen."""
 
     chosen: str
     tried: dict[str, float]
@@ -115,6 +120,7 @@ class Identity(Stored):
     fold: int | None
     repeat: int | None
     mixing: str
+    generator: str
     subset_seed: int | None
     generator_seed: int | None
 
@@ -153,7 +159,9 @@ def arm_key(record: Stored) -> Key:
 
 def complete(record: Stored) -> Record:
     """The record with every field that an older version did not write."""
-    return cast(Record, {**ADDED, "subset_seed": record["seed"], **record})
+    found = {**ADDED, "subset_seed": record["seed"], **record}
+    alone = record["ratio"] == 1 or found["arm"] == REAL_PART
+    return cast(Record, {"generator": NONE if alone else plain(found["arm"]), **found})
 
 
 def read(folder: Path) -> list[Stored]:

@@ -3,20 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from evaluate.analysis.analyse import as_json
 from evaluate.analysis.mistakes import worst
 from evaluate.analysis.predictions import tested
 from evaluate.analysis.student_report import FRUIT
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
 from evaluate.experiment.shown_images import ShownImages
-from evaluate.gap import memorisation
-from evaluate.gap.feature_metrics import Gaps
 from evaluate.gap.features import Embed
-from evaluate.gap.measure import gaps
 from evaluate.records import records as lines
 from evaluate.records.records import Record
 from evaluate.report import pictures
+from evaluate.report.fidelity import Distances
 from evaluate.report.html_page import Context
 from evaluate.report.pictures import ReadPixels
 from orchard import shards, software
@@ -24,7 +21,6 @@ from orchard.cli import cli
 from orchard.files import atomic
 from orchard.images.images import Photo
 
-FIDELITY = "fidelity.json"
 QUOTED: tuple[Literal["arguments", "rows", "rejected"], ...] = ("arguments", "rows", "rejected")
 """What the page quotes of the synthetic set's manifest."""
 COMPARED = ("train", "test", "synthetic", "untuned")
@@ -41,13 +37,13 @@ def gather(
     config: Evaluate,
     sets: Sets,
     shown: ShownImages,
+    distances: Distances,
     records: Sequence[Record],
     tested: Sequence[Photo],
     networks: Mapping[str, Embed],
     read: ReadPixels,
 ) -> Context:
-    """The context of the page; distances are written to `FIDELITY` as well."""
-    copies, found = _distances(config, shown, networks, read)
+    """The context of the page; ``distances`` are those of ``shown``."""
     near, embed = next(iter(networks.items()), ("plain pixels", pictures.as_they_are))
     files = [mistake["file"] for mistake in worst(records)]
     pools = {"real": shown.real, "synthetic": shown.synthetic}
@@ -58,11 +54,11 @@ def gather(
         title=sets.train.name,
         commands=_commands(config),
         notes=sets.train.notes,
-        generator=() if config.owns_generators else generator_notes(config, sets),
+        generator=() if config.own_photos else generator_notes(config, sets),
         shown=shown.arm,
         rejections=shards.rejections(manifest) if manifest else {},
-        copies=copies,
-        gaps=found,
+        copies=distances.copies,
+        gaps=distances.gaps,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),
         commits=_commits(records),
@@ -73,18 +69,6 @@ def gather(
         provenance=made,
         reference=FRUIT if config.data == "fruit" else None,
     )
-
-
-def _distances(
-    config: Evaluate, shown: ShownImages, networks: Mapping[str, Embed], read: ReadPixels
-) -> tuple[str, Gaps]:
-    """Write how near synthetic images come to real ones; copies in a sentence, and the domain gap."""
-    if not len(shown.synthetic):
-        return "", {}
-    copies = memorisation.measure(shown.synthetic, shown.real, shown.test)
-    found = gaps(shown, networks, read)
-    atomic.write_json(config.output / FIDELITY, copies | {"arm": shown.arm, "gap": as_json(found)})
-    return memorisation.sentence(copies), found
 
 
 def command(config: Evaluate) -> str:

@@ -6,18 +6,22 @@ from pathlib import Path
 
 from evaluate.analysis.analyse import Analysis, as_json
 from evaluate.analysis.external_sets import columns
+from evaluate.analysis.generators import Compared
 from evaluate.analysis.labels import label
 from evaluate.analysis.summary import Row
 from evaluate.records.records import Record
 from orchard.files.atomic import whole_file, write_json
 
 RUNS, ARMS, ANALYSIS = "metrics.csv", "arms.csv", "analysis.json"
+MEASURED = ("kid", "coverage", "share_near_train", "seconds_per_image")
+"""What `arms.csv` says of a generator's images."""
 
 
 def write(records: Sequence[Record], analysis: Analysis, folder: Path) -> None:
     """`RUNS`, `ARMS` and `ANALYSIS` in ``folder``, each whole or not at all."""
     write_runs(records, folder / RUNS)
-    own = [{"scored_on": "test", **arm_values(row)} for row in analysis.rows]
+    compared = {one.arm: generator_values(one) for one in analysis.generators}
+    own = [{"scored_on": "test", **arm_values(row), **compared.get(row.arm, {})} for row in analysis.rows]
     others = [
         {"scored_on": found.name, **arm_values(found.row), **columns(found)} for found in analysis.elsewhere
     ]
@@ -48,6 +52,18 @@ def arm_values(row: Row) -> dict[str, object]:
     low, high = change.pop("interval") or (None, None)
     values |= {"change_interval_low": low, "change_interval_high": high}
     return values | {f"change_{name}": value for name, value in change.items()}
+
+
+def generator_values(found: Compared) -> dict[str, object]:
+    """What the page says of an arm's generator beside others, of the comparison with the same real images."""
+    values: dict[str, object] = dict(found.measured or {})
+    values = {name: values.get(name) for name in MEASURED}
+    if found.row.change is not None:
+        low, high = found.row.change.interval or (None, None)
+        names = ("points", "p_mean", "p_mean_holm")
+        values |= {f"same_real_{name}": getattr(found.row.change, name) for name in names}
+        values |= {"same_real_low": low, "same_real_high": high}
+    return values
 
 
 def _write_csv(rows: Sequence[Mapping[str, object]], path: Path, last: str = "\n") -> None:

@@ -20,7 +20,7 @@ from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.features import Embed
 from evaluate.records import combine
 from evaluate.records import records as lines
-from evaluate.report import context, export, html_page
+from evaluate.report import context, export, fidelity, html_page
 from evaluate.report.pictures import ReadPixels
 from orchard.cli.terminal import say
 
@@ -31,13 +31,14 @@ def publish(
     console: Console,
     config: Evaluate,
     sets: Sets,
-    shown: ShownImages,
+    shown: Sequence[ShownImages],
     networks: Mapping[str, Embed],
     read: ReadPixels,
 ) -> tuple[Analysis, Path]:
     """Write the numbers and the page from the records, print what they say, and return both.
 
-    ``networks`` measure how far the images of ``shown`` lie apart; ``read`` brings photos to their pixels.
+    ``networks`` measure how far the images of ``shown`` lie apart, the first of which the page also shows;
+    ``read`` brings photos to their pixels.
 
     Raises:
         UserError: no record, or records that do not belong together.
@@ -45,8 +46,9 @@ def publish(
     records = combine.read(config.output, config.also)
     html_page.require_records(records)
     tested = context.tested_photos(records, sets)
-    analysis = analyse(records, config.margin, describe(tested))
-    around = context.gather(config, sets, shown, records, tested, networks, read)
+    distances = fidelity.measure(config.output, config.also, shown, networks, read)
+    analysis = analyse(records, config.margin, describe(tested), distances.generators)
+    around = context.gather(config, sets, shown[0], distances, records, tested, networks, read)
     export.write(records, analysis, config.output)
     page = html_page.write(records, analysis, around, config.output / PAGE)
     print_table(analysis.rows, around.reference, console)

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from evaluate.analysis.analyse import Analysis
+from evaluate.analysis.analyse import Analysis, MixingChoice
 from evaluate.analysis.external_sets import ExternalResult
-from evaluate.analysis.labels import control, label, quoted, title
+from evaluate.analysis.labels import control, label, maker, quoted, title
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
 from evaluate.experiment.image_sets import OWN
+from evaluate.generators import NONE
 from evaluate.records.records import Record
 from evaluate.report import figures
 
@@ -60,7 +61,7 @@ def _section(
     return {
         "title": title(rows[0].arm),
         "explained": EXPLAINED.get(table, ""),
-        "generator": [OWN[table[0]]] if table[0] in OWN else generator,
+        "generator": [OWN[table[0]]] if table[0] != "ratio" else generator,
         "steps": "/".join(map(str, sorted({record["steps"] for record in own}))),
         "arms": arms,
         "classes": classes,
@@ -71,7 +72,8 @@ def _section(
         "strata": _grouped(analysis.strata, table),
         "elsewhere": _by_set([found for found in analysis.elsewhere if table_of(found.arm) == table]),
         "screens": [one for one in analysis.screens if table_of(one.arm) == table],
-        "choices": [choice for choice in analysis.choices if table_of(choice.arm) == table],
+        "choices": _alike([choice for choice in analysis.choices if table_of(choice.arm) == table]),
+        "generators": [one for one in analysis.generators if table_of(one.arm) == table],
     }
 
 
@@ -126,9 +128,10 @@ def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[s
     if arms[0]["row"].arm.shots is not None:
         return found | {"shots": figures.shots_curve(_low_shot([arm["row"] for arm in arms]))}
     total = arms[0]["row"].arm.total
-    mixtures = [arm for arm in arms if _plain(arm["row"], total)]
+    first = next((arm["row"].arm.generator for arm in arms if arm["row"].n_synthetic), NONE)
+    mixtures = [arm for arm in arms if _plain(arm["row"], total, first)]
     rows = [arm["row"] for arm in mixtures]
-    others = _others([arm["row"] for arm in arms], total)
+    others = _others([arm["row"] for arm in arms if arm not in mixtures], total)
     if not rows or len({arm["row"].arm.ratio for arm in arms}) < 2:
         return found
     kinds = {row.arm for row in rows}
@@ -148,8 +151,10 @@ def _curves(arms: Sequence[dict[str, Any]], records: Sequence[Record]) -> dict[s
     }
 
 
-def _plain(row: Row, total: int) -> bool:
-    return row.arm.kind in PLAIN and row.arm.mixing == UNION and row.arm.total == total
+def _plain(row: Row, total: int, generator: str) -> bool:
+    arm = row.arm
+    of_one = arm.ratio == 1 or arm.generator == generator
+    return arm.kind in PLAIN and arm.mixing == UNION and arm.total == total and of_one
 
 
 def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -157,20 +162,29 @@ def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         mixing = "" if row.arm.mixing == UNION else f", {row.arm.mixing}"
-        lines.setdefault("real alone" if row.arm.ratio == 1 else f"real + synthetic{mixing}", []).append(row)
+        mixed = f"real + {maker(row.arm) or 'synthetic'}{mixing}"
+        lines.setdefault("real alone" if row.arm.ratio == 1 else mixed, []).append(row)
     return lines
 
 
 def _others(rows: Sequence[Row], total: int) -> dict[str, list[Row]]:
-    """Controls, other ways of mixing and mixtures of another ``total``, by name."""
+    """Controls, other generators and ways of mixing, and mixtures of another ``total``, by name."""
     lines: dict[str, list[Row]] = {}
     for row in rows:
-        if not _plain(row, total):
-            kind = "" if row.arm.kind in PLAIN else control(row.arm.kind)
-            mixing = "" if row.arm.mixing == UNION else row.arm.mixing
-            images = f"{row.arm.total:,} images" if row.arm.total != total else ""
-            lines.setdefault(", ".join(filter(None, (kind, mixing, images))), []).append(row)
+        kind = "" if row.arm.kind in PLAIN else control(row.arm.kind)
+        mixing = "" if row.arm.mixing == UNION else row.arm.mixing
+        images = f"{row.arm.total:,} images" if row.arm.total != total else ""
+        name = ", ".join(filter(None, (maker(row.arm), kind, mixing, images)))
+        lines.setdefault(name or row.arm.generator, []).append(row)
     return lines
+
+
+def _alike(choices: Sequence[MixingChoice]) -> list[list[MixingChoice]]:
+    """The choices, those with the same candidates together."""
+    found: dict[tuple[str, ...], list[MixingChoice]] = {}
+    for choice in choices:
+        found.setdefault((*choice.tried,), []).append(choice)
+    return list(found.values())
 
 
 def _by_set(entries: Sequence[ExternalResult]) -> dict[str, list[ExternalResult]]:

@@ -1,7 +1,6 @@
-"""How two sources share the steps, and what is chosen on validation images."""
+"""How two sources share the steps."""
 
 from collections import Counter
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +12,6 @@ from classify.augment import blend
 from classify.config import Training
 from classify.mixing import Mixing, rows_of, weights_of
 from classify.trainer import LABEL_SMOOTHING, Batch, Task, fit, loss_of
-from evaluate.experiment.mixing_search import UNTRIED, candidates, choose
 
 REAL, SYNTHETIC = 6, 10
 LABELS = torch.tensor([0, 1] * 3 + [0] * 5 + [1] * 5)
@@ -108,17 +106,3 @@ def test_every_way_of_mixing_trains_and_repeats_bit_for_bit(name, augmentation):
 
     first, again = weights(), weights()
     assert all(torch.equal(first[key], again[key]) for key in first)
-
-
-def test_the_choice_is_the_lowest_loss_and_may_be_no_synthetic_image_at_all():
-    losses = {candidate: 1.0 - 0.1 * place for place, candidate in enumerate(candidates(0.8))}
-    last = choose(0.8, lambda candidate: losses[candidate])
-    assert last.candidate == candidates(0.8)[-1]
-    assert last.counts({"x": 5, "y": 4}) == {"x": 5, "y": 4}
-    none = choose(0.8, lambda candidate: candidate.share)
-    assert none.record["chosen"] == "no synthetic images"
-    assert none.counts({"x": 5, "y": 4}) == {"x": 0, "y": 0}
-    assert none.record["untried"] == list(UNTRIED)
-    assert none.record["tried"]["union, 50% of them"] == 0.5
-    assert choose(0.8, lambda _: 1.0).candidate.share == 0
-    assert replace(none, record=None).candidate == candidates(0.8)[0]

@@ -185,10 +185,9 @@ def test_the_size_does_not_depend_on_which_arms_are_asked_for(small, capsys):
     )
 
 
-def test_a_control_of_another_size_is_refused(small, refused):
-    write_shards(Path("untuned"), [], count=8, side=24, lora="")
-    with refused("--untuned untuned", "16 px against 24 px"):
-        evaluate(small(untuned=Path("untuned"), dry_run=True))
+def test_a_given_set_of_another_size_than_the_base_makes_is_refused(small, refused):
+    with refused("--generators", "16 px", "the base mini makes 64 px"):
+        evaluate(small(generators=("given", "untuned"), dry_run=True))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_small_classes_stay_in_every_arm(small, ratio, real, options):
     write_images(Path("few", "train"), {"x": 12, "y": 12, "z": 2}, size=16)
     write_images(Path("few", "test"), {"x": 2, "y": 2, "z": 1}, size=16, seed=1)
     write_shards(Path("fewer"), [], ("x", "y", "z"), count=12)
-    evaluate(small(data="few", synthetic="fewer", ratios=(ratio,), controls=("oversampled",), **options))
+    evaluate(small(data="few", synthetic="fewer", ratios=(ratio,), generators=("given", "none"), **options))
     found = records.read(Path("evaluation"))
     assert [(r["arm"], r["n_real"]) for r in found] == [("ratio", real), ("oversampled", real)]
 

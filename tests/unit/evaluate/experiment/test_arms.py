@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pipelines
@@ -26,7 +27,7 @@ from orchard import devices, shards
 from orchard.classifiers import classifier
 from orchard.cli import cli
 from orchard.datasets import sources
-from orchard.images.images import TEST
+from orchard.images.images import TEST, TRAIN
 
 SMALL = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32)
 OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 3, "--shots", "1,2", "--seeds", 1)
@@ -100,7 +101,8 @@ def made(monkeypatch) -> list[str]:
     def stand_in(self: OwnGenerator, module: str, *options: object) -> None:
         calls.append(f"{module} {self.folder.name}")
         if module == "generate":
-            write_shards(self.folder / "shards", sorted(self.real.hashes()), self.real.classes, self.count)
+            seen = sorted(self.real.hashes()) if self.generator.sees_photos else []
+            write_shards(self.folder / "shards", seen, self.real.classes, self.count)
 
     monkeypatch.setattr(OwnGenerator, "_call", stand_in)
     monkeypatch.setattr(devices, "torch_dtype", lambda precision, device: torch.float32)
@@ -136,6 +138,41 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
     gap = json.loads((tmp_path / "fidelity.json").read_text())
     assert gap["arm"] == "50% real, fold 0, repeat 0, auto 0.8, seed 0"
     assert gap["gap"]["our real-trained classifier"]["test"]["images"] == 84
+
+
+def test_folds_share_untuned_images_and_compare_with_the_real_part_alone(tmp_path, made):
+    asked = {"folds": 2, "ratios": ("1", "0.5"), "generators": ("auto", "none", "untuned", "tuned")}
+    evaluate(config(tmp_path, **asked))
+    found = lines(tmp_path)
+    auto = "auto of untuned, tuned"
+    assert [(r["fold"], r["ratio"], r["generator"], r["n_real"]) for r in found] == [
+        (fold, ratio, by, round(84 * ratio))
+        for fold in (0, 1)
+        for ratio, by in ((1.0, "none"), (0.5, "none"), (0.5, "untuned"), (0.5, "tuned"), (0.5, auto))
+    ]
+    assert Counter(call.split()[0] for call in made) == {"generate": 3, "finetune.train_lora": 2}
+    assert len(list((tmp_path / "arms").iterdir())) == 3
+    tried = [list(r["mixing_choice"]["tried"]) for r in found if r["generator"] == auto]
+    assert tried == [["no synthetic images", "untuned", "tuned"]] * 2
+    evaluate(config(tmp_path, **asked))
+    assert lines(tmp_path) == found
+
+
+def test_a_ratio_sweep_makes_images_of_its_own_beside_the_given_ones(tmp_path, made):
+    write_shards(tmp_path / "given", [], sources.load("demo").classes, count=30, side=64)
+    asked = {
+        "ratios": ("0.5",),
+        "generators": ("given", "tuned", "none"),
+        "synthetic": str(tmp_path / "given"),
+    }
+    evaluate(config(tmp_path / "out", **asked, seeds=2))
+    found = lines(tmp_path / "out")
+    assert [(r["generator"], r["arm"], r["generator_seed"]) for r in found] == [
+        ("given", "ratio", None), ("tuned", "ratio", 0), ("none", "oversampled", None),
+    ] * 2  # fmt: skip
+    assert len(made) == 2
+    ledger = shards.read_manifest(next((tmp_path / "out" / "arms").glob("*/shards")))["trained_on"]
+    assert set(ledger) == sources.load("demo").of(TRAIN).hashes()
 
 
 def test_folds_that_were_divided_by_another_seed_do_not_join(tmp_path, made, refused):
@@ -248,6 +285,17 @@ def test_an_arm_whose_adapters_saw_other_images_has_no_record(tmp_path, made, mo
         run(config(tmp_path, shots=("1",)))
     assert "its adapters or screens have seen 1 images that are not the arm's" in capsys.readouterr().out
     assert [r["n_synthetic"] for r in lines(tmp_path)] == [0]
+
+
+def test_untuned_images_that_know_a_photo_have_no_record(tmp_path, made, monkeypatch, capsys):
+    def leak(self: OwnGenerator, module: str, *options: object) -> None:
+        write_shards(self.folder / "shards", sorted(self.real.hashes()), self.real.classes, self.count)
+
+    monkeypatch.setattr(OwnGenerator, "_call", leak)
+    with pytest.raises(SystemExit):
+        run(config(tmp_path, shots=("1",), generators=("none", "untuned")))
+    assert "have seen 3 images that are not the arm's" in capsys.readouterr().out
+    assert [r["generator"] for r in lines(tmp_path)] == ["none"]
 
 
 def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tmp_path, made, monkeypatch):

@@ -111,12 +111,6 @@ def test_adapters_of_an_arm_may_know_that_arms_images_alone(refused):
         leaks.require_own("arms/1", manifest | {"unknown_ledger": ["apple"]}, {"a", "b"})
 
 
-def test_an_untuned_control_from_adapters_is_refused(refused):
-    leaks.require_untuned(Path("u"), {"rows": {}, "arguments": {"x": {"lora": ""}}})
-    with refused("--untuned u", "x came from adapters"):
-        leaks.require_untuned(Path("u"), {"rows": {}, "arguments": {"x": {"lora": "abc"}}})
-
-
 def test_copies_of_a_file_stay_in_one_fold():
     from orchard.images.splits import folds
 

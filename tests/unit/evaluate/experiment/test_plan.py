@@ -3,58 +3,20 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import pictures
 import pytest
+from planned import hashes, planned, sets, some
 
-from classify.sizes import Sizes
 from evaluate.config import Evaluate, parse_shots
 from evaluate.experiment import plan_text
 from evaluate.experiment.arms import seeds_of
-from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.mixtures import draw
 from evaluate.experiment.plan import plan
 from evaluate.experiment.runner import validation_images
 from evaluate.experiment.sweep import share
 from evaluate.records import records
 from orchard.cli.terminal import Terminal
-from orchard.images.images import TEST, TRAIN, ImageSet
-
-COUNTS = {"apple": 20, "pear": 16}
-
-
-def some(kind: str, counts: dict[str, int], split: str = TRAIN) -> ImageSet:
-    photos = [
-        pictures.photo(f"{kind}/{n}/{i}", n, split) for n, count in counts.items() for i in range(count)
-    ]
-    return pictures.image_set(photos, sorted(counts))
-
-
-def sets(**changes) -> Sets:
-    """Twenty apples and sixteen pears to train on, six to test on, thirty synthetic ones a class."""
-    values = {
-        "train": some("train", COUNTS),
-        "test": some("test", {"apple": 4, "pear": 2}, TEST),
-        "synthetic": some("synthetic", {"apple": 60, "pear": 60}),
-        "untuned": some("untuned", {}),
-        "unscreened": {},
-        "external": {},
-        "manifest": {},
-        "base": SimpleNamespace(name="mini", digest="d", resolution=64),
-        "sizes": Sizes(size=64, through=None),
-    }
-    return Sets(**(values | changes))
-
-
-def planned(given: Sets | None = None, shares=(1.0, 0.5, 0.0), **options):
-    config = Evaluate(**options)
-    config.require_valid()
-    return plan(config, given or sets(), shares, "fp32")
-
-
-def hashes(photos) -> set[str]:
-    return {photo.sha256 for photo in photos}
+from orchard.images.images import TEST, TRAIN
 
 
 def test_a_smaller_share_of_real_images_lies_in_a_larger_one():
@@ -96,24 +58,25 @@ def test_the_plan_tells_what_share_whole_images_make(capsys):
 
 
 def test_all_arms_train_the_same_number_of_steps_with_the_same_options():
-    runs = planned(shares=(1.0, 0.3, 0.0), seeds=2, controls=("oversampled",), steps=123)
+    runs = planned(shares=(1.0, 0.3, 0.0), seeds=2, generators=("given", "none"), steps=123)
     assert len({run.options for run in runs}) == 1
     assert {run.options.steps for run in runs} == {123}
 
 
 def test_controls_stand_beside_the_arms_they_belong_to():
-    given = sets(untuned=some("untuned", {"apple": 60, "pear": 60}))
-    runs = planned(given, seeds=1, controls=("oversampled", "strong"), untuned=Path("u"))
-    found = [(run.arm.name, run.arm.mixture.ratio, len(run.real)) for run in runs]
+    given = sets()
+    runs = planned(given, seeds=1, controls=("strong",), generators=("given", "untuned", "none"))
+    found = [(run.arm.name, run.arm.generator, run.arm.mixture.ratio, len(run.real)) for run in runs]
     assert found == [
-        ("ratio", 1.0, 36),
-        ("ratio", 0.5, 18), ("untuned", 0.5, 18), ("oversampled", 0.5, 18),
-        ("ratio", 0.0, 0), ("untuned", 0.0, 0),
-        ("strong", 1.0, 36),
+        ("ratio", "none", 1.0, 36),
+        ("ratio", "given", 0.5, 18), ("ratio", "untuned", 0.5, 18), ("oversampled", "none", 0.5, 18),
+        ("ratio", "given", 0.0, 0), ("ratio", "untuned", 0.0, 0),
+        ("strong", "none", 1.0, 36),
     ]  # fmt: skip
     mixed, untuned, oversampled = runs[1:4]
     assert hashes(mixed.real) == hashes(untuned.real) == hashes(oversampled.real)
-    assert untuned.source.found is given.untuned
+    assert mixed.source.found is given.synthetic
+    assert untuned.source.generator.tuning is None
     assert oversampled.source is None
     assert [run.options.augmentation for run in runs] == ["plain"] * 6 + ["strong"]
     assert len({run.key for run in runs}) == len(runs)
@@ -128,12 +91,6 @@ def test_each_screen_is_left_out_of_each_mixture_with_synthetic_images():
     ]  # fmt: skip
     assert runs[2].source.found is given.unscreened["flat"]
     assert hashes(runs[2].real) == hashes(runs[1].real)
-
-
-def test_too_few_images_of_the_untuned_base_are_named(refused):
-    given = sets(untuned=some("untuned", {"apple": 60, "pear": 3}))
-    with refused("3 images of pear", "--count 20"):
-        planned(given, seeds=1, untuned=Path("u"))
 
 
 def test_seeds_of_subset_generator_and_classifier_go_apart():
@@ -234,12 +191,12 @@ def test_one_shot_leaves_nothing_to_validate_on(refused):
 def test_prompts_of_arms_name_the_class_and_stand_in_what_the_images_depend_on(refused):
     plain, scene = "a photo of {label}", "a photo of {label}, scene background"
     own, given = (planned(shots=("2",), arm_prompt=prompts)[1].source for prompts in ((), (plain, scene)))
-    assert "--prompt" not in own._generate_options() and "prompts" not in own.arguments
-    assert tuple(given._generate_options()[-3:]) == ("--prompt", plain, scene)
+    assert "--prompt" not in own._generate_options(Path("p")) and "prompts" not in own.arguments
+    assert tuple(given._generate_options(Path("p"))[-3:]) == ("--prompt", plain, scene)
     assert own.folder != given.folder
     with refused("--arm_prompt 'a photo'", "{label}"):
         planned(shots=("2",), arm_prompt=("a photo",))
-    with refused("--arm_prompt: only with --shots or --folds"):
+    with refused("--arm_prompt: only with --shots, --folds or --generators"):
         planned(arm_prompt=(plain,))
 
 
@@ -250,7 +207,7 @@ def test_shots_are_whole_numbers(word, refused):
 
 
 def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refused):
-    for options in ({"total": 9}, {"controls": ("strong",)}, {"untuned": Path("u")}, {"folds": 2}):
+    for options in ({"total": 9}, {"controls": ("strong",)}, {"folds": 2}):
         with refused("--shots"):
             Evaluate(shots=("1",), **options).require_valid()
 

@@ -1,0 +1,81 @@
+"""How near synthetic images come to real ones: measured, kept in `FIDELITY`, and read from there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evaluate.analysis.analyse import as_json
+from evaluate.analysis.generators import Measured
+from evaluate.experiment.shown_images import ShownImages
+from evaluate.gap import memorisation
+from evaluate.gap.feature_metrics import Gaps
+from evaluate.gap.features import Embed
+from evaluate.gap.measure import gaps
+from evaluate.report.pictures import ReadPixels
+from orchard.errors import UserError
+from orchard.files import atomic, checked_json
+
+FIDELITY = "fidelity.json"
+GENERATORS = "generators"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """Of the images that are shown, and in few numbers of every generator's."""
+
+    copies: str = ""
+    """How many are near copies of real ones, in a sentence."""
+    gaps: Gaps = field(default_factory=dict)
+    generators: Sequence[Measured] = ()
+    """Those of other commands and folders too."""
+
+
+def measure(
+    folder: Path,
+    also: Sequence[Path],
+    shown: Sequence[ShownImages],
+    networks: Mapping[str, Embed],
+    read: ReadPixels,
+) -> Distances:
+    """Measure every set of ``shown``, if it has images, and write what was found to ``folder``."""
+    there = [one for place in (*also, folder) for one in _noted(place)]
+    first, *_ = shown
+    if not len(first.synthetic):
+        return Distances(generators=there)
+    copies = [memorisation.measure(one.synthetic, one.real, one.test) for one in shown]
+    # A network must not have seen the photos that are the yardstick.
+    found = [gaps(one, networks if one.test.hashes() == first.test.hashes() else {}, read) for one in shown]
+    now = [_in_few(*of_one) for of_one in zip(shown, copies, found, strict=True)]
+    known = {(one["kind"], one["shots"], one["generator"]): one for one in (*there, *now)}
+    generators = list(known.values())
+    whole = copies[0] | {"arm": first.arm, "gap": as_json(found[0]), GENERATORS: generators}
+    atomic.write_json(folder / FIDELITY, whole)
+    return Distances(copies=memorisation.sentence(copies[0]), gaps=found[0], generators=generators)
+
+
+def _in_few(shown: ShownImages, copies: Mapping[str, Any], found: Gaps) -> Measured:
+    gap = next((sides["synthetic"] for sides in found.values()), None)
+    return {
+        "kind": shown.kind,
+        "shots": shown.shots,
+        "generator": shown.generator,
+        "arm": shown.arm,
+        "images": len(shown.synthetic),
+        "share_near_train": copies["share_near_train"],
+        "kid": gap.kid.mean if gap else None,
+        "coverage": gap.manifold.coverage if gap else None,
+        "seconds_per_image": shown.seconds_per_image,
+    }
+
+
+def _noted(folder: Path) -> list[Measured]:
+    """What earlier commands measured of generators; nothing where they measured none."""
+    path = folder / FIDELITY
+    if not path.is_file():
+        return []
+    try:
+        there = checked_json.table({}, checked_json.parse(checked_json.read(path)))
+        return [checked_json.typed(Measured, one) for one in there.get(GENERATORS, [])]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it") from None

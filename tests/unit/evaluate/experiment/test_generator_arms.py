@@ -1,0 +1,112 @@
+"""Arms of several generators, made by the real commands on a tiny base: ledgers, sharing, the page."""
+
+import csv
+import json
+from pathlib import Path
+
+import pipelines
+import pytest
+from pages import Page
+from shell import EVALUATE, command
+
+from orchard import shards
+
+WORDS = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32, "--seeds", 1)
+OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 6, "--shots", 3)
+GENERATORS = ("--generators", "auto", "none", "untuned", "tuned", "img2img")
+GUIDED = '"generator": "img2img"'
+NAMES = ["none", "untuned", "tuned", "img2img", "auto of untuned, tuned, img2img"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("generators")
+    pipelines.tiny(folder / "base")
+    command(folder, *EVALUATE, *WORDS, *OWN, *GENERATORS)
+    return folder
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "evaluation" / "records.jsonl").read_text().splitlines()]
+
+
+def made(folder: Path) -> dict[tuple, Path]:
+    """Folder of each arm's images, by what it was asked for besides."""
+    notes = {path.parent: json.loads(path.read_text()) for path in folder.glob("evaluation/arms/*/arm.json")}
+    return {(note.get("tuning", ()), *note.get("sampling", ())): path for path, note in notes.items()}
+
+
+def test_every_generator_has_a_run_on_the_same_real_images(folder):
+    found = lines(folder)
+    assert [record["generator"] for record in found] == NAMES
+    assert [record["n_real"] for record in found] == [9] * 5
+    assert [record["n_synthetic"] for record in found[:4]] == [0, 18, 18, 18]
+    assert [record["generator_seed"] for record in found] == [None, 0, 0, 0, 0]
+    assert len({record["train_files"] for record in found[:4]}) == 4
+
+
+def test_the_choice_is_in_the_record_and_its_run_is_that_of_the_chosen_generator(folder):
+    found = {record["generator"]: record for record in lines(folder)}
+    auto = found[NAMES[-1]]
+    choice = auto["mixing_choice"]
+    assert list(choice["tried"]) == ["no synthetic images", "untuned", "tuned", "img2img"]
+    assert choice["tried"][choice["chosen"]] == min(choice["tried"].values())
+    chosen = found[{"no synthetic images": "none"}.get(choice["chosen"], choice["chosen"])]
+    assert auto["train_files"] == chosen["train_files"]
+    assert auto["predictions"] == chosen["predictions"]
+
+
+def test_ledgers_name_the_arms_photos_alone_and_none_for_the_untuned_base(folder):
+    found = made(folder)
+    assert sorted(map(len, found)) == [1, 1, 5]
+    ledgers = {key: shards.read_manifest(path / "shards")["trained_on"] for key, path in found.items()}
+    assert {key: len(ledger) for key, ledger in ledgers.items()} == {
+        (None,): 0,
+        ((),): 9,
+        ((), "--image_guidance", "PHOTOS", "--strength", "0.7"): 9,
+    }
+    assert not list(folder.glob("evaluation/arms/*/photos"))
+
+
+def test_adapters_are_trained_once_and_what_is_missing_is_made_again_from_them(folder):
+    assert len(list(folder.glob("evaluation/arms/*/adapters"))) == 1
+    guided = next(path for key, path in made(folder).items() if len(key) > 1)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("evaluation/arms/*/[as]*/**/*.*")}
+    rows = [shards.rows_of(path) for path in sorted(guided.glob("shards/data/*"))]
+    (guided / "shards" / "manifest.json").unlink()
+    records = folder / "evaluation" / "records.jsonl"
+    whole = records.read_text()
+    records.write_text("".join(line for line in whole.splitlines(True) if GUIDED not in line))
+    command(folder, *EVALUATE, *WORDS, *OWN, *GENERATORS)
+    after = {path: path.stat().st_mtime_ns for path in folder.glob("evaluation/arms/*/[as]*/**/*.*")}
+    assert all(guided in path.parents for path in before if after[path] != before[path])
+    assert [shards.rows_of(path) for path in sorted(guided.glob("shards/data/*"))] == rows
+    plain = [{n: v for n, v in r.items() if "seconds" not in n and n != "commit"} for r in lines(folder)]
+    again = next(record for record in plain if record["generator"] == "img2img")
+    first = next(json.loads(line) for line in whole.splitlines() if GUIDED in line)
+    assert again == {name: first[name] for name in again}
+
+
+def test_page_and_files_set_the_generators_side_by_side(folder):
+    page = Page((folder / "evaluation" / "report.html").read_text(encoding="utf-8"))
+    (table,) = page.named("generators")
+    assert [row[0].split()[0] for row in table[1:]] == ["none", "untuned", "tuned", "img2img", "auto"]
+    with (folder / "evaluation" / "arms.csv").open(encoding="utf-8") as file:
+        arms = {row["generator"]: row for row in csv.DictReader(file)}
+    assert list(arms) == NAMES
+    for name in ("untuned", "tuned", "img2img"):
+        assert float(arms[name]["seconds_per_image"]) > 0
+        assert 0 <= float(arms[name]["coverage"]) <= 1
+        assert float(arms[name]["same_real_points"]) == pytest.approx(float(arms[name]["change_points"]))
+    kept = json.loads((folder / "evaluation" / "analysis.json").read_text())["generators"]
+    assert [one["row"]["arm"]["generator"] for one in kept] == NAMES
+    (choices,) = page.named("choices")
+    assert choices[0][1:] == ["no synthetic images", "untuned", "tuned", "img2img"]
+
+
+def test_another_page_takes_the_generators_numbers_from_this_one(folder):
+    ratio = ("--ratios", 1, "--base", "base", "--generators", "untuned", "--output", "other")
+    command(folder, *EVALUATE, *WORDS, *ratio, "--also", "evaluation")
+    with (folder / "other" / "arms.csv").open(encoding="utf-8") as file:
+        arms = {row["generator"]: row for row in csv.DictReader(file) if row["shots"]}
+    assert float(arms["tuned"]["coverage"]) >= 0
