@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import init_images, prompts
+from generate.planning import init_images, prompts, repainting
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
@@ -110,7 +110,8 @@ def _classes(config: Generate, blend: Blend) -> list[ClassSource]:
     """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
     provenances = [one.adapter.provenance for one in blend.parts]
     provenance = next((one for one in provenances if one is not None), None)
-    base = bases.resolve(config.base or (provenance.base if provenance else "mini"))
+    base = bases.resolve(config.base or (provenance.base if provenance else "mini"), inpainting=True)
+    repainting.require_base(base, repaint=config.repaint is not None)
     layers.require_loadable(base)
     loras.require_fit(blend, base)
     if provenance is None:
@@ -132,12 +133,15 @@ def _job(
 ) -> Job:
     atomic.require_distinct_files(one.names)
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
+    repaints = repainting.load(config, one.label, one.base.resolution) if config.repaint else None
+    guide = repaints.guides if repaints else guide
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
         count=count,
         prompts=_prompts(config, one),
         guides=guide,
+        repaints=repaints,
     )
     settings = resolve(config, one.base)
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
@@ -189,7 +193,9 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         found["compile"] = True
     if safety_checker.has(one.base):
         found["safety_checker"] = config.safety_checker
-    if plan.guides:
+    if plan.repaints:
+        found |= {**plan.repaints.arguments(config), "decoding": DECODING}
+    elif plan.guides:
         found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
     return found
 

@@ -113,6 +113,19 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
             "index": row.index,
             "attempt": row.attempt,
             "guide": row.guide.sha256 if row.guide else "",
+            **_repainted(row),
             **shared,
             **screens.judge(image, job.label),
         }
+
+
+def _repainted(row: Row) -> dict[str, Any]:
+    """What the row says of its photo's repainting."""
+    if row.canvas is None:
+        return {}
+    return {
+        "mask": row.canvas.kind,
+        "repainted": row.canvas.share,
+        "strength": row.canvas.passes[-1].strength,
+        "box": [list(box) for box in row.canvas.boxes],
+    }
