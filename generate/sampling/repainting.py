@@ -16,41 +16,50 @@ from orchard.images.images import square
 
 @dataclass(frozen=True)
 class Kept:
-    """An image that a pass of the pipeline repaints, and which part of it."""
+    """A photo that a pass of the pipeline repaints, and which part of it."""
 
-    image: Image.Image
+    photo: Image.Image
     canvas: Canvas
-    last: Pass
 
     def pasted(self, sampled: Image.Image) -> Image.Image:
-        """What the pass sampled where it repaints, this image elsewhere; in between where it is feathered."""
-        opaque = Image.fromarray(self.canvas.repainted(self.last).astype(np.uint8) * 255)
+        """What the first pass sampled where it repaints, the photo elsewhere, both where it is feathered."""
+        repainted = self.canvas.repainted(self.canvas.passes[0])
+        opaque = Image.fromarray(repainted.astype(np.uint8) * 255)
         if self.canvas.feather:
             opaque = opaque.filter(ImageFilter.GaussianBlur(self.canvas.feather))
-        return Image.composite(sampled, self.image, opaque)
+        return Image.composite(sampled, self.photo, opaque)
 
 
 def repaint(
     pipe: Pipeline, call: Callable[..., torch.Tensor], rows: Sequence[Row]
 ) -> tuple[torch.Tensor, list[Kept]]:
-    """B rows with photos -> (B, C, h, w) latents of the last pass, and what `Kept.pasted` keeps of each.
+    """B rows with photos -> (B, C, h, w) latents of the last pass, and what is kept of each photo after it.
 
-    ``call`` is the pipeline with all but image, mask and strength. A pass after the first goes on from what
-    the one before it made.
+    ``call`` is the pipeline with all but image, mask and strength. A second pass goes on from what the first
+    one made; after it nothing is the photo's any more.
     """
-    pictures, canvases = [], []
+    kept = []
     for row in rows:
         assert row.guide is not None and row.canvas is not None, row
-        pictures.append(square(row.guide.image(), row.canvas.side))
-        canvases.append(row.canvas)
-    for one in canvases[0].passes:
-        kept = [Kept(picture, canvas, one) for picture, canvas in zip(pictures, canvases, strict=True)]
-        masks = [whole_cells(canvas.repainted(one), pipe.vae_scale_factor) for canvas in canvases]
-        latents = call(image=pictures, mask_image=masks, strength=one.strength)
-        if one is not canvases[0].passes[-1]:
-            sampled = decoder.images(pipe, latents)
-            pictures = [keep.pasted(image) for keep, image in zip(kept, sampled, strict=True)]
-    return latents, kept
+        kept.append(Kept(square(row.guide.image(), row.canvas.side), row.canvas))
+    first, *more = kept[0].canvas.passes
+    latents = _pass(pipe, call, [one.photo for one in kept], kept, first)
+    for one in more:
+        images = decoder.images(pipe, latents)
+        pictures = [keep.pasted(image) for keep, image in zip(kept, images, strict=True)]
+        latents = _pass(pipe, call, pictures, kept, one)
+    return latents, [] if more else kept
+
+
+def _pass(
+    pipe: Pipeline,
+    call: Callable[..., torch.Tensor],
+    pictures: Sequence[Image.Image],
+    kept: Sequence[Kept],
+    one: Pass,
+) -> torch.Tensor:
+    masks = [whole_cells(keep.canvas.repainted(one), pipe.vae_scale_factor) for keep in kept]
+    return call(image=list(pictures), mask_image=masks, strength=one.strength)
 
 
 def whole_cells(repainted: np.ndarray, cell: int) -> Image.Image:

@@ -127,5 +127,5 @@ def _repainted(row: Row) -> dict[str, Any]:
         "mask": row.canvas.kind,
         "repainted": row.canvas.share,
         "strength": row.canvas.passes[-1].strength,
-        "box": [list(box) for box in row.canvas.boxes],
+        "box": [list(box) for box in row.canvas.boxes] or None,
     }

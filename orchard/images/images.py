@@ -252,8 +252,7 @@ def framed(image: Image.Image, size: tuple[int, int], fit: Fit = "pad") -> Image
 def framed_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A mask (mode L, 0 and 255) at (height, width) pixels, where `framed` puts its photo; 0 around it."""
     height, width = size
-    padded = ImageOps.pad(mask, (width, height), Image.Resampling.BOX, color=0)
-    return padded.point(lambda level: 255 if level >= 128 else 0)
+    return ImageOps.pad(mask, (width, height), Image.Resampling.NEAREST, color=0)
 
 
 def square(image: Image.Image, size: int, fit: Fit = "pad") -> Image.Image:
