@@ -14,7 +14,7 @@ from orchard.images.images import Photo, decode
 
 BOXES, GRABCUT = "boxes", "grabcut"
 GRABCUT_SIDE, GRABCUT_ROUNDS = 256, 5
-"""Pixels of a photo's longer side when GrabCut sees it, which takes a second of twice as many; its iterations."""
+"""Pixels of a photo's longer side as GrabCut sees it, in part of a second; its iterations."""
 WHITE = 128
 """Grey level from which on a pixel of a mask image is the object."""
 CONFIG = "config.json"
