@@ -58,7 +58,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             cards.head(_head(manifest, rejected)),
             "# Synthetic images",
             "",
-            "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph.",
+            _what(arguments),
             "",
             *_sheets(manifest),
             cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
@@ -85,6 +85,15 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "",
         ]
     )
+
+
+def _what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    if any("repaint" in one and len(one["strength"]) == 1 for one in arguments.values()):
+        return (
+            "**These images are partly synthetic**: a diffusion model drew parts of photographs anew, "
+            "the column `repainted` says how much; the rest is the photograph, whose terms hold for it."
+        )
+    return "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph."
 
 
 def _head(manifest: shards.Manifest, rejected: bool) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
     rows = rows_of(config, labels)
+    init_images.training_images.cache_clear()  # files may have come since an earlier call
     made_with = [{**software.versions(), **environment}] if environment else []
     return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
 

@@ -1,6 +1,5 @@
 """`--repaint`: which training images of a class are repainted, and what of each."""
 
-import functools
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -48,6 +47,11 @@ MASKED = ("object", "background")
 """Modes that need to know where the object is."""
 
 
+def least_strength(mode: str) -> float:
+    """The usual strength of the pass that has fewest steps."""
+    return min(one.strength for one in MODES[mode])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
     """What is repainted of one photo, at the sampled size."""
@@ -70,6 +74,11 @@ class Canvas:
     def share(self) -> float:
         """Of the image's pixels, those that some pass repaints."""
         return float(np.mean(np.any([self.repainted(one) for one in self.passes], axis=0)))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether pixels of the photo are left; a second pass repaints what the first one kept."""
+        return len(self.passes) == 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +143,8 @@ def load(config: Generate, label: str, side: int) -> Repaints:
         UserError: no image of the class can be repainted, or a mask that cannot be used.
     """
     photos = init_images.load(config.data, label, config.seed, option="--data").photos
-    source = _source(config.mask, config.data) if config.repaint in MASKED else None
+    everything = init_images.training_images(config.data, "--data")
+    source = masks.source(config.mask, everything) if config.repaint in MASKED else None
     canvases, left_out = {}, defaultdict(list)
     for photo in photos:
         try:
@@ -149,11 +159,6 @@ def load(config: Generate, label: str, side: int) -> Repaints:
         )
     kept = tuple(photo for photo in photos if photo.sha256 in canvases)
     return Repaints(guides=InitImages(label, config.seed, kept), canvases=canvases, left_out=reasons)
-
-
-@functools.cache
-def _source(name: str, data: str) -> MaskSource:
-    return masks.source(name, init_images.training_images(data, "--data"))
 
 
 def _canvas(config: Generate, photo: Photo, side: int, source: MaskSource | None) -> Canvas:

@@ -39,7 +39,8 @@ def resolve(config: Generate, base: Base) -> Settings:
     usual_guidance = repainting.GUIDANCE if config.repaint else GUIDANCE
     if config.lcm:
         usual_guidance = LCM_GUIDANCE
-    strength = STRENGTH if config.strength is None else config.strength
+    usual_strength = repainting.least_strength(config.repaint) if config.repaint else STRENGTH
+    strength = usual_strength if config.strength is None else config.strength
     settings = Settings(
         scheduler=config.scheduler or ("lcm" if config.lcm else "dpmsolver++"),
         steps=config.steps or usual,

@@ -48,7 +48,7 @@ def repaint(
         images = decoder.images(pipe, latents)
         pictures = [keep.pasted(image) for keep, image in zip(kept, images, strict=True)]
         latents = _pass(pipe, call, pictures, kept, one)
-    return latents, [] if more else kept
+    return latents, kept if kept[0].canvas.keeps else []
 
 
 def _pass(

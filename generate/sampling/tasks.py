@@ -104,7 +104,11 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     label = job.header.classes.index(job.label)
     shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
     for row, image in pairs:
-        data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)
+        partly = row.canvas is not None and row.canvas.keeps
+        source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
+        data = metadata.png(
+            image, prompt=row.prompt, system=job.base.public_name, seed=row.seed, source=source
+        )
         yield {
             "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,

@@ -49,7 +49,6 @@ def found(real, name: str):
 
 
 def loaded(real, label="apple", **options):
-    repainting._source.cache_clear()
     repainting.init_images.training_images.cache_clear()
     return repainting.load(Generate(**{"repaint": "object", "data": str(real), **options}), label, 32)
 
