@@ -1,6 +1,7 @@
 """`python -m generate`: plan, refuse what cannot work, sample the missing rows, then the manifest."""
 
 from generate.config import Generate
+from generate.masking import sheet as mask_sheet
 from generate.outputs import folder as folders
 from generate.outputs.finish import finish
 from generate.planning import plan_text
@@ -9,7 +10,7 @@ from generate.sampling import pipeline, rounds
 from generate.sampling.tasks import Samplers
 from generate.screening import screens
 from orchard import devices, hub, shards
-from orchard.cli.terminal import Terminal
+from orchard.cli.terminal import Terminal, say
 from orchard.files import atomic, storage
 from orchard.files.lock import writing
 
@@ -36,6 +37,9 @@ def generate(config: Generate) -> None:
     plan_text.processes(console, state.num_processes, devices.dtype_name(dtype))
     if config.dry_run:
         plan_text.rows(console, planned)
+        if config.repaint and state.is_main_process:
+            for path in mask_sheet.write(folder, [job.plan for job in planned]):
+                say(console, f"masks     {path}: what will be repainted, in red")
         return
     devices.quiet_libraries()
     atomic.writable(folder)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from orchard.cli import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
+Repaint = Literal["background", "object", "centre", "outpaint"]
 Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 
 
@@ -59,17 +60,36 @@ class Sampling(cli.Options):
     steps: int = 0
     """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
     guidance: float | None = None
-    """Guidance scale, by default 2; 1 turns classifier-free guidance off."""
+    """Guidance scale, by default 2, with --repaint 3; 1 turns classifier-free guidance off."""
     scheduler: Scheduler | None = None
     """Sampler, by default dpmsolver++; `base` is the base's own. SD 3 takes dpmsolver++, euler and base."""
     image_guidance: str = ""
     """Start each sample from a training image of its class in this real set (named as for --data)."""
-    strength: float = 0.7
-    """How much of a guiding image is replaced, above 0 (nothing) to 1 (all)."""
+    strength: float | None = None
+    """How much of a real image is replaced, above 0 (nothing) to 1 (all): by default 0.7, with --repaint 0.97
+    inside the mask and 0.95 outside it."""
     safety_checker: bool = True
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
     """Seeds tried, before the run stops, for an image that is flagged or of a single colour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repainting(cli.Options):
+    """Parts of real images drawn anew."""
+
+    repaint: Repaint | None = None
+    """Sample into --data's training images of the class, anew what is around the object (background), the
+    object, the middle square of half the side (centre), or the middle and then the rest (outpaint)."""
+    mask: str = "boxes"
+    """Where the object is: in the boxes beside the photos (boxes), in what GrabCut finds in them (grabcut),
+    white in a folder's mask images, or as CLIPSeg or SAM says (a folder or Hub id)."""
+    mask_dilate: int = 0
+    """Pixels of the sampled image that the mask grows by on each side; below 0 it shrinks."""
+    mask_feather: int = 0
+    """Pixels over which the repainted part fades into the photo; 0 keeps the rest of the photo to the bit."""
+    mask_invert: bool = False
+    """Take the inside of the mask for the outside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +132,9 @@ class Output(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output, cli.Hub, cli.Common):
+class Generate(
+    Adapters, Amount, Prompts, Sampling, Repainting, Resources, Screening, Output, cli.Hub, cli.Common
+):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
     GONE: ClassVar[Mapping[str, str]] = {
@@ -127,6 +149,7 @@ class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output
         cli.require_distinct("--classes", self.classes)
         self._require_counts()
         self._require_sampling()
+        self._require_repainting()
         self._require_screens()
         cli.check(
             not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
@@ -153,8 +176,28 @@ class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output
         cli.check(0 <= self.steps <= 1000, f"--steps {self.steps}: give 1 to 1000, or 0 for the base's usual")
         if self.guidance is not None:
             cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
-        cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
+        if self.strength is not None:
+            cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
         cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
+
+    def _require_repainting(self) -> None:
+        cli.check(
+            not (self.repaint and self.image_guidance),
+            "--repaint and --image_guidance: give one of them; --repaint takes the photos of --data",
+        )
+        usual = Repainting()
+        of_masks = ("mask", "mask_dilate", "mask_feather", "mask_invert")
+        given = [name for name in of_masks if getattr(self, name) != getattr(usual, name)]
+        cli.check(
+            self.repaint is not None or not given, f"--{given[0] if given else ''}: goes with --repaint"
+        )
+        masked = self.repaint in (None, "background", "object")
+        cli.check(
+            masked or self.mask == usual.mask,
+            f"--mask {self.mask}: --repaint {self.repaint} repaints the middle; leave it out",
+        )
+        cli.check(abs(self.mask_dilate) <= 512, f"--mask_dilate {self.mask_dilate}: give -512 to 512")
+        cli.check(0 <= self.mask_feather <= 512, f"--mask_feather {self.mask_feather}: give 0 to 512")
 
     def _require_screens(self) -> None:
         cli.require_distinct("--screens", self.screens)

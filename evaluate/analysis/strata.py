@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from xml.parsers import expat
 
 import numpy as np
 from PIL import Image
@@ -12,7 +10,7 @@ from evaluate.analysis.intervals import Interval, accuracy_interval
 from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import ArmKey, arms
 from evaluate.records.records import Record
-from orchard.files import checked_json, size_limits
+from orchard.errors import UserError
 from orchard.images.images import Photo
 
 Strata = Mapping[str, Mapping[str, str]]
@@ -40,12 +38,11 @@ class Stratum:
 
 
 def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
-    """The kinds of every photo; ``objects`` only where a Pascal VOC file with boxes lies beside it."""
+    """The kinds of every photo; ``objects`` only where annotations have its boxes."""
     found = {}
     for photo in photos:
         kinds = {"background": background(photo.image())}
-        boxes = count_boxes(photo.annotation) if photo.annotation else 0
-        if boxes:
+        if boxes := _count(photo):
             kinds["objects"] = "one" if boxes == 1 else "several"
         found[photo.path] = kinds
     return found
@@ -61,35 +58,12 @@ def background(image: Image.Image) -> str:
     return "white" if white[border].mean() >= MOSTLY else "scene"
 
 
-def count_boxes(path: Path) -> int:
-    """Objects that a Pascal VOC file has boxes for; 0 for a file that is none."""
+def _count(photo: Photo) -> int:
+    """Objects that have a box; 0 where the annotation cannot be read."""
     try:
-        return _objects(checked_json.read_bytes(path, size_limits.ANNOTATION))
-    except (OSError, ValueError, LookupError, expat.ExpatError):  # the parser's own, and unknown encodings
+        return len(photo.boxes())
+    except UserError:
         return 0
-
-
-def _objects(data: bytes) -> int:
-    """Elements ``object`` right below the root; no tree is built, and no entity is ever declared."""
-    parser = expat.ParserCreate()
-    depth = found = 0
-
-    def start(name: str, _: object) -> None:
-        nonlocal depth, found
-        depth += 1
-        found += depth == 2 and name == "object"
-
-    def end(_: str) -> None:
-        nonlocal depth
-        depth -= 1
-
-    def refuse(*_: object) -> None:
-        raise ValueError("it declares a document type")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.StartDoctypeDeclHandler = refuse
-    parser.Parse(data, True)
-    return found
 
 
 def accuracies(records: Iterable[Record], strata: Strata) -> list[Stratum]:

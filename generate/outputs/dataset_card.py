@@ -18,6 +18,9 @@ COLUMNS = {
     "seed": "seed of the image's noise",
     "attempt": "how many seeds were discarded before this one (flagged, or a single colour)",
     "guide": "SHA-256 of the real training image that it was started from, if any",
+    "mask": "how the object in that image was found, where parts of the image were repainted",
+    "repainted, strength": "share of the pixels that were repainted, and of noise they began with",
+    "box": "boxes of the objects as left, top, right and bottom in pixels, where they are known",
     "index": "number of the image in its class; numbers that are missing were rejected",
     "steps, guidance, scheduler": "how it was sampled",
     "lora, base": "SHA-256 of the adapter, and the base model",
@@ -55,7 +58,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             cards.head(_head(manifest, rejected)),
             "# Synthetic images",
             "",
-            "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph.",
+            _what(arguments),
             "",
             *_sheets(manifest),
             cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
@@ -72,7 +75,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "",
             cards.table(["column", "what it holds"], (COLUMNS | (IN_REJECTED if rejected else {})).items()),
             "",
-            "Null where a screen was not used.",
+            "Null where a screen was not used, or nothing repainted.",
             "",
             "## Arguments",
             "",
@@ -82,6 +85,15 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "",
         ]
     )
+
+
+def _what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    if any("repaint" in one and len(one["strength"]) == 1 for one in arguments.values()):
+        return (
+            "**These images are partly synthetic**: a diffusion model drew parts of photographs anew, "
+            "the column `repainted` says how much; the rest is the photograph, whose terms hold for it."
+        )
+    return "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph."
 
 
 def _head(manifest: shards.Manifest, rejected: bool) -> dict[str, Any]:

@@ -5,8 +5,12 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image, PngImagePlugin
 
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's term for what a model trained on sampled content has made."""
+TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+SOURCE_TYPE, COMPOSITE_TYPE = (
+    f"{TERMS}trainedAlgorithmicMedia",
+    f"{TERMS}compositeWithTrainedAlgorithmicMedia",
+)
+"""IPTC's terms for what a model trained on sampled content has made, all of it or parts."""
 CHUNK = "XML:com.adobe.xmp"
 PACKET = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -20,10 +24,12 @@ PACKET = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 </x:xmpmeta>"""
 
 
-def png(image: Image.Image, *, prompt: str, system: str, seed: int | None = None) -> bytes:
+def png(
+    image: Image.Image, *, prompt: str, system: str, seed: int | None = None, source: str = SOURCE_TYPE
+) -> bytes:
     """The image as a PNG file with XMP: IPTC's digital source type, prompt and system, and the seed."""
     packet = PACKET.format(
-        source=quoteattr(SOURCE_TYPE),
+        source=quoteattr(source),
         prompt=quoteattr(prompt),
         system=quoteattr(system),
         seed="" if seed is None else f'\n orchard:seed="{seed}"',

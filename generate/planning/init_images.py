@@ -32,20 +32,19 @@ def _order(guides: InitImages, cycle: int) -> list[Photo]:
     return ranked(guides.photos, "guide", guides.seed, guides.label, cycle)
 
 
-def load(data: str, label: str, seed: int) -> InitImages:
+def load(data: str, label: str, seed: int, *, option: str = "--image_guidance") -> InitImages:
     """The guides of a class from the training split of a real set; test images are never among them.
 
     Raises:
         UserError: the set cannot be read, or has no training image of the class.
     """
-    photos = tuple(photo for photo in _training_images(data) if photo.label == label)
+    photos = tuple(photo for photo in training_images(data, option) if photo.label == label)
     if not photos:
-        raise UserError(
-            f"--image_guidance {data}: no training image of class {label}; name a set that has some"
-        )
+        raise UserError(f"{option} {data}: no training image of class {label}; name a set that has some")
     return InitImages(label, seed, photos)
 
 
 @functools.cache
-def _training_images(data: str) -> tuple[Photo, ...]:
-    return sources.load(data, option="--image_guidance").of(TRAIN).photos
+def training_images(data: str, option: str) -> tuple[Photo, ...]:
+    """Those of all classes of the real set that ``option`` names."""
+    return sources.load(data, option=option).of(TRAIN).photos

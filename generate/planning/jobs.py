@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import init_images, prompts
+from generate.planning import init_images, prompts, repainting
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
@@ -82,6 +82,7 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
     rows = rows_of(config, labels)
+    init_images.training_images.cache_clear()  # files may have come since an earlier call
     made_with = [{**software.versions(), **environment}] if environment else []
     return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
 
@@ -110,7 +111,8 @@ def _classes(config: Generate, blend: Blend) -> list[ClassSource]:
     """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
     provenances = [one.adapter.provenance for one in blend.parts]
     provenance = next((one for one in provenances if one is not None), None)
-    base = bases.resolve(config.base or (provenance.base if provenance else "mini"))
+    base = bases.resolve(config.base or (provenance.base if provenance else "mini"), inpainting=True)
+    repainting.require_base(base, repaint=config.repaint is not None)
     layers.require_loadable(base)
     loras.require_fit(blend, base)
     if provenance is None:
@@ -132,12 +134,15 @@ def _job(
 ) -> Job:
     atomic.require_distinct_files(one.names)
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
+    repaints = repainting.load(config, one.label, one.base.resolution) if config.repaint else None
+    guide = repaints.guides if repaints else guide
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
         count=count,
         prompts=_prompts(config, one),
         guides=guide,
+        repaints=repaints,
     )
     settings = resolve(config, one.base)
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
@@ -189,7 +194,9 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         found["compile"] = True
     if safety_checker.has(one.base):
         found["safety_checker"] = config.safety_checker
-    if plan.guides:
+    if plan.repaints:
+        found |= {**plan.repaints.arguments(config), "decoding": DECODING}
+    elif plan.guides:
         found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from generate.planning.init_images import InitImages
+from generate.planning.repainting import Canvas, Repaints
 from orchard.images.images import Photo
 from orchard.images.splits import stable_hash
 
@@ -24,6 +25,8 @@ class Row:
     prompt: str
     guide: Photo | None = None
     """The real training image it is started from."""
+    canvas: Canvas | None = None
+    """What is repainted of that image; None where all of it is."""
     attempt: int = 0
     """How many seeds were given up before this one."""
 
@@ -43,15 +46,19 @@ class ClassPlan:
     prompts: Sequence[str]
     """Row ``index`` takes number ``index`` of them, beginning again after the last."""
     guides: InitImages | None = None
+    repaints: Repaints | None = None
+    """What is repainted of each guide."""
 
     def row(self, index: int) -> Row:
         """Row ``index``, whether or not it lies within the count."""
+        guide = self.guides.of(index) if self.guides else None
         return Row(
             label=self.label,
             index=index,
             seed=stable_hash(self.seed, self.label, index),
             prompt=self.prompts[index % len(self.prompts)],
-            guide=self.guides.of(index) if self.guides else None,
+            guide=guide,
+            canvas=self.repaints.canvas(guide) if guide and self.repaints else None,
         )
 
     def shards(self, size: int, wanted: Indices | None = None) -> "Iterator[PlannedShard]":

@@ -39,7 +39,13 @@ def describe(
     settings = planned[0].settings
     say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
     if config.image_guidance:
-        say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
+        say(console, f"guides    training images of {config.image_guidance}, strength {settings.strength}")
+    for job in planned:
+        if repaints := job.plan.repaints:
+            arguments = job.header.arguments
+            strength = " and then ".join(map(str, arguments["strength"]))
+            said = f"{config.repaint}, mask {arguments['mask']}, strength {strength}; {repaints.said()}"
+            say(console, f"repaint   {job.label}: {said}")
     say(console, f"screens   {_screens(planned[0])}")
     say(console, f"output    {config.output}, {config.shard_size} images per shard")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from generate.config import Generate
+from generate.planning import repainting
 from generate.sampling.schedulers import require_scheduler
 from orchard.bases.bases import Base
 from orchard.errors import UserError
@@ -11,7 +12,7 @@ from orchard.shards import LARGEST
 STEPS, USUAL_STEPS, LCM_STEPS = 20, {"mini": 10}, 4
 BYTES = 4
 """A pixel of an image and its share of all else in a row, at most: PNG makes noise no larger than it is."""
-GUIDANCE, LCM_GUIDANCE = 2.0, 1.0
+GUIDANCE, LCM_GUIDANCE, STRENGTH = 2.0, 1.0, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +36,22 @@ def resolve(config: Generate, base: Base) -> Settings:
             be larger than readers take.
     """
     usual = LCM_STEPS if config.lcm else USUAL_STEPS.get(base.name, STEPS)
-    usual_guidance = LCM_GUIDANCE if config.lcm else GUIDANCE
+    usual_guidance = repainting.GUIDANCE if config.repaint else GUIDANCE
+    if config.lcm:
+        usual_guidance = LCM_GUIDANCE
+    usual_strength = repainting.least_strength(config.repaint) if config.repaint else STRENGTH
+    strength = usual_strength if config.strength is None else config.strength
     settings = Settings(
         scheduler=config.scheduler or ("lcm" if config.lcm else "dpmsolver++"),
         steps=config.steps or usual,
         guidance=usual_guidance if config.guidance is None else config.guidance,
-        strength=config.strength if config.image_guidance else None,
+        strength=strength if config.image_guidance else None,
         resolution=base.resolution,
     )
     _require_shards(config.shard_size, base.resolution)
     require_scheduler(settings.scheduler, settings.steps, base)
-    if settings.strength is not None and int(settings.steps * settings.strength) < 1:
-        raise UserError(
-            f"--strength {settings.strength}: of {settings.steps} steps none is left; give more of either"
-        )
+    if (config.image_guidance or config.repaint) and int(settings.steps * strength) < 1:
+        raise UserError(f"--strength {strength}: of {settings.steps} steps none is left; give more of either")
     return settings
 
 

@@ -32,12 +32,22 @@ def remedy(pipe: Pipeline, fault: str) -> str:
 
 
 @torch.no_grad()
-def decode(pipe: Pipeline, latents: torch.Tensor) -> list[Decoded]:
-    """(B, C, h, w) latents -> B images, as the stock pipeline makes them from its last latents."""
+def images(pipe: Pipeline, latents: torch.Tensor) -> list[Image.Image]:
+    """(B, C, h, w) latents -> B images, whatever they show."""
+    return pipe.image_processor.postprocess(_pixels(pipe, latents), output_type="pil")
+
+
+def _pixels(pipe: Pipeline, latents: torch.Tensor) -> torch.Tensor:
     if _overflows(pipe):
         pipe.vae.float()
     coded = unscaled(pipe.vae, latents.to(pipe.vae.dtype))
-    pixels = pipe.vae.decode(coded, return_dict=False)[0]
+    return pipe.vae.decode(coded, return_dict=False)[0]
+
+
+@torch.no_grad()
+def decode(pipe: Pipeline, latents: torch.Tensor) -> list[Decoded]:
+    """(B, C, h, w) latents -> B images, as the stock pipeline makes them from its last latents."""
+    pixels = _pixels(pipe, latents)
     flags = [False] * len(pixels)
     if getattr(pipe, "safety_checker", None) is not None:
         pixels, flags = pipe.run_safety_checker(pixels, pixels.device, pixels.dtype)

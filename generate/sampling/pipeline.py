@@ -58,17 +58,18 @@ def depth(config: Generate) -> int:
 
     None where both would move the same weights: with offloading, and where guiding images are encoded.
     """
-    return 0 if config.offload != "none" or config.image_guidance else 1
+    return 0 if config.offload != "none" or config.image_guidance or config.repaint else 1
 
 
 def _load(config: Generate, base: Base, dtype: torch.dtype, device: torch.device) -> Pipeline:
     pipe = bases.load(base, dtype, device if config.offload == "none" else torch.device("cpu"))
     if config.safety_checker:
         safety_checker.add(pipe, base)
-    if config.image_guidance:
-        from diffusers import AutoPipelineForImage2Image
+    if config.image_guidance or config.repaint:
+        from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 
-        pipe = AutoPipelineForImage2Image.from_pipe(pipe)
+        kind = AutoPipelineForInpainting if config.repaint else AutoPipelineForImage2Image
+        pipe = kind.from_pipe(pipe)
         pipe.set_progress_bar_config(disable=True)
     if config.low_memory:
         pipe.enable_attention_slicing()

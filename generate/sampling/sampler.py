@@ -12,12 +12,13 @@ from PIL import Image
 from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from generate.planning.settings import Settings
-from generate.sampling import decoder
+from generate.sampling import decoder, repainting
+from generate.sampling.repainting import Kept
 from generate.sampling.schedulers import scheduler_of
 from orchard.bases import prompt_embeds
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
-from orchard.images import images
+from orchard.images.images import square
 
 
 class Sampler:
@@ -55,23 +56,30 @@ class Sampler:
         made = ((block, self._denoise(block)) for block in blocks)
         self.unwanted.clear()
         with closing(prefetch(made, self.depth, self.unwanted)) as ready:
-            for block, latents in ready:
-                yield from self._usable(block, latents)
+            for block, (latents, kept) in ready:
+                yield from self._usable(block, latents, kept)
 
     @torch.no_grad()
-    def _denoise(self, rows: Sequence[Row]) -> torch.Tensor:
-        """``batch_size`` latents: short batches are filled up, since equal shapes give equal pixels."""
+    def _denoise(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[Kept]]:
+        """``batch_size`` latents: short batches are filled up, since equal shapes give equal pixels.
+
+        Of rows that repaint, also what each keeps of its photo.
+        """
         filled = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
         with self.turn:
-            return self.pipe(
+            options = {
                 **self._text([row.prompt for row in filled]),
-                **self._guides(filled),
-                generator=[torch.Generator().manual_seed(row.seed) for row in filled],
-                num_inference_steps=self.settings.steps,
-                guidance_scale=self.settings.guidance,
-                output_type="latent",
-                callback_on_step_end=self._break_off,
-            ).images
+                "generator": [torch.Generator().manual_seed(row.seed) for row in filled],
+                "num_inference_steps": self.settings.steps,
+                "guidance_scale": self.settings.guidance,
+                "output_type": "latent",
+                "callback_on_step_end": self._break_off,
+            }
+            if filled[0].canvas:
+                return repainting.repaint(
+                    self.pipe, lambda **image: self.pipe(**options, **image).images, filled
+                )
+            return self.pipe(**options, **self._guides(filled)).images, []
 
     def _break_off(self, pipe: Pipeline, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """Leave a batch that nobody waits for: a run that is asked to stop would wait minutes for it."""
@@ -91,20 +99,29 @@ class Sampler:
         if self.settings.strength is None:
             return {}
         photos = [row.guide for row in rows if row.guide]
-        pictures = [images.square(photo.image(), self.settings.resolution) for photo in photos]
+        pictures = [square(photo.image(), self.settings.resolution) for photo in photos]
         return {"image": pictures, "strength": self.settings.strength}
 
-    def _usable(self, rows: Sequence[Row], latents: torch.Tensor) -> Iterator[tuple[Row, Image.Image]]:
+    def _usable(
+        self, rows: Sequence[Row], latents: torch.Tensor, kept: Sequence[Kept]
+    ) -> Iterator[tuple[Row, Image.Image]]:
         """Rows with their images; faulty ones are sampled again together, with their next seeds."""
         found: dict[int, tuple[Row, Image.Image]] = {}
         waiting = list(rows)
         while waiting:
             decoded = decoder.decode(self.pipe, latents)[: len(waiting)]
             pairs = list(zip(waiting, decoded, strict=True))
-            found |= {row.index: (row, one.image) for row, one in pairs if one.fault is None}
+            images = [one.image for one in decoded]
+            if kept:
+                images = [keep.pasted(image) for keep, image in zip(kept, images, strict=False)]
+            found |= {
+                row.index: (row, image)
+                for (row, one), image in zip(pairs, images, strict=True)
+                if one.fault is None
+            }
             waiting = [self._next(row, one.fault) for row, one in pairs if one.fault is not None]
             if waiting:
-                latents = self._denoise(waiting)
+                latents, kept = self._denoise(waiting)
         yield from (found[row.index] for row in rows)
 
     def _next(self, row: Row, fault: str) -> Row:

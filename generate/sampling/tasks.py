@@ -104,7 +104,11 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     label = job.header.classes.index(job.label)
     shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
     for row, image in pairs:
-        data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)
+        partly = row.canvas is not None and row.canvas.keeps
+        source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
+        data = metadata.png(
+            image, prompt=row.prompt, system=job.base.public_name, seed=row.seed, source=source
+        )
         yield {
             "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,
@@ -113,6 +117,19 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
             "index": row.index,
             "attempt": row.attempt,
             "guide": row.guide.sha256 if row.guide else "",
+            **_repainted(row),
             **shared,
             **screens.judge(image, job.label),
         }
+
+
+def _repainted(row: Row) -> dict[str, Any]:
+    """What the row says of its photo's repainting."""
+    if row.canvas is None:
+        return {}
+    return {
+        "mask": row.canvas.kind,
+        "repainted": row.canvas.share,
+        "strength": row.canvas.passes[-1].strength,
+        "box": [list(box) for box in row.canvas.boxes] or None,
+    }

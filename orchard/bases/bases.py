@@ -65,6 +65,8 @@ class Base:
     """The single file that holds all weights."""
     variant: str | None = None
     """The variant its weights are loaded in, ``fp16`` say, where some part has no others."""
+    inpaints: bool = False
+    """Whether its denoiser is for inpainting alone."""
     schedule: tuple[tuple[str, Any], ...] = ()
     """Options of the scheduler that the single file says of itself, over those of its configs."""
 
@@ -87,8 +89,10 @@ def public_name(name: str, digest: str) -> str:
 
 
 @functools.cache
-def resolve(name: str) -> Base:
+def resolve(name: str, *, inpainting: bool = False) -> Base:
     """Find a base by name, Hub id, folder or single file, and read its configs.
+
+    ``inpainting`` allows bases that are for inpainting alone, in a folder or on the Hub.
 
     The configs of a single file ``model.safetensors`` are taken from the folder ``model`` beside it, else
     from the Hub.
@@ -100,7 +104,7 @@ def resolve(name: str) -> Base:
     if file.is_file():
         return _of_file(name, file)
     folder = _folder(name)
-    family = _family(folder, name)
+    family = _family(folder, name, inpainting)
     parts = _components(folder, family, name)
     variant = components.variant_of(folder, parts, name)
     return _describe(name, folder, family, digest=_digest(folder, parts, variant), variant=variant)
@@ -123,13 +127,13 @@ def _of_file(name: str, file: Path) -> Base:
     return base
 
 
-def _family(folder: Path, name: str) -> str:
+def _family(folder: Path, name: str, inpainting: bool = False) -> str:
     index = components.config(folder / "model_index.json", name)
     _require_libraries(index, name)
     kind = index.get("_class_name", "no class name")
     for family, layout in FAMILIES.items():
-        if kind == layout.pipeline:
-            compatibility.require(folder, family, name, index)
+        if kind == layout.pipeline or (inpainting and kind == layout.inpainting):
+            compatibility.require(folder, family, name, index, inpainting=inpainting)
             return family
     supported = ", ".join(layout.pipeline for layout in FAMILIES.values())
     raise UserError(f"--base {name}: a {kind}; supported are {supported}")
@@ -172,6 +176,8 @@ def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
         resolution=resolution,
         cross_attention_dim=width,
         prediction_type=kind,
+        inpaints=denoiser.get("in_channels")
+        == compatibility.inpainting_channels(vae.get("latent_channels", 4)),
         **known,
     )
 

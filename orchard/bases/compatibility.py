@@ -15,17 +15,20 @@ TIME_SIZES = 6
 """Numbers of SDXL's size conditions."""
 
 
-def require(folder: Path, family: str, name: str, index: Config) -> None:
-    """Raise `UserError` unless a pipeline of ``family`` can be made, trained and sampled from its configs."""
+def require(folder: Path, family: str, name: str, index: Config, *, inpainting: bool = False) -> None:
+    """Raise `UserError` unless a pipeline of ``family`` can be made, trained and sampled from its configs.
+
+    ``inpainting`` allows denoisers that are for inpainting alone.
+    """
     try:
         _require_classes(family, index)
         read = {part: _config(folder, part, name) for part in FAMILIES[family].classes if _there(index, part)}
         _require_scheduler(family, read["scheduler"], index["scheduler"][1])
         _require_autoencoder(family, read["vae"])
         if family == "sd3":
-            _require_transformer(read)
+            _require_transformer(read, inpainting)
         else:
-            _require_unet(family, read)
+            _require_unet(family, read, inpainting)
     except ValueError as error:
         raise UserError(f"--base {name}: {error}") from None
     except (TypeError, KeyError, OverflowError) as error:
@@ -91,11 +94,11 @@ def _require_autoencoder(family: str, config: Config) -> None:
         raise ValueError(f"its autoencoder has a shift_factor, which a {pipeline} leaves out")
 
 
-def _require_channels(what: str, denoiser: Config, vae: Config, default: int) -> None:
+def _require_channels(what: str, denoiser: Config, vae: Config, default: int, inpainting: bool) -> None:
     latents = vae.get("latent_channels", 4)
     takes = denoiser.get("in_channels", default)
     gives = denoiser.get("out_channels", default)
-    if takes != latents:
+    if takes != latents and not (inpainting and takes == inpainting_channels(latents)):
         raise ValueError(
             f"its {what} takes {takes} channels instead of {latents}, so it inpaints or edits; "
             f"{TEXT_TO_IMAGE}"
@@ -104,9 +107,14 @@ def _require_channels(what: str, denoiser: Config, vae: Config, default: int) ->
         raise ValueError(f"its {what} gives {gives} channels instead of {latents}; {TEXT_TO_IMAGE}")
 
 
-def _require_unet(family: str, read: Mapping[str, Config]) -> None:
+def inpainting_channels(latents: int) -> int:
+    """What a denoiser for inpainting takes: latents, the mask, and the latents of what is kept."""
+    return 2 * latents + 1
+
+
+def _require_unet(family: str, read: Mapping[str, Config], inpainting: bool) -> None:
     unet = read["unet"]
-    _require_channels("UNet", unet, read["vae"], 4)
+    _require_channels("UNet", unet, read["vae"], 4, inpainting)
     widths = [_width(read[part]) for part in FAMILIES[family].text_encoders]
     if sum(widths) != unet["cross_attention_dim"]:
         raise ValueError(
@@ -125,9 +133,9 @@ def _require_unet(family: str, read: Mapping[str, Config]) -> None:
         _require_pooled("UNet", unet["projection_class_embeddings_input_dim"], pooled)
 
 
-def _require_transformer(read: Mapping[str, Config]) -> None:
+def _require_transformer(read: Mapping[str, Config], inpainting: bool) -> None:
     transformer = read["transformer"]
-    _require_channels("transformer", transformer, read["vae"], 16)
+    _require_channels("transformer", transformer, read["vae"], 16, inpainting)
     clip = [read[part] for part in ("text_encoder", "text_encoder_2")]
     joint = transformer["joint_attention_dim"]
     if sum(map(_width, clip)) > joint:

@@ -35,6 +35,8 @@ class Layout:
 
     pipeline: str
     """The stock class, as `model_index.json` spells it."""
+    inpainting: str
+    """The stock class of those that inpaint."""
     denoiser: str
     text_encoders: tuple[str, ...]
     classes: Mapping[str, frozenset[str]]
@@ -46,6 +48,7 @@ class Layout:
 FAMILIES = {
     "sd": Layout(
         pipeline="StableDiffusionPipeline",
+        inpainting="StableDiffusionInpaintPipeline",
         denoiser="unet",
         text_encoders=("text_encoder",),
         classes=_UNET,
@@ -56,6 +59,7 @@ FAMILIES = {
     ),
     "sdxl": Layout(
         pipeline="StableDiffusionXLPipeline",
+        inpainting="StableDiffusionXLInpaintPipeline",
         denoiser="unet",
         text_encoders=("text_encoder", "text_encoder_2"),
         classes=_UNET | _SECOND,
@@ -64,6 +68,7 @@ FAMILIES = {
     ),
     "sd3": Layout(
         pipeline="StableDiffusion3Pipeline",
+        inpainting="StableDiffusion3InpaintPipeline",
         denoiser="transformer",
         text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
         classes={

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from orchard.datasets import sidecars
+from orchard.datasets.annotations import FOLDERS, Annotations
 from orchard.datasets.sidecars import Listing
 from orchard.errors import UserError, listed
 from orchard.files import checked_json, size_limits
@@ -39,7 +40,8 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
             f"or files named CLASS_NUMBER.jpg ({_passed_over(ignored)})".removesuffix(" ()")
         )
     listing = sidecars.read(root, files, everything)
-    photos = _photos(root, files, listing, also)
+    annotations = Annotations(root, files, everything)
+    photos = _photos(root, files, listing, annotations, also)
     if not photos:
         raise UserError(f"no image of a single class found, only {MANY_CLASSES!r} ones")
     classes = {photo.label for photo in photos} | _empty_classes(files, folders)
@@ -47,7 +49,10 @@ def read(root: Path, also: Sequence[str] = (), name: str | None = None) -> Image
         name=name or str(root),
         classes=tuple(sorted(classes)),
         photos=tuple(photos),
-        notes=(*listing.notes, *filter(None, [_passed_over(sorted({*ignored} - listing.sources))])),
+        notes=(
+            *listing.notes,
+            *filter(None, [_passed_over(sorted({*ignored} - listing.sources - annotations.sources))]),
+        ),
     )
 
 
@@ -105,7 +110,13 @@ def _place(file: PurePosixPath) -> tuple[str | None, tuple[str, ...]]:
     return split, tuple(folders)
 
 
-def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: Sequence[str]) -> list[Photo]:
+def _photos(
+    root: Path,
+    files: Sequence[PurePosixPath],
+    listing: Listing,
+    annotations: Annotations,
+    also: Sequence[str],
+) -> list[Photo]:
     places = [_place(file) for file in files]
     in_folders = any(folders for _, folders in places)
     in_splits = any(split for split, _ in places)
@@ -130,15 +141,10 @@ def _photos(root: Path, files: Sequence[PurePosixPath], listing: Listing, also: 
                 sha256=sha256(read()),
                 read=read,
                 text=listing.texts.get(str(file)),
-                annotation=_annotation(root / file),
+                annotations=annotations.of(file),
             )
         )
     return photos
-
-
-def _annotation(image: Path) -> Path | None:
-    beside = image.with_suffix(".xml")
-    return beside if beside.is_file() else None
 
 
 def file_bytes(path: Path) -> bytes:
@@ -181,7 +187,7 @@ def _empty_classes(files: Sequence[PurePosixPath], folders: Sequence[PurePosixPa
     if not any(names for _, names in places):
         return set()
     expected = TRAIN if any(split for split, _ in places) else None
-    inside = (_place(folder / "file") for folder in folders)
+    inside = (_place(folder / "file") for folder in folders if folder.parts[0] not in FOLDERS)
     return {names[0] for split, names in inside if len(names) == 1 and split == expected}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from orchard.errors import UserError, listed
 from orchard.files import checked_json
+from orchard.images import boxes
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 CAPTIONS = (".txt", ".caption")
@@ -173,7 +174,8 @@ def _beside(captions: Mapping[str, Sequence[Path]], texts: Mapping[str, str]) ->
     found: dict[str, str] = {}
     for file, paths in captions.items():
         for path in paths:
-            text = " ".join(_text(path).split())
+            said = _text(path)
+            text = "" if boxes.is_yolo(said) else " ".join(said.split())
             known = found.get(file) or texts.get(file) or text
             if text and known != text:
                 other = "another file" if file in found else "the metadata"

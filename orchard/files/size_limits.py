@@ -9,6 +9,6 @@ RECORDS = 2**32
 IMAGE_FILE = 2**30
 """Bytes of an image file: more than any of `orchard.images.images.FORMATS` needs for the most pixels."""
 ANNOTATION = 16 * 2**20
-"""Bytes of a Pascal VOC file."""
+"""Bytes of a Pascal VOC or YOLO file, which is of one photo."""
 SIDE = 2048
 """Pixels of a classifier's input."""

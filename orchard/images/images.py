@@ -7,11 +7,10 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -19,6 +18,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from orchard.errors import UserError
+from orchard.images import boxes
+from orchard.images.boxes import Annotated, Box, Geometry
 from orchard.images.framing import Fit
 
 TRAIN, TEST = "train", "test"
@@ -32,12 +33,14 @@ _one_large = Lock()
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM")
 # Pillow stops at 1 MB, which an embedded workflow or a printer's colour profile may exceed.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
-PHOTOMETRIC, BITS = 262, 258
-"""Tags of TIFF: whether 0 is white (0) or black (1), and bits a sample."""
+PHOTOMETRIC, BITS, ORIENTATION = 262, 258, 274
+"""Tags of TIFF: whether 0 is white (0) or black (1), bits a sample, and, as in EXIF, how it is turned."""
 # Greys that an editor has left their RGB profile are common, and mean what they say.
 GREY_SPACES, RGB_SPACES = {"GRAY": "L", "RGB": "RGB"}, {"RGB": "RGB"}
 SPACES = dict.fromkeys(("1", "L", "LA"), GREY_SPACES) | {"CMYK": {"CMYK": "CMYK"}, "LAB": {"Lab": "LAB"}}
 """Mode of an image -> colour spaces that its ICC profile may be for -> the mode to convert from; else RGB."""
+Annotation = Callable[[], Annotated]
+"""Reads what a file says of where the objects of a photo are."""
 _log = logging.getLogger(__name__)
 _said: set[tuple[str, str]] = set()
 
@@ -52,12 +55,22 @@ class Photo:
     sha256: str
     read: Callable[[], bytes]
     text: str | None = None
-    annotation: Path | None = None
-    """The Pascal VOC file beside the image, if there is one."""
+    annotations: tuple[Annotation, ...] = ()
+    """Files with its boxes that there may be, the nearest first."""
 
     def image(self) -> Image.Image:
         """The picture, as `decode` gives it."""
         return decode(self.read(), self.path)
+
+    def boxes(self) -> tuple[Box, ...]:
+        """Boxes around its objects, in pixels of `image`; none where no annotation has any.
+
+        Raises:
+            UserError: an annotation that cannot be read, or is for a photo of another size.
+        """
+        found = (annotation() for annotation in self.annotations)
+        annotated = next((one for one in found if one.boxes), None)
+        return boxes.placed(annotated, geometry(self.read(), self.path), self.path) if annotated else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +131,32 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises:
         UserError: the bytes are not a whole image.
     """
-    try:
+    with _whole(data, name):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         with _one_large if image.width * image.height > LARGE else nullcontext():
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _over_white(_srgb(_eight_bits(image), image.info, name))
+
+
+def geometry(data: bytes, name: str) -> Geometry:
+    """The size and orientation of an image's file, from its head alone.
+
+    Raises:
+        UserError: the bytes are not an image.
+    """
+    with _whole(data, name):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        orientation = image.getexif().get(ORIENTATION, 1)
+        # Of TIFF alone Pillow gives the size that the image has once it is turned.
+        turned = image.format == "TIFF" and orientation in boxes.TURNED
+        return Geometry(image.size[::-1] if turned else image.size, orientation)
+
+
+@contextmanager
+def _whole(data: bytes, name: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # decoders raise whatever a damaged file leads them into
         raise UserError(
             f"{name}: not a whole image ({_reason(data, error)}); replace or remove the file"
@@ -214,6 +247,12 @@ def framed(image: Image.Image, size: tuple[int, int], fit: Fit = "pad") -> Image
     if fit == "pad":
         return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=BACKGROUND)
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def framed_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask (mode L, 0 and 255) at (height, width) pixels, where `framed` puts its photo; 0 around it."""
+    height, width = size
+    return ImageOps.pad(mask, (width, height), Image.Resampling.NEAREST, color=0)
 
 
 def square(image: Image.Image, size: int, fit: Fit = "pad") -> Image.Image:

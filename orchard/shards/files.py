@@ -34,7 +34,7 @@ class Shard:
 
 def features(classes: Sequence[str]) -> Any:
     """The columns of a shard, as `datasets.Features`."""
-    from datasets import ClassLabel, Features, Image, Value
+    from datasets import ClassLabel, Features, Image, List, Value
 
     return Features(
         image=Image(),
@@ -44,6 +44,10 @@ def features(classes: Sequence[str]) -> Any:
         index=Value("int32"),
         attempt=Value("int32"),
         guide=Value("string"),
+        mask=Value("string"),
+        repainted=Value("float32"),
+        strength=Value("float32"),
+        box=List(List(Value("float32"))),
         steps=Value("int32"),
         guidance=Value("float32"),
         scheduler=Value("string"),
@@ -66,7 +70,7 @@ def path_of(folder: Path, label: str, number: int, split: str = TRAIN) -> Path:
 def write(path: Path, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
     """Write rows whose ``image`` is ``{"bytes": png, "path": name}``, whole or not at all.
 
-    Columns of the screens may be missing: null then, as where a screen was not used.
+    Columns of the screens and of repainting may be missing: null then, as where those were not used.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -11,6 +11,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -93,13 +94,16 @@ def text_encoder(kind: type[PreTrainedModel], width: int, layers: int = 1) -> Pr
     )
 
 
-def tiny(folder: Path, *, width: int = 16, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """Write a 32 px SD 1 pipeline with text states of ``width`` into ``folder``."""
+def tiny(
+    folder: Path, *, width: int = 16, prediction_type: str = "epsilon", seed: int = 0, channels: int = 4
+) -> Path:
+    """Write an SD 1 pipeline of 32 px with text states of ``width`` into ``folder``; 9 channels inpaint."""
     torch.manual_seed(seed)
-    network, autoencoder = unet(cross_attention_dim=width), vae()
+    network, autoencoder = unet(cross_attention_dim=width, in_channels=channels), vae()
     # Trailing, so that stock schedulers made from its config begin at the last timestep, as ours do.
     noise = NOISE | {"prediction_type": prediction_type, "timestep_spacing": "trailing"}
-    StableDiffusionPipeline(
+    kind = StableDiffusionPipeline if channels == 4 else StableDiffusionInpaintPipeline
+    kind(
         vae=autoencoder,
         text_encoder=text_encoder(CLIPTextModel, width),
         tokenizer=tokenizer(),
@@ -143,15 +147,21 @@ def t5(width: int) -> tuple[T5EncoderModel, T5Tokenizer]:
     return T5EncoderModel(T5Config(vocab_size=len(words), **sizes)), words
 
 
-def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0) -> Path:
-    """Write a 32 px SD 3 pipeline into ``folder``: text width 48, pooled 16 + 24.
+def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0, channels: int = 4) -> Path:
+    """Write a 32 px SD 3 pipeline into ``folder``: text width 48, pooled 16 + 24, latents of ``channels``.
 
     As in SD 3.5 the first block has a second attention, and queries and keys are normalised.
     """
     torch.manual_seed(seed)
     third, words = t5(48) if with_t5 else (None, None)
     StableDiffusion3Pipeline(
-        vae=vae(scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        vae=vae(
+            scaling_factor=1.5,
+            shift_factor=0.06,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            latent_channels=channels,
+        ),
         text_encoder=text_encoder(CLIPTextModelWithProjection, 16, layers=2),
         text_encoder_2=text_encoder(CLIPTextModelWithProjection, 24, layers=2),
         text_encoder_3=third,
@@ -161,8 +171,8 @@ def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0) -> Path:
         transformer=SD3Transformer2DModel(
             sample_size=16,
             patch_size=2,
-            in_channels=4,
-            out_channels=4,
+            in_channels=channels,
+            out_channels=channels,
             num_layers=2,
             attention_head_dim=8,
             num_attention_heads=2,

@@ -18,20 +18,19 @@ import atheris
 import pictures
 import yaml
 
-with atheris.instrument_imports(include=["orchard", "evaluate.analysis.strata", "generate.config"]):
+with atheris.instrument_imports(include=["orchard", "generate.config"]):
     import test_strange_adapters
     import test_strange_images
     import test_strange_sets
     import test_strange_texts
     from mutations import works_or_refuses
 
-    from evaluate.analysis.strata import count_boxes
     from generate.config import Generate
     from orchard import shards
     from orchard.adapters import adapter
     from orchard.cli import cli
     from orchard.datasets import folders
-    from orchard.images import images
+    from orchard.images import boxes, images
 
 Reader = Callable[[bytes, Path], object]
 
@@ -67,7 +66,19 @@ def read_lines(data: bytes, folder: Path) -> object:
 def read_boxes(data: bytes, folder: Path) -> object:
     """VOC annotations."""
     (folder / "a.xml").write_bytes(data)
-    return count_boxes(folder / "a.xml")
+    return boxes.voc(folder / "a.xml")
+
+
+def read_coco(data: bytes, folder: Path) -> object:
+    """COCO annotations."""
+    (folder / "a.json").write_bytes(data)
+    return boxes.coco(folder / "a.json")
+
+
+def read_yolo(data: bytes, folder: Path) -> object:
+    """YOLO annotations."""
+    (folder / "a.txt").write_bytes(data)
+    return boxes.yolo(folder / "a.txt")
 
 
 def read_manifest(data: bytes, folder: Path) -> object:
@@ -107,6 +118,8 @@ READERS: dict[str, tuple[Reader, list[bytes]]] = {
     "manifest": (read_manifest, [MANIFEST]),
     "shard": (read_shard, [SHARD]),
     "boxes": (read_boxes, [test_strange_texts.XML]),
+    "coco": (read_coco, [json.dumps(test_strange_texts.COCO).encode()]),
+    "yolo": (read_yolo, [test_strange_texts.YOLO]),
 }
 
 

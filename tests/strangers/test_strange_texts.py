@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import ODD, changed, damaged, fuzz, works_or_refuses
 
-from evaluate.analysis.strata import count_boxes
 from finetune.config import TrainLora
 from generate.config import Generate
 from orchard.cli import cli
 from orchard.datasets import folders
 from orchard.files import size_limits
+from orchard.images import boxes
 
 RECIPE = {
     "base": "mini",
@@ -122,12 +122,23 @@ def test_texts_of_a_recipe_come_through_as_they_are(tmp_path):
 CSV = b'file_name,text,label\na.png,"red, ripe",apple\nb.png,green,pear\n'
 ROWS = [{"file_name": "a.png", "text": "red", "label": "apple"}, {"file_name": "b.png", "label": 7}]
 XML = b"""<?xml version="1.0" encoding="utf-8"?><annotation><filename>a.png</filename>
-<object><name>apple</name><bndbox><xmin>1</xmin></bndbox></object><object/></annotation>"""
+<size><width>8</width><height>8</height></size><object><name>apple</name><bndbox><xmin>1</xmin><ymin>1</ymin>
+<xmax>4</xmax><ymax>8</ymax></bndbox></object></annotation>"""
+YOLO = b"0 0.5 0.5 0.25 0.5\n3 .1 .2 0.05 1e-1\n"
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
+    "annotations": [{"image_id": 1, "bbox": [1, 2, 3.5, 4]}, {"image_id": 1, "caption": "red"}],
+}
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     return pictures.write(tmp_path_factory.mktemp("photos"), ["a.png", "b.png"])
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    return pictures.write(tmp_path_factory.mktemp("labelled"), ["apple/a.png"])
 
 
 def listed(root: Path, name: str, data: bytes):
@@ -192,11 +203,32 @@ def test_a_row_twice_with_the_same_values_is_one_row(tmp_path):
     assert folders.read(tmp_path).counts() == {"apple": 1, "pear": 1}
 
 
+def boxed(root: Path, name: str, data: bytes):
+    """The boxes of the photo with this file beside it."""
+    found = listed(root, name, data)
+    (root / name).write_bytes(data)
+    try:
+        return works_or_refuses(lambda: [photo.boxes() for photo in found.photos]) if found else None
+    finally:
+        (root / name).unlink()
+
+
 @fuzz(200)
 @given(data=st.one_of(damaged(XML), st.binary(max_size=60)))
-def test_a_damaged_annotation_has_a_count_of_boxes(tmp_path, data):
-    (tmp_path / "a.xml").write_bytes(data)
-    assert count_boxes(tmp_path / "a.xml") in (0, 1, 2)
+def test_damaged_voc_boxes_are_read_or_refused(labelled, data):
+    boxed(labelled, "apple/a.xml", data)
+
+
+@fuzz(200)
+@given(data=st.one_of(damaged(YOLO), st.binary(max_size=60)))
+def test_damaged_yolo_boxes_are_read_or_refused(labelled, data):
+    boxed(labelled, "apple/a.txt", data)
+
+
+@fuzz(200)
+@given(value=changed(COCO))
+def test_strange_coco_boxes_are_read_or_refused(labelled, value):
+    boxed(labelled, "boxes.json", json.dumps(value).encode("utf-8", "surrogatepass"))
 
 
 def doctype(body: str) -> bytes:
@@ -209,25 +241,36 @@ def twice(inner: str, outer: str) -> str:
 
 
 ANNOTATIONS = {
-    "whole": (XML, 2),
-    "none": (b"<annotation/>", 0),
-    "inner objects": (b"<annotation><part><object/></part><object/></annotation>", 1),
-    "entity": (doctype('<!ENTITY e "x">'), 0),
-    "external entity": (doctype('<!ENTITY e SYSTEM "file:///etc/passwd">'), 0),
-    "parameter entity": (doctype('<!ENTITY % e SYSTEM "http://127.0.0.1:9/x"> %e;'), 0),
-    "laughs": (doctype('<!ENTITY a "xx">' + "".join(map(twice, "abcd", "bcde"))), 0),
-    "unknown encoding": (b'<?xml version="1.0" encoding="nonsense"?><annotation/>', 0),
-    "many bytes a letter": (
-        b'<?xml version="1.0" encoding="shift_jis"?><annotation><object/></annotation>',
-        0,
+    "no box": (b"<annotation><object/></annotation>", "xmin of object 1 is None, not a number"),
+    "part of a box": (XML.replace(b"<ymax>8</ymax>", b""), "ymax of object 1"),
+    "words": (XML.replace(b"<xmax>4", b"<xmax>four"), "xmax of object 1 is 'four', not a number"),
+    "no number": (XML.replace(b"<xmax>4", b"<xmax>nan"), "xmax of object 1 is 'nan', not a number"),
+    "entity": (doctype('<!ENTITY e "x">'), "declares a document type"),
+    "external entity": (doctype('<!ENTITY e SYSTEM "file:///etc/passwd">'), "declares a document type"),
+    "parameter entity": (
+        doctype('<!ENTITY % e SYSTEM "http://127.0.0.1:9/x"> %e;'),
+        "declares a document type",
     ),
-    "no end of nesting": (b"<a>" * 10**6, 0),
-    "too large": (b"<annotation>" + b" " * size_limits.ANNOTATION, 0),
+    "laughs": (
+        doctype('<!ENTITY a "xx">' + "".join(map(twice, "abcd", "bcde"))),
+        "declares a document type",
+    ),
+    "unknown encoding": (b'<?xml version="1.0" encoding="nonsense"?><annotation/>', "unknown encoding"),
+    "many bytes a letter": (b'<?xml version="1.0" encoding="shift_jis"?><annotation/>', "encoding"),
+    "no end of nesting": (b"<a>" * 10**6, "no element found"),
+    "too large": (b"<annotation>" + b" " * size_limits.ANNOTATION, "larger than"),
 }
 
 
 @pytest.mark.parametrize("name", ANNOTATIONS)
-def test_boxes_are_counted_without_entities(tmp_path, name):
-    data, boxes = ANNOTATIONS[name]
+def test_annotations_that_make_no_sense_are_refused_by_name(tmp_path, refused, name):
+    data, words = ANNOTATIONS[name]
     (tmp_path / "a.xml").write_bytes(data)
-    assert count_boxes(tmp_path / "a.xml") == boxes
+    with refused("a.xml: no boxes can be read", words):
+        boxes.voc(tmp_path / "a.xml")
+
+
+def test_parts_of_an_object_are_no_objects(tmp_path):
+    inner = b"<part><object/><bndbox><xmin>7</xmin></bndbox></part>"
+    (tmp_path / "a.xml").write_bytes(XML.replace(b"</bndbox>", b"</bndbox>" + inner))
+    assert boxes.voc(tmp_path / "a.xml").boxes == ((0, 0, 4, 8),)

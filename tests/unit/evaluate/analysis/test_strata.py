@@ -6,10 +6,13 @@ from PIL import Image
 from runs import run, wrong_at
 
 from evaluate.analysis.intervals import wilson
-from evaluate.analysis.strata import accuracies, background, count_boxes, describe
+from evaluate.analysis.strata import accuracies, background, describe
 from orchard.datasets import sources
 
-BOX = "<object><name>apple</name><bndbox><xmin>1</xmin></bndbox></object>"
+BOX = (
+    "<object><name>apple</name><bndbox>"
+    "<xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox></object>"
+)
 
 
 def scene(border, size=(200, 100)):
@@ -31,13 +34,6 @@ def test_an_object_may_cross_the_border_of_a_white_image():
     assert background(Image.fromarray(pixels)) == "white"
 
 
-def test_boxes_are_counted_and_a_damaged_file_has_none(tmp_path):
-    (tmp_path / "a.xml").write_text(f"<annotation>{BOX}{BOX}</annotation>")
-    (tmp_path / "b.xml").write_text("<annotation><object>")
-    assert count_boxes(tmp_path / "a.xml") == 2
-    assert count_boxes(tmp_path / "b.xml") == 0
-
-
 def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
     for label in ("apple", "pear"):
         for i, border in enumerate((255, 120)):
@@ -46,6 +42,7 @@ def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
             scene(border).save(folder / f"{i}.png")
     (tmp_path / "apple" / "0.xml").write_text(f"<annotation>{BOX}</annotation>")
     (tmp_path / "apple" / "1.xml").write_text(f"<annotation>{BOX}{BOX}</annotation>")
+    (tmp_path / "pear" / "0.xml").write_text("<annotation><object>")
     assert describe(sources.load(str(tmp_path)).photos) == {
         "apple/0.png": {"background": "white", "objects": "one"},
         "apple/1.png": {"background": "scene", "objects": "several"},
