@@ -15,6 +15,10 @@ from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
 MOST_PROMPTS, FIRST_ROWS = 12, 3
+CONTEXTS = {
+    "shuffled": "those of all adapters, evenly, the same ones for every class",
+    "own": "those of the class, as often as its training photos have them",
+}
 
 
 def describe(
@@ -38,6 +42,8 @@ def describe(
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     settings = planned[0].settings
     say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    if mode := planned[0].header.arguments.get("contexts"):
+        say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:
         say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
     say(console, f"screens   {_screens(planned[0])}")
