@@ -15,7 +15,7 @@ from orchard.errors import UserError
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
-BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint"))
+BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner"))
 """Options that `identity` replaces by the contents of what they name."""
 WITHOUT_EFFECT = frozenset(
     (
