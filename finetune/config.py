@@ -130,7 +130,7 @@ class Images(cli.Options):
 
     fit: Fit = "pad"
     """pad: learn from whole photos, on white where they are not square, as classifiers see them; crop: from
-    their centres, for pictures without white bars."""
+    their centres, for pictures without white bars, moved so that no object with a known box is cut."""
     buckets: bool = False
     """Fit photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
     flip: bool = True
