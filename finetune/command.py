@@ -14,7 +14,7 @@ from rich.console import Console
 
 from finetune.config import TrainLora
 from finetune.context import Plan, RunContext
-from finetune.data import training_data
+from finetune.data import captions, training_data
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
@@ -79,6 +79,7 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
     devices.quiet_libraries()
     files = [job.path(config.output) for job in plan.jobs]
     with writing(config.output, accelerator):
+        plan = _captioned(config, plan, accelerator, dtype)
         # Another run may have ended between the plan and the lock.
         plan = replace(plan, jobs=resume.find(config, plan.jobs)[0])
         logs.start(config, accelerator)
@@ -89,6 +90,19 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
     say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files)}")
     return {name: job.path(config.output) for job in plan.jobs for name in job.classes}
+
+
+def _captioned(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Plan:
+    """The plan with all contexts, which the output keeps from now on."""
+    said, photos = plan.captions, plan.photos.photos
+    if config.captions != "context":
+        return plan
+    if accelerator.is_local_main_process:
+        captions.save(
+            config.output / captions.NAME, said, photos, accelerator.device, show=accelerator.is_main_process
+        )
+    accelerator.wait_for_everyone()
+    return planning.make(config, accelerator, dtype) if said.missing else plan
 
 
 def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from orchard.images.framing import Fit
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
+Captions = Literal["own", "context", "none"]
 TimestepSampling = Literal["logit_normal", "uniform", "mode", "cosmap"]
 LEAST = {
     "rank": 1,
@@ -40,6 +41,18 @@ class Scope(cli.Options):
     """Real images per class, drawn with the seed; 0 takes all."""
     prompt: str = prompt_template.DEFAULT
     """Prompt template; {label} becomes the class name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioning(cli.Options):
+    """What is said of a photo besides its class."""
+
+    captions: Captions = "own"
+    """own: the captions that come with photos replace the prompt; context: background, number and framing
+    follow the prompt, by captions.jsonl of --output, which is written first; none: the prompt alone."""
+    captioner: str = ""
+    """For --captions context: an image-to-text model of transformers (BLIP, Florence-2, Qwen-VL), folder or
+    Hub id, that says it; by default it is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +130,7 @@ class Images(cli.Options):
 
     fit: Fit = "pad"
     """pad: learn from whole photos, on white where they are not square, as classifiers see them; crop: from
-    their centres, for pictures without white bars."""
+    their centres, for pictures without white bars, moved so that no object with a known box is cut."""
     buckets: bool = False
     """Fit photos to the nearest of several shapes, from 512 px on; squares are what generate samples."""
     flip: bool = True
@@ -158,7 +171,17 @@ class Checkpoints(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainLora(
-    Scope, Adapter, Optimization, Loss, Prior, Images, Monitoring, Checkpoints, cli.Hub, cli.Common
+    Scope,
+    Captioning,
+    Adapter,
+    Optimization,
+    Loss,
+    Prior,
+    Images,
+    Monitoring,
+    Checkpoints,
+    cli.Hub,
+    cli.Common,
 ):
     """Train one LoRA adapter per class of the real set (or one for all with --joint)."""
 
@@ -192,6 +215,10 @@ class TrainLora(
 
     def _require_consistent(self) -> None:
         """Options that contradict each other."""
+        cli.check(
+            not self.captioner or self.captions == "context",
+            f"--captioner {self.captioner}: goes with --captions context",
+        )
         weighting, gamma = self.loss_weighting, self.snr_gamma
         if weighting == "min_snr":
             cli.check(gamma > 0, "--loss_weighting min_snr: needs --snr_gamma above 0")

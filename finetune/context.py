@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from finetune.config import TrainLora
+from finetune.data.captions import ContextCaptions
 from finetune.data.encoded_cache import Keys
 from finetune.models.family import Family
 from finetune.models.targets import Targets
@@ -58,6 +59,8 @@ class Plan:
     """Folder of encoded photos and prompts; None keeps none."""
     keys: Keys
     """Their keys in it."""
+    captions: ContextCaptions = field(default_factory=ContextCaptions)
+    """Contexts that are said of the photos."""
     checks: Sequence[str]
     """Lines about buckets, cache, disk and device."""
 

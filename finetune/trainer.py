@@ -18,7 +18,7 @@ from finetune.training import learner as learners
 from finetune.training.learner import Learner
 from finetune.training.loop import train_steps
 from orchard import software
-from orchard.adapters import adapter
+from orchard.adapters import adapter, contexts
 from orchard.adapters.provenance import Provenance
 from orchard.errors import UserError
 from orchard.images.splits import stable_hash
@@ -137,7 +137,7 @@ def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
 
 
 def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenance:
-    config, base = run.config, run.plan.base
+    config, base, captions = run.config, run.plan.base, run.plan.captions
     tenth = max(1, len(losses) // 10)
     return Provenance(
         base=base.name,
@@ -157,6 +157,7 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
         losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
         trained_on=sorted(job.photos.hashes()),
         data=job.photos.name,
+        contexts={name: contexts.bank(said) for name, said in captions.by_class(job.photos).items()},
         options=dict(job.identity),
         versions=software.versions(),
         commit=software.commit(),

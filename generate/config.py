@@ -10,6 +10,7 @@ from orchard.cli import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
 Repaint = Literal["background", "object", "centre", "outpaint"]
+Contexts = Literal["shuffled", "own", "none"]
 Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
 
 
@@ -51,6 +52,10 @@ class Prompts(cli.Options):
     vary: cli.Section = ()
     """Phrases as NAME=PHRASE, in a recipe a section of lists; every class uses all combinations evenly.
     Templates say {{ NAME }}; without --prompt a phrase of each NAME follows the adapter's own prompt."""
+    contexts: Contexts | None = None
+    """Contexts of the training photos (finetune --captions context): shuffled draws those of all adapters for
+    each class, own those of the class. By default shuffled after the adapter's own prompt, or where a
+    --prompt says {{ context }}; none otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,13 @@ from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import ArmKey, arms
 from evaluate.records.records import Record
 from orchard.errors import UserError
+from orchard.images import traits
 from orchard.images.images import Photo
 
 Strata = Mapping[str, Mapping[str, str]]
 """File -> what is told apart -> its kind: ``{"test/a.jpg": {"background": "white", "objects": "one"}}``."""
-SIDE, BORDER = 128, 3
-"""The image is reduced to at most 128 pixels; its outer 3 are the border."""
-WHITE, MOSTLY = 230, 0.65
-"""Channels of a white pixel are at least this; so many of the border have to be, since objects cross it."""
+WHITE, BORDER = 230, 3
+"""Least channel of a white pixel, and pixels of the border of an image that is reduced to 128."""
 KINDS = {"background": ("white", "scene"), "objects": ("one", "several")}
 
 
@@ -50,12 +49,8 @@ def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
 
 def background(image: Image.Image) -> str:
     """``white`` when the image's border is mostly white, else ``scene``."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    white = np.asarray(small).min(axis=2) >= WHITE
-    border = np.ones_like(white)
-    border[BORDER:-BORDER, BORDER:-BORDER] = False
-    return "white" if white[border].mean() >= MOSTLY else "scene"
+    white = traits.white_background(traits.reduced(image), WHITE, BORDER)
+    return "white" if white else "scene"
 
 
 def _count(photo: Photo) -> int:

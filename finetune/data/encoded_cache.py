@@ -19,6 +19,7 @@ from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.files.atomic import whole_file
+from orchard.images.boxes import Box
 from orchard.images.framing import Fit
 from orchard.images.images import DECODING, Photo
 
@@ -103,9 +104,15 @@ class Keys:
     fit: Fit
     """How it is fitted to them."""
 
+    def kept(self, photo: Photo) -> tuple[Box, ...]:
+        """Boxes of a photo that a crop must not cut."""
+        return photo.boxes() if self.fit == "crop" else ()
+
     def photo(self, photo: Photo) -> Key:
         """The key of a photo's latents."""
+        kept = [list(box) for box in self.kept(photo)]
         return {
+            **({"kept": kept} if kept else {}),
             "kind": PHOTOS,
             "file": photo.sha256,
             "decoding": DECODING,

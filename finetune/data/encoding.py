@@ -59,5 +59,5 @@ class Encoder:
         data = photo.read()
         if sha256(data) != photo.sha256:
             raise UserError(f"{photo.path}: changed during the run; start it again")
-        size = self.keys.sizes[photo.sha256]
-        return np.asarray(images.framed(images.decode(data, photo.path), size, self.keys.fit))
+        size, keep = self.keys.sizes[photo.sha256], self.keys.kept(photo)
+        return np.asarray(images.framed(images.decode(data, photo.path), size, self.keys.fit, keep))

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.context import Job, Plan
-from finetune.data import training_data, training_set
+from finetune.data import captioner, captions, training_data, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
 from finetune.models import targets
@@ -18,7 +18,7 @@ from finetune.planning.accelerators import arithmetic_of, processes_of, require_
 from finetune.step import objective
 from finetune.training import optimizers
 from orchard import prompt_template
-from orchard.adapters import layers, lycoris
+from orchard.adapters import contexts, layers, lycoris
 from orchard.bases import bases, prompt_embeds
 from orchard.datasets import folders, sources
 from orchard.files import atomic, checked_json
@@ -39,11 +39,13 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
+        model = captioner.fetch(config.captioner) if config.captioner else None
     objective.require_compatible(config, base)
     layers.require_loadable(base)
     skeleton = layers.skeleton(base.folder)
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
-    photos, sizes = training_set.select(everything, config)
+    selected, sizes = training_set.select(everything, config)
+    photos, said = captions.choose(config, selected, model)
     arithmetic = arithmetic_of(accelerator, dtype)
     jobs = _jobs(photos, config.classes, joint=config.joint)
     jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
@@ -62,6 +64,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
         precision=precision,
         cache=preflight.cache_folder(config.cache),
         keys=keys_of(base, precision, device.type, shapes, config.fit),
+        captions=said,
         checks=(),
     )
     return replace(plan, checks=preflight.check(config, plan, device))
@@ -104,7 +107,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
             for job in plan.jobs
             if job.checkpoint
         ),
-        _caption_line(plan.photos, config.prompt),
+        *_caption_lines(config, plan),
         *_prior_line(config),
         *_truncation_lines(config, plan),
         *_export_line(config.method, config.export, base.family),
@@ -118,10 +121,28 @@ def _images_per_step(batch_size: int, accumulation: int) -> str:
     return str(batch_size) if accumulation == 1 else f"{accumulation} x {batch_size}"
 
 
-def _caption_line(photos: ImageSet, template: str) -> str:
-    own = sum(bool(photo.text) for photo in photos.photos)
-    others = "" if own == len(photos) else f", the others take `{template}`"
-    return f"captions  {own} of {len(photos)} photos have their own{others}"
+def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
+    """What photos are trained with, and where it comes from."""
+    photos, template = plan.photos, config.prompt
+    if config.captions == "none":
+        return [f"captions  none: all photos take `{template}`"]
+    if config.captions == "own":
+        own = sum(bool(photo.text) for photo in photos.photos)
+        others = "" if own == len(photos) else f", the others take `{template}`"
+        return [f"captions  {own} of {len(photos)} photos have their own{others}"]
+    counts = [f"{count} {source}" for source, count in plan.captions.sources.items()]
+    if plan.captions.missing:
+        counts.append(f"{len(plan.captions.missing)} to be said by {config.captioner}")
+    file = config.output / captions.NAME
+    example = next((f", as in `{photo.text}`" for photo in photos.photos if photo.text), "")
+    return [
+        f"captions  contexts of {len(photos)} photos, {', '.join(counts)}{example}; edit them in {file}",
+        *(
+            f"note      {job.name}: its file keeps the {contexts.MOST} most common contexts of a class"
+            for job in plan.jobs
+            if any(contexts.too_many(said) for said in plan.captions.by_class(job.photos).values())
+        ),
+    ]
 
 
 def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:

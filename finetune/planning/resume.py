@@ -15,7 +15,7 @@ from orchard.errors import UserError
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
-BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint"))
+BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner"))
 """Options that `identity` replaces by the contents of what they name."""
 WITHOUT_EFFECT = frozenset(
     (
@@ -37,11 +37,19 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
         **arithmetic,
+        **_boxes(config, job),
         "classes": list(job.classes),
         "base_digest": base.digest,
         "photos": sha256(photos.encode()),
         "decoding": DECODING,
     }
+
+
+def _boxes(config: TrainLora, job: Job) -> dict[str, str]:
+    """The boxes that crops keep whole, where there are any."""
+    kept = {photo.sha256: photo.boxes() for photo in job.photos.photos if config.fit == "crop"}
+    lines = sorted(f"{digest}:{boxes}" for digest, boxes in kept.items() if boxes)
+    return {"boxes": sha256("\n".join(lines).encode())} if lines else {}
 
 
 def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import init_images, prompts, repainting
+from generate.planning import contexts, init_images, prompts, repainting
+from generate.planning.contexts import Asked
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
@@ -55,6 +56,8 @@ class ClassSource:
     blend: Blend
     own: str
     """The template that the adapter was trained with."""
+    asked: Asked | None = None
+    """What it is asked for besides the class."""
 
 
 def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) -> list[Job]:
@@ -67,7 +70,9 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
             that cannot be filled in, a scheduler that is not for the base.
     """
     vary = prompts.vocabularies(config.vary)
-    prompts.require_valid(_templates(config, DEFAULT), vary)
+    mode = contexts.mode(config, vary)
+    placeholder = {} if mode == "none" else {contexts.NAME: ("",)}
+    prompts.require_valid(_templates(config, DEFAULT, [*vary, *placeholder]), {**vary, **placeholder})
     blends = loras.blends(config)
     chosen = [one for blend in blends for one in _classes(config, blend)]
     _require_one_list(blends, chosen)
@@ -81,6 +86,8 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
     if missing:
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
+    asked = contexts.ask(config, mode, {one.label: one.blend for one in chosen}, blends)
+    chosen = [replace(one, asked=asked.get(one.label)) for one in chosen]
     rows = rows_of(config, labels)
     init_images.training_images.cache_clear()  # files may have come since an earlier call
     made_with = [{**software.versions(), **environment}] if environment else []
@@ -101,9 +108,8 @@ def _require_one_list(blends: Sequence[Blend], chosen: Sequence[ClassSource]) ->
             )
 
 
-def _templates(config: Generate, own: str) -> tuple[str, ...]:
-    """The templates given, else the adapter's own with a phrase of each vocabulary behind it."""
-    names = list(prompts.vocabularies(config.vary))
+def _templates(config: Generate, own: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The templates given, else the adapter's own with a phrase of each vocabulary in ``names`` behind it."""
     return config.prompt or (prompts.with_phrases(own, names) if names else own,)
 
 
@@ -162,14 +168,20 @@ def _job(
 
 
 def _prompts(config: Generate, one: ClassSource) -> Sequence[str]:
-    vary = prompts.vocabularies(config.vary)
+    vary, called = _vocabularies(config, one), one.asked.names if one.asked else ()
     try:
-        return prompts.render(_templates(config, one.own), vary, one.label, config.seed)
+        return prompts.render(_templates(config, one.own, [*vary]), vary, one.label, config.seed, called)
     except UserError as error:
         if config.prompt:
             raise
         reason = str(error).replace("--prompt", f"--lora {one.blend.name}: its own prompt", 1)
         raise UserError(f"{reason}; give a --prompt instead") from None
+
+
+def _vocabularies(config: Generate, one: ClassSource) -> dict[str, tuple[str, ...]]:
+    """Those of the options, and the contexts."""
+    said = {contexts.NAME: one.asked.phrases} if one.asked else {}
+    return prompts.vocabularies(config.vary) | said
 
 
 def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
@@ -188,7 +200,9 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
     }
     if config.vary:
         found["vary"] = list(config.vary)
-    if prompts.mixed(config.prompt, prompts.vocabularies(config.vary)):
+    if one.asked:
+        found |= one.asked.arguments()
+    if prompts.mixed(config.prompt, _vocabularies(config, one)):
         found["phrase_order"] = prompts.ORDER
     if config.compile:
         found["compile"] = True

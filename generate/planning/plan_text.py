@@ -1,5 +1,6 @@
 """What a run is going to do, in lines for people."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,11 @@ from generate.planning.plan import ClassPlan
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
-MOST_PROMPTS, FIRST_ROWS = 12, 3
+MOST_PROMPTS, MOST_WARNINGS, FIRST_ROWS = 12, 5, 3
+CONTEXTS = {
+    "shuffled": "those of all adapters, evenly, the same ones for every class",
+    "own": "those of the class, as often as its training photos have them",
+}
 
 
 def describe(
@@ -34,10 +39,15 @@ def describe(
             for change in folders.changes(folder, job):
                 there = f"rows that are there were made with {change}"
                 say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
-        for prompt, words in prompt_embeds.cut(job.base, prompts).items():
+        cut = prompt_embeds.cut(job.base, prompts)
+        for prompt, words in itertools.islice(cut.items(), MOST_WARNINGS):
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
+        if len(cut) > MOST_WARNINGS:
+            say(console, f"warning   and {len(cut) - MOST_WARNINGS} more are too long")
     settings = planned[0].settings
     say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    if mode := planned[0].header.arguments.get("contexts"):
+        say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:
         say(console, f"guides    training images of {config.image_guidance}, strength {settings.strength}")
     for job in planned:

@@ -9,8 +9,10 @@ import functools
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -79,9 +81,16 @@ def require_valid(templates: Sequence[str], vary: Mapping[str, Sequence[str]]) -
 
 
 def render(
-    templates: Sequence[str], vary: Mapping[str, Sequence[str]], label: str, seed: int
+    templates: Sequence[str],
+    vary: Mapping[str, Sequence[str]],
+    label: str,
+    seed: int,
+    called: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The prompts of a class, one a combination of template and phrases, in the order rows take them.
+
+    A phrase may stand there several times, and comes as often. The class is ``called`` by these names in
+    turn, by default by its label; where they are more than the combinations, these come again.
 
     Raises:
         UserError: a template that is not Jinja2's, uses an unknown name, or too many combinations.
@@ -95,12 +104,18 @@ def render(
     for name, phrases in choices.items():
         for phrase in phrases:
             _require_names(phrase, (LABEL, *vary) if name == TEMPLATE else (LABEL,))
-    shuffled = [_shuffled(name, phrases, seed) for name, phrases in choices.items()]
+    shuffled = [spread(name, phrases, seed) for name, phrases in choices.items()]
+    order = balanced(tuple(map(len, shuffled)))
+    turns = called or (label,)
     prompts = []
-    for places in balanced(tuple(map(len, shuffled))):
+    # The least number of rows in which both come in their shares.
+    together = math.lcm(len(order), len(turns))
+    rows = together if together <= MOST else math.ceil(len(turns) / len(order)) * len(order)
+    for number in range(rows):
+        places, name = order[number % len(order)], turns[number % len(turns)]
         template, *phrases = (words[place] for words, place in zip(shuffled, places, strict=True))
-        said = {name: _fill(phrase, {LABEL: label}) for name, phrase in zip(vary, phrases, strict=True)}
-        prompts.append(_fill(template, {LABEL: label, **said}))
+        said = {key: _fill(phrase, {LABEL: name}) for key, phrase in zip(vary, phrases, strict=True)}
+        prompts.append(_fill(template, {LABEL: name, **said}))
     return tuple(prompts)
 
 
@@ -109,8 +124,20 @@ def mixed(templates: Sequence[str], vary: Mapping[str, Sequence[str]]) -> bool:
     return sum(len(words) > 1 for words in (templates, *vary.values())) > 1
 
 
-def _shuffled(name: str, phrases: Sequence[str], seed: int) -> list[str]:
-    return sorted(phrases, key=lambda phrase: stable_hash("phrase", seed, name, phrase))
+def spread(name: str, phrases: Sequence[str], seed: int) -> list[str]:
+    """The phrases in an order drawn with the seed; one that stands there n times comes about evenly.
+
+    The k-th of n stands at (k + phase) / n of the whole, which of phrases that are all different leaves the
+    order of their phases.
+    """
+    counts = Counter(phrases)
+    phases = {phrase: stable_hash("phrase", seed, name, phrase) for phrase in counts}
+    places = [
+        (Fraction(nth * 2**63 + phases[phrase], count), phrase)
+        for phrase, count in counts.items()
+        for nth in range(count)
+    ]
+    return [phrase for _, phrase in sorted(places)]
 
 
 @functools.cache
@@ -179,6 +206,16 @@ def _parsed(template: str) -> Any:
         if kind not in NODES or (kind == "For" and any(node.find_all(nodes.For))):
             raise ValueError(f"{kind} is unsafe there")
     return tree
+
+
+def names(template: str) -> set[str]:
+    """The names that a template uses.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with _one_line(template, (LABEL,)):
+        return _names(template)
 
 
 def _names(template: str) -> set[str]:

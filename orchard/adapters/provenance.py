@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchard.adapters.contexts import Bank, require_valid
 from orchard.errors import UserError
 from orchard.files import checked_json
 
-SCHEMA = 2
+SCHEMA = 3
 HEADER = "orchard"
 
 
@@ -40,6 +41,8 @@ class Provenance:
     """Layers with an adapter, as the options named them."""
     text_encoders: list[str] = field(default_factory=list)
     """Text encoders trained too, by their places in the pipeline."""
+    contexts: dict[str, Bank] = field(default_factory=dict)
+    """What the captions say besides the class, by class; empty unless trained with contexts."""
     options: dict[str, Any] = field(default_factory=dict)
     """Everything else that the weights depend on."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -60,6 +63,9 @@ def of_header(path: Path, header: Mapping[str, str]) -> Provenance | None:
         if not found.classes or not set(found.classes) <= set(found.all_classes):
             raise ValueError(f"its classes {found.classes} are not of {found.all_classes}")
         checked_json.require_distinct(found.all_classes)
+        if not found.contexts.keys() <= set(found.classes):
+            raise ValueError(f"it has contexts of other classes than {found.classes}")
+        require_valid(found.contexts)
         return found
     except ValueError as error:
         raise UserError(f"--lora {path}: its `{HEADER}` header cannot be read ({error})") from None

@@ -119,7 +119,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = checked_json.read(path)
         checked_json.require_characters(text)
-        yield from (_csv if path.suffix.lower() == ".csv" else _json_lines)(path, text)
+        yield from (_csv if path.suffix.lower() == ".csv" else json_lines)(path, text)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); fix or remove it") from None
 
@@ -141,7 +141,8 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield lines.line_num, dict(zip(header, values, strict=True))
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON-lines file, each with the number of its line."""
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

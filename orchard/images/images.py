@@ -20,7 +20,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from orchard.errors import UserError
 from orchard.images import boxes
 from orchard.images.boxes import Annotated, Box, Geometry
-from orchard.images.framing import Fit
+from orchard.images.framing import Fit, window
 
 TRAIN, TEST = "train", "test"
 BACKGROUND = (255, 255, 255)
@@ -238,15 +238,28 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
-def framed(image: Image.Image, size: tuple[int, int], fit: Fit = "pad") -> Image.Image:
+def framed(
+    image: Image.Image, size: tuple[int, int], fit: Fit = "pad", keep: Sequence[Box] = ()
+) -> Image.Image:
     """The image at (height, width) pixels, Lanczos: all of it on white, or what its centre has of that shape.
 
-    Generators and classifiers see all unless told otherwise, and so the same (docs/log/fruit.md).
+    Generators and classifiers see all unless told otherwise, and so the same (docs/log/fruit.md). A crop
+    shows the boxes of ``keep`` whole (`orchard.images.framing.window`), on white where it leaves the image.
     """
     height, width = size
     if fit == "pad":
         return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=BACKGROUND)
-    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    if not keep:
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    shown = window((image.height, image.width), size, keep)
+    (inside,) = boxes.clipped([shown], image.size)
+    scale = width / (shown.right - shown.left)
+    left, right = (round((edge - shown.left) * scale) for edge in (inside.left, inside.right))
+    top, bottom = (round((edge - shown.top) * scale) for edge in (inside.top, inside.bottom))
+    part = image.resize((max(right - left, 1), max(bottom - top, 1)), Image.Resampling.LANCZOS, inside)
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
+    canvas.paste(part, (left, top))
+    return canvas
 
 
 def framed_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from mini.traits import COLOURS, NO, UNSAID, YES, Traits
+from mini.traits import Traits
+from orchard.images import traits as measures
+from orchard.images.traits import COLOURS, NO, UNSAID, YES
 
 TEMPLATE = "a photo of {label}"
 WORDS = {
-    "single": {YES: "single", NO: "several"},
+    "single": measures.WORDS["single"],
     "whole": {YES: "whole", NO: "cut"},
-    "close": {YES: "close", NO: "far"},
-    "letterboxed": {True: "letterboxed"},
+    "close": measures.WORDS["close"],
+    "letterboxed": {True: measures.LETTERBOXED},
 }
 """What may stand at the end of a caption, by trait and value."""
 KEPT = 0.7

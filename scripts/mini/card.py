@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from mini import captions, data, denoiser, export, loop, quality
 from mini.perception import Features
-from mini.traits import COLOURS
+from orchard.images.traits import COLOURS
 
 JUDGED = 64
 CARD = """---

@@ -14,19 +14,18 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from mini.traits import COLOURS, Traits, measure, name_colours, on_colour, some_colour
+from mini.traits import Traits, measure, on_colour, some_colour
 from orchard.cli import cli
 from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.images import thumbnails
 from orchard.images.framing import FITS
 from orchard.images.images import Photo, decode, square
+from orchard.images.traits import COLOURS, name_colours, shows_bars
 
 SIZE = 64
 FILES = "*.parquet"
 FRAMING = "whole photos; on white also on a colour, others also by their middle square"
-SQUARE_ENOUGH = 1.1
-"""Long side over short side up to which a whole photo and its middle square are one picture."""
 PLAIN_COLOUR_WEIGHT = 3.0
 """How much oftener a photo on a plain colour is drawn: one photo in fifty is."""
 
@@ -135,7 +134,7 @@ def pictures(
         yield on_colour(whole, colour), replace(traits, ground=name), 0.3
         return
     weight = PLAIN_COLOUR_WEIGHT if traits.plain else 1.0
-    if max(photo.size) <= SQUARE_ENOUGH * min(photo.size):
+    if not shows_bars(traits, photo.size):
         yield np.asarray(square(photo, SIZE, "crop")), traits, weight
         return
     yield whole, replace(traits, letterboxed=True), weight / 2

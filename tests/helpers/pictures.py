@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
+Colour = tuple[int, int, int]
 ORIENTATION = 274
 
 
@@ -19,6 +20,15 @@ def noise(seed: int, size: tuple[int, int] = (8, 8)) -> Image.Image:
     """An RGB image of random pixels; another seed is another image."""
     width, height = size
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def disc(ground: Colour, *circles: tuple[int, int, int, Colour], side: int = 80) -> np.ndarray:
+    """(side, side, 3) uint8: discs of (row, column, radius, colour) on a ground."""
+    picture = Image.new("RGB", (side, side), ground)
+    for row, column, radius, colour in circles:
+        box = (column - radius, row - radius, column + radius, row + radius)
+        ImageDraw.Draw(picture).ellipse(box, fill=colour)
+    return np.asarray(picture)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

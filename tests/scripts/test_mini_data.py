@@ -9,10 +9,11 @@ import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from mini import captions, data, export
-from mini.traits import NO, YES, Traits, measure, on_colour, solidity
+from mini.traits import Traits, measure, on_colour
+from orchard.images.traits import NO, YES
 
 RED, GREY, WHITE = (200, 20, 20), (90, 90, 90), (255, 255, 255)
 
@@ -82,15 +83,6 @@ def test_photos_come_whole_and_by_their_middle_and_those_on_white_on_a_colour(tm
     assert again.traits == photos.traits
 
 
-def disc(ground: tuple[int, int, int], *circles: tuple[int, int, int, tuple[int, int, int]]) -> np.ndarray:
-    """A picture of 80 px with discs of (row, column, radius, colour)."""
-    picture = Image.new("RGB", (80, 80), ground)
-    for row, column, radius, colour in circles:
-        box = (column - radius, row - radius, column + radius, row + radius)
-        ImageDraw.Draw(picture).ellipse(box, fill=colour)
-    return np.asarray(picture)
-
-
 GREEN, BLUE, CREAM = (60, 160, 40), (40, 60, 200), (245, 225, 180)
 
 
@@ -98,7 +90,7 @@ GREEN, BLUE, CREAM = (60, 160, 40), (40, 60, 200), (245, 225, 180)
     ("picture", "told"),
     [
         (
-            disc(WHITE, (40, 40, 36, RED)),
+            pictures.disc(WHITE, (40, 40, 36, RED)),
             {
                 "plain": True,
                 "ground": "white",
@@ -109,26 +101,16 @@ GREEN, BLUE, CREAM = (60, 160, 40), (40, 60, 200), (245, 225, 180)
             },
         ),
         (
-            disc(BLUE, (40, 40, 12, GREEN)),
+            pictures.disc(BLUE, (40, 40, 12, GREEN)),
             {"plain": True, "ground": "blue", "colours": ("green",), "single": YES, "close": NO},
         ),
-        (disc(GREY, (20, 20, 14, RED), (60, 60, 14, GREEN)), {"ground": "grey", "single": NO}),
-        (disc(WHITE, (40, 40, 30, RED), (40, 40, 12, CREAM)), {"whole": NO, "colours": ("red",)}),
+        (pictures.disc(GREY, (20, 20, 14, RED), (60, 60, 14, GREEN)), {"ground": "grey", "single": NO}),
+        (pictures.disc(WHITE, (40, 40, 30, RED), (40, 40, 12, CREAM)), {"whole": NO, "colours": ("red",)}),
     ],
 )
 def test_what_is_told_of_a_photo_is_what_was_drawn(picture, told):
     found = measure(picture, "apple")
     assert {name: getattr(found, name) for name in told} == told
-
-
-def test_a_busy_border_is_a_scene_and_called_by_the_colour_that_most_of_it_has():
-    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
-    found = measure(noise, "apple")
-    assert (found.plain, found.ground, found.colours) == (False, "", ())
-    leaves = noise.copy()
-    leaves[:, :, 1] = 255 - leaves[:, :, 1] // 8
-    leaves[:, :, ::2] //= 2
-    assert measure(leaves, "apple").ground == "green"
 
 
 def test_captions_say_what_was_told():
@@ -170,14 +152,8 @@ def test_every_word_of_a_caption_is_one_token(tmp_path):
 
 
 def test_a_drawn_colour_lies_under_the_object_and_shadows_stay():
-    photo = disc(WHITE, (50, 40, 30, (190, 190, 190)), (40, 40, 20, RED))
+    photo = pictures.disc(WHITE, (50, 40, 30, (190, 190, 190)), (40, 40, 20, RED))
     found = on_colour(photo, np.array([0, 100, 200], np.uint8))
     assert found[40, 40].tolist() == list(RED)
     assert found[2, 2].tolist() == [0, 100, 200]
     assert np.abs(found[75, 40] - np.array([0, 100 * 190 / 255, 200 * 190 / 255])).max() <= 1
-
-
-def test_a_disc_fills_its_hull_and_a_ring_does_not():
-    whole, hole = (np.all(disc(WHITE, (40, 40, radius, RED)) == RED, axis=-1) for radius in (20, 15))
-    assert solidity(whole) > 0.95
-    assert solidity(whole & ~hole) < 0.6

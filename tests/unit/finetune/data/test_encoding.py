@@ -15,12 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from shell import TRAIN, TWO, command
 
+from finetune.config import TrainLora
+from finetune.context import Job
 from finetune.data import encoded_cache
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models.stable_diffusion import family_of
+from finetune.planning import resume
 from finetune.step.batches import EncodedDataset
 from orchard.bases import bases
+from orchard.images.boxes import Annotated, Box
 
 CPU = torch.device("cpu")
 PHOTOS = [
@@ -164,6 +168,24 @@ def test_photos_are_encoded_whole_on_white_or_by_their_centres(folders, monkeypa
     if fit == "pad":
         clear[6:10] = clear[22:26] = clear[:, 6:10] = False
     assert np.abs(seen[0].astype(int) - expected)[clear].max() <= 12
+
+
+def test_a_crop_keeps_the_box_of_an_object_and_says_so_in_key_and_identity(folders):
+    wide = Image.new("RGB", (64, 32), pictures.BLUE)
+    wide.paste(pictures.RED, (0, 0, 16, 32))
+    plain = pictures.photo("wide.png", "apple", data=pictures.encoded(wide))
+    boxed = replace(plain, annotations=(lambda: Annotated((Box(0, 0, 16, 32),)),))
+    encoder = Counted(folders["sd"], None, [plain]).encoder
+    pad, crop = encoder.keys, replace(encoder.keys, fit="crop")
+    assert pad.photo(boxed) == pad.photo(plain)
+    assert crop.photo(boxed) != crop.photo(plain)
+    shown = replace(encoder, keys=crop)._pixels(boxed)
+    assert (shown[:, :12, 0] > 200).all() and (shown[:, 20:, 0] < 50).all()
+    base = bases.resolve(str(folders["sd"]))
+    for fit, kept in (("pad", False), ("crop", True)):
+        jobs = [Job(name="a", classes=("apple",), photos=pictures.image_set([one])) for one in (plain, boxed)]
+        found = [resume.identity(TrainLora(fit=fit), base, job, {}) for job in jobs]
+        assert ("boxes" in found[1], found[0] == found[1], "boxes" in found[0]) == (kept, not kept, False)
 
 
 def test_entries_of_other_weights_sizes_framings_and_precisions_are_not_taken(tmp_path, folders):
