@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from generate.planning import ranges
 from orchard.cli import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
@@ -58,18 +59,31 @@ class Sampling(cli.Options):
 
     steps: int = 0
     """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
-    guidance: float | None = None
-    """Guidance scale, by default 2; 1 turns classifier-free guidance off."""
+    guidance: ranges.Given | None = None
+    """Guidance scale, by default 2; 1 turns classifier-free guidance off. A range, as in 1.5..3, gives each
+    row its own."""
     scheduler: Scheduler | None = None
     """Sampler, by default dpmsolver++; `base` is the base's own. SD 3 takes dpmsolver++, euler and base."""
     image_guidance: str = ""
     """Start each sample from a training image of its class in this real set (named as for --data)."""
-    strength: float = 0.7
-    """How much of a guiding image is replaced, above 0 (nothing) to 1 (all)."""
+    strength: ranges.Given = 0.7
+    """How much of a guiding image is replaced, above 0 (nothing) to 1 (all). A range, as in 0.4..0.8, gives
+    each row one of five values."""
     safety_checker: bool = True
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
     """Seeds tried for an image that is flagged or comes out flat, before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steering(cli.Options):
+    """What guidance leads away from."""
+
+    negative_prompt: str = ""
+    """Template (Jinja2) of what the images should not show; it may have {label}."""
+    contrast: float = 0.0
+    """Lead away from another class's prompt too, each of the others in turn: its weight beside the negative
+    prompt, above 0 to 1; 0 leads away from none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +126,9 @@ class Output(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output, cli.Hub, cli.Common):
+class Generate(
+    Adapters, Amount, Prompts, Sampling, Steering, Resources, Screening, Output, cli.Hub, cli.Common
+):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
     GONE: ClassVar[Mapping[str, str]] = {
@@ -151,10 +167,24 @@ class Generate(Adapters, Amount, Prompts, Sampling, Resources, Screening, Output
 
     def _require_sampling(self) -> None:
         cli.check(0 <= self.steps <= 1000, f"--steps {self.steps}: give 1 to 1000, or 0 for the base's usual")
-        if self.guidance is not None:
-            cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
-        cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
+        self._require_steering()
         cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
+
+    def _require_steering(self) -> None:
+        if self.guidance is not None:
+            found = ranges.parse("--guidance", self.guidance)
+            cli.check(found.low >= 0, f"--guidance {self.guidance}: give 0 or more")
+            cli.check(
+                not found.is_wide or found.low >= 1,
+                f"--guidance {self.guidance}: begin at 1, which leads nowhere, or above",
+            )
+        strength = ranges.parse("--strength", self.strength)
+        cli.check(strength.low > 0 and strength.high <= 1, f"--strength {self.strength}: give above 0 to 1")
+        cli.check(0 <= self.contrast <= 1, f"--contrast {self.contrast}: give above 0 to 1, or 0 for none")
+        cli.check(
+            self.contrast < 1 or not self.negative_prompt,
+            "--contrast 1: leaves nothing of --negative_prompt; give less, or leave that out",
+        )
 
     def _require_screens(self) -> None:
         cli.require_distinct("--screens", self.screens)

@@ -20,6 +20,8 @@ COLUMNS = {
     "guide": "SHA-256 of the real training image that it was started from, if any",
     "index": "number of the image in its class; numbers that are missing were rejected",
     "steps, guidance, scheduler": "how it was sampled",
+    "strength": "share of the guide that was replaced",
+    "negative_prompt, contrast_prompt": "what guidance led away from; the latter is another class's prompt",
     "lora, base": "SHA-256 of the adapter, and the base model",
     "contrast": "standard deviation of the grey levels, 0 to 127.5",
     "phash": "perceptual hash, 16 hex digits",

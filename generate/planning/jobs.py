@@ -1,12 +1,13 @@
 """What is to be sampled: one `Job` a class, with its count, base, adapters, plan and shard header."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import init_images, prompts
+from generate.planning import init_images, prompts, steering
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
@@ -132,14 +133,16 @@ def _job(
 ) -> Job:
     atomic.require_distinct_files(one.names)
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
+    settings = resolve(config, one.base)
+    prompts_of = functools.partial(_prompts, config, one)
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
         count=count,
-        prompts=_prompts(config, one),
+        prompts=prompts_of(one.label),
         guides=guide,
+        steering=steering.resolve(config, one.base, settings, one.label, one.names, prompts_of),
     )
-    settings = resolve(config, one.base)
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
     seen = one.blend.trained_on
     if guide and seen is not None:
@@ -156,10 +159,10 @@ def _job(
     return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, header=header)
 
 
-def _prompts(config: Generate, one: ClassSource) -> Sequence[str]:
+def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
     vary = prompts.vocabularies(config.vary)
     try:
-        return prompts.render(_templates(config, one.own), vary, one.label, config.seed)
+        return prompts.render(_templates(config, one.own), vary, label, config.seed)
     except UserError as error:
         if config.prompt:
             raise
@@ -175,7 +178,7 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         **one.blend.arguments(),
         "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),
         "steps": settings.steps,
-        "guidance": settings.guidance,
+        "guidance": plan.steering.guidance.argument,
         "scheduler": settings.scheduler,
         "seed": config.seed,
         "resolution": one.base.resolution,
@@ -190,7 +193,13 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
     if safety_checker.has(one.base):
         found["safety_checker"] = config.safety_checker
     if plan.guides:
-        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
+        found |= {"image_guidance": plan.guides.digest(), "decoding": DECODING}
+    if plan.steering.strength:
+        found["strength"] = plan.steering.strength.argument
+    if plan.steering.negative:
+        found["negative_prompt"] = plan.steering.negative
+    if config.contrast:
+        found["contrast"] = config.contrast
     return found
 
 

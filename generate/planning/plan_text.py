@@ -10,7 +10,7 @@ from generate.config import Generate
 from generate.outputs import folder as folders
 from generate.outputs.folder import Task
 from generate.planning.jobs import Job
-from generate.planning.plan import ClassPlan
+from generate.planning.plan import ClassPlan, Row
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
@@ -34,14 +34,23 @@ def describe(
             for change in folders.changes(folder, job):
                 there = f"rows that are there were made with {change}"
                 say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
-        for prompt, words in prompt_embeds.cut(job.base, prompts).items():
+        negative = [job.plan.steering.negative] if job.plan.steering.negative else []
+        for prompt, words in prompt_embeds.cut(job.base, [*prompts, *negative]).items():
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
-    settings = planned[0].settings
-    say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    steering = planned[0].plan.steering
+    say(console, f"sampler   {planned[0].settings.scheduler}, guidance {steering.guidance}{_away(config)}")
     if config.image_guidance:
-        say(console, f"guides    training images of {config.image_guidance}, strength {config.strength}")
+        say(console, f"guides    training images of {config.image_guidance}, strength {steering.strength}")
     say(console, f"screens   {_screens(planned[0])}")
     say(console, f"output    {config.output}, {config.shard_size} images a shard")
+
+
+def _away(config: Generate) -> str:
+    """What guidance leads away from, where that is not the empty prompt."""
+    found = [f" away from {config.negative_prompt!r}"] if config.negative_prompt else []
+    if config.contrast:
+        found.append(f" away from each other class in turn, weight {config.contrast:g}")
+    return ",".join(found)
 
 
 def _screens(job: Job) -> str:
@@ -64,8 +73,19 @@ def rows(console: Console, planned: Sequence[Job]) -> None:
             say(console, f"prompt    {job.label}: and {len(used) - MOST_PROMPTS} more")
         for index in range(min(FIRST_ROWS, job.plan.count)):
             row = job.plan.row(index)
-            guide = f", from {row.guide.path}" if row.guide else ""
-            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{guide}")
+            more = (f", from {row.guide.path}" if row.guide else "") + _led(job, row)
+            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{more}")
+
+
+def _led(job: Job, row: Row) -> str:
+    """What the row has of its own of all that leads it."""
+    steering = job.plan.steering
+    found = [f"guidance {row.guidance:.3g}"] if steering.guidance.is_wide else []
+    if steering.strength and steering.strength.is_wide:
+        found.append(f"strength {row.strength:.3g}")
+    if row.other:
+        found.append(f"away from {row.other!r}")
+    return "".join(f", {one}" for one in found)
 
 
 def times(plan: ClassPlan) -> Counter[str]:

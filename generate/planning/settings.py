@@ -11,44 +11,35 @@ from orchard.shards import LARGEST
 STEPS, USUAL_STEPS, LCM_STEPS = 20, {"mini": 10}, 4
 BYTES = 4
 """A pixel of an image and its share of all else in a row, at most: PNG makes noise no larger than it is."""
-GUIDANCE, LCM_GUIDANCE = 2.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Scheduler, number of steps and guidance of one base's rows."""
+    """What the rows of one base have in common."""
 
     scheduler: str
     steps: int
-    guidance: float
-    strength: float | None
-    """Share of a guiding image that is replaced; None without such images."""
     resolution: int
     """Side of the images, in pixels."""
+    contrast: float = 0.0
+    """Weight of the other class's prompt in what guidance leads away from."""
 
 
 def resolve(config: Generate, base: Base) -> Settings:
     """The settings for ``base``.
 
     Raises:
-        UserError: the scheduler is not for the base, the strength leaves no step to sample, or shards would
-            be larger than readers take.
+        UserError: the scheduler is not for the base, or shards would be larger than readers take.
     """
     usual = LCM_STEPS if config.lcm else USUAL_STEPS.get(base.name, STEPS)
-    usual_guidance = LCM_GUIDANCE if config.lcm else GUIDANCE
     settings = Settings(
         scheduler=config.scheduler or ("lcm" if config.lcm else "dpmsolver++"),
         steps=config.steps or usual,
-        guidance=usual_guidance if config.guidance is None else config.guidance,
-        strength=config.strength if config.image_guidance else None,
         resolution=base.resolution,
+        contrast=config.contrast,
     )
     _require_shards(config.shard_size, base.resolution)
     require_scheduler(settings.scheduler, settings.steps, base)
-    if settings.strength is not None and int(settings.steps * settings.strength) < 1:
-        raise UserError(
-            f"--strength {settings.strength}: of {settings.steps} steps none is left; give more of either"
-        )
     return settings
 
 

@@ -102,7 +102,7 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     """Sampled images as rows of a shard, with what the screens found."""
     arguments = job.header.arguments
     label = job.header.classes.index(job.label)
-    shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
+    shared = {key: arguments[key] for key in ("steps", "scheduler", "lora", "base")}
     for row, image in pairs:
         data = metadata.png(image, prompt=row.prompt, system=job.base.public_name, seed=row.seed)
         yield {
@@ -113,6 +113,10 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
             "index": row.index,
             "attempt": row.attempt,
             "guide": row.guide.sha256 if row.guide else "",
+            "guidance": row.guidance,
+            "strength": row.strength,
+            "negative_prompt": row.negative or None,
+            "contrast_prompt": row.other or None,
             **shared,
             **screens.judge(image, job.label),
         }

@@ -12,7 +12,13 @@ from orchard.files import checked_json
 SCHEMA, COLUMNS = 3, 2
 """The present form, and the first one with the present columns."""
 KEY = b"orchard"
-UNSAID: dict[str, Any] = {"screens": {}, "compile": False, "safety_checker": True}
+UNSAID: dict[str, Any] = {
+    "screens": {},
+    "compile": False,
+    "safety_checker": True,
+    "negative_prompt": "",
+    "contrast": 0,
+}
 """Arguments that shards do not mention where they are these."""
 OLD_ORDER = "diagonal"
 """The order of phrases in shards that name none."""
