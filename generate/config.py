@@ -1,5 +1,6 @@
 """Options of `python -m generate`."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from orchard.cli import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
 Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
+Keep = Literal["random", "margin", "hard", "near", "diverse", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +110,27 @@ class Screening(cli.Options):
     """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
     --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
     screen_classifier: Path | None = None
-    """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
+    """Folder that python -m classify wrote, for --screens off_class and --keep; train it on real training
+    images."""
     reject_limit: float = 1.0
     """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosing(cli.Options):
+    """Which of several candidates is kept."""
+
+    candidates: int = 1
+    """Images sampled for each one that is kept; they share its prompt and guide."""
+    keep: Keep | None = None
+    """Of the candidates of each image keep: one at random, that of the largest margin by --screen_classifier,
+    the hardest (the smallest margin that is right and like the real photos), the nearest to a real photo of
+    --data, the most diverse, or what CLIP finds most like its prompt. near, hard and diverse compare features
+    of --backbone, else of --screen_classifier."""
+    backbone: str = ""
+    """A DINOv2 or CLIP for --keep: a folder, or a Hub id that is on this machine."""
+    rescreen: bool = False
+    """Sample nothing: apply --screens and --keep to the images that are in --output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +147,7 @@ class Output(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(
-    Adapters, Amount, Prompts, Sampling, Steering, Resources, Screening, Output, cli.Hub, cli.Common
+    Adapters, Amount, Prompts, Sampling, Steering, Resources, Screening, Choosing, Output, cli.Hub, cli.Common
 ):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
@@ -144,6 +164,7 @@ class Generate(
         self._require_counts()
         self._require_sampling()
         self._require_screens()
+        self._require_choosing()
         cli.check(
             not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
         )
@@ -190,7 +211,40 @@ class Generate(
         cli.require_distinct("--screens", self.screens)
         cli.check(0 <= self.reject_limit < math.inf, f"--reject_limit {self.reject_limit}: give 0 or more")
         cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
+        uses = self.keep in ("margin", "hard") or (self.keep in ("near", "diverse") and not self.backbone)
         cli.check(
-            ("off_class" in self.screens) == (self.screen_classifier is not None),
+            "off_class" not in self.screens or self.screen_classifier is not None,
             "--screens off_class and --screen_classifier FOLDER go together: give both, or neither",
         )
+        cli.check(
+            self.screen_classifier is None or uses or "off_class" in self.screens,
+            "--screen_classifier: used by --screens off_class and by --keep; give one of them",
+        )
+
+    def _require_choosing(self) -> None:
+        cli.check(1 <= self.candidates <= 1000, f"--candidates {self.candidates}: give 1 to 1000")
+        cli.check(
+            self.rescreen or (self.candidates > 1) == (self.keep is not None),
+            "--candidates N, 2 or more, and --keep RULE go together: give both, or neither",
+        )
+        features = self.keep in ("near", "hard", "diverse", "clip")
+        cli.check(not self.backbone or features, "--backbone: goes with --keep near, hard, diverse or clip")
+        cli.check(
+            self.keep not in ("margin", "hard") or self.screen_classifier is not None,
+            f"--keep {self.keep}: give --screen_classifier FOLDER",
+        )
+        cli.check(
+            self.keep not in ("near", "diverse") or bool(self.backbone or self.screen_classifier),
+            f"--keep {self.keep}: give --backbone NAME or --screen_classifier FOLDER for features",
+        )
+        cli.check(self.keep != "clip" or bool(self.backbone), "--keep clip: give --backbone NAME, a CLIP")
+        if self.rescreen:
+            self._require_nothing_to_sample()
+
+    def _require_nothing_to_sample(self) -> None:
+        sampling = (Adapters, Amount, Prompts, Sampling, Steering, Resources)
+        names = [field.name for group in sampling for field in dataclasses.fields(group)]
+        default = type(self)()
+        for name in (*names, "candidates", "shard_size", "reject_limit", "seed", "precision"):
+            given = getattr(self, name) != getattr(default, name) and name != "classes"
+            cli.check(not given, f"--rescreen: samples nothing, so leave out --{name}")

@@ -12,7 +12,6 @@ from evaluate.experiment.image_sets import Sets, generator_notes
 from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap import memorisation
 from evaluate.gap.feature_metrics import Gaps
-from evaluate.gap.features import Embed
 from evaluate.gap.measure import gaps
 from evaluate.records import records as lines
 from evaluate.records.records import Record
@@ -20,6 +19,7 @@ from evaluate.report import pictures
 from evaluate.report.html_page import Context
 from evaluate.report.pictures import ReadPixels
 from orchard import shards, software
+from orchard.classifiers.embeddings import Embed
 from orchard.cli import cli
 from orchard.files import atomic
 from orchard.images.images import Photo

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.outputs import contact_sheets
+from generate.screening import choice
 from orchard import cards, shards
 from orchard.files.atomic import file_name, whole_file
 from orchard.images.thumbnails import FARTHEST
@@ -27,9 +28,14 @@ COLUMNS = {
     "phash": "perceptual hash, 16 hex digits",
     "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
     "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
+    "feature_distance": "1 - cosine to the nearest real training image of its class, over the distance "
+    "within which 95% of these have another one",
+    "features": "of the network that the choice compares by, at length 1",
+    "clip_score": "cosine of CLIP's embeddings of image and prompt",
 }
 IN_REJECTED = {
-    "reason, score": "in the split `rejected`: the screen that said no, and what it measured",
+    "reason": "in the split `rejected`: the screen that said no, or that another candidate was chosen",
+    "score": "what that screen measured; of candidates what the choice looked at",
 }
 SCREENS = {
     "flat": "its contrast is below {least}",
@@ -70,6 +76,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "score a classifier trained on this set on any of them.",
             "",
             *_screens(manifest, rejected),
+            *_choice(manifest),
             "## Columns",
             "",
             cards.table(["column", "what it holds"], (COLUMNS | (IN_REJECTED if rejected else {})).items()),
@@ -157,6 +164,20 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
         cards.table(columns, rows),
         "",
     ]
+
+
+def _choice(manifest: shards.Manifest) -> list[str]:
+    """By what rule one of several candidates was kept, and how many real images that has seen."""
+    rules = {
+        (arguments["candidates"], arguments[choice.KEEP][choice.RULE])
+        for arguments in manifest["arguments"].values()
+        if choice.KEEP in arguments
+    }
+    if not rules:
+        return []
+    said = "; ".join(f"of {each} candidates {choice.SAID[rule]} (`{rule}`)" for each, rule in sorted(rules))
+    seen = len(manifest["screened_with"].get(choice.KEEP, ()))
+    return ["## Choice", "", f"For each image kept: {said}. The choice has seen {seen} real images.", ""]
 
 
 def _size(rows: int) -> str:

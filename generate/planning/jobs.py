@@ -141,6 +141,7 @@ def _job(
         count=count,
         prompts=prompts_of(one.label),
         guides=guide,
+        candidates=config.candidates,
         steering=steering.resolve(config, one.base, settings, one.label, one.names, prompts_of),
     )
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
@@ -198,6 +199,8 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         found["strength"] = plan.steering.strength.argument
     if plan.steering.negative:
         found["negative_prompt"] = plan.steering.negative
+    if config.candidates > 1:
+        found["candidates"] = config.candidates
     if config.contrast:
         found["contrast"] = config.contrast
     return found

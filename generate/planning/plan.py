@@ -49,23 +49,25 @@ class ClassPlan:
     seed: int
     count: int
     prompts: Sequence[str]
-    """Row ``index`` takes number ``index`` of them, beginning again after the last."""
+    """Place ``index`` of the set takes number ``index`` of them, beginning again after the last."""
     guides: InitImages | None = None
     steering: Steering = field(default_factory=Steering)
+    candidates: int = 1
+    """Rows in a place of the set, of which one is kept; they share prompt, guide and other class."""
 
     def row(self, index: int) -> Row:
         """Row ``index``, whether or not it lies within the count."""
-        seed = self._seed(index)
+        seed, place = self._seed(index), index // self.candidates
         return Row(
             label=self.label,
             index=index,
             seed=seed,
-            prompt=self.prompts[index % len(self.prompts)],
-            guide=self.guides.of(index) if self.guides else None,
+            prompt=self.prompts[place % len(self.prompts)],
+            guide=self.guides.of(place) if self.guides else None,
             guidance=self.steering.guidance_of(seed),
             strength=self.steering.strength_of(seed),
             negative=self.steering.negative,
-            other=self.steering.other_of(index, self.seed, self.label),
+            other=self.steering.other_of(place, self.seed, self.label),
         )
 
     def strength(self, index: int) -> float | None:

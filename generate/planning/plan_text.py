@@ -11,6 +11,7 @@ from generate.outputs import folder as folders
 from generate.outputs.folder import Task
 from generate.planning.jobs import Job
 from generate.planning.plan import ClassPlan, Row
+from generate.screening import choice
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
@@ -27,8 +28,8 @@ def describe(
         said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
         say(
             console,
-            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.title}, "
-            f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
+            f"class     {job.label}: {job.plan.count} images{_candidates(job)}, {new} to sample; "
+            f"base {job.base.title}, LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
         if new:
             for change in folders.changes(folder, job):
@@ -42,6 +43,8 @@ def describe(
     if config.image_guidance:
         say(console, f"guides    training images of {config.image_guidance}, strength {steering.strength}")
     say(console, f"screens   {_screens(planned[0])}")
+    if config.keep:
+        say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
     say(console, f"output    {config.output}, {config.shard_size} images a shard")
 
 
@@ -51,6 +54,11 @@ def _away(config: Generate) -> str:
     if config.contrast:
         found.append(f" away from each other class in turn, weight {config.contrast:g}")
     return ",".join(found)
+
+
+def _candidates(job: Job) -> str:
+    each = job.plan.candidates
+    return f" of {job.plan.count * each} candidates" if each > 1 else ""
 
 
 def _screens(job: Job) -> str:

@@ -85,7 +85,7 @@ def _fill(
             finally:  # what stops the run costs the images that are not sampled yet, and no others
                 if fresh:
                     _store(folder, task, fresh)
-            rejected = sum(bool(record["reason"]) for record in fresh)
+            rejected = sum(record["reason"] not in ("", shards.NOT_CHOSEN) for record in fresh)
             sampler.tally.rejected += rejected
             sampler.tally.written += len(fresh) - rejected
 
@@ -118,5 +118,5 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
             "negative_prompt": row.negative or None,
             "contrast_prompt": row.other or None,
             **shared,
-            **screens.judge(image, job.label),
+            **screens.judge(image, job.label, row.prompt),
         }

@@ -10,6 +10,7 @@ from orchard.shards.contents import LARGEST
 from orchard.shards.files import (
     MARKS,
     NAME,
+    NOT_CHOSEN,
     REJECTED,
     Shard,
     columns,
@@ -48,6 +49,7 @@ __all__ = [
     "MANIFEST",
     "MARKS",
     "NAME",
+    "NOT_CHOSEN",
     "REJECTED",
     "SCHEMA",
     "TRAIN",

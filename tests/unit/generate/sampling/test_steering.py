@@ -232,8 +232,9 @@ def test_what_cannot_lead_is_refused_before_loading(base, refused, monkeypatch, 
 
 
 def test_contrast_needs_another_class(base, refused):
+    config, found = Generate(base=str(base), data="demo", contrast=0.5), bases.resolve(str(base))
     with refused("--contrast 0.5", "apple is alone"):
-        jobs(Generate(base=str(base), data="demo", classes=("apple",), contrast=0.5), "fp32")
+        steering.resolve(config, found, plans.settings(), "apple", ("apple",), lambda label: (label,))
 
 
 def test_a_base_that_takes_guidance_as_an_input_is_led_by_nothing_else(tmp_path, refused):
