@@ -50,10 +50,10 @@ def describe(
 
 def _away(config: Generate) -> str:
     """What guidance leads away from, where that is not the empty prompt."""
-    found = [f" away from {config.negative_prompt!r}"] if config.negative_prompt else []
+    found = [f"; away from {config.negative_prompt!r}"] if config.negative_prompt else []
     if config.contrast:
-        found.append(f" away from each other class in turn, weight {config.contrast:g}")
-    return ",".join(found)
+        found.append(f"; away from each other class in turn, weight {config.contrast:g}")
+    return "".join(found)
 
 
 def _candidates(job: Job) -> str:

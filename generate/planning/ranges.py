@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from orchard.errors import UserError
-from orchard.images.splits import stable_hash
 
 SIGN = ".."
 Given = float | str
@@ -31,12 +30,11 @@ class Range:
     def __str__(self) -> str:
         return f"{self.argument}, drawn for each row" if self.is_wide else str(self.low)
 
-    def drawn(self, *parts: object, levels: int | None = None) -> float:
-        """A number that depends on ``parts`` alone: any of the range, or one of so many even steps."""
+    def drawn(self, number: int, levels: int | None = None) -> float:
+        """The number that a hash of 63 bits draws: any of the range, or one of so many even steps."""
         if not self.is_wide:
             return self.low
-        found = stable_hash(*parts)
-        share = found / 2**63 if levels is None else found % levels / (levels - 1)
+        share = number / 2**63 if levels is None else number % levels / (levels - 1)
         # Without the last digits of binary fractions, which would give some strengths one step more.
         return min(max(round(self.low + share * (self.high - self.low), 6), self.low), self.high)
 

@@ -32,11 +32,11 @@ class Steering:
 
     def guidance_of(self, seed: int) -> float:
         """The guidance scale of the row with this seed."""
-        return self.guidance.drawn("guidance", seed)
+        return self.guidance.drawn(stable_hash("guidance", seed))
 
     def strength_of(self, seed: int) -> float | None:
         """The strength of the row with this seed."""
-        return self.strength.drawn("strength", seed, levels=LEVELS) if self.strength else None
+        return self.strength.drawn(stable_hash("strength", seed), LEVELS) if self.strength else None
 
     def other_of(self, place: int, *salt: object) -> str:
         """The prompt of another class, each class once before any comes again; nothing without others."""

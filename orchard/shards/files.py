@@ -113,12 +113,10 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], header: 
     kept, away = ([row for row in rows if bool(row["reason"]) == out] for out in (False, True))
     there = {index for index, *_ in _verdicts(rejected)}
     joining = [row for row in kept if row["index"] in there]
-    if joining and train.is_file():
-        new = {row["index"] for row in joining}
-        staying = [row for row in rows_of(train) if row["index"] not in new]
-        write(train, sorted([*staying, *joining], key=lambda row: row["index"]), header_of(train))
-    elif joining:
-        write(train, joining, header)
+    if joining:
+        old = {row["index"]: row for row in rows_of(train)} if train.is_file() else {}
+        both = old | {row["index"]: row for row in joining}
+        _put(train, [both[index] for index in sorted(both)], header_of(train) if old else header)
     _put(rejected, away, header)
     _put(train, kept, header)
 
