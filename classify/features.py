@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from orchard.classifiers.networks import last_layer
-from orchard.classifiers.predict import forward
+from orchard.classifiers.predict import features
 
 STRENGTH = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
@@ -46,16 +46,3 @@ def _for_softmax(regression: LogisticRegression) -> tuple[np.ndarray, np.ndarray
     if len(slopes) > 1:
         return slopes, constants
     return np.concatenate([0 * slopes, slopes]), np.concatenate([0 * constants, constants])
-
-
-def features(
-    model: nn.Module, layer: nn.Module, pixels: np.ndarray, device: torch.device, dtype: torch.dtype
-) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> (N, F) float64, what reaches ``layer``."""
-    caught: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
-    try:
-        forward(model, pixels, device, dtype)
-    finally:
-        hook.remove()
-    return torch.cat(caught).double().numpy()

@@ -22,11 +22,11 @@ from evaluate.experiment.runner import Experiment, Pixels
 from evaluate.experiment.sweep import Outcome, again, alike, finished, sweep
 from evaluate.experiment.validation_search import Choice, chosen
 from evaluate.gap import real_only_classifier
-from evaluate.gap.features import Embed, of_backbone
 from evaluate.records import combine, records
 from evaluate.records.records import Record
 from evaluate.report import context, publish
 from orchard import devices
+from orchard.classifiers.embeddings import Embed, of_backbone
 from orchard.classifiers.networks import build, require_name
 from orchard.cli import cli
 from orchard.cli.terminal import Terminal, say

@@ -1,5 +1,10 @@
 """`python -m generate`: plan, refuse what cannot work, sample the missing rows, then the manifest."""
 
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import PartialState
+
 from generate.config import Generate
 from generate.masking import sheet as mask_sheet
 from generate.outputs import folder as folders
@@ -8,7 +13,7 @@ from generate.planning import plan_text
 from generate.planning.jobs import jobs
 from generate.sampling import pipeline, rounds
 from generate.sampling.tasks import Samplers
-from generate.screening import screens
+from generate.screening import rescreen, screens
 from orchard import devices, hub, shards
 from orchard.cli.terminal import Terminal, say
 from orchard.files import atomic, storage
@@ -24,15 +29,19 @@ def generate(config: Generate) -> None:
     config.require_valid()
     folder = storage.location(config.output)
     state = devices.processes()
+    console = Terminal(quiet=not state.is_main_process)
+    if config.rescreen:
+        _rescreen(console, config, folder, state)
+        return
     dtype = devices.torch_dtype(config.precision, state.device)
     pipeline.require_device(config, state.device)
     if config.push_to_hub and state.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "dataset")
     sampled = jobs(config, devices.dtype_name(dtype), pipeline.environment(config, state.device))
-    screened = screens.plan(config, sampled)
-    planned = [screened.marked(job) for job in sampled]
+    resolution = min(job.settings.resolution for job in sampled)
+    screened = screens.plan(config, [job.label for job in sampled], resolution)
+    planned = [replace(job, header=screened.marked(job.header)) for job in sampled]
     folders.require_fit(folder, planned)
-    console = Terminal(quiet=not state.is_main_process)
     plan_text.describe(console, config, folder, planned, folders.gaps(folder, planned))
     plan_text.processes(console, state.num_processes, devices.dtype_name(dtype))
     if config.dry_run:
@@ -50,3 +59,16 @@ def generate(config: Generate) -> None:
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:
             finish(console, config, folder, planned, changed=changed)
+
+
+def _rescreen(console: Terminal, config: Generate, folder: Path, state: PartialState) -> None:
+    """Judge the images in the folder anew, in one process."""
+    screened, classes = rescreen.plan(config, folder)
+    rescreen.describe(console, screened, classes)
+    if config.dry_run:
+        return
+    with writing(folder, state):
+        if state.is_main_process:
+            shards.require_unaltered(folder)
+            rescreen.rescreen(console, config, folder, screened, classes)
+            finish(console, config, folder, (), changed=True)

@@ -1,17 +1,20 @@
 """Options of `python -m generate`."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from generate.planning import ranges
 from orchard.cli import cli
 
 Scheduler = Literal["dpmsolver++", "ddim", "euler", "euler_a", "unipc", "lcm", "base"]
 Repaint = Literal["background", "object", "centre", "outpaint"]
 Contexts = Literal["shuffled", "own", "none"]
 Screen = Literal["flat", "duplicate", "memorised", "off_class", "none"]
+Keep = Literal["random", "margin", "hard", "near", "diverse", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +67,16 @@ class Sampling(cli.Options):
 
     steps: int = 0
     """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
-    guidance: float | None = None
-    """Guidance scale, by default 2, with --repaint 3; 1 turns classifier-free guidance off."""
+    guidance: ranges.Given | None = None
+    """Guidance scale, by default 2, with --repaint 3; 1 turns classifier-free guidance off. A range, as in
+    1.5..3, gives each row its own."""
     scheduler: Scheduler | None = None
     """Sampler, by default dpmsolver++; `base` is the base's own. SD 3 takes dpmsolver++, euler and base."""
     image_guidance: str = ""
     """Start each sample from a training image of its class in this real set (named as for --data)."""
-    strength: float | None = None
+    strength: ranges.Given | None = None
     """How much of a real image is replaced, above 0 (nothing) to 1 (all): by default 0.7, with --repaint 0.97
-    inside the mask and 0.95 outside it."""
+    inside the mask and 0.95 outside it. A range, as in 0.4..0.8, gives each row one of five values."""
     safety_checker: bool = True
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
@@ -98,6 +102,17 @@ class Repainting(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Steering(cli.Options):
+    """What guidance leads away from."""
+
+    negative_prompt: str = ""
+    """Template (Jinja2) of what the images should not show; it may have {label}."""
+    contrast: float = 0.0
+    """Lead away from another class's prompt too, each of the others in turn: its weight beside the negative
+    prompt, above 0 to 1; 0 leads away from none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources(cli.Options):
     """Speed and memory."""
 
@@ -119,9 +134,27 @@ class Screening(cli.Options):
     """What keeps images out, or none: flat ones, near-duplicates of earlier ones of the class, near copies of
     --data's training images (memorised), what --screen_classifier takes for another class (off_class)."""
     screen_classifier: Path | None = None
-    """Folder that python -m classify wrote, for --screens off_class; train it on real training images."""
+    """Folder that python -m classify wrote, for --screens off_class and --keep; train it on real training
+    images."""
     reject_limit: float = 1.0
     """Images of a class that may be rejected, as a multiple of its count, before the run stops short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosing(cli.Options):
+    """Which of several candidates is kept."""
+
+    candidates: int = 1
+    """Images sampled for each one that is kept; they share its prompt and guide."""
+    keep: Keep | None = None
+    """Of the candidates of each image keep: one at random, that of the largest margin by --screen_classifier,
+    the hardest (the smallest margin that is right and like the real photos), the nearest to a real photo of
+    --data, the most diverse, or what CLIP finds most like its prompt. near, hard and diverse compare features
+    of --backbone, else of --screen_classifier."""
+    backbone: str = ""
+    """A DINOv2 or CLIP for --keep: a folder, or a Hub id that is on this machine."""
+    rescreen: bool = False
+    """Sample nothing: apply --screens and --keep to the images that are in --output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +171,18 @@ class Output(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(
-    Adapters, Amount, Prompts, Sampling, Repainting, Resources, Screening, Output, cli.Hub, cli.Common
+    Adapters,
+    Amount,
+    Prompts,
+    Sampling,
+    Repainting,
+    Steering,
+    Resources,
+    Screening,
+    Choosing,
+    Output,
+    cli.Hub,
+    cli.Common,
 ):
     """Sample a labelled synthetic set from LoRA adapters into Parquet shards."""
 
@@ -156,6 +200,7 @@ class Generate(
         self._require_sampling()
         self._require_repainting()
         self._require_screens()
+        self._require_choosing()
         cli.check(
             not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
         )
@@ -179,11 +224,31 @@ class Generate(
 
     def _require_sampling(self) -> None:
         cli.check(0 <= self.steps <= 1000, f"--steps {self.steps}: give 1 to 1000, or 0 for the base's usual")
-        if self.guidance is not None:
-            cli.check(0 <= self.guidance < math.inf, f"--guidance {self.guidance}: give 0 or more")
-        if self.strength is not None:
-            cli.check(0 < self.strength <= 1, f"--strength {self.strength}: give above 0 to 1")
+        self._require_steering()
         cli.check(not self.fuse or len(self.lora) > 1, "--fuse: give two or more --lora")
+
+    def _require_steering(self) -> None:
+        if self.guidance is not None:
+            found = ranges.parse("--guidance", self.guidance)
+            cli.check(found.low >= 0, f"--guidance {self.guidance}: give 0 or more")
+            cli.check(
+                not found.is_wide or found.low >= 1,
+                f"--guidance {self.guidance}: begin at 1, which leads nowhere, or above",
+            )
+        if self.strength is not None:
+            strength = ranges.parse("--strength", self.strength)
+            cli.check(
+                bool(self.repaint or self.image_guidance),
+                f"--strength {self.strength}: goes with --image_guidance or --repaint",
+            )
+            cli.check(
+                strength.low > 0 and strength.high <= 1, f"--strength {self.strength}: give above 0 to 1"
+            )
+        cli.check(0 <= self.contrast <= 1, f"--contrast {self.contrast}: give above 0 to 1, or 0 for none")
+        cli.check(
+            self.contrast < 1 or not self.negative_prompt,
+            "--contrast 1: leaves nothing of --negative_prompt; give less, or leave that out",
+        )
 
     def _require_repainting(self) -> None:
         cli.check(
@@ -208,7 +273,40 @@ class Generate(
         cli.require_distinct("--screens", self.screens)
         cli.check(0 <= self.reject_limit < math.inf, f"--reject_limit {self.reject_limit}: give 0 or more")
         cli.check("none" not in self.screens or len(self.screens) == 1, "--screens none: name it alone")
+        uses = self.keep in ("margin", "hard") or (self.keep in ("near", "diverse") and not self.backbone)
         cli.check(
-            ("off_class" in self.screens) == (self.screen_classifier is not None),
+            "off_class" not in self.screens or self.screen_classifier is not None,
             "--screens off_class and --screen_classifier FOLDER go together: give both, or neither",
         )
+        cli.check(
+            self.screen_classifier is None or uses or "off_class" in self.screens,
+            "--screen_classifier: used by --screens off_class and by --keep; give one of them",
+        )
+
+    def _require_choosing(self) -> None:
+        cli.check(1 <= self.candidates <= 1000, f"--candidates {self.candidates}: give 1 to 1000")
+        cli.check(
+            self.rescreen or (self.candidates > 1) == (self.keep is not None),
+            "--candidates N, 2 or more, and --keep RULE go together: give both, or neither",
+        )
+        features = self.keep in ("near", "hard", "diverse", "clip")
+        cli.check(not self.backbone or features, "--backbone: goes with --keep near, hard, diverse or clip")
+        cli.check(
+            self.keep not in ("margin", "hard") or self.screen_classifier is not None,
+            f"--keep {self.keep}: give --screen_classifier FOLDER",
+        )
+        cli.check(
+            self.keep not in ("near", "diverse") or bool(self.backbone or self.screen_classifier),
+            f"--keep {self.keep}: give --backbone NAME or --screen_classifier FOLDER for features",
+        )
+        cli.check(self.keep != "clip" or bool(self.backbone), "--keep clip: give --backbone NAME, a CLIP")
+        if self.rescreen:
+            self._require_nothing_to_sample()
+
+    def _require_nothing_to_sample(self) -> None:
+        sampling = (Adapters, Amount, Prompts, Sampling, Steering, Resources)
+        names = [field.name for group in sampling for field in dataclasses.fields(group)]
+        default = type(self)()
+        for name in (*names, "candidates", "shard_size", "reject_limit", "seed", "precision"):
+            given = getattr(self, name) != getattr(default, name) and name != "classes"
+            cli.check(not given, f"--rescreen: samples nothing, so leave out --{name}")

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.feature_metrics import Cloud, Gap, Gaps, measure
-from evaluate.gap.features import Embed
 from evaluate.report.pictures import ReadPixels
+from orchard.classifiers.embeddings import Embed
 from orchard.images.images import ImageSet
 
 FEWEST = 4

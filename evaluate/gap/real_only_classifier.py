@@ -10,8 +10,8 @@ from evaluate.analysis.summary import PLAIN
 from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets
-from evaluate.gap.features import Embed, of_classifier
 from orchard.classifiers import classifier
+from orchard.classifiers.embeddings import Embed, of_classifier
 from orchard.images.images import ImageSet
 
 NAME = "our real-trained classifier"

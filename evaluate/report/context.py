@@ -9,7 +9,6 @@ from evaluate.analysis.student_report import FRUIT
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
 from evaluate.experiment.shown_images import ShownImages
-from evaluate.gap.features import Embed
 from evaluate.records import records as lines
 from evaluate.records.records import Record
 from evaluate.report import pictures
@@ -17,6 +16,7 @@ from evaluate.report.fidelity import Distances
 from evaluate.report.html_page import Context
 from evaluate.report.pictures import ReadPixels
 from orchard import shards, software
+from orchard.classifiers.embeddings import Embed
 from orchard.cli import cli
 from orchard.files import atomic
 from orchard.images.images import Photo

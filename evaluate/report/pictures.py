@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluate.gap.features import Embed
 from orchard import shards
+from orchard.classifiers.embeddings import Embed
 from orchard.images.images import ImageSet, Photo, decode
 
 ReadPixels = Callable[[Sequence[Photo]], np.ndarray]

@@ -17,11 +17,11 @@ from evaluate.analysis.summary import AVERAGED, Row
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import Sets, generator_notes
 from evaluate.experiment.shown_images import ShownImages
-from evaluate.gap.features import Embed
 from evaluate.records import combine
 from evaluate.records import records as lines
 from evaluate.report import context, export, fidelity, html_page
 from evaluate.report.pictures import ReadPixels
+from orchard.classifiers.embeddings import Embed
 from orchard.cli.terminal import say
 
 PAGE = "report.html"

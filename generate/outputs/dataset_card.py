@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from generate.outputs import contact_sheets
+from generate.planning.repainting import MODES
+from generate.screening import choice
 from orchard import cards, shards
 from orchard.files.atomic import file_name, whole_file
 from orchard.images.thumbnails import FARTHEST
@@ -19,18 +21,25 @@ COLUMNS = {
     "attempt": "how many seeds were discarded before this one (flagged, or a single colour)",
     "guide": "SHA-256 of the real training image that it was started from, if any",
     "mask": "how the object in that image was found, where parts of the image were repainted",
-    "repainted, strength": "share of the pixels that were repainted, and of noise they began with",
+    "repainted": "share of the pixels that were repainted",
     "box": "boxes of the objects as left, top, right and bottom in pixels, where they are known",
     "index": "number of the image in its class; numbers that are missing were rejected",
     "steps, guidance, scheduler": "how it was sampled",
+    "strength": "share of that image, or of its repainted part, that was replaced",
+    "negative_prompt, contrast_prompt": "what guidance led away from; the latter is another class's prompt",
     "lora, base": "SHA-256 of the adapter, and the base model",
     "contrast": "standard deviation of the grey levels, 0 to 127.5",
     "phash": "perceptual hash, 16 hex digits",
     "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
     "class_margin": "a classifier's probability of the label less that of its next choice, -1 to 1",
+    "feature_distance": "1 - cosine to the nearest real training image of its class, over the distance "
+    "within which 95% of these have another one",
+    "features": "of the network that the choice compares by, at length 1",
+    "clip_score": "cosine of CLIP's embeddings of image and prompt",
 }
 IN_REJECTED = {
-    "reason, score": "in the split `rejected`: the screen that rejected it, and what it measured",
+    "reason": "in the split `rejected`: the screen that rejected it, or that another candidate was chosen",
+    "score": "what that screen measured; of candidates what the choice looked at",
 }
 SCREENS = {
     "flat": "its contrast is below {least}",
@@ -71,6 +80,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "score a classifier trained on this set on any of them.",
             "",
             *_screens(manifest, rejected),
+            *_choice(manifest),
             "## Columns",
             "",
             cards.table(["column", "what it holds"], (COLUMNS | (IN_REJECTED if rejected else {})).items()),
@@ -88,7 +98,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
 
 
 def _what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
-    if any("repaint" in one and len(one["strength"]) == 1 for one in arguments.values()):
+    if any(len(MODES.get(one.get("repaint", ""), ())) == 1 for one in arguments.values()):
         return (
             "**These images are partly synthetic**: a diffusion model drew parts of photographs anew, "
             "the column `repainted` says how much; the rest is the photograph, whose terms hold for it."
@@ -167,6 +177,20 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
         cards.table(columns, rows),
         "",
     ]
+
+
+def _choice(manifest: shards.Manifest) -> list[str]:
+    """By what rule one of several candidates was kept, and how many real images that has seen."""
+    rules = {
+        (arguments["candidates"], arguments[choice.KEEP][choice.RULE])
+        for arguments in manifest["arguments"].values()
+        if choice.KEEP in arguments
+    }
+    if not rules:
+        return []
+    said = "; ".join(f"of {each} candidates {choice.SAID[rule]} (`{rule}`)" for each, rule in sorted(rules))
+    seen = len(manifest["screened_with"].get(choice.KEEP, ()))
+    return ["## Choice", "", f"For each image kept: {said}. The choice has seen {seen} real images.", ""]
 
 
 def _size(rows: int) -> str:

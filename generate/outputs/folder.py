@@ -32,8 +32,6 @@ class ExistingRows:
 
     kept: np.ndarray
     rejected: np.ndarray
-    twice: np.ndarray
-    """Those in both splits, as a stopped run may leave them; they were rejected."""
 
     def missing(self, count: int) -> np.ndarray:
         """The numbers that lack below ``count`` and below the highest one that is there."""
@@ -52,7 +50,6 @@ def existing_rows(folder: Path, planned: Sequence[Job]) -> dict[str, ExistingRow
         found[job.label] = ExistingRows(
             kept=np.setdiff1d(kept, rejected),
             rejected=np.unique(rejected),
-            twice=np.intersect1d(kept, rejected),
         )
     return found
 
@@ -99,30 +96,36 @@ def changes(folder: Path, job: Job) -> list[str]:
 def gaps(folder: Path, planned: Sequence[Job]) -> list[Task]:
     """The shards that lack rows of the plan, or rows that they once had."""
     there = existing_rows(folder, planned)
-    return [task for job in planned for task in _tasks(job, there[job.label].missing(job.header.count))]
+    return [
+        task
+        for job in planned
+        for task in _tasks(job, there[job.label].missing(job.header.count * job.plan.candidates))
+    ]
 
 
 def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
     """Further rows for the classes of which too many were rejected, where no row is missing.
 
     Raises:
-        UserError: as many as ``limit`` times the count of a class were rejected, and more are needed.
+        UserError: as many places as ``limit`` times the count of a class have no row that is kept, and more
+            are needed.
     """
     found = []
     for job, there in zip(planned, existing_rows(folder, planned).values(), strict=True):
-        count, start = job.header.count, len(there.kept) + len(there.rejected)
+        count, each, rows = job.header.count, job.plan.candidates, len(there.kept) + len(there.rejected)
+        start = rows // each
         stop = min(start + count - len(there.kept), count + int(limit * count))
         if len(there.kept) < count and stop <= start:
             raise _too_many(folder, job, limit)
-        found += _tasks(job, np.arange(start, stop))
+        found += _tasks(job, np.arange(rows, stop * each))
     return found
 
 
 def _too_many(folder: Path, job: Job, limit: float) -> UserError:
     return UserError(
         f"class {job.label}: {of_folder(folder, job.label)}, all that --reject_limit {limit:g} allows; look "
-        f"at {folder / 'data'}/{shards.REJECTED}-*, then give a higher --reject_limit, or other --screens "
-        "with another --output"
+        f"at {folder / 'data'}/{shards.REJECTED}-*, then give a higher --reject_limit, or apply other "
+        "--screens to what is there with --rescreen"
     )
 
 
@@ -141,9 +144,12 @@ class ImageCounts:
     """Given up for being no data, and sampled anew with other seeds."""
     rejected: int = 0
     """Kept apart by a screen, and replaced by further rows."""
+    not_chosen: int = 0
+    """Candidates in whose place another one was kept."""
 
     def __str__(self) -> str:
-        return f"asked {self.asked}, written {self.written}, flagged {self.flagged}, rejected {self.rejected}"
+        said = f"asked {self.asked}, written {self.written}, flagged {self.flagged}, rejected {self.rejected}"
+        return f"{said}, not chosen {self.not_chosen}" if self.not_chosen else said
 
 
 def of_folder(folder: Path, label: str | None = None) -> ImageCounts:
@@ -152,9 +158,12 @@ def of_folder(folder: Path, label: str | None = None) -> ImageCounts:
         [shard for shard in shards.existing(folder, split) if label in (None, shard.header.label)]
         for split in (shards.TRAIN, shards.REJECTED)
     )
+    reasons = [shards.columns(shard.path, "reason")["reason"].to_pylist() for shard in rejected]
+    not_chosen = sum(of_shard.count(shards.NOT_CHOSEN) for of_shard in reasons)
     return ImageCounts(
         asked=sum(shards.asked([*kept, *rejected]).values()),
         written=sum(shard.rows for shard in kept),
         flagged=sum(map(shards.given_up, [*kept, *rejected])),
-        rejected=sum(shard.rows for shard in rejected),
+        rejected=sum(shard.rows for shard in rejected) - not_chosen,
+        not_chosen=not_chosen,
     )

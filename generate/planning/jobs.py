@@ -1,12 +1,13 @@
 """What is to be sampled: one `Job` a class, with its count, base, adapters, plan and shard header."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import contexts, init_images, prompts, repainting
+from generate.planning import contexts, init_images, prompts, repainting, steering
 from generate.planning.contexts import Asked
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
@@ -142,15 +143,18 @@ def _job(
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
     repaints = repainting.load(config, one.label, one.base.resolution) if config.repaint else None
     guide = repaints.guides if repaints else guide
+    settings = resolve(config, one.base)
+    prompts_of = functools.partial(_prompts, config, one)
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
         count=count,
-        prompts=_prompts(config, one),
+        prompts=prompts_of(one.label),
         guides=guide,
         repaints=repaints,
+        candidates=config.candidates,
+        steering=steering.resolve(config, one.base, settings, one.label, one.names, prompts_of),
     )
-    settings = resolve(config, one.base)
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
     seen = one.blend.trained_on
     if guide and seen is not None:
@@ -167,10 +171,12 @@ def _job(
     return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, header=header)
 
 
-def _prompts(config: Generate, one: ClassSource) -> Sequence[str]:
-    vary, called = _vocabularies(config, one), one.asked.names if one.asked else ()
+def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
+    """The prompts of class ``label`` as those of the source's own class."""
+    vary = _vocabularies(config, one)
+    called = one.asked.names if one.asked and label == one.label else ()
     try:
-        return prompts.render(_templates(config, one.own, [*vary]), vary, one.label, config.seed, called)
+        return prompts.render(_templates(config, one.own, [*vary]), vary, label, config.seed, called)
     except UserError as error:
         if config.prompt:
             raise
@@ -192,7 +198,7 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         **one.blend.arguments(),
         "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),
         "steps": settings.steps,
-        "guidance": settings.guidance,
+        "guidance": plan.steering.guidance.argument,
         "scheduler": settings.scheduler,
         "seed": config.seed,
         "resolution": one.base.resolution,
@@ -211,7 +217,15 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
     if plan.repaints:
         found |= {**plan.repaints.arguments(config), "decoding": DECODING}
     elif plan.guides:
-        found |= {"image_guidance": plan.guides.digest(), "strength": settings.strength, "decoding": DECODING}
+        found |= {"image_guidance": plan.guides.digest(), "decoding": DECODING}
+    if plan.steering.strength:
+        found["strength"] = plan.steering.strength.argument
+    if plan.steering.negative:
+        found["negative_prompt"] = plan.steering.negative
+    if config.candidates > 1:
+        found["candidates"] = config.candidates
+    if config.contrast:
+        found["contrast"] = config.contrast
     return found
 
 

@@ -11,7 +11,8 @@ from generate.config import Generate
 from generate.outputs import folder as folders
 from generate.outputs.folder import Task
 from generate.planning.jobs import Job
-from generate.planning.plan import ClassPlan
+from generate.planning.plan import ClassPlan, Row
+from generate.screening import choice
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
@@ -32,32 +33,49 @@ def describe(
         said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
         say(
             console,
-            f"class     {job.label}: {job.plan.count} images, {new} to sample; base {job.base.title}, "
-            f"LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
+            f"class     {job.label}: {job.plan.count} images{_candidates(job)}, {new} to sample; "
+            f"base {job.base.title}, LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
         )
         if new:
             for change in folders.changes(folder, job):
                 there = f"rows that are there were made with {change}"
                 say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
-        cut = prompt_embeds.cut(job.base, prompts)
+        negative = [job.plan.steering.negative] if job.plan.steering.negative else []
+        cut = prompt_embeds.cut(job.base, [*prompts, *negative])
         for prompt, words in itertools.islice(cut.items(), MOST_WARNINGS):
             say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
         if len(cut) > MOST_WARNINGS:
             say(console, f"warning   and {len(cut) - MOST_WARNINGS} more are too long")
-    settings = planned[0].settings
-    say(console, f"sampler   {settings.scheduler}, guidance {settings.guidance}")
+    steering = planned[0].plan.steering
+    say(console, f"sampler   {planned[0].settings.scheduler}, guidance {steering.guidance}{_away(config)}")
     if mode := planned[0].header.arguments.get("contexts"):
         say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:
-        say(console, f"guides    training images of {config.image_guidance}, strength {settings.strength}")
+        say(console, f"guides    training images of {config.image_guidance}, strength {steering.strength}")
     for job in planned:
         if repaints := job.plan.repaints:
             arguments = job.header.arguments
-            strength = " and then ".join(map(str, arguments["strength"]))
+            usual = " and then ".join(map(str, repaints.strengths))
+            strength = steering.strength or usual
             said = f"{config.repaint}, mask {arguments['mask']}, strength {strength}; {repaints.said()}"
             say(console, f"repaint   {job.label}: {said}")
     say(console, f"screens   {_screens(planned[0])}")
+    if config.keep:
+        say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
     say(console, f"output    {config.output}, {config.shard_size} images per shard")
+
+
+def _away(config: Generate) -> str:
+    """What guidance leads away from, where that is not the empty prompt."""
+    found = [f"; away from {config.negative_prompt!r}"] if config.negative_prompt else []
+    if config.contrast:
+        found.append(f"; away from each other class in turn, weight {config.contrast:g}")
+    return "".join(found)
+
+
+def _candidates(job: Job) -> str:
+    each = job.plan.candidates
+    return f" of {job.plan.count * each} candidates" if each > 1 else ""
 
 
 def _screens(job: Job) -> str:
@@ -80,8 +98,19 @@ def rows(console: Console, planned: Sequence[Job]) -> None:
             say(console, f"prompt    {job.label}: and {len(used) - MOST_PROMPTS} more")
         for index in range(min(FIRST_ROWS, job.plan.count)):
             row = job.plan.row(index)
-            guide = f", from {row.guide.path}" if row.guide else ""
-            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{guide}")
+            more = (f", from {row.guide.path}" if row.guide else "") + _led(job, row)
+            say(console, f"row       {job.label} {index}: seed {row.seed}, prompt {row.prompt!r}{more}")
+
+
+def _led(job: Job, row: Row) -> str:
+    """What the row has of its own of all that leads it."""
+    steering = job.plan.steering
+    found = [f"guidance {row.guidance:.3g}"] if steering.guidance.is_wide else []
+    if steering.strength and steering.strength.is_wide:
+        found.append(f"strength {row.strength:.3g}")
+    if row.other:
+        found.append(f"away from {row.other!r}")
+    return "".join(f", {one}" for one in found)
 
 
 def times(plan: ClassPlan) -> Counter[str]:

@@ -119,6 +119,15 @@ def render(
     return tuple(prompts)
 
 
+def negative(template: str, label: str) -> str:
+    """What a class's images should not show, from a template that may have the class in it."""
+    try:
+        _require_names(template, (LABEL,))
+        return _fill(template, {LABEL: label})
+    except UserError as error:
+        raise UserError(str(error).replace("--prompt", "--negative_prompt", 1)) from None
+
+
 def mixed(templates: Sequence[str], vary: Mapping[str, Sequence[str]]) -> bool:
     """Whether there is more than one choice to combine, that of the template among them."""
     return sum(len(words) > 1 for words in (templates, *vary.values())) > 1

@@ -103,10 +103,16 @@ class Repaints:
             "repaint": config.repaint,
             "mask": canvases[0].kind,
             "masks": sha256(packed),
-            "strength": [one.strength for one in canvases[0].passes],
+            "strength": list(self.strengths),
         }
         used = ("mask_dilate", "mask_feather", "mask_invert")
         return found | {name: getattr(config, name) for name in used if getattr(config, name)}
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Of each pass, where the rows have none of their own."""
+        first, *_ = self.canvases.values()
+        return tuple(one.strength for one in first.passes)
 
     def said(self) -> str:
         """``73 photos; left out: no box 2 (a.jpg, b.jpg)``."""
@@ -178,15 +184,12 @@ def _canvas(config: Generate, photo: Photo, side: int, source: MaskSource | None
         mask = mask.filter((ImageFilter.MaxFilter if config.mask_dilate > 0 else ImageFilter.MinFilter)(3))
     _require_part(mask)
     assert config.repaint is not None
-    passes = MODES[config.repaint]
-    if config.strength is not None:
-        passes = tuple(Pass(one.inside, config.strength) for one in passes)
     return Canvas(
         kind=source.kind if source else MIDDLE,
         packed=zlib.compress(np.packbits(np.asarray(mask) > 0).tobytes()),
         side=side,
         boxes=boxes,
-        passes=passes,
+        passes=MODES[config.repaint],
         feather=config.mask_feather,
     )
 

@@ -43,11 +43,12 @@ def repaint(
         assert row.guide is not None and row.canvas is not None, row
         kept.append(Kept(square(row.guide.image(), row.canvas.side), row.canvas))
     first, *more = kept[0].canvas.passes
-    latents = _pass(pipe, call, [one.photo for one in kept], kept, first)
+    own = rows[0].strength
+    latents = _pass(pipe, call, [one.photo for one in kept], kept, first, own)
     for one in more:
         images = decoder.images(pipe, latents)
         pictures = [keep.pasted(image) for keep, image in zip(kept, images, strict=True)]
-        latents = _pass(pipe, call, pictures, kept, one)
+        latents = _pass(pipe, call, pictures, kept, one, own)
     return latents, kept if kept[0].canvas.keeps else []
 
 
@@ -57,9 +58,10 @@ def _pass(
     pictures: Sequence[Image.Image],
     kept: Sequence[Kept],
     one: Pass,
+    own: float | None,
 ) -> torch.Tensor:
     masks = [whole_cells(keep.canvas.repainted(one), pipe.vae_scale_factor) for keep in kept]
-    return call(image=list(pictures), mask_image=masks, strength=one.strength)
+    return call(image=list(pictures), mask_image=masks, strength=own or one.strength)
 
 
 def whole_cells(repainted: np.ndarray, cell: int) -> Image.Image:

@@ -9,7 +9,7 @@ from generate.config import Generate
 from generate.outputs import folder as folders
 from generate.planning.jobs import Job
 from generate.sampling.tasks import Samplers, sample_all
-from generate.screening.deduplicate import reject_duplicates
+from generate.screening import verdicts
 from generate.screening.screens import Plan, Screens
 from orchard import shards
 
@@ -22,7 +22,7 @@ def fill(
     screened: Plan,
     state: PartialState,
 ) -> bool:
-    """Sample, reject duplicates and top up; whether anything changed, or the set was not complete before.
+    """Sample, judge rows among each other, top up; whether anything changed, or the set was incomplete.
 
     Raises:
         UserError: too many images of a class were rejected, or no seed of a row gave one that can be used.
@@ -33,7 +33,7 @@ def fill(
         tasks = folders.gaps(folder, planned)
         if not tasks:
             if changed:
-                _reject_duplicates_once(folder, planned, state)
+                _settle_once(folder, planned, state)
             tasks = folders.lacking(folder, planned, config.reject_limit)
         state.wait_for_everyone()  # until each has seen the folder as it was
         if not tasks:
@@ -44,9 +44,9 @@ def fill(
         state.wait_for_everyone()
 
 
-def _reject_duplicates_once(folder: Path, planned: Sequence[Job], state: PartialState) -> None:
-    """Reject duplicates in one process while the others wait."""
+def _settle_once(folder: Path, planned: Sequence[Job], state: PartialState) -> None:
+    """Judge the rows among each other in one process while the others wait."""
     state.wait_for_everyone()
     if state.is_main_process:
-        reject_duplicates(folder, planned)
+        verdicts.settle(folder, [job.header for job in planned])
     state.wait_for_everyone()

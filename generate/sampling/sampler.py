@@ -12,17 +12,16 @@ from PIL import Image
 from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from generate.planning.settings import Settings
-from generate.sampling import decoder, repainting
+from generate.sampling import decoder, guidance, repainting
 from generate.sampling.repainting import Kept
 from generate.sampling.schedulers import scheduler_of
-from orchard.bases import prompt_embeds
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 from orchard.images.images import square
 
 
 class Sampler:
-    """A pipeline with its scheduler set, and the text states of each prompt encoded once.
+    """A pipeline with its scheduler set.
 
     ``depth`` batches are denoised in a thread of their own while the caller decodes, stores and asks for
     more; 0 does one thing after the other.
@@ -41,7 +40,7 @@ class Sampler:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
         self.tally = tally or ImageCounts()
-        self.states: dict[str, dict[str, torch.Tensor]] = {}
+        self.states = guidance.TextStates(pipe, settings.contrast)
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
         self.unwanted = threading.Event()
@@ -68,10 +67,10 @@ class Sampler:
         filled = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
         with self.turn:
             options = {
-                **self._text([row.prompt for row in filled]),
+                **self.states.of(filled),
                 "generator": [torch.Generator().manual_seed(row.seed) for row in filled],
                 "num_inference_steps": self.settings.steps,
-                "guidance_scale": self.settings.guidance,
+                "guidance_scale": guidance.scale(filled, self.pipe._execution_device),
                 "output_type": "latent",
                 "callback_on_step_end": self._break_off,
             }
@@ -87,20 +86,12 @@ class Sampler:
             raise RuntimeError("the batch is not wanted any more")
         return tensors
 
-    def _text(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
-        for prompt in prompts:
-            if prompt not in self.states:
-                # One by one, so that a state does not depend on its company.
-                self.states[prompt] = prompt_embeds.encode(self.pipe, [prompt], negative=True)
-        found = [self.states[prompt] for prompt in prompts]
-        return {name: torch.cat([states[name] for states in found]) for name in found[0]}
-
     def _guides(self, rows: Sequence[Row]) -> dict[str, Any]:
-        if self.settings.strength is None:
+        if rows[0].strength is None:
             return {}
         photos = [row.guide for row in rows if row.guide]
         pictures = [square(photo.image(), self.settings.resolution) for photo in photos]
-        return {"image": pictures, "strength": self.settings.strength}
+        return {"image": pictures, "strength": rows[0].strength}
 
     def _usable(
         self, rows: Sequence[Row], latents: torch.Tensor, kept: Sequence[Kept]

@@ -85,7 +85,7 @@ def _fill(
             finally:  # what stops the run costs the images that are not sampled yet, and no others
                 if fresh:
                     _store(folder, task, fresh)
-            rejected = sum(bool(record["reason"]) for record in fresh)
+            rejected = sum(record["reason"] not in ("", shards.NOT_CHOSEN) for record in fresh)
             sampler.tally.rejected += rejected
             sampler.tally.written += len(fresh) - rejected
 
@@ -102,7 +102,7 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     """Sampled images as rows of a shard, with what the screens found."""
     arguments = job.header.arguments
     label = job.header.classes.index(job.label)
-    shared = {key: arguments[key] for key in ("steps", "guidance", "scheduler", "lora", "base")}
+    shared = {key: arguments[key] for key in ("steps", "scheduler", "lora", "base")}
     for row, image in pairs:
         partly = row.canvas is not None and row.canvas.keeps
         source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
@@ -117,9 +117,13 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
             "index": row.index,
             "attempt": row.attempt,
             "guide": row.guide.sha256 if row.guide else "",
+            "guidance": row.guidance,
+            "strength": row.strength,
+            "negative_prompt": row.negative or None,
+            "contrast_prompt": row.other or None,
             **_repainted(row),
             **shared,
-            **screens.judge(image, job.label),
+            **screens.judge(image, job.label, row.prompt),
         }
 
 
@@ -130,6 +134,6 @@ def _repainted(row: Row) -> dict[str, Any]:
     return {
         "mask": row.canvas.kind,
         "repainted": row.canvas.share,
-        "strength": row.canvas.passes[-1].strength,
+        "strength": row.strength or row.canvas.passes[-1].strength,
         "box": [list(box) for box in row.canvas.boxes] or None,
     }

@@ -54,3 +54,16 @@ def forward(
             rows.append(model(to_float(batch)).float())
     model.train(training)
     return torch.cat(rows).cpu()
+
+
+def features(
+    model: nn.Module, layer: nn.Module, pixels: np.ndarray, device: torch.device, dtype: torch.dtype
+) -> np.ndarray:
+    """(N, H, W, 3) uint8 -> (N, F) float64, what reaches ``layer``."""
+    caught: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float().cpu()))
+    try:
+        forward(model, pixels, device, dtype)
+    finally:
+        hook.remove()
+    return torch.cat(caught).double().numpy()

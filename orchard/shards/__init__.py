@@ -10,6 +10,7 @@ from orchard.shards.contents import LARGEST
 from orchard.shards.files import (
     MARKS,
     NAME,
+    NOT_CHOSEN,
     REJECTED,
     Shard,
     columns,
@@ -47,6 +48,7 @@ __all__ = [
     "MANIFEST",
     "MARKS",
     "NAME",
+    "NOT_CHOSEN",
     "REJECTED",
     "TRAIN",
     "Manifest",

@@ -15,6 +15,8 @@ from orchard.shards import header as headers
 from orchard.shards.header import KEY, ShardHeader
 
 REJECTED = "rejected"
+NOT_CHOSEN = "not chosen"
+"""The reason of a candidate in whose place another one is kept, or that waits for the choice."""
 MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
 """Columns that only a synthetic set has."""
 GROUP = 64 * 2**20
@@ -46,10 +48,12 @@ def features(classes: Sequence[str]) -> Any:
         guide=Value("string"),
         mask=Value("string"),
         repainted=Value("float32"),
-        strength=Value("float32"),
         box=List(List(Value("float32"))),
         steps=Value("int32"),
         guidance=Value("float32"),
+        strength=Value("float32"),
+        negative_prompt=Value("string"),
+        contrast_prompt=Value("string"),
         scheduler=Value("string"),
         lora=Value("string"),
         base=Value("string"),
@@ -57,6 +61,9 @@ def features(classes: Sequence[str]) -> Any:
         phash=Value("string"),
         nearest_train=Value("float32"),
         class_margin=Value("float32"),
+        feature_distance=Value("float32"),
+        features=List(Value("float32")),
+        clip_score=Value("float32"),
         reason=Value("string"),
         score=Value("float32"),
     )
@@ -99,19 +106,35 @@ def _groups(rows: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str,
 def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
     """Write shard ``number`` of a class: rows with a reason to the rejected split, the others to train.
 
-    Rows are only ever moved to the rejected split, and are there before they leave the other one: whatever
-    stops a run in between, none is lost, and `load` knows where one belongs that stands in both.
+    A row that stands in both counts as rejected (`load`). So those that join train are written there first,
+    beside what it has; the rejected split is the step by which all of them change sides; then the rows that
+    left go from train. Whatever stops a run in between, none is lost and every verdict is the old or the new.
     """
-    paths = [path_of(folder, header.label, number, split) for split in (TRAIN, REJECTED)]
-    before = made_with(_shard(path) for path in paths if path.is_file())
+    train, rejected = (path_of(folder, header.label, number, split) for split in (TRAIN, REJECTED))
+    before = made_with(_shard(path) for path in (train, rejected) if path.is_file())
     header = replace(header, made_with=_distinct([*before, *header.made_with]))
-    for split in (REJECTED, TRAIN):
-        part = [row for row in rows if bool(row["reason"]) == (split == REJECTED)]
-        path = path_of(folder, header.label, number, split)
-        if not part:
-            storage.remove(path)
-        elif [row["index"] for row in part] != _indices(path):
-            write(path, part, header)
+    kept, away = ([row for row in rows if bool(row["reason"]) == out] for out in (False, True))
+    there = {index for index, *_ in _verdicts(rejected)}
+    joining = [row for row in kept if row["index"] in there]
+    if joining:
+        old = {row["index"]: row for row in rows_of(train)} if train.is_file() else {}
+        both = old | {row["index"]: row for row in joining}
+        _put(train, [both[index] for index in sorted(both)], header_of(train) if old else header)
+    _put(rejected, away, header)
+    _put(train, kept, header)
+
+
+def _put(path: Path, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
+    """Make these the rows of the file, unless they are."""
+    if not rows:
+        storage.remove(path)
+    elif not (_verdicts(path) == [_verdict(row) for row in rows] and _has_arguments(path, header)):
+        write(path, rows, header)
+
+
+def _has_arguments(path: Path, header: ShardHeader) -> bool:
+    there = header_of(path)
+    return (there.arguments, there.count) == (header.arguments, header.count)
 
 
 def made_with(found: Iterable[Shard]) -> list[dict[str, str]]:
@@ -123,8 +146,14 @@ def _distinct(entries: Iterable[dict[str, str]]) -> list[dict[str, str]]:
     return list({tuple(sorted(one.items())): one for one in entries}.values())
 
 
-def _indices(path: Path) -> list[int]:
-    return columns(path, "index")["index"].to_pylist() if path.is_file() else []
+def _verdicts(path: Path) -> list[tuple[Any, ...]]:
+    if not path.is_file():
+        return []
+    return [_verdict(row) for row in columns(path, "index", "reason", "score").to_pylist()]
+
+
+def _verdict(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["index"], row["reason"], row["score"]
 
 
 def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:

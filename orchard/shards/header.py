@@ -12,8 +12,18 @@ from orchard.files import checked_json
 SCHEMA, COLUMNS = 3, 2
 """The present form, and the first one with the present columns."""
 KEY = b"orchard"
-UNSAID: dict[str, Any] = {"screens": {}, "compile": False, "safety_checker": True}
+UNSAID: dict[str, Any] = {
+    "screens": {},
+    "keep": {},
+    "candidates": 1,
+    "compile": False,
+    "safety_checker": True,
+    "negative_prompt": "",
+    "contrast": 0.0,
+}
 """Arguments that shards do not mention where they are these."""
+VERDICTS = frozenset(("screens", "keep"))
+"""Arguments that decide which rows are kept, and none of their pixels."""
 OLD_ORDER = "diagonal"
 """The order of phrases in shards that name none."""
 
@@ -76,8 +86,10 @@ def require_same(header: ShardHeader, wanted: ShardHeader, folder: Path) -> None
         # One base has several names: where it lies, or a public one.
         there["base"] = asked.get("base")
     changes = differences(there, asked)
+    apart = {key for key in there.keys() | asked.keys() if there.get(key) != asked.get(key)}
     if changes:
+        again = ", or run --rescreen with them first" if apart <= VERDICTS else ""
         raise UserError(
             f"--output {folder}: {wanted.label} is there with {changes}; choose another --output, or the "
-            "arguments (and the version) that it was made with"
+            f"arguments (and the version) that it was made with{again}"
         )

@@ -12,10 +12,9 @@ import pytest
 import torch
 from loras import load
 
-from evaluate.gap import features
 from orchard.adapters import adapter
 from orchard.bases import bases
-from orchard.classifiers import classifier, pretrained
+from orchard.classifiers import classifier, embeddings, pretrained
 from orchard.datasets import sources
 from orchard.errors import UserError
 
@@ -112,7 +111,7 @@ def test_a_backbone_with_code_of_its_own_is_refused(unharmed, refused):
     config = {"auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}, "model_type": "own"}
     (unharmed / "net" / "config.json").write_text(json.dumps(config))
     with refused("code of its own"):
-        features.of_backbone(str(unharmed / "net"), torch.device("cpu"))
+        embeddings.of_backbone(str(unharmed / "net"), torch.device("cpu"))
 
 
 def test_a_data_set_runs_no_script_and_unpacks_nothing(unharmed):

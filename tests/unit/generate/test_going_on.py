@@ -153,7 +153,7 @@ def test_a_stopped_class_is_gone_on_with_as_its_message_says(stopped, generate, 
 def test_after_too_many_rejected_each_remedy_works(tmp_path, generate, refused):
     draw = lambda one: noise(one) if one.index in (0, 15) or one.index > 30 else FLAT  # noqa: E731
     folder = tmp_path / "s"
-    with refused("higher --reject_limit", "other --screens with another --output"):
+    with refused("higher --reject_limit", "apply other --screens to what is there with --rescreen"):
         generate(folder, draw)
     generate(tmp_path / "other", draw, screens=("none",))
     assert len(indices(tmp_path / "other")) == 10

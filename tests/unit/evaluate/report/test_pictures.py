@@ -12,10 +12,10 @@ from PIL import Image
 from classify.sizes import Sizes
 from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap.feature_metrics import Gap
-from evaluate.gap.features import of_backbone, of_classifier
 from evaluate.gap.measure import gaps
 from evaluate.report import pictures
 from orchard import shards
+from orchard.classifiers.embeddings import of_backbone, of_classifier
 from orchard.classifiers.networks import build
 from orchard.images.images import ImageSet, Photo, sha256
 

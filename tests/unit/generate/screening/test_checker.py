@@ -108,7 +108,7 @@ def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
     # The second image and the first one of the row that comes in the place of the third, which is flat.
     stub({1, 8})
     contrasts = iter([50, 50, 1, 50, 50])
-    monkeypatch.setattr(screens, "contrast", lambda image, label: next(contrasts))
+    monkeypatch.setattr(screens, "contrast", lambda image: next(contrasts))
     rows = run(folder, tmp_path / "s", screens=("flat",))
     assert [(row["index"], row["attempt"]) for row in rows] == [(0, 0), (1, 1), (3, 0), (4, 1)]
     assert rows[3]["seed"] == plans.class_plan("apple").row(4).again().seed

@@ -8,12 +8,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from classify.config import Training
-from classify.features import STRENGTH, features
+from classify.features import STRENGTH
 from classify.mixing import UNION, Mixing
 from classify.trainer import Task, fit
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build, last_layer, require_name
-from orchard.classifiers.predict import probabilities
+from orchard.classifiers.predict import features, probabilities
 
 CPU = torch.device("cpu")
 GENERATOR = np.random.default_rng(0)

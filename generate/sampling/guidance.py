@@ -1,0 +1,75 @@
+"""What the rows of a batch are led by: a guidance scale each, their text states, and what leads them away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from generate.planning.plan import Row
+from orchard.bases import prompt_embeds
+from orchard.bases.pipeline import Pipeline
+
+NEGATIVE = "negative_"
+"""Before the names of the states that guidance leads away from."""
+
+
+@dataclass(frozen=True)
+class GuidanceScales:
+    """(B, 1, 1, 1) float32 scales where a pipeline expects one number for all rows.
+
+    Pipelines ask whether it is above 1 and multiply a difference of predictions with it, and no more.
+    """
+
+    scales: Tensor
+
+    def __gt__(self, other: float) -> bool:
+        return bool((self.scales > other).any())
+
+    def __mul__(self, difference: Tensor) -> Tensor:
+        """Rounded once, as with a plain number."""
+        return (self.scales * difference).to(difference.dtype)
+
+
+def scale(rows: Sequence[Row], device: torch.device) -> float | GuidanceScales:
+    """What a pipeline's call takes as ``guidance_scale``."""
+    scales = [row.guidance for row in rows]
+    if len(set(scales)) == 1:
+        return scales[0]
+    return GuidanceScales(torch.tensor(scales, dtype=torch.float32, device=device).reshape(-1, 1, 1, 1))
+
+
+class TextStates:
+    """Text states of rows; every prompt is encoded once."""
+
+    def __init__(self, pipe: Pipeline, contrast: float) -> None:
+        self.pipe, self.contrast = pipe, contrast
+        self.encoded: dict[str, dict[str, Tensor]] = {}
+
+    def of(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """B rows -> states, (B, ...) each, under the names the pipeline's call takes them by."""
+        found = [self._encoded(row.prompt) | self._away(row) for row in rows]
+        return {name: torch.cat([states[name] for states in found]) for name in found[0]}
+
+    def _away(self, row: Row) -> dict[str, Tensor]:
+        """The states of the unconditional branch where they are not those of the empty prompt.
+
+        With another class they are that class's, at weight ``contrast``, the negative prompt's at the rest.
+        """
+        own = self._encoded(row.prompt)
+        empty = {name: state for name, state in own.items() if name.startswith(NEGATIVE)}
+        negative = self._as_negative(row.negative) if row.negative else empty
+        if not row.other:
+            return negative
+        other = self._as_negative(row.other)
+        return {name: torch.lerp(negative[name], other[name], self.contrast) for name in other}
+
+    def _as_negative(self, prompt: str) -> dict[str, Tensor]:
+        states = self._encoded(prompt).items()
+        return {f"{NEGATIVE}{name}": state for name, state in states if not name.startswith(NEGATIVE)}
+
+    def _encoded(self, prompt: str) -> dict[str, Tensor]:
+        if prompt not in self.encoded:
+            # One by one, so that a state does not depend on its company.
+            self.encoded[prompt] = prompt_embeds.encode(self.pipe, [prompt], negative=True)
+        return self.encoded[prompt]

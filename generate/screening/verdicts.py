@@ -1,0 +1,138 @@
+"""Verdicts on the images of a class among each other, between two rounds: near-duplicates, and the choice."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from generate.screening import choice
+from orchard import shards
+from orchard.files import storage
+from orchard.shards import ShardHeader
+
+Row = Mapping[str, Any]
+"""``index``, ``reason``, ``score`` and what is measured of it; ``twice``: it stands in both splits."""
+Verdict = dict[str, Any]
+"""``reason``, empty for what is kept, and ``score``."""
+BETWEEN = ("", "duplicate", shards.NOT_CHOSEN)
+"""The reasons that come of other rows, or none; all others are those of one image."""
+BITS = 4
+"""Of 64: images whose hashes differ in no more are near-duplicates."""
+CHUNK = 16
+
+
+def phash(image: Image.Image) -> str:
+    """16 hex digits that similar images share: signs of the lowest 8 x 8 frequencies of the picture."""
+    import imagehash
+
+    return str(imagehash.phash(image))
+
+
+def numbers(hashes: Sequence[str]) -> np.ndarray:
+    """(N,) uint64 of as many hashes."""
+    return np.array([int(digits, 16) for digits in hashes], dtype=np.uint64)
+
+
+def find(hashes: np.ndarray) -> dict[int, int]:
+    """(N,) uint64 hashes in the order of their images -> {near-duplicate's position: bits off the nearest}.
+
+    An image stays unless it is near to one that stays before it, so that the verdict on each depends on
+    those before it alone and a longer list begins with the same verdicts.
+    """
+    found: dict[int, int] = {}
+    for later, earlier, bits in _pairs(hashes):
+        staying = [int(n) for place, n in zip(earlier, bits, strict=True) if int(place) not in found]
+        if staying:
+            found[later] = min(staying)
+    return found
+
+
+def _pairs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each position in turn with the earlier ones that are near to it, and in how many bits they differ."""
+    for start in range(0, len(hashes), CHUNK):
+        block = hashes[start : start + CHUNK]
+        differing = np.bitwise_count(block[:, None] ^ hashes[None, : start + len(block)])
+        rows, columns = np.nonzero(differing <= BITS)
+        earlier = columns < start + rows
+        rows, columns = rows[earlier], columns[earlier]
+        for row in np.unique(rows):
+            near = columns[rows == row]
+            yield start + int(row), near, differing[row, near]
+
+
+def settle(folder: Path, headers: Iterable[ShardHeader]) -> None:
+    """Judge the rows of each class among each other, and finish moves that a stopped run began.
+
+    Only for classes without a missing row: a verdict depends on all rows before it.
+    """
+    storage.remove(folder / shards.MANIFEST)
+    for header in headers:
+        there = list(_rows(folder, header))
+        store(folder, header, there, judged(header, there))
+
+
+def store(folder: Path, header: ShardHeader, there: Sequence[Row], verdicts: Mapping[int, Verdict]) -> None:
+    """Bring every shard of a class in which something changed to these verdicts."""
+    size = header.arguments["shard_size"]
+    changed = [row["index"] for row in there if row["twice"] or _verdict(row) != verdicts[row["index"]]]
+    for number in sorted({index // size for index in changed}):
+        rows = [row | verdicts[row["index"]] for row in shards.load(folder, header.label, number)]
+        # The rows stay what they were made with.
+        shards.store(folder, number, rows, replace(header, made_with=[]))
+
+
+def judged(header: ShardHeader, there: Sequence[Row]) -> dict[int, Verdict]:
+    """Index -> the verdict on each row of a class: its own screens', then by the rows beside it."""
+    found = {row["index"]: _verdict(row) for row in there}
+    left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
+    if "duplicate" in header.arguments["screens"]:
+        near = find(numbers([row["phash"] for row in left]))
+        found |= {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
+        left = [row for n, row in enumerate(left) if n not in near]
+    rule = header.arguments.get(choice.KEEP, {}).get(choice.RULE)
+    return found | (_chosen(header, rule, there, left) if rule else {row["index"]: KEPT for row in left})
+
+
+def _chosen(header: ShardHeader, rule: str, there: Sequence[Row], left: Sequence[Row]) -> dict[int, Verdict]:
+    """One of each place whose candidates are all there; those of the others wait."""
+    each = header.arguments["candidates"]
+    sampled = Counter(row["index"] // each for row in there)
+    places = [list(rows) for _, rows in itertools.groupby(left, key=lambda row: row["index"] // each)]
+    whole = [rows for rows in places if sampled[rows[0]["index"] // each] == each]
+    found = {row["index"]: _rejected(shards.NOT_CHOSEN, None) for row in left}
+    for index, (keep, score) in choice.choose(rule, whole, header.arguments["seed"], header.label).items():
+        found[index] = _rejected("" if keep else shards.NOT_CHOSEN, score)
+    return found
+
+
+def _rejected(reason: str, score: float | None) -> Verdict:
+    return {"reason": reason, "score": None if score is None else float(np.float32(score))}
+
+
+KEPT = _rejected("", None)
+
+
+def _verdict(row: Row) -> Verdict:
+    return {"reason": row["reason"], "score": row["score"]}
+
+
+def _rows(folder: Path, header: ShardHeader) -> Iterator[Row]:
+    """The rows of a class without their images; those in both splits count as rejected."""
+    names = ["index", "reason", "score"]
+    if "duplicate" in header.arguments["screens"]:
+        names.append("phash")
+    names += (
+        choice.COLUMNS[header.arguments[choice.KEEP][choice.RULE]] if choice.KEEP in header.arguments else ()
+    )
+    found: dict[int, Row] = {}
+    for split in (shards.TRAIN, shards.REJECTED):
+        for shard in shards.existing(folder, split):
+            if shard.header.label == header.label:
+                rows = shards.columns(shard.path, *names).to_pylist()
+                found |= {row["index"]: row | {"twice": row["index"] in found} for row in rows}
+    yield from found.values()
