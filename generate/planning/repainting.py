@@ -13,7 +13,7 @@ from generate.masking import masks
 from generate.masking.masks import MaskSource, NoMaskError
 from generate.planning import init_images
 from generate.planning.init_images import InitImages
-from orchard.bases import bases
+from orchard.bases import bases, compatibility
 from orchard.bases.bases import Base
 from orchard.errors import UserError, listed
 from orchard.images.boxes import Box
@@ -128,12 +128,13 @@ def _reasons(left_out: Mapping[str, tuple[str, ...]]) -> str:
 
 def require_base(base: Base, *, repaint: bool) -> None:
     """Raise `UserError` where the stock pipelines cannot do with this base what is asked of it."""
-    if base.inpaints and not repaint:
-        raise UserError(
-            f"--base {base.name}: an inpainting model, which draws into photos alone; give --repaint MODE, "
-            "or a text-to-image model"
-        )
     channels = bases.latent_shape(base, (base.resolution, base.resolution))[0]
+    if base.inpaints and not repaint:
+        takes = compatibility.inpainting_channels(channels)
+        raise UserError(
+            f"--base {base.name}: its denoiser takes {takes} channels, so it inpaints alone; give --repaint "
+            "MODE, or a text-to-image model"
+        )
     usual = CHANNELS["transformer" if base.family == "sd3" else "unet"]
     if repaint and channels != usual:
         raise UserError(

@@ -169,6 +169,8 @@ def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:
 def rows_of(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     """The rows of one file, images as ``{"bytes", "path"}``, label as its number.
 
+    Columns that came after it was written are null.
+
     Raises:
         UserError: not the file with that hash, where one is given; not a whole shard, other columns, or a
             row without an image or a class.
@@ -176,7 +178,8 @@ def rows_of(path: Path, sha256: str | None = None) -> list[dict[str, Any]]:
     with opening.parquet(path, sha256) as opened:
         contents.require_columns(opened.schema_arrow)
         header = _header(opened.schema_arrow.metadata)
-        return contents.rows_within(opened, header.classes, header.label)
+        rows = contents.rows_within(opened, header.classes, header.label)
+    return [dict.fromkeys(features(header.classes)) | row for row in rows]
 
 
 def columns(path: Path, *names: str) -> Any:

@@ -303,9 +303,9 @@ def test_a_latent_cell_is_repainted_whole_where_any_of_its_pixels_is():
 
 def test_a_base_that_inpaints_is_for_repainting_alone(tmp_path, made, real, refused):
     name = str(made["sd of 9 channels"])
-    with refused(f"--base {name}: an inpainting model", "--repaint MODE"):
+    with refused(f"--base {name}: its denoiser takes 9 channels", "--repaint MODE", "text-to-image"):
         generate(config(name, real, tmp_path, repaint=None))
-    with refused(f"--base {name}: an inpainting model"):
+    with refused(f"--base {name}: its denoiser takes 9 channels"):
         generate(config(name, real, tmp_path, repaint=None, image_guidance=str(real)))
     with refused(f"--base {name}: a StableDiffusionInpaintPipeline; supported are"):
         bases.resolve(name)  # as finetune does
