@@ -8,6 +8,7 @@ import torch
 
 from orchard.cli.terminal import bar
 from orchard.errors import UserError, one_line
+from orchard.files import checked_json
 from orchard.images.images import Photo
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
@@ -26,25 +27,25 @@ def fetch(name: str) -> Path:
         UserError: it cannot be had, or is another kind of model.
     """
     from huggingface_hub import snapshot_download
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     folder = Path(name).expanduser()
     hint = "give the folder or Hub id of BLIP, Florence-2, Qwen-VL or their like, or leave it out to measure"
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
-        except Exception as error:  # the Hub client raises whatever its transport raises
-            reason = f"no folder, and not to be had from the Hub ({one_line(error)})"
-            raise UserError(f"--captioner {name}: {reason}; {hint}") from None
     try:
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged config leads it into
-        raise UserError(
-            f"--captioner {name}: its config cannot be read ({one_line(error)}); {hint}"
-        ) from None
-    if type(kind) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise UserError(f"--captioner {name}: a {kind.model_type}, which does not caption images; {hint}")
+        if not folder.is_dir():
+            folder = Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except Exception as error:  # the Hub client raises whatever its transport raises
+        reason = f"no folder, and not to be had from the Hub ({one_line(error)})"
+        raise UserError(f"--captioner {name}: {reason}; {hint}") from None
+    try:
+        config = checked_json.parse(checked_json.read(folder / "config.json"))
+        kind = checked_json.table({"model_type": str}, config)["model_type"]
+    except (OSError, ValueError) as error:
+        reason = f"its config.json cannot be read ({one_line(error)})"
+        raise UserError(f"--captioner {name}: {reason}; {hint}") from None
+    # A type that transformers does not know could only be run by code that comes with it.
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UserError(f"--captioner {name}: a {kind}, which does not caption images; {hint}")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"--captioner {name}: no safetensors weights in {folder}; {hint}")
     return folder
@@ -59,11 +60,10 @@ def describe(folder: Path, photos: Sequence[Photo], device: torch.device, *, sho
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     dtype = torch.float32 if device.type == "cpu" else "auto"
-    options = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor: Any = AutoProcessor.from_pretrained(folder, **options)
+        processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, dtype=dtype, **options
+            folder, use_safetensors=True, dtype=dtype, local_files_only=True
         )
         model = model.to(device).eval()
         with bar("captioning", len(photos), unit="photos", show=show) as advance:

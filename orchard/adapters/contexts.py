@@ -72,7 +72,7 @@ def require_plain(text: str) -> None:
 
 
 def bank(captions: Sequence[Caption]) -> Bank:
-    """The contexts and colours of a class's photos with their counts, the most common first."""
+    """The contexts and colours of a class's photos with their counts: the most common ones."""
     return Bank(
         contexts=_common(caption.context for caption in captions),
         colours=_common(caption.colour for caption in captions),
