@@ -48,7 +48,9 @@ def plan(config: Generate, folder: Path) -> tuple[Plan, list[Class]]:
         raise UserError(f"--classes {' '.join(missing)}: {folder} has {', '.join(by_label)}")
     labels = [label for label in by_label if label in (config.classes or by_label)]
     headers = [by_label[label][0].header for label in labels]
-    for header in headers:
+    for label, header in zip(labels, headers, strict=True):
+        for shard in by_label[label]:
+            shards.require_same([shard], shard.header, folder)  # as for its form alone
         _require_choice(config, header)
     screened = screens.plan(config, labels, min(header.arguments["resolution"] for header in headers))
     return screened, [_class(screened, by_label[label]) for label in labels]
@@ -108,22 +110,20 @@ def rescreen(
             for number in one.before:
                 measured |= _measured(folder, one, number, judge)
                 advance(1)
-            found.append((one, measured, verdicts.judged(one.header, list(measured.values()))))
-    for one, _, judged in found:
-        if not any(not verdict["reason"] for verdict in judged.values()):
-            raise UserError(
-                f"--rescreen: of class {one.header.label} nothing would be kept; give other --screens"
-            )
+            judged = verdicts.judged(one.header, list(measured.values()))
+            found.append((one, {row["index"]: row for row in verdicts.applied(measured.values(), judged)}))
+    kept = {one.header.label: sum(not row["reason"] for row in rows.values()) for one, rows in found}
+    if nothing := [label for label, number in kept.items() if not number]:
+        raise UserError(f"--rescreen: of class {nothing[0]} nothing would be kept; give other --screens")
     storage.remove(folder / shards.MANIFEST)
-    for one, measured, judged in found:
-        kept = sum(not verdict["reason"] for verdict in judged.values())
-        header = replace(one.header, count=kept, made_with=[])
+    for one, judged_rows in found:
+        label = one.header.label
         for number in one.before:
-            rows = shards.load(folder, header.label, number)
-            rows = [row | measured[row["index"]] | judged[row["index"]] for row in rows]
-            shards.store(folder, number, rows, header)
+            rows = verdicts.applied(shards.load(folder, label, number), judged_rows)
+            shards.store(folder, number, rows, replace(one.header, count=kept[label], made_with=[]))
         say(
-            console, f"class     {header.label}: keeps {kept} of {len(judged)} images, kept {one.kept} before"
+            console,
+            f"class     {label}: keeps {kept[label]} of {len(judged_rows)}, kept {one.kept} before",
         )
 
 

@@ -16,7 +16,7 @@ from orchard.files import storage
 from orchard.shards import ShardHeader
 
 Row = Mapping[str, Any]
-"""``index``, ``reason``, ``score`` and what is measured of it; ``twice``: it stands in both splits."""
+"""``index``, ``reason``, ``score`` and what is measured of it."""
 Verdict = dict[str, Any]
 """``reason``, empty for what is kept, and ``score``."""
 BETWEEN = ("", "duplicate", shards.NOT_CHOSEN)
@@ -72,27 +72,27 @@ def settle(folder: Path, headers: Iterable[ShardHeader]) -> None:
     """
     storage.remove(folder / shards.MANIFEST)
     for header in headers:
-        there = list(_rows(folder, header))
-        store(folder, header, there, judged(header, there))
+        there, twice = _rows(folder, header)
+        verdicts = judged(header, there)
+        new = (row["index"] for row in there if _verdict(row) != verdicts.get(row["index"], _verdict(row)))
+        for number in sorted({index // header.arguments["shard_size"] for index in (*twice, *new)}):
+            rows = shards.load(folder, header.label, number)
+            # The rows stay what they were made with.
+            shards.store(folder, number, applied(rows, verdicts), replace(header, made_with=[]))
 
 
-def store(folder: Path, header: ShardHeader, there: Sequence[Row], verdicts: Mapping[int, Verdict]) -> None:
-    """Bring every shard of a class in which something changed to these verdicts."""
-    size = header.arguments["shard_size"]
-    changed = [row["index"] for row in there if row["twice"] or _verdict(row) != verdicts[row["index"]]]
-    for number in sorted({index // size for index in changed}):
-        rows = [row | verdicts[row["index"]] for row in shards.load(folder, header.label, number)]
-        # The rows stay what they were made with.
-        shards.store(folder, number, rows, replace(header, made_with=[]))
+def applied(rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> list[dict[str, Any]]:
+    """The rows with the verdicts on them, where there are any."""
+    return [{**row, **verdicts.get(row["index"], {})} for row in rows]
 
 
 def judged(header: ShardHeader, there: Sequence[Row]) -> dict[int, Verdict]:
-    """Index -> the verdict on each row of a class: its own screens', then by the rows beside it."""
-    found = {row["index"]: _verdict(row) for row in there}
+    """Index -> the verdict on each row of a class that no screen of its own rejects, by the rows beside it."""
     left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
+    found: dict[int, Verdict] = {}
     if "duplicate" in header.arguments["screens"]:
         near = find(numbers([row["phash"] for row in left]))
-        found |= {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
+        found = {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
         left = [row for n, row in enumerate(left) if n not in near]
     rule = header.arguments.get(choice.KEEP, {}).get(choice.RULE)
     return found | (_chosen(header, rule, there, left) if rule else {row["index"]: KEPT for row in left})
@@ -121,8 +121,8 @@ def _verdict(row: Row) -> Verdict:
     return {"reason": row["reason"], "score": row["score"]}
 
 
-def _rows(folder: Path, header: ShardHeader) -> Iterator[Row]:
-    """The rows of a class without their images; those in both splits count as rejected."""
+def _rows(folder: Path, header: ShardHeader) -> tuple[list[Row], set[int]]:
+    """The rows of a class without their images, and which stand in both splits; those count as rejected."""
     names = ["index", "reason", "score"]
     if "duplicate" in header.arguments["screens"]:
         names.append("phash")
@@ -130,9 +130,11 @@ def _rows(folder: Path, header: ShardHeader) -> Iterator[Row]:
         choice.COLUMNS[header.arguments[choice.KEEP][choice.RULE]] if choice.KEEP in header.arguments else ()
     )
     found: dict[int, Row] = {}
+    twice: set[int] = set()
     for split in (shards.TRAIN, shards.REJECTED):
         for shard in shards.existing(folder, split):
             if shard.header.label == header.label:
-                rows = shards.columns(shard.path, *names).to_pylist()
-                found |= {row["index"]: row | {"twice": row["index"] in found} for row in rows}
-    yield from found.values()
+                rows = {row["index"]: row for row in shards.columns(shard.path, *names).to_pylist()}
+                twice |= found.keys() & rows.keys()
+                found |= rows
+    return list(found.values()), twice

@@ -153,7 +153,7 @@ def _verdicts(path: Path) -> list[tuple[Any, ...]]:
 
 
 def _verdict(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["index"], row["reason"], row["score"]
+    return row["index"], row["reason"], row.get("score")
 
 
 def load(folder: Path, label: str, number: int) -> list[dict[str, Any]]:

@@ -20,14 +20,16 @@ ROWS, SHARD = 100_000, 1_000
 
 
 @pytest.mark.slow
-def test_one_two_and_three_processes_screen_and_top_up_to_the_same_rows(tmp_path, base, photos):
+@pytest.mark.parametrize("more", [{}, {"candidates": 3, "keep": "random", "guidance": "1.5..3"}])
+def test_one_two_and_three_processes_screen_and_top_up_to_the_same_rows(tmp_path, base, photos, more):
     options = {"base": str(base), "data": str(photos), "classes": ("apple", "pear"), "count": 20}
-    options |= {"batch_size": 4, "shard_size": 4, "precision": "fp32", "reject_limit": 4}
+    options |= {"batch_size": 4, "shard_size": 4, "precision": "fp32", "reject_limit": 4, **more}
     for number in (1, 2, 3):
         output = {"output": str(tmp_path / str(number))}
         assert launches.wait(launches.start(number, options | output, draw="unlucky")) == [0] * number
     wanted = {split: rows(tmp_path / "1", split) for split in ("train", "rejected")}
-    assert len(wanted["train"]) == 40 and {r["reason"] for r in wanted["rejected"]} == {"flat", "duplicate"}
+    reasons = {"flat", "duplicate", *(["not chosen"] if more else [])}
+    assert len(wanted["train"]) == 40 and {r["reason"] for r in wanted["rejected"]} == reasons
     for number in ("2", "3"):
         assert {split: rows(tmp_path / number, split) for split in wanted} == wanted
 
