@@ -1,7 +1,8 @@
 """Rounds of sampling: what is missing, then what was rejected, until every class has its count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
@@ -33,20 +34,22 @@ def fill(
         tasks = folders.gaps(folder, planned)
         if not tasks:
             if changed:
-                _settle_once(folder, planned, state)
+                _in_one_process(state, verdicts.settle, folder, [job.header for job in planned])
             tasks = folders.lacking(folder, planned, config.reject_limit)
         state.wait_for_everyone()  # until each has seen the folder as it was
         if not tasks:
             return changed
         changed = True
-        screens = screens or Screens(config, screened)
+        if screens is None:
+            _in_one_process(state, shards.upgrade, folder)
+            screens = Screens(config, screened)
         sample_all(folder, tasks[state.process_index :: state.num_processes], samplers, screens, state)
         state.wait_for_everyone()
 
 
-def _settle_once(folder: Path, planned: Sequence[Job], state: PartialState) -> None:
-    """Judge the rows among each other in one process while the others wait."""
+def _in_one_process(state: PartialState, action: Callable[..., None], *arguments: Any) -> None:
+    """What is done to the folder as a whole, while the other processes wait."""
     state.wait_for_everyone()
     if state.is_main_process:
-        verdicts.settle(folder, [job.header for job in planned])
+        action(*arguments)
     state.wait_for_everyone()

@@ -23,6 +23,7 @@ from orchard.shards.files import (
     require_same,
     rows_of,
     store,
+    upgrade,
     write,
 )
 from orchard.shards.header import KEY, ShardHeader
@@ -75,6 +76,7 @@ __all__ = [
     "require_unaltered",
     "rows_of",
     "store",
+    "upgrade",
     "write",
     "write_manifest",
 ]

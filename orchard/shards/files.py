@@ -137,6 +137,21 @@ def _has_arguments(path: Path, header: ShardHeader) -> bool:
     return (there.arguments, there.count) == (header.arguments, header.count)
 
 
+def upgrade(folder: Path) -> None:
+    """Give shards of older versions the columns of this one, all null there.
+
+    A split whose files differ in their columns cannot be loaded by `datasets`.
+    """
+    import pyarrow.parquet as pq
+
+    for shard in (one for split in (TRAIN, REJECTED) for one in existing(folder, split)):
+        with shard.path.open("rb") as file:
+            names = pq.read_schema(file).names
+        if names != list(features(shard.header.classes)):
+            storage.remove(folder / opening.MANIFEST)  # it has the hashes of the files as they were
+            write(shard.path, rows_of(shard.path), shard.header)
+
+
 def made_with(found: Iterable[Shard]) -> list[dict[str, str]]:
     """What the rows of these shards were made with, each once; older ones say the versions alone."""
     return _distinct(one for shard in found for one in shard.header.made_with or [shard.header.versions])

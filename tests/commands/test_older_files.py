@@ -14,6 +14,7 @@ from pathlib import Path
 import pipelines
 import pytest
 from conftest import ROOT
+from datasets import load_dataset
 from shell import EVALUATE, GENERATE, TRAIN, command
 
 from orchard import shards
@@ -54,7 +55,7 @@ def test_an_older_adapter_counts_as_finished(folder):
     assert (folder / "adapters" / "apple.safetensors").read_bytes() == before
 
 
-def test_an_older_adapter_adds_rows_to_an_older_set(folder):
+def test_an_older_adapter_adds_rows_to_an_older_set(folder, tmp_path):
     path = shards.path_of(folder / "shards", "apple", 0)
     before = shards.rows_of(path)
     words = ("--lora", "adapters/apple.safetensors", "--count", 4, "--steps", 1, "--precision", "fp32")
@@ -62,3 +63,6 @@ def test_an_older_adapter_adds_rows_to_an_older_set(folder):
     found = [{name: row[name] for name in before[0]} for row in shards.rows_of(path)]
     assert found[:3] == before and len(found) == 4
     assert shards.read_manifest(folder / "shards")["rows"] == {"apple": 4, "banana": 3, "orange": 3}
+    # Whoever loads the set reads old files beside new ones.
+    files = str(folder / "shards" / "data" / "train-*.parquet")
+    assert len(load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))) == 10
