@@ -25,8 +25,8 @@ def one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *, word: str = "asked") -> str:
-    """``steps 400 (asked: 300), …``: the keys whose values are not the same; empty when all are."""
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *, word: str = "requested") -> str:
+    """``steps 400 (requested: 300), …``: the keys whose values are not the same; empty when all are."""
     return ", ".join(
         f"{key} {there.get(key)} ({word}: {asked.get(key)})"
         for key in sorted(there.keys() | asked.keys())

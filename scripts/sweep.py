@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import claims
+import run_options
 import stages
 from orchard.cli import cli
 from orchard.datasets import folders, sources
@@ -26,7 +26,7 @@ from orchard.images import splits
 from orchard.images.images import TRAIN, ImageSet
 
 SHARE = 0.2
-CLAIMED = ("data", "base", "count", "train_steps", "classify_steps")
+IDENTITY = ("data", "base", "count", "train_steps", "classify_steps")
 COLUMNS = ("guidance", "steps", "accuracy", "sd", "log_loss", "images_per_second")
 
 
@@ -53,7 +53,7 @@ def main() -> None:
             cli.check(getattr(args, name) > 0, f"--{name} {getattr(args, name)}: give 1 or more")
         train = sources.load(args.data).of(TRAIN)
         args.output = args.output.resolve()
-        claims.claim(args.output, {name: getattr(args, name) for name in CLAIMED})
+        run_options.require_same(args.output, {name: getattr(args, name) for name in IDENTITY})
         compare(args, train)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import claims
+import run_options
 from mini import autoencoder, captions, card, data, decoder, denoiser, export, loop, perception
 from orchard import devices
 from orchard.cli import cli
@@ -31,7 +31,7 @@ SHARES = {"features": 0.12, "autoencoder": 0.07, "decoder": 0.04, "denoiser": 0.
 FURTHER = {"features": 0.12, "denoiser": 0.88}
 STAGES = {"features": perception, "autoencoder": autoencoder, "decoder": decoder, "denoiser": denoiser}
 LATENTS, START, TOKENIZER = "latents.pt", "start", "tokenizer"
-CLAIMED = ("data", "start", "focus", "focus_share", "apart", "seed")
+IDENTITY = ("data", "start", "focus", "focus_share", "apart", "seed")
 SHOWN = 12
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     args = parse()
     with cli.one_line():
         require(args)
-        claims.claim(args.work, {name: getattr(args, name) for name in CLAIMED}, "--work")
+        run_options.require_same(args.work, {name: getattr(args, name) for name in IDENTITY}, "--work")
         with writing(args.work, devices.processes(), "--work"):
             train(args)
 

@@ -138,7 +138,7 @@ def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:
 class ImageCounts:
     """Counts of images, in a run or in a folder."""
 
-    asked: int = 0
+    requested: int = 0
     written: int = 0
     flagged: int = 0
     """Given up for being no data, and sampled anew with other seeds."""
@@ -148,7 +148,8 @@ class ImageCounts:
     """Candidates in whose place another one was kept."""
 
     def __str__(self) -> str:
-        said = f"asked {self.asked}, written {self.written}, flagged {self.flagged}, rejected {self.rejected}"
+        kept = f"requested {self.requested}, written {self.written}"
+        said = f"{kept}, flagged {self.flagged}, rejected {self.rejected}"
         return f"{said}, not chosen {self.not_chosen}" if self.not_chosen else said
 
 
@@ -161,9 +162,9 @@ def of_folder(folder: Path, label: str | None = None) -> ImageCounts:
     reasons = [shards.columns(shard.path, "reason")["reason"].to_pylist() for shard in rejected]
     not_chosen = sum(of_shard.count(shards.NOT_CHOSEN) for of_shard in reasons)
     return ImageCounts(
-        asked=sum(shards.asked([*kept, *rejected]).values()),
+        requested=sum(shards.requested_counts([*kept, *rejected]).values()),
         written=sum(shard.rows for shard in kept),
-        flagged=sum(map(shards.given_up, [*kept, *rejected])),
+        flagged=sum(map(shards.discarded_count, [*kept, *rejected])),
         rejected=sum(shard.rows for shard in rejected) - not_chosen,
         not_chosen=not_chosen,
     )

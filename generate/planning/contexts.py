@@ -24,7 +24,7 @@ MOST_COLOURS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ClassContexts:
     """What the rows of one class are asked for besides the class."""
 
     mode: Contexts
@@ -64,9 +64,9 @@ def mode(config: Generate, vary: Mapping[str, Sequence[str]]) -> Contexts | None
     return given
 
 
-def ask(
+def resolve(
     config: Generate, wanted: Contexts | None, classes: Mapping[str, Blend], blends: Iterable[Blend]
-) -> dict[str, Asked]:
+) -> dict[str, ClassContexts]:
     """What each of the classes is asked for, which are sampled from their blends; empty without contexts.
 
     Raises:
@@ -87,17 +87,17 @@ def ask(
             f"or leave --contexts and {{{{ {NAME} }}}} out"
         )
     pool = sorted({text for blend in blends for one in _banks(blend) for text in one["contexts"]})
-    return {label: _asked(config, wanted or "shuffled", label, bank, pool) for label, bank in banks.items()}
+    return {label: _of_bank(config, wanted or "shuffled", label, bank, pool) for label, bank in banks.items()}
 
 
-def _asked(config: Generate, mode: Contexts, label: str, bank: Bank, pool: Sequence[str]) -> Asked:
+def _of_bank(config: Generate, mode: Contexts, label: str, bank: Bank, pool: Sequence[str]) -> ClassContexts:
     phrases = pool if mode == "shuffled" else list(Counter(bank["contexts"]).elements())
     if len(config.prompt) < 2 and not config.vary:  # else too many combinations are refused
         phrases = prompts.spread(NAME, phrases, config.seed)[: prompts.MOST]
     colours = [] if config.prompt else list(Counter(bank["colours"]).elements())
     shown = prompts.spread("colour", colours, config.seed)[:MOST_COLOURS]
     names = [coloured(label, colour) for colour in shown]
-    return Asked(mode=mode, phrases=tuple(phrases), names=tuple(names or [label]))
+    return ClassContexts(mode=mode, phrases=tuple(phrases), names=tuple(names or [label]))
 
 
 def _banks(blend: Blend) -> list[Bank]:

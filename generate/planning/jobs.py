@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from generate.config import Generate
 from generate.planning import contexts, init_images, prompts, repainting, steering
-from generate.planning.contexts import Asked
+from generate.planning.contexts import ClassContexts
 from generate.planning.plan import ClassPlan
 from generate.planning.settings import Settings, resolve
 from generate.sampling import loras
@@ -57,7 +57,7 @@ class ClassSource:
     blend: Blend
     own: str
     """The template that the adapter was trained with."""
-    asked: Asked | None = None
+    contexts: ClassContexts | None = None
     """What it is asked for besides the class."""
 
 
@@ -87,8 +87,8 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
     if missing:
         known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
         raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
-    asked = contexts.ask(config, mode, {one.label: one.blend for one in chosen}, blends)
-    chosen = [replace(one, asked=asked.get(one.label)) for one in chosen]
+    found = contexts.resolve(config, mode, {one.label: one.blend for one in chosen}, blends)
+    chosen = [replace(one, contexts=found.get(one.label)) for one in chosen]
     rows = rows_of(config, labels)
     init_images.training_images.cache_clear()  # files may have come since an earlier call
     made_with = [{**software.versions(), **environment}] if environment else []
@@ -174,7 +174,7 @@ def _job(
 def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
     """The prompts of class ``label`` as those of the source's own class."""
     vary = _vocabularies(config, one)
-    called = one.asked.names if one.asked and label == one.label else ()
+    called = one.contexts.names if one.contexts and label == one.label else ()
     try:
         return prompts.render(_templates(config, one.own, [*vary]), vary, label, config.seed, called)
     except UserError as error:
@@ -186,7 +186,7 @@ def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
 
 def _vocabularies(config: Generate, one: ClassSource) -> dict[str, tuple[str, ...]]:
     """Those of the options, and the contexts."""
-    said = {contexts.NAME: one.asked.phrases} if one.asked else {}
+    said = {contexts.NAME: one.contexts.phrases} if one.contexts else {}
     return prompts.vocabularies(config.vary) | said
 
 
@@ -206,8 +206,8 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
     }
     if config.vary:
         found["vary"] = list(config.vary)
-    if one.asked:
-        found |= one.asked.arguments()
+    if one.contexts:
+        found |= one.contexts.arguments()
     if prompts.mixed(config.prompt, _vocabularies(config, one)):
         found["phrase_order"] = prompts.ORDER
     if config.compile:

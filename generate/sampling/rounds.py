@@ -11,7 +11,7 @@ from generate.outputs import folder as folders
 from generate.planning.jobs import Job
 from generate.sampling.tasks import Samplers, sample_all
 from generate.screening import verdicts
-from generate.screening.screens import Plan, Screens
+from generate.screening.screens import ScreenPlan, Screens
 from orchard import shards
 
 
@@ -20,7 +20,7 @@ def fill(
     folder: Path,
     planned: Sequence[Job],
     samplers: Samplers,
-    screened: Plan,
+    screened: ScreenPlan,
     state: PartialState,
 ) -> bool:
     """Sample, judge rows among each other, top up; whether anything changed, or the set was incomplete.

@@ -59,7 +59,7 @@ def sample_all(
 ) -> None:
     """Fill the shards of this process; those that share base and adapters follow one another."""
     total = sum(task.lacking for task in tasks)
-    samplers.tally.asked += total
+    samplers.tally.requested += total
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
         for _, group in itertools.groupby(tasks, key=lambda task: task.job.needs):
             same = list(group)

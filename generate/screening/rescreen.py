@@ -9,7 +9,7 @@ from rich.console import Console
 
 from generate.config import Generate
 from generate.screening import choice, screens, verdicts
-from generate.screening.screens import Plan, Screens
+from generate.screening.screens import ScreenPlan, Screens
 from orchard import shards
 from orchard.cli.terminal import bar, say
 from orchard.errors import UserError
@@ -33,7 +33,7 @@ class Class:
     """Number of a shard -> column -> what its values were made of."""
 
 
-def plan(config: Generate, folder: Path) -> tuple[Plan, list[Class]]:
+def plan(config: Generate, folder: Path) -> tuple[ScreenPlan, list[Class]]:
     """What is to be judged anew; nothing is decoded, loaded or written.
 
     Raises:
@@ -64,7 +64,7 @@ def _require_choice(config: Generate, header: ShardHeader) -> None:
         raise UserError(f"--rescreen: {header.label} has {candidates} candidates an image; give --keep RULE")
 
 
-def _class(screened: Plan, found: Sequence[Shard]) -> Class:
+def _class(screened: ScreenPlan, found: Sequence[Shard]) -> Class:
     away = sum(shard.rows for shard in found if shard.path.name.startswith(shards.REJECTED))
     numbers = sorted({shard.number for shard in found})
     return Class(
@@ -81,7 +81,7 @@ def _made_of(both: Sequence[Shard]) -> dict[str, Any]:
     return first if all(one == first for one in rest) else {}
 
 
-def describe(console: Console, screened: Plan, classes: Sequence[Class]) -> None:
+def describe(console: Console, screened: ScreenPlan, classes: Sequence[Class]) -> None:
     """What is there, and by what it will be judged."""
     for one in classes:
         there = f"{one.kept} images kept and {one.rejected} rejected are there"
@@ -92,7 +92,7 @@ def describe(console: Console, screened: Plan, classes: Sequence[Class]) -> None
 
 
 def rescreen(
-    console: Console, config: Generate, folder: Path, screened: Plan, classes: Sequence[Class]
+    console: Console, config: Generate, folder: Path, screened: ScreenPlan, classes: Sequence[Class]
 ) -> None:
     """Judge the images anew and move the rows whose verdict is another one.
 

@@ -40,7 +40,7 @@ Measure = Callable[[Image.Image, str, str], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ScreenPlan:
     """Screens and choice of a run before anything is loaded: what identifies them, what they have seen."""
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Plan:
         return replace(header, arguments=arguments, screened_with=seen)
 
 
-def plan(config: Generate, labels: Sequence[str], resolution: int = 0) -> Plan:
+def plan(config: Generate, labels: Sequence[str], resolution: int = 0) -> ScreenPlan:
     """Find what the screens of these classes need, without decoding an image or loading a model.
 
     ``resolution`` is that of the images in pixels, by which real ones go where features are compared.
@@ -104,7 +104,7 @@ def plan(config: Generate, labels: Sequence[str], resolution: int = 0) -> Plan:
             arguments["off_class"] = {"classifier": digest}
     if chosen:
         chosen = chosen.beside(train, labels)
-    return Plan(names=names, arguments=arguments, seen=seen, train=train, choice=chosen)
+    return ScreenPlan(names=names, arguments=arguments, seen=seen, train=train, choice=chosen)
 
 
 def _train(config: Generate) -> ImageSet:
@@ -125,7 +125,7 @@ def made_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 class Screens:
     """The measures of a plan with their references and models loaded."""
 
-    def __init__(self, config: Generate, plan: Plan) -> None:
+    def __init__(self, config: Generate, plan: ScreenPlan) -> None:
         makers: dict[str, Callable[[], Measure]] = {
             "contrast": lambda: lambda image, label, prompt: contrast(image),
             "phash": lambda: lambda image, label, prompt: verdicts.phash(image),
@@ -171,7 +171,7 @@ def memorised(train: Thumbnails) -> Measure:
     return lambda image, label, prompt: float(originals.nearness(of_image(image))[0])
 
 
-def _thumbnails(plan: Plan) -> Thumbnails:
+def _thumbnails(plan: ScreenPlan) -> Thumbnails:
     assert plan.train is not None
     return of_photos(plan.train.photos)
 

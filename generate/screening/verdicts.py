@@ -87,7 +87,7 @@ def applied(rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> list[dict[s
 
 
 def judged(header: ShardHeader, there: Sequence[Row]) -> dict[int, Verdict]:
-    """Index -> the verdict on each row that no screen of its own rejects, by the rows of its class beside it."""
+    """Index -> the verdict on each row that single images' screens let through, by the rest of its class."""
     left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
     found: dict[int, Verdict] = {}
     if "duplicate" in header.arguments["screens"]:

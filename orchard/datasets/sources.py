@@ -205,7 +205,7 @@ def _columns(features: Any) -> tuple[str, str, str | None]:
     """The names of the image and the label column, and that of the captions' where there is one."""
     import datasets
 
-    if set(features) >= shards.MARKS:
+    if set(features) >= shards.SYNTHETIC_COLUMNS:
         raise UserError("a synthetic set; name the real one")
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]

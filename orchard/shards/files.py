@@ -17,7 +17,7 @@ from orchard.shards.header import KEY, ShardHeader
 REJECTED = "rejected"
 NOT_CHOSEN = "not chosen"
 """The reason of a candidate in whose place another one is kept, or that waits for the choice."""
-MARKS = frozenset(("seed", "index", "scheduler", "lora", "base"))
+SYNTHETIC_COLUMNS = frozenset(("seed", "index", "scheduler", "lora", "base"))
 """Columns that only a synthetic set has."""
 GROUP = 64 * 2**20
 """Bytes of images in a row group; those who read one row unpack as many."""
@@ -203,7 +203,7 @@ def columns(path: Path, *names: str) -> Any:
         return opened.read(columns=list(names))
 
 
-def given_up(shard: Shard) -> int:
+def discarded_count(shard: Shard) -> int:
     """How many images were sampled for its rows and not taken."""
     import pyarrow.compute as pc
 

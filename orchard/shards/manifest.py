@@ -63,7 +63,7 @@ ADDED: Mapping[str, Any] = {
 GENERATOR = "generator"
 
 
-def asked(found: Iterable[Shard]) -> dict[str, int]:
+def requested_counts(found: Iterable[Shard]) -> dict[str, int]:
     """Images that each class was asked for, at most: a run may have asked for fewer than one before it."""
     counts: dict[str, int] = {}
     for shard in found:
@@ -88,7 +88,7 @@ def require_complete(found: Sequence[Shard], folder: Path) -> dict[str, int]:
     rows: Counter[str] = Counter()
     for shard in found:
         rows[shard.header.label] += shard.rows
-    wanted = asked(found)
+    wanted = requested_counts(found)
     for label, there in rows.items():
         if there < wanted[label]:
             raise UserError(

@@ -155,11 +155,11 @@ def test_p13_the_second_of_four_images_is_flagged_and_sampled_with_another_seed(
     words = ("--base", checked, "--data", "demo", "--classes", "apple", "--count", 4, "--steps", 2)
     words = (*words, "--precision", "fp32", "--batch_size", 4, "--screens", "none")
     said = command(tmp_path, *GENERATE, *words, "--output", "lenient")
-    assert "asked 4, written 4, flagged 0, rejected 0" in said
+    assert "requested 4, written 4, flagged 0, rejected 0" in said
     plain = shards.rows_of(shards.path_of(tmp_path / "lenient", "apple", 0))
     checkers.flag_the_second(checked, [Image.open(io.BytesIO(row["image"]["bytes"])) for row in plain])
     said = command(tmp_path, *GENERATE, *words, "--output", "strict")
-    assert "asked 4, written 4, flagged 1, rejected 0" in said
+    assert "requested 4, written 4, flagged 1, rejected 0" in said
     rows = shards.rows_of(shards.path_of(tmp_path / "strict", "apple", 0))
     assert [row["attempt"] for row in rows] == [0, 1, 0, 0]
     assert rows[1]["seed"] not in {row["seed"] for row in plain}
@@ -175,4 +175,4 @@ def test_p13_a_run_whose_images_are_all_flagged_ends_in_an_error(tmp_path, base)
     output = command(tmp_path, *GENERATE, *words, "--precision", "fp32", "--batch_size", 2, code=2)
     assert "Traceback" not in output
     assert output.strip().splitlines()[-1].startswith("error: apple image 0 is flagged")
-    assert "asked 2, written 0, flagged 9, rejected 0" in output
+    assert "requested 2, written 0, flagged 9, rejected 0" in output

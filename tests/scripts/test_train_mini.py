@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import claims
+import run_options
 import train_mini
 from mini import autoencoder, card, data, decoder, denoiser, export, loop, perception, quality
 
@@ -188,10 +188,10 @@ def test_photos_without_labels_and_a_damaged_start_are_named(train, tmp_path, ca
 
 
 def test_a_folder_belongs_to_one_set_of_options(tmp_path, refused):
-    claims.claim(tmp_path, {"seed": 0, "focus": ["apple"]}, "--work")
-    claims.claim(tmp_path, {"seed": 0, "focus": ["apple"]}, "--work")
-    with refused("--work", "seed 0 (asked: 1)", "choose another --work"):
-        claims.claim(tmp_path, {"seed": 1, "focus": ["apple"]}, "--work")
-    (tmp_path / claims.OPTIONS).write_text("")
+    run_options.require_same(tmp_path, {"seed": 0, "focus": ["apple"]}, "--work")
+    run_options.require_same(tmp_path, {"seed": 0, "focus": ["apple"]}, "--work")
+    with refused("--work", "seed 0 (requested: 1)", "choose another --work"):
+        run_options.require_same(tmp_path, {"seed": 1, "focus": ["apple"]}, "--work")
+    (tmp_path / run_options.OPTIONS).write_text("")
     with refused("cannot be read"):
-        claims.claim(tmp_path, {"seed": 0}, "--work")
+        run_options.require_same(tmp_path, {"seed": 0}, "--work")

@@ -185,7 +185,7 @@ def test_a_run_stopped_in_the_middle_goes_on(tmp_path, loras, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"guidance": 3.0}, "guidance 2.0 (asked: 3.0)"), ({"seed": 1}, "seed 0")]
+    ("change", "word"), [({"guidance": 3.0}, "guidance 2.0 (requested: 3.0)"), ({"seed": 1}, "seed 0")]
 )
 def test_other_arguments_for_a_class_that_is_there_are_refused(tmp_path, loras, refused, change, word):
     before = run(loras, tmp_path / "s", "apple")

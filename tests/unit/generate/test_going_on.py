@@ -54,7 +54,7 @@ def test_phrases_in_the_old_order_are_not_gone_on_with(tmp_path, generate, refus
     generate(folder, **MIXED)
     assert shards.read_manifest(folder)["arguments"]["apple"]["phrase_order"] == "balanced"
     older(folder, "phrase_order")
-    with refused("apple is there with phrase_order diagonal (asked: balanced)", "another --output"):
+    with refused("apple is there with phrase_order diagonal (requested: balanced)", "another --output"):
         generate(folder, **MIXED, count=20)
     assert generate(tmp_path / "other", **MIXED, count=20) == 20
 
@@ -78,20 +78,20 @@ def test_a_set_of_an_older_version_is_gone_on_with_where_nothing_differs(tmp_pat
 
 def test_compiled_rows_do_not_join_others(tmp_path, generate, refused):
     generate(tmp_path / "s")
-    with refused("compile False (asked: True)"):
+    with refused("compile False (requested: True)"):
         generate(tmp_path / "s", compile=True, count=20)
     generate(tmp_path / "c", compile=True)
-    with refused("compile True (asked: False)"):
+    with refused("compile True (requested: False)"):
         generate(tmp_path / "c", count=20)
 
 
 def test_rows_that_a_checker_has_seen_do_not_join_others(tmp_path, generate, base, refused):
     checked = {"base": str(with_checker(base, tmp_path / "checked", NEVER))}
     generate(tmp_path / "s", **checked)
-    with refused("safety_checker True (asked: False)"):
+    with refused("safety_checker True (requested: False)"):
         generate(tmp_path / "s", **checked, safety_checker=False, count=20)
     older(tmp_path / "s", "safety_checker")  # whose shards did not say it; the checker is on by default
-    with refused("safety_checker True (asked: False)"):
+    with refused("safety_checker True (requested: False)"):
         generate(tmp_path / "s", **checked, safety_checker=False, count=20)
     generate(tmp_path / "s", **checked, count=20)
     assert indices(tmp_path / "s") == list(range(20))
@@ -133,7 +133,7 @@ def test_rows_that_are_moved_to_the_rejected_keep_what_they_were_made_with(tmp_p
 def test_a_stopped_run_is_complete_with_as_many_images_as_are_there(stopped, generate, capsys):
     folder = stopped(12, 8)
     assert generate(folder, count=8, shard_size=4) == 0
-    assert "asked 8, written 8" in capsys.readouterr().out
+    assert "requested 8, written 8" in capsys.readouterr().out
     assert shards.read(folder).counts() == {"apple": 8, "pear": 0}
     # Nothing of it is forgotten when another class begins, and ends.
     generate(folder, count=4, classes=("pear",), shard_size=4)

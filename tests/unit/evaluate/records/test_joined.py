@@ -32,7 +32,7 @@ def test_runs_of_every_folder_come_back_in_order(folders):
 
 
 def test_another_kind_of_experiment_is_refused_with_the_difference(folders, tmp_path, refused):
-    with refused("--also", "shots", "steps 400 (asked: 300)"):
+    with refused("--also", "shots", "steps 400 (requested: 300)"):
         combine.require_alike([folders[1]], IDENTITY | {"steps": 300})
     with refused("--also", "name an --output of evaluate"):
         combine.require_alike([tmp_path], IDENTITY)

@@ -92,7 +92,7 @@ def test_what_one_run_did_not_use_agrees_with_any_other(tmp_path, refused):
     records.append(tmp_path, record(0))
     records.require_same(tmp_path, {"steps": 400, "synthetic": "a", "model": "cnn"})
     records.require_same(tmp_path, {"steps": 400, "synthetic": None})
-    with refused("synthetic a (asked: b)"):
+    with refused("synthetic a (requested: b)"):
         records.require_same(tmp_path, {"steps": 400, "synthetic": "b"})
 
 
@@ -100,5 +100,5 @@ def test_another_experiment_in_the_folder_is_refused_with_the_difference(tmp_pat
     records.require_same(tmp_path, {"steps": 400, "model": "cnn"})
     records.append(tmp_path, record(0))
     records.require_same(tmp_path, {"steps": 400, "model": "cnn"})
-    with refused("steps 400 (asked: 300)", "another --output"):
+    with refused("steps 400 (requested: 300)", "another --output"):
         records.require_same(tmp_path, {"steps": 300, "model": "cnn"})

@@ -89,7 +89,7 @@ def test_resume_refuses_what_would_not_be_exact(base, tmp_path):
     (tmp_path / "out" / "apple.safetensors").unlink()
     changed = ("--steps", 4, "--resume", "latest", "--learning_rate", 0.01, "--seed", 3)
     line = refusal(tmp_path, *words(base, "out", *changed))
-    assert "learning_rate 0.001 (asked: 0.01)" in line and "seed 0 (asked: 3)" in line
+    assert "learning_rate 0.001 (requested: 0.01)" in line and "seed 0 (requested: 3)" in line
     assert "no such folder" in refusal(tmp_path, *words(base, "out", "--resume", "nowhere"))
 
 
@@ -257,5 +257,5 @@ def test_options_that_came_or_went_at_their_old_value_change_nothing():
     old = {"seed": 0, "logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
     new = {"seed": 0, "shift": 1.0}
     assert checkpoints.changes(old, new) == checkpoints.changes(old, old) == ""
-    assert "shift 1.0 (asked: 3.0)" in checkpoints.changes(old, new | {"shift": 3.0})
+    assert "shift 1.0 (requested: 3.0)" in checkpoints.changes(old, new | {"shift": 3.0})
     assert "logit_mean 0.5" in checkpoints.changes(old | {"logit_mean": 0.5}, new)

@@ -58,7 +58,7 @@ def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate
 
 
 def test_a_run_that_rejects_too_much_stops_and_can_be_gone_on_with(tmp_path, generate, refused):
-    with refused("class apple: asked 10, written 2, flagged 0, rejected 18", "--reject_limit 1"):
+    with refused("class apple: requested 10, written 2, flagged 0, rejected 18", "--reject_limit 1"):
         generate(tmp_path / "s", lambda one: noise(one) if one.index in (0, 15) else FLAT)
     assert not (tmp_path / "s" / "manifest.json").exists()
     draw = lambda one: noise(one) if one.index in (0, 15) or one.index > 30 else FLAT  # noqa: E731
@@ -79,9 +79,9 @@ def test_what_replaces_a_rejected_image_has_the_prompt_guide_and_seed_of_its_own
         wanted = plan.row(r["index"])
         assert (r["prompt"], r["guide"], r["seed"]) == (wanted.prompt, wanted.guide.sha256, wanted.seed)
     assert len({r["prompt"] for r in found}) == 3
-    assert "asked 6, written 6, flagged 0, rejected 2" in capsys.readouterr().out
+    assert "requested 6, written 6, flagged 0, rejected 2" in capsys.readouterr().out
 
 
 def test_a_class_whose_images_are_all_rejected_stops_the_run(tmp_path, generate, refused):
-    with refused("class apple: asked 10, written 0, flagged 0, rejected 20"):
+    with refused("class apple: requested 10, written 0, flagged 0, rejected 20"):
         generate(tmp_path / "s", lambda one: FLAT)

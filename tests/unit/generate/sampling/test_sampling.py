@@ -152,7 +152,7 @@ def test_each_row_keeps_its_own_prompt_and_stock_diffusers_gives_its_image(tmp_p
 
 def test_other_vocabularies_for_a_class_that_is_there_are_refused(tmp_path, files, refused):
     rows(tmp_path / "s", lora=(files["apple"],), vary=("light=dim",), count=1)
-    with refused("apple is there with vary ['light=dim'] (asked: ['light=dim', 'light=bright'])"):
+    with refused("apple is there with vary ['light=dim'] (requested: ['light=dim', 'light=bright'])"):
         rows(tmp_path / "s", lora=(files["apple"],), vary=("light=dim", "light=bright"), count=1)
 
 
@@ -223,7 +223,7 @@ def test_a_plan_balances_the_real_set(tmp_path, files, capsys):
         )
     )
     assert json.loads((tmp_path / "s" / "manifest.json").read_text())["rows"] == {"pear": 2}
-    assert "asked 2, written 2, flagged 0" in capsys.readouterr().out
+    assert "requested 2, written 2, flagged 0" in capsys.readouterr().out
 
 
 def test_compiling_fuses_the_adapter_first(tmp_path, files, monkeypatch):

@@ -81,7 +81,7 @@ def test_a_flagged_image_is_replaced_by_one_of_another_seed(tmp_path, folder, st
     assert rows[2:] == untouched[2:]
     assert rows[1]["seed"] == plans.class_plan("apple").row(1).again().seed != untouched[1]["seed"]
     assert all(pixels(row).max() > 0 for row in rows)
-    assert "asked 4, written 4, flagged 1, rejected 0" in capsys.readouterr().out
+    assert "requested 4, written 4, flagged 1, rejected 0" in capsys.readouterr().out
     pipe = stock(folder)
     generator = torch.Generator().manual_seed(rows[1]["seed"])
     image = pipe(rows[1]["prompt"], generator=generator, num_inference_steps=2, guidance_scale=2.0).images[0]
@@ -114,7 +114,7 @@ def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
     assert rows[3]["seed"] == plans.class_plan("apple").row(4).again().seed
     (rejected,) = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0, shards.REJECTED))
     assert (rejected["index"], rejected["reason"], rejected["score"]) == (2, "flat", 1)
-    assert "asked 4, written 4, flagged 2, rejected 1" in capsys.readouterr().out
+    assert "requested 4, written 4, flagged 2, rejected 1" in capsys.readouterr().out
 
 
 def test_when_every_image_is_flagged_the_run_stops_and_writes_nothing(tmp_path, folder, stub, refused):
@@ -122,7 +122,7 @@ def test_when_every_image_is_flagged_the_run_stops_and_writes_nothing(tmp_path, 
     with refused(
         "apple image 0",
         "flagged by the safety checker with 3 seeds",
-        "asked 4, written 0, flagged 9, rejected 0",
+        "requested 4, written 0, flagged 9, rejected 0",
     ):
         run(folder, tmp_path / "s", attempts=3)
     assert not list((tmp_path / "s").rglob("*.parquet"))

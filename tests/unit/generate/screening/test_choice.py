@@ -62,7 +62,7 @@ def test_of_every_place_one_is_kept_and_the_others_are_said_not_to_be_chosen(tmp
         assert [r["index"] for r in candidates if not r["reason"]] == [max(scores, key=scores.get)]
     said = capsys.readouterr().out
     assert "4 images of 12 candidates, 12 to sample" in said and "keep      of 3 candidates one drawn" in said
-    assert "asked 4, written 4, flagged 0, rejected 0, not chosen 8" in said
+    assert "requested 4, written 4, flagged 0, rejected 0, not chosen 8" in said
     manifest = shards.read_manifest(tmp_path / "s")
     assert manifest["rows"] == {"apple": 4} and manifest["rejected"] == {"apple": {"not chosen": 8}}
     assert manifest["arguments"]["apple"]["keep"] == {"rule": "random"}
@@ -287,7 +287,7 @@ def test_a_backbone_that_cannot_do_it_is_refused(tmp_path, generate, backbones, 
 
 def test_another_rule_for_a_class_that_is_there_is_refused_and_the_way_shown(tmp_path, generate, refused):
     generate(tmp_path / "s", **OPTIONS)
-    with refused("apple is there with candidates 3 (asked: 2)", "another --output"):
+    with refused("apple is there with candidates 3 (requested: 2)", "another --output"):
         generate(tmp_path / "s", **{**OPTIONS, "candidates": 2})
     with refused("apple is there with screens", "--rescreen"):
         generate(tmp_path / "s", **OPTIONS, screens=("none",))

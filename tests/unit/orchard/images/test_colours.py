@@ -166,7 +166,7 @@ def test_what_is_kept_of_pixels_is_not_found_by_another_way_of_decoding(monkeypa
     (tmp_path / records.RECORDS).write_text(
         '{"design": "substitute", "ratio": 1.0, "shots": null, "seed": 0}\n'
     )
-    with refused("decoding 1 (asked: 2)", "another experiment"):
+    with refused("decoding 1 (requested: 2)", "another experiment"):
         records.require_same(tmp_path, {"decoding": 2})
-    with refused("decoding 1 (asked: 2)"):
+    with refused("decoding 1 (requested: 2)"):
         combine.require_alike([tmp_path], {"decoding": 2})

@@ -10,7 +10,7 @@ from orchard.files import atomic, checked_json
 OPTIONS = "options.json"
 
 
-def claim(folder: Path, options: Mapping[str, object], option: str = "--output") -> None:
+def require_same(folder: Path, options: Mapping[str, object], option: str = "--output") -> None:
     """Note the options of the run in ``folder``, given as ``option``: what lies there is taken as it is.
 
     Raises:
