@@ -42,7 +42,7 @@ PER_ARM = {
 """Options that arms of one experiment may differ in; their records say so."""
 RESOLVED = {*("data", "synthetic", "size", "precision", "total", "folds", "base", "arm_steps", "arm_prompt")}
 """Options of which the identity of an experiment holds what they came to, such as a set's digest."""
-BESIDES = {"seed", "seeds", "vary", "external", "also", "margin", "backbone", "output"}
+BESIDES = {"seed", "seeds", "vary_seeds", "external", "also", "margin", "backbone", "output"}
 """Options that change no record, or add records of their own."""
 FAILED = 1
 """Exit code when some runs failed; 2 is for what a user can mend before any work."""

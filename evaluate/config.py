@@ -44,7 +44,7 @@ class Repetition(cli.Options):
 
     seeds: int = 5
     """Runs of each arm: seeds --seed, --seed + 1, and so on."""
-    vary: tuple[SeedName, ...] = ("subset", "generator", "classifier")
+    vary_seeds: tuple[SeedName, ...] = ("subset", "generator", "classifier")
     """Seeds that go up from run to run: of the draw of real images, of the arms' own adapters and images,
     of the classifier; those left out stay at --seed, to tell the causes apart."""
     shots: tuple[str, ...] = ()
@@ -94,8 +94,9 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
     """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
 
     GONE: ClassVar[Mapping[str, str]] = {
-        "subset_seed": "use --seed with --vary, which says what changes from run to run",
-        "generator_seed": "use --seed with --vary, which says what changes from run to run",
+        "subset_seed": "use --seed with --vary_seeds, which says what changes from run to run",
+        "generator_seed": "use --seed with --vary_seeds, which says what changes from run to run",
+        "vary": "use --vary_seeds",
         "untuned": "use --generators given untuned, which samples the base itself",
     }
 
@@ -103,8 +104,8 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         """Raise `UserError` naming the first option that is out of range."""
         cli.check(self.seeds >= 1, f"--seeds {self.seeds}: give 1 or more")
         cli.check(
-            "classifier" in self.vary or self.seeds == 1,
-            "--vary: needs `classifier` for more than one of --seeds, which tells the runs apart",
+            "classifier" in self.vary_seeds or self.seeds == 1,
+            "--vary_seeds: needs `classifier` for more than one of --seeds, which tells the runs apart",
         )
         cli.check(self.total >= 0, f"--total {self.total}: give 0 or more")
         cli.check(

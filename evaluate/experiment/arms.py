@@ -62,9 +62,9 @@ class Seeds:
 
 
 def seeds_of(config: Evaluate) -> list[Seeds]:
-    """One triple a run of an arm; those that ``--vary`` leaves out stay at their first value."""
+    """One triple a run of an arm; those that ``--vary_seeds`` leaves out stay at their first value."""
     return [
-        Seeds(**{name: config.seed + run * (name in config.vary) for name in get_args(SeedName)})
+        Seeds(**{name: config.seed + run * (name in config.vary_seeds) for name in get_args(SeedName)})
         for run in range(config.seeds)
     ]
 

@@ -195,7 +195,7 @@ def test_a_share_gets_the_same_images_whatever_else_is_asked_for(tmp_path, made)
 def test_an_arm_takes_the_first_images_where_more_were_made(tmp_path, made):
     evaluate(config(tmp_path, shots=("2",)))
     source = tmp_path / "arms"
-    evaluate(config(tmp_path, shots=("2",), arm_count=7, seeds=2, vary=("classifier",)))
+    evaluate(config(tmp_path, shots=("2",), arm_count=7, seeds=2, vary_seeds=("classifier",)))
     assert [r["n_synthetic"] for r in lines(tmp_path) if r["n_synthetic"]] == [9, 21, 21]
     assert len(list(source.iterdir())) == 1
 
@@ -211,7 +211,7 @@ def test_prompts_that_generate_would_refuse_are_refused_before_anything_is_tuned
 
 def test_a_mixing_is_chosen_once_for_all_commands(tmp_path, made):
     for seeds in (1, 2):
-        evaluate(config(tmp_path, shots=("2",), mixing="auto", seeds=seeds, vary=("classifier",)))
+        evaluate(config(tmp_path, shots=("2",), mixing="auto", seeds=seeds, vary_seeds=("classifier",)))
     first, second = (r["mixing_choice"] for r in lines(tmp_path) if r["mixing"] == "auto 0.8")
     assert first == second
 
@@ -305,7 +305,7 @@ def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tm
     evaluate(config(tmp_path, shots=("2",)))
     assert json.loads((tmp_path / "fidelity.json").read_text())["arm"] == "40% real, shots 2, seed 0"
     assert list((tmp_path / "arms").iterdir()) == [first] and len(made) == 2
-    evaluate(config(tmp_path, shots=("2",), seeds=2, vary=("classifier",)))
+    evaluate(config(tmp_path, shots=("2",), seeds=2, vary_seeds=("classifier",)))
     assert len(list((tmp_path / "arms").iterdir())) == 2 and len(made) == 4
 
 

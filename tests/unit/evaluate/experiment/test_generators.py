@@ -86,11 +86,13 @@ def test_in_the_ratio_sweep_all_runs_share_generators_of_the_training_split():
 
 
 def test_untuned_images_serve_every_number_of_shots_and_every_fold_of_a_generator_seed():
-    low = planned(shots=("2,4",), seeds=2, vary=("subset", "classifier"), generators=("untuned", "tuned"))
+    low = planned(
+        shots=("2,4",), seeds=2, vary_seeds=("subset", "classifier"), generators=("untuned", "tuned")
+    )
     folds = planned(folds=3, seeds=1, shares=(0.5,), generators=("untuned", "tuned"))
     names = Counter((run.arm.generator, run.source.name) for run in (*low, *folds))
     assert sorted((by, count) for (by, _), count in names.items()) == [("tuned", 1)] * 7 + [("untuned", 7)]
-    other = planned(shots=("2",), seeds=2, vary=("classifier", "generator"), generators=("untuned",))
+    other = planned(shots=("2",), seeds=2, vary_seeds=("classifier", "generator"), generators=("untuned",))
     assert len({run.source.name for run in other}) == 2
 
 

@@ -96,12 +96,12 @@ def test_each_screen_is_left_out_of_each_mixture_with_synthetic_images():
 def test_seeds_of_subset_generator_and_classifier_go_apart():
     config = Evaluate(seed=5, seeds=2)
     assert [(s.subset, s.generator, s.classifier) for s in seeds_of(config)] == [(5, 5, 5), (6, 6, 6)]
-    fixed = seeds_of(replace(config, vary=("classifier",)))
+    fixed = seeds_of(replace(config, vary_seeds=("classifier",)))
     assert [(s.subset, s.generator, s.classifier) for s in fixed] == [(5, 5, 5), (5, 5, 6)]
-    runs = planned(shots=("2",), seeds=2, vary=("classifier",))
+    runs = planned(shots=("2",), seeds=2, vary_seeds=("classifier",))
     assert hashes(runs[0].real) == hashes(runs[2].real)
     assert runs[1].source.name == runs[3].source.name
-    moved = planned(shots=("2",), seeds=2, vary=("classifier", "generator"))
+    moved = planned(shots=("2",), seeds=2, vary_seeds=("classifier", "generator"))
     assert hashes(moved[1].real) == hashes(moved[3].real)
     assert moved[1].source.name != moved[3].source.name
 
@@ -126,7 +126,7 @@ def test_cross_validation_scores_every_real_image_once_by_generators_that_have_n
 
 @pytest.mark.parametrize("vary", [("subset", "generator", "classifier"), ("classifier",)])
 def test_the_runs_of_a_fold_share_its_generator_and_draw_real_images_anew_if_asked(vary):
-    runs = [r for r in planned(folds=3, seeds=2, shares=(0.5,), vary=vary) if r.arm.fold == 0]
+    runs = [r for r in planned(folds=3, seeds=2, shares=(0.5,), vary_seeds=vary) if r.arm.fold == 0]
     one, other = runs
     assert (one.seeds.classifier, other.seeds.classifier) == (0, 1)
     assert one.source.name == other.source.name
@@ -219,7 +219,7 @@ def test_what_belongs_to_given_images_is_refused_where_arms_bring_their_own(refu
         ({"real_weight": 1.0}, "--real_weight 1.0"),
         ({"external": ("a", "a")}, "--external: a is given twice"),
         ({"controls": ("strong", "strong")}, "--controls: strong is given twice"),
-        ({"vary": ("subset",), "seeds": 2}, "--vary"),
+        ({"vary_seeds": ("subset",), "seeds": 2}, "--vary_seeds"),
         ({"model": "features:cnn", "mixing": "batch"}, "--mixing batch"),
         ({"seed": -1}, "--seed -1"),
     ],
