@@ -10,9 +10,9 @@ from evaluate.analysis.generators import Measured
 from evaluate.experiment.shown_images import ShownImages
 from evaluate.gap import memorisation
 from evaluate.gap.feature_metrics import Gaps
-from evaluate.gap.features import Embed
 from evaluate.gap.measure import gaps
 from evaluate.report.pictures import ReadPixels
+from orchard.classifiers.embeddings import Embed
 from orchard.errors import UserError
 from orchard.files import atomic, checked_json
 
