@@ -50,7 +50,8 @@ def maker(arm: ArmKey) -> str:
     """What is said of an arm's generator; nothing of one that goes without saying."""
     if arm.ratio == 1 or arm.kind == REAL_PART or arm.generator == plain(arm.kind):
         return ""
-    return KINDS[REAL_PART] if arm.generator == NONE else arm.generator
+    # Which ones it was chosen among stands in the table of choices.
+    return KINDS[REAL_PART] if arm.generator == NONE else arm.generator.partition(" of ")[0]
 
 
 def control(kind: str) -> str:

@@ -1,7 +1,7 @@
 """Arms of an experiment, and the runs that repeat them over seeds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol, get_args
 
@@ -30,6 +30,9 @@ class Source(Protocol):
     def images(self) -> ImageSet:
         """The synthetic set; made first where it has to be."""
 
+    def without(self, photos: Set[str]) -> "Source":
+        """The same, made without the photos of these hashes where that can be had."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingSet:
@@ -50,6 +53,10 @@ class ExistingSet:
     def images(self) -> ImageSet:
         """The set as it was read."""
         return self.found
+
+    def without(self, photos: Set[str]) -> "ExistingSet":
+        """Itself: what it was made from is past."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

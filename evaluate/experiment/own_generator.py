@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -145,6 +145,10 @@ class OwnGenerator:
         if not self.is_there:
             self._make()
         return self.read(self.folder / "shards")
+
+    def without(self, photos: Set[str]) -> "OwnGenerator":
+        """The same of the arm's other real images."""
+        return replace(self, real=self.real.keep(one for one in self.real.photos if one.sha256 not in photos))
 
     def read(self, folder: Path) -> ImageSet:
         """``count`` images a class of the shards there; raises `UserError` where they saw other images."""

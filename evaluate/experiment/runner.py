@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -107,11 +107,15 @@ class Experiment:
         return self.choices[run.arm_key]
 
     def _loss(self, run: Run, candidate: Candidate, report: Report) -> float:
-        """On a tenth of the run's own real images, which do not take part in this training."""
+        """On a tenth of the run's own real images, which do not take part in this training.
+
+        Nor in making images whose generator is to be chosen: one that repaints photos would win by them.
+        """
         own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
         rest, apart = splits.validation(own, run.seeds.subset)
+        blind = {name: source.without(apart.hashes()) for name, source in run.candidates.items()}
         choice = Choice(candidate=candidate)
-        synthetic = _synthetic(choice.made(run), choice)
+        synthetic = _synthetic(choice.made(replace(run, candidates=blind)), choice)
         fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
         pixels, labels = self.pixels.of(apart.photos, self.classes)
         found = probabilities(fitted.model, pixels, self.device, self.dtype)

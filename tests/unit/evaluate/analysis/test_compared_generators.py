@@ -80,7 +80,7 @@ def test_arms_are_named_after_their_generator_unless_it_goes_without_saying():
     records = [*low_shot(), *seeds((), ratio=0.5, generator="tuned"), *seeds((), ratio=0.5)]
     records += seeds((), arm="fold", fold=0, ratio=0.5, generator="none")
     assert {label(row.arm) for row in summarise(records)} == {
-        "4-shot", "4-shot + untuned", "4-shot + synthetic", f"4-shot + {AUTO}",
+        "4-shot", "4-shot + untuned", "4-shot + synthetic", "4-shot + auto",
         "50/50", "50/50, tuned", "50/50, real part alone, cross-validated",
     }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_arms_are_named_after_their_generator_unless_it_goes_without_saying():
 def test_the_verdict_is_about_the_generator_that_validation_images_chose():
     rows = summarise(low_shot())
     assert main(rows).arm.generator == AUTO
-    assert verdict(rows).startswith(f"Adding 60 synthetic images ({AUTO}) to 12 real ones")
+    assert verdict(rows).startswith("Adding 60 synthetic images (auto) to 12 real ones")
     first = summarise(record for record in low_shot() if record.get("generator") != AUTO)
     assert main(first).arm.generator == "untuned"
 

@@ -150,8 +150,9 @@ def test_folds_share_untuned_images_and_compare_with_the_real_part_alone(tmp_pat
         for fold in (0, 1)
         for ratio, by in ((1.0, "none"), (0.5, "none"), (0.5, "untuned"), (0.5, "tuned"), (0.5, auto))
     ]
-    assert Counter(call.split()[0] for call in made) == {"generate": 3, "finetune.train_lora": 2}
-    assert len(list((tmp_path / "arms").iterdir())) == 3
+    assert Counter(call.split()[0] for call in made) == {"generate": 5, "finetune.train_lora": 4}
+    ledgers = [shards.read_manifest(path)["trained_on"] for path in (tmp_path / "arms").glob("*/shards")]
+    assert sorted(map(len, ledgers)) == [0, 81, 81, 84, 84]
     tried = [list(r["mixing_choice"]["tried"]) for r in found if r["generator"] == auto]
     assert tried == [["no synthetic images", "untuned", "tuned"]] * 2
     evaluate(config(tmp_path, **asked))
