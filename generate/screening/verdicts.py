@@ -87,14 +87,14 @@ def applied(rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> list[dict[s
 
 
 def judged(header: ShardHeader, there: Sequence[Row]) -> dict[int, Verdict]:
-    """Index -> the verdict on each row that single images' screens let through, by the rest of its class."""
+    """Index -> the verdict on each row of a class that no screen rejects alone, by the rows beside it."""
     left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
     found: dict[int, Verdict] = {}
     if "duplicate" in header.arguments["screens"]:
         near = find(numbers([row["phash"] for row in left]))
         found = {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
         left = [row for n, row in enumerate(left) if n not in near]
-    rule = header.arguments.get(choice.KEEP, {}).get(choice.RULE)
+    rule = _rule(header)
     return found | (_chosen(header, rule, there, left) if rule else {row["index"]: KEPT for row in left})
 
 
@@ -121,14 +121,18 @@ def _verdict(row: Row) -> Verdict:
     return {"reason": row["reason"], "score": row["score"]}
 
 
+def _rule(header: ShardHeader) -> str:
+    """The rule by which one candidate of each place is kept; empty where a place has one row."""
+    return header.arguments.get(choice.KEEP, {}).get(choice.RULE, "")
+
+
 def _rows(folder: Path, header: ShardHeader) -> tuple[list[Row], set[int]]:
     """The rows of a class without their images, and which stand in both splits; those count as rejected."""
     names = ["index", "reason", "score"]
     if "duplicate" in header.arguments["screens"]:
         names.append("phash")
-    names += (
-        choice.COLUMNS[header.arguments[choice.KEEP][choice.RULE]] if choice.KEEP in header.arguments else ()
-    )
+    rule = _rule(header)
+    names += choice.COLUMNS[rule] if rule else ()
     found: dict[int, Row] = {}
     twice: set[int] = set()
     for split in (shards.TRAIN, shards.REJECTED):
