@@ -146,6 +146,12 @@ def _synthetic(who: str, folder: Path, config: Evaluate, train: ImageSet, scored
 
 def _unscreened(folder: Path, manifest: shards.Manifest, scored: leaks.Scored) -> dict[str, ImageSet]:
     screens = shards.rejections(manifest)
+    chosen = any(arguments.get("candidates", 1) > 1 for arguments in manifest["arguments"].values())
+    cli.check(
+        not chosen,
+        f"--controls screens: {folder} has the chosen ones of several candidates, and what a screen would "
+        "have let through might have been chosen instead; give a set without --candidates",
+    )
     cli.check(
         bool(screens),
         f"--controls screens: no screen rejected an image of {folder}, so none would have changed the set; "

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
-from orchard.shards.files import header_of, rows_of
+from orchard.shards.files import NOT_CHOSEN, header_of, rows_of
 from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
 
@@ -51,7 +51,8 @@ def read_unscreened(folder: Path, screen: str) -> ImageSet:
 def rejected(folder: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
     """The rows that the screens turned down, file after file; files that were deleted are left out."""
     for _, entry in _rejected_there(folder, manifest):
-        yield from _whole(folder, entry, manifest["classes"])
+        rows = _whole(folder, entry, manifest["classes"])
+        yield from (row for row in rows if row.get("reason") != NOT_CHOSEN)
 
 
 def _rejected_there(folder: Path, manifest: Manifest) -> list[tuple[Path, Entry]]:
@@ -64,6 +65,7 @@ def rejections(manifest: Manifest) -> dict[str, int]:
     found: Counter[str] = Counter()
     for reasons in manifest["rejected"].values():
         found.update(reasons)
+    del found[NOT_CHOSEN]  # no screen's doing
     return dict(sorted(found.items()))
 
 

@@ -10,6 +10,7 @@ from stub_sampler import FLAT, noise
 from evaluate.analysis.analyse import ablations, analyse
 from evaluate.report import html_page
 from evaluate.report.html_page import Context
+from orchard import shards
 
 SMALL = ("--steps", 2, "--batch_size", 4, "--size", 32, "--seeds", 1, "--precision", "fp32")
 WORDS = ("--data", "photos", "--controls", "screens", *SMALL)
@@ -47,8 +48,8 @@ def made(tmp_path, monkeypatch):
     photos = stub_sampler.photos(tmp_path / "photos")
     base = pipelines.tiny(tmp_path / "base")
 
-    def fill(draw=noise):
-        options = {"data": str(photos), "classes": stub_sampler.CLASSES, "count": 4}
+    def fill(draw=noise, **more):
+        options = {"data": str(photos), "classes": stub_sampler.CLASSES, "count": 4, **more}
         stub_sampler.generate(monkeypatch, base, tmp_path / "shards", draw, **options)
 
     return fill
@@ -65,3 +66,14 @@ def test_screens_that_rejected_nothing_cannot_be_left_out(tmp_path, made):
     made()
     output = command(tmp_path, *EVALUATE, *WORDS, code=2)
     assert "error: --controls screens: no screen rejected an image of shards" in output
+
+
+def test_candidates_that_were_not_chosen_are_no_screens_doing(tmp_path, made):
+    made(lambda one: FLAT if one.index == 1 else noise(one), candidates=2, keep="random")
+    folder = tmp_path / "shards"
+    manifest = shards.read_manifest(folder)
+    assert manifest["rejected"]["apple"] == {"flat": 1, "not chosen": 3}
+    assert shards.rejections(manifest) == {"flat": 2}
+    assert {row["reason"] for row in shards.rejected(folder, manifest)} == {"flat"}
+    output = command(tmp_path, *EVALUATE, *WORDS, code=2)
+    assert "error: --controls screens: shards has the chosen ones of several candidates" in output
