@@ -22,6 +22,7 @@ NAMES = ["none", "untuned", "tuned", "img2img", "auto of untuned, tuned, img2img
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("generators")
     pipelines.tiny(folder / "base")
+    command(folder, *EVALUATE, *WORDS, *OWN, "--generators", *NAMES[:-1])
     command(folder, *EVALUATE, *WORDS, *OWN, *GENERATORS)
     return folder
 
