@@ -4,8 +4,9 @@ import io
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
+from orchard.images.boxes import Annotated, Box
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo, sha256
 
 NOTICE = "rendered demo set: its numbers say nothing about photos"
@@ -16,13 +17,14 @@ SIDE = 96
 
 
 def render() -> ImageSet:
-    """40 training and 16 test drawings a class, the same on every machine."""
+    """40 training and 16 test drawings per class with their boxes, the same on every machine."""
     photos = []
     for split, count in COUNTS.items():
         for number, label in enumerate(CLASSES):
             for index in range(count):
                 rng = np.random.default_rng([number, index, split == TEST])
-                data = _bmp(_draw(label, rng))
+                image = _draw(label, rng)
+                data = _bmp(image)
                 photos.append(
                     Photo(
                         path=f"{split}/{label}_{index:03d}.bmp",
@@ -30,6 +32,7 @@ def render() -> ImageSet:
                         split=split,
                         sha256=sha256(data),
                         read=partial(bytes, data),
+                        annotations=(partial(_annotated, image),),
                     )
                 )
     return ImageSet(name="demo", classes=CLASSES, photos=tuple(photos), notes=(NOTICE,))
@@ -40,6 +43,14 @@ def _bmp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     return buffer.getvalue()
+
+
+def _annotated(image: Image.Image) -> Annotated:
+    """The box around what is drawn; the corners are background."""
+    background = Image.new("RGB", image.size, image.getpixel((0, 0)))
+    box = ImageChops.difference(image, background).getbbox()
+    assert box is not None
+    return Annotated(boxes=(Box(*map(float, box)),), size=image.size)
 
 
 def _draw(label: str, rng: np.random.Generator) -> Image.Image:

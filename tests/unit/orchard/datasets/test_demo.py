@@ -44,6 +44,16 @@ def test_classes_differ_in_colour_and_shape(images):
     assert min(gaps) > 8
 
 
+def test_a_box_holds_the_drawing_and_no_more(images):
+    for photo in images.photos:
+        (box,) = photo.boxes()
+        left, top, right, bottom = map(int, box)
+        drawn = (np.asarray(photo.image()) != np.asarray(photo.image())[0, 0]).any(axis=2)
+        assert drawn[top:bottom, left:right].sum() == drawn.sum()
+        inside = drawn[top:bottom, left:right]
+        assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+
+
 def test_notice_travels_with_the_set(images):
     assert images.notes == (demo.NOTICE,)
     assert "say nothing about photos" in demo.NOTICE
