@@ -25,6 +25,11 @@ class Generator:
         """Whether its images depend on the arm's real images."""
         return self.tuning is not None or bool(self.sampling)
 
+    @property
+    def sees_boxes(self) -> bool:
+        """Whether they depend on the boxes of these, too."""
+        return self.tuning == CAPTIONS or "--repaint" in self.sampling
+
 
 GENERATORS: Mapping[str, Generator] = {
     "untuned": Generator(tuning=None),

@@ -12,7 +12,7 @@ from orchard.datasets.sidecars import Listing
 from orchard.errors import UserError, listed
 from orchard.files import checked_json, size_limits
 from orchard.files.atomic import whole_file
-from orchard.images import splits
+from orchard.images import boxes, splits
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".ppm"))
@@ -201,7 +201,9 @@ def describe(images: ImageSet) -> str:
 
 
 def write(folder: Path, train: ImageSet, test: ImageSet) -> None:
-    """Write the photos' files as ``train/CLASS`` and ``test/CLASS``, named by their hashes, captions beside.
+    """Write the photos' files as ``train/CLASS`` and ``test/CLASS``, named by their hashes.
+
+    Captions and boxes stand beside them.
 
     Raises:
         UserError: a class name that cannot be a folder's.
@@ -221,3 +223,6 @@ def _write(folder: Path, photo: Photo) -> None:
     if photo.text:
         with whole_file(path.with_suffix(".txt")) as aside:
             aside.write_text(photo.text, encoding="utf-8")
+    if found := photo.boxes():
+        with whole_file(path.with_suffix(".xml")) as aside:
+            aside.write_bytes(boxes.as_voc(found, photo.image().size))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 from orchard.errors import UserError
@@ -106,6 +107,19 @@ def voc(path: Path) -> Annotated:
     """
     with _named(path):
         return _voc(checked_json.read_bytes(path, size_limits.ANNOTATION))
+
+
+def as_voc(boxes: Iterable[Box], size: tuple[int, int]) -> bytes:
+    """The Pascal VOC file, as `voc` reads it, of boxes in an upright photo of ``size`` (width, height)."""
+    root = ElementTree.Element("annotation")
+    sides = ElementTree.SubElement(root, "size")
+    for name, side in zip(("width", "height"), size, strict=True):
+        ElementTree.SubElement(sides, name).text = str(side)
+    for left, top, right, bottom in boxes:
+        found = ElementTree.SubElement(ElementTree.SubElement(root, "object"), "bndbox")
+        for name, edge in zip(CORNERS, (left + 1, top + 1, right, bottom), strict=True):
+            ElementTree.SubElement(found, name).text = repr(edge)
+    return ElementTree.tostring(root)
 
 
 def _voc(data: bytes) -> Annotated:

@@ -108,3 +108,20 @@ def test_another_page_takes_the_generators_numbers_from_this_one(folder):
     with (folder / "other" / "arms.csv").open(encoding="utf-8") as file:
         arms = {row["generator"]: row for row in csv.DictReader(file) if row["shots"]}
     assert float(arms["tuned"]["coverage"]) >= 0
+
+
+def test_generators_that_look_at_boxes_find_those_of_the_arms_photos(folder):
+    """Of photos that have none on disk: the arm's folder gets them."""
+    kinds = ("context", "repaint:background", "repaint:centre")
+    command(folder, *EVALUATE, *WORDS, *OWN, "--generators", *kinds, "--output", "boxes")
+    records = [json.loads(line) for line in (folder / "boxes" / "records.jsonl").read_text().splitlines()]
+    assert [(record["generator"], record["n_synthetic"]) for record in records] == [
+        (kind, 18) for kind in kinds
+    ]
+    sets = {}
+    for path in folder.glob("boxes/arms/*/shards"):
+        rows = [row for file in path.glob("data/train-*") for row in shards.rows_of(file)]
+        sets[rows[0]["mask"] or "none"] = rows
+    assert set(sets) == {"none", "boxes", "centre"}
+    assert all(row["box"] for row in sets["boxes"])
+    assert len({row["prompt"] for row in sets["none"] if row["label"] == 0}) > 1

@@ -1,8 +1,10 @@
 """Boxes beside photos: which file says what of whom, and where they are in the upright, framed photo."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pictures
 import pytest
 from pictures import ORIENTATION, encoded, noise, write
 from PIL import Image
@@ -181,3 +183,16 @@ def test_a_box_that_a_crop_cuts_away_is_gone():
     boxes = [Box(0, 0, 40, 100), Box(150, 0, 250, 100)]
     assert framed_boxes(boxes, (100, 300), (50, 50), "crop") == ((25.0, 0.0, 50.0, 50.0),)
     assert framed_boxes(boxes, (100, 300), (60, 60)) == ((0, 20, 8, 40), (30, 20, 50, 40))
+
+
+def test_boxes_travel_with_the_photos_that_are_written(tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # shown after a quarter turn
+    lying = encoded(noise(0, SIZE), exif=exif)
+    write(tmp_path / "set", {"apple/a.png": lying, "apple/a.xml": voc((3, 5, 20, 30), size=SIZE[::-1])})
+    photos = pictures.image_set(
+        [replace(one, split="train") for one in folders.read(tmp_path / "set").photos]
+    )
+    folders.write(tmp_path / "copy", photos, photos.keep(()))
+    (after,) = [photo.boxes() for photo in folders.read(tmp_path / "copy").photos]
+    assert after == ((2, 4, 20, 30),) == photos.photos[0].boxes()
