@@ -43,11 +43,16 @@ import json, sys
 from dataclasses import asdict
 from finetune.config import TrainLora
 from generate.config import Generate
-from generate.planning.settings import resolve
+from generate.planning import repainting, settings, steering
 from orchard.bases import bases
 from orchard.cli import cli
 options = [cli.describe(TrainLora()), cli.describe(Generate())]
-print(json.dumps([*options, asdict(resolve(Generate(), bases.resolve(sys.argv[1])))], sort_keys=True))
+base = bases.resolve(sys.argv[1])
+resolved = settings.resolve(Generate(), base)
+led = steering.resolve(Generate(), base, resolved, "", ("",), lambda label: ())
+modes = {name: [asdict(one) for one in passes] for name, passes in repainting.MODES.items()}
+repaint = {"guidance": repainting.GUIDANCE, "modes": modes}
+print(json.dumps([*options, asdict(resolved), asdict(led), repaint], sort_keys=True))
 """
 """Prints every default of the two commands, those that hang on the base resolved."""
 

@@ -81,6 +81,8 @@ def resolve(
             f"--lora: {next(iter(banks))} was trained with contexts, {lacking[0]} was not; where they go "
             "with some classes alone a classifier learns them: train both alike, or pass --contexts none"
         )
+    if lacking and not classes[lacking[0]].parts:
+        raise UserError(f"--contexts {wanted}: goes with --lora, adapters trained with --captions context")
     if lacking:
         raise UserError(
             f"--contexts {wanted}: the adapter of {lacking[0]} has none; train it with --captions context, "

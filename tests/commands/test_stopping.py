@@ -280,7 +280,7 @@ def test_images_of_a_shard_that_is_not_full_are_kept_when_generate_is_stopped(tm
 
 def test_a_batch_that_is_under_way_is_broken_off_with_the_run(base):
     pipe = pipelines.load(base)[1]
-    sampler = Sampler(pipe, plans.settings(steps=50, guidance=1.0), batch_size=2)
+    sampler = Sampler(pipe, plans.settings(steps=50), batch_size=2)
     calls, begun = [], threading.Event()
 
     def count(*_):
@@ -290,7 +290,7 @@ def test_a_batch_that_is_under_way_is_broken_off_with_the_run(base):
             sampler.unwanted.wait(PATIENCE)
 
     pipe.unet.register_forward_hook(count)
-    (shard,) = plans.class_plan(count=4).shards(4)
+    (shard,) = plans.class_plan(count=4, steering=plans.led(guidance=1.0)).shards(4)
     images = sampler.sample(shard.batches(2))
     next(images)
     assert begun.wait(PATIENCE)

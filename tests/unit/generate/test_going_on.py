@@ -205,7 +205,7 @@ def test_what_a_message_says_to_delete_is_made_again(tmp_path, generate, what):
     ("wrong", "word", "right"),
     [
         ({"balance": 2}, "a larger number", {"balance": 9}),
-        ({"shard_size": 1, "count": 200_000}, "give more", {"shard_size": 2, "count": 200_000}),
+        ({"shard_size": 1, "count": 200_000}, "give a larger number", {"shard_size": 2, "count": 200_000}),
         ({"shard_size": 10**6, "base": "mini"}, "give fewer", {"shard_size": 2**19}),
         (
             {"vary": ("light=dim",), "prompt": ("a {label}",)},

@@ -313,12 +313,13 @@ def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tm
 def test_the_key_of_an_arm_covers_every_default_of_the_commands():
     words = [sys.executable, "-c", own_generator.DEFAULTS, "mini"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
-    finetune, generate, settings = json.loads(done.stdout)
+    finetune, generate, settings, steering, repaint = json.loads(done.stdout)
     assert finetune.keys() >= {"rank", "learning_rate", "targets", "loss_weighting", "method"}
     assert generate.keys() >= {"guidance", "screens", "attempts", "shard_size"}
-    assert settings == {
-        "scheduler": "dpmsolver++", "steps": 10, "guidance": 2.0, "strength": None, "resolution": 64,
-    }  # fmt: skip
+    assert settings == {"scheduler": "dpmsolver++", "steps": 10, "resolution": 64, "contrast": 0.0}
+    assert steering["guidance"] == {"low": 2.0, "high": 2.0}
+    assert repaint["guidance"] == 3.0
+    assert repaint["modes"]["background"] == [{"inside": False, "strength": 0.95}]
 
 
 def test_a_child_does_not_take_itself_for_a_process_of_the_launch():

@@ -133,7 +133,7 @@ def test_the_options_choose_the_noise_levels():
 
 CONTRADICTIONS = [
     ({"loss_weighting": "debiased", "snr_gamma": 3.0}, ("--snr_gamma 3", "--loss_weighting debiased")),
-    ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, ("--loss_weighting min_snr", "--snr_gamma 0")),
+    ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, ("--loss_weighting min_snr", "--snr_gamma above 0")),
     ({"ema_decay": 1.0}, ("--ema_decay 1.0", "less than 1")),
     ({"ema_decay": 0.9, "optimizer": "schedulefree"}, ("--ema_decay 0.9", "schedulefree")),
     ({"accumulation": 0}, ("--accumulation 0", "1 or more")),

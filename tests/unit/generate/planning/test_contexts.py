@@ -26,12 +26,12 @@ def _provenance(banks) -> SimpleNamespace:
     return SimpleNamespace(contexts=banks, classes=list(banks))
 
 
-def asked(mode: str, **options) -> dict[str, contexts.Asked]:
+def resolved(mode: str, **options) -> dict[str, contexts.ClassContexts]:
     both = {"apple": blend(apple=APPLE), "pear": blend(pear=PEAR)}
-    return contexts.ask(Generate(**options), mode, both, both.values())
+    return contexts.resolve(Generate(**options), mode, both, both.values())
 
 
-def rows(found: contexts.Asked, label: str, count: int) -> list[str]:
+def rows(found: contexts.ClassContexts, label: str, count: int) -> list[str]:
     template = prompts.with_phrases("a photo of {label}", ["context"])
     said = prompts.render((template,), {"context": found.phrases}, label, 0, found.names)
     return [said[index % len(said)] for index in range(count)]
@@ -42,7 +42,7 @@ def context_of(prompt: str) -> str:
 
 
 def test_shuffled_contexts_are_those_of_all_classes_evenly_and_row_for_row_the_same():
-    found = asked("shuffled")
+    found = resolved("shuffled")
     apple, pear = ([context_of(p) for p in rows(found[name], name, 99)] for name in ("apple", "pear"))
     assert apple == pear
     for length in range(1, 100):
@@ -53,7 +53,7 @@ def test_shuffled_contexts_are_those_of_all_classes_evenly_and_row_for_row_the_s
 
 
 def test_own_contexts_stay_with_the_class_in_the_shares_of_its_photos():
-    found = asked("own")
+    found = resolved("own")
     assert {context_of(p) for p in rows(found["pear"], "pear", 20)} == {"blue background"}
     apple = [context_of(p) for p in rows(found["apple"], "apple", 80)]
     for length in range(1, 81):
@@ -62,7 +62,7 @@ def test_own_contexts_stay_with_the_class_in_the_shares_of_its_photos():
 
 @pytest.mark.parametrize("mode", ["shuffled", "own"])
 def test_colours_stay_with_their_class_in_the_shares_of_its_photos(mode):
-    found = asked(mode)
+    found = resolved(mode)
     said = Counter(prompt.partition(", ")[0] for prompt in rows(found["apple"], "apple", 240))
     assert said == {"a photo of red apple": 180, "a photo of apple": 60}
     assert all(prompt.startswith("a photo of green pear, ") for prompt in rows(found["pear"], "pear", 9))
@@ -71,14 +71,14 @@ def test_colours_stay_with_their_class_in_the_shares_of_its_photos(mode):
 def test_a_classs_contexts_are_those_of_all_adapters_that_know_it():
     fused = blend(apple=APPLE)
     fused.parts += blend(apple={"contexts": {"scene background": 4}, "colours": {"": 4}}).parts
-    (found,) = contexts.ask(Generate(), "own", {"apple": fused}, [fused]).values()
+    (found,) = contexts.resolve(Generate(), "own", {"apple": fused}, [fused]).values()
     assert Counter(found.phrases) == {"white background, single": 6, "scene background": 6}
 
 
 def test_many_contexts_are_drawn_from_and_not_refused():
     banks = {name: {f"{name} {i}": 1 for i in range(250)} for name in "abcde"}
     blends = {name: blend(**{name: {"contexts": bank, "colours": {"": 250}}}) for name, bank in banks.items()}
-    found = contexts.ask(Generate(), None, blends, blends.values())
+    found = contexts.resolve(Generate(), None, blends, blends.values())
     shares = Counter(phrase[0] for phrase in found["a"].phrases)
     assert sum(shares.values()) == prompts.MOST and min(shares.values()) > 150
     assert found["a"].phrases == found["e"].phrases
@@ -86,12 +86,12 @@ def test_many_contexts_are_drawn_from_and_not_refused():
 
 def test_adapters_without_contexts_are_asked_as_ever_and_some_of_both_are_refused(refused):
     plain, told = blend(), blend(apple=APPLE)
-    assert contexts.ask(Generate(), None, {"apple": plain}, [plain]) == {}
+    assert contexts.resolve(Generate(), None, {"apple": plain}, [plain]) == {}
     with refused("--lora", "apple was trained with contexts, pear was not", "--contexts none"):
-        contexts.ask(Generate(), None, {"apple": told, "pear": plain}, [told, plain])
-    assert contexts.ask(Generate(), "none", {"apple": told, "pear": plain}, [told, plain]) == {}
+        contexts.resolve(Generate(), None, {"apple": told, "pear": plain}, [told, plain])
+    assert contexts.resolve(Generate(), "none", {"apple": told, "pear": plain}, [told, plain]) == {}
     with refused("--contexts own", "adapter of pear has none", "--captions context"):
-        contexts.ask(Generate(), "own", {"apple": told, "pear": plain}, [told, plain])
+        contexts.resolve(Generate(), "own", {"apple": told, "pear": plain}, [told, plain])
 
 
 SAYING = "{label}, {{ context }}"

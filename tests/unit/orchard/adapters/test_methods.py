@@ -138,7 +138,7 @@ BAD = {
     ),
     "two methods": (
         lycoris(QUERY, LOHA, None) | lycoris(OUT, WHOLE, None),
-        ("holds loha and lokr", "one method"),
+        ("holds loha and lokr", "single method"),
     ),
 }
 
