@@ -13,7 +13,8 @@ from bench import released
 from bench.clock import Timing, timed
 from generate.outputs import metadata
 from generate.planning.plan import ClassPlan
-from generate.planning.settings import GUIDANCE, Settings
+from generate.planning.settings import Settings
+from generate.planning.steering import GUIDANCE
 from generate.sampling.sampler import Sampler
 from generate.sampling.schedulers import scheduler_of
 from orchard import shards
@@ -99,9 +100,7 @@ def _stock(setup: Setup, folder: Path, pipe: Any, steps: int) -> None:
 
 def ours(setup: Setup, folder: Path, pipe: Any, depth: int) -> None:
     """The same rows through the sampler of `python -m generate` into a shard."""
-    settings = Settings(
-        scheduler="dpmsolver++", steps=setup.steps, guidance=GUIDANCE, strength=None, resolution=0
-    )
+    settings = Settings(scheduler="dpmsolver++", steps=setup.steps, resolution=0)
     batch = min(BATCH, setup.rows)
     sampler = Sampler(pipe, settings, batch_size=batch, depth=depth)
     header = shards.ShardHeader(
