@@ -103,7 +103,7 @@ def test_page_and_files_set_the_generators_side_by_side(folder):
 
 
 def test_another_page_takes_the_generators_numbers_from_this_one(folder):
-    ratio = ("--ratios", 1, "--base", "base", "--generators", "untuned", "--output", "other")
+    ratio = ("--ratios", 1, *OWN[:4], "--generators", "untuned", "--output", "other")
     command(folder, *EVALUATE, *WORDS, *ratio, "--also", "evaluation")
     with (folder / "other" / "arms.csv").open(encoding="utf-8") as file:
         arms = {row["generator"]: row for row in csv.DictReader(file) if row["shots"]}
