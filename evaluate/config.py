@@ -153,6 +153,11 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         cli.require_distinct("--generators", self.generators)
         unknown = next((name for name in self.generators if name not in NAMES), None)
         cli.check(unknown is None, f"--generators {unknown}: give some of {', '.join(NAMES)}")
+        asked = next((name for name in self.arms_by if name.startswith("context")), None)
+        cli.check(
+            asked is None or not self.arm_prompt,
+            f"--generators {asked}: its adapters bring their own prompts; leave --arm_prompt out",
+        )
         cli.check(
             AUTO not in self.generators or bool(self.makers),
             "--generators auto: name those to choose among too, such as auto untuned tuned",

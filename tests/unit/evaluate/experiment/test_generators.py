@@ -202,6 +202,10 @@ def test_a_mixing_that_is_chosen_is_the_one_of_lowest_loss_and_may_be_no_synthet
         ({"generators": ("tuned", "tuned")}, ("--generators: tuned is given twice",)),
         ({"generators": ("auto", "none")}, ("--generators auto", "name those to choose among")),
         ({"generators": ("given",), "shots": ("2",)}, ("--generators given: not with --shots",)),
+        (
+            {"generators": ("context",), "arm_prompt": ("a {label}",)},
+            ("--generators context", "--arm_prompt"),
+        ),
         ({"generators": ("tuned",), "controls": ("screens",)}, ("--controls screens", "add `given`")),
     ],
 )
