@@ -26,8 +26,10 @@ MISSING = {
 """What a test may need (``@pytest.mark.needs("fruit")``), and what to do where it is missing."""
 STARTERS = {"subprocess", "shell", "forks", "launches", "trials", "disturb"}
 BUILDERS = {"diffusers", "mini", "pipelines"}
+SEARCHERS = {"hypothesis"}
 BASES = {"base", "folders"}
-"""With one of these (imports, fixtures) or a browser, a test starts processes or builds diffusion models."""
+"""With one of these (imports, fixtures) or a browser, a test starts processes, builds diffusion models or
+searches for inputs."""
 
 
 def chromium() -> str | None:
@@ -64,7 +66,9 @@ def is_heavy(test: pytest.Function) -> bool:
     names = (getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in found)
     imported = {str(name).partition(".")[0] for name in names}
     needs = {need for marker in test.iter_markers("needs") for need in marker.args}
-    return bool(imported & (STARTERS | BUILDERS) or BASES & set(test.fixturenames) or "browser" in needs)
+    return bool(
+        imported & (STARTERS | BUILDERS | SEARCHERS) or BASES & set(test.fixturenames) or "browser" in needs
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

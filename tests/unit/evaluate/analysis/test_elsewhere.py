@@ -46,6 +46,7 @@ def scored():
     ]
 
 
+@pytest.mark.heavy
 def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
     real, mixed = external_sets.external_results(scored)
     assert (real.name, real.row.n_test, real.row.runs, real.row.change) == ("shelf", 30, 2, None)
@@ -57,6 +58,7 @@ def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
     assert low < change.points < high < 0
 
 
+@pytest.mark.heavy
 def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
     _, mixed = external_sets.external_results(scored)
     assert {name: part.images for name, part in mixed.recalls.items()} == dict(
@@ -78,6 +80,7 @@ def test_the_mean_of_independent_estimates_has_the_interval_of_their_halves_in_s
     assert (low, high) == pytest.approx((0.7 - 0.25, 0.7 + (0.1**2 + 0.1**2) ** 0.5 / 2))
 
 
+@pytest.mark.heavy
 def test_a_class_without_images_there_has_no_recall(scored):
     without = [
         {**record, "external": {"shelf": {"predictions": [p for p in there if p["truth"] != "orange"]}}}
@@ -202,6 +205,7 @@ def test_small_classes_stay_in_every_arm(small, ratio, real, options):
     assert [(r["arm"], r["n_real"]) for r in found] == [("ratio", real), ("oversampled", real)]
 
 
+@pytest.mark.heavy
 def test_a_mixture_of_another_total_joins_the_page_from_a_set_of_its_own(small):
     write_shards(Path("many"), [], count=20)
     evaluate(small(ratios=("0",), total=30, synthetic="many", output=Path("value")))

@@ -142,6 +142,7 @@ def hard_sweep(seed):
     return exchange(records, "shots").interval
 
 
+@pytest.mark.heavy
 def test_a_fit_that_fails_is_said(monkeypatch):
     from evaluate.analysis import exchange_rate as module
 

@@ -1,5 +1,6 @@
 """The result in one sentence, and what it cannot show."""
 
+import pytest
 from runs import run, wrong_at
 
 from evaluate.analysis.summary import summarise
@@ -73,6 +74,7 @@ def test_verdict_says_when_no_loss_beyond_the_margin_is_possible():
     assert "within the margin of 0.1 points, is established" in said(records, margin=0.1)
 
 
+@pytest.mark.heavy
 def test_the_caveat_is_the_one_that_limits_the_verdict_most():
     assert caveat(summarise(pair(0, 1))).startswith("Two trainings hardly measure the chance in training")
     few = caveat(summarise(pair(0, seeds=3)))

@@ -242,6 +242,7 @@ def test_a_run_knows_its_record_and_those_of_older_versions():
     assert records.key(older) == run.key
 
 
+@pytest.mark.heavy
 def test_processes_share_the_runs_and_each_generator_has_one_of_them():
     runs = planned(shots=("1,2,4",), seeds=2)
     parts = [share(runs, process, 2) for process in (0, 1)]

@@ -152,6 +152,7 @@ def test_head_is_the_verdict_one_figure_and_one_caveat(plain):
     assert text.index("Keep in mind") < " ".join(Page(plain).text.split()).index(found.basis)
 
 
+@pytest.mark.heavy
 def test_the_figure_of_the_head_names_the_arms_that_it_leaves_out():
     records = [
         run(wrong_at(30, seed), ratio=ratio, seed=seed) for ratio in np.linspace(1, 0, 16) for seed in (0, 1)
@@ -206,6 +207,7 @@ def test_of_many_classes_those_that_are_told_apart_best_are_shown():
     assert "2 to 30 of a class at a time" in page.named("gap")[0][1][0]
 
 
+@pytest.mark.heavy
 def test_what_is_no_worse_is_established_or_not():
     rows = Page(
         page_of([*sweep({1.0: [()] * 3, 0.5: [()] * 3, 0.3: [range(9)] * 3}, n=600)], context())

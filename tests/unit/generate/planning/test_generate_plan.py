@@ -108,6 +108,7 @@ def test_the_plan_counts_how_often_each_prompt_comes():
     assert plan_text.times(plan) == Counter(row.prompt for row in plans.rows(plan)) == {"a": 5, "b": 3}
 
 
+@pytest.mark.heavy
 def test_a_hundred_thousand_rows_are_planned_at_once_and_take_no_memory():
     plan = plans.class_plan(count=100_000, prompts=tuple(map(str, range(48))))
     started = time.monotonic()
