@@ -44,6 +44,50 @@ def flat_at(*numbers: int) -> Draw:
     return lambda row: FLAT if row.index in numbers else noise(row)
 
 
+def shaded(seed: int, light: int) -> Image.Image:
+    """Dark noise, brighter by ``light`` grey levels."""
+    return pictures.noise(seed, (32, 32)).point(lambda value: value // 4 + light)
+
+
+def classifier(folder: Path) -> Path:
+    """The folder with ``c``, a classifier that tells dark images (apple) from bright ones (pear).
+
+    In ``photos`` is what it was trained on.
+    """
+    from classify.command import classify
+    from classify.config import Classify
+
+    files = {
+        f"photos/{split}/{name}/{i}.png": pictures.encoded(shaded(first + i, 190 * (name == "pear")))
+        for first, split in ((0, "train"), (100, "test"))
+        for name in CLASSES
+        for i in range(8)
+    }
+    data = str(pictures.write(folder, files) / "photos")
+    options = {"size": 32, "steps": 30, "batch_size": 8, "precision": "fp32"}
+    classify(Classify(train=data, test=data, output=folder / "c", **options))
+    return folder
+
+
+def ends_within_one_write(run: Callable[[], object]) -> bool:
+    """Interrupt the run at its second write of a shard; whether it came to its end before."""
+    left, write = [1], shards.files.write
+
+    def write_once(*arguments: Any) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        write(*arguments)
+
+    with MonkeyPatch.context() as patch:
+        patch.setattr(shards.files, "write", write_once)
+        try:
+            run()
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
 class Samplers:
     """Stands in for `generate.sampling.tasks.Samplers`; counts the rows it draws."""
 

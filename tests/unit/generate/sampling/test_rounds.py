@@ -1,12 +1,9 @@
 """What takes the place of rejected images, round after round; the outcome depends on the plan alone."""
 
-import contextlib
-
-from stub_sampler import FLAT, flat_at, indices, noise, rows, unlucky
+from stub_sampler import FLAT, ends_within_one_write, flat_at, indices, noise, rows, unlucky
 
 from generate.config import Generate
 from generate.planning.jobs import jobs
-from orchard import shards
 
 
 def test_the_outcome_is_the_same_however_the_run_went(tmp_path, generate):
@@ -28,29 +25,13 @@ def test_the_outcome_is_the_same_however_the_run_went(tmp_path, generate):
         assert {split: rows(tmp_path / "whole", split) for split in wanted} == wanted
 
 
-def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate, monkeypatch):
+def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate):
     """Every write of a file is in turn the last one that a run gets to do."""
     options = {"count": 14, "reject_limit": 4}
     generate(tmp_path / "whole", unlucky, **options)
     wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
-    write = shards.files.write
-
-    def one_write():
-        left = [1]
-
-        def write_once(*arguments):
-            if not left:
-                raise KeyboardInterrupt
-            left.pop()
-            write(*arguments)
-
-        return write_once
-
     stops = 0
-    while not (tmp_path / "stopped" / "manifest.json").exists():
-        monkeypatch.setattr(shards.files, "write", one_write())
-        with contextlib.suppress(KeyboardInterrupt):
-            generate(tmp_path / "stopped", unlucky, **options)
+    while not ends_within_one_write(lambda: generate(tmp_path / "stopped", unlucky, **options)):
         stops += 1
         assert stops < 20
     assert stops > 4

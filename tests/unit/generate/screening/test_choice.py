@@ -1,12 +1,10 @@
 """Candidates: what each rule keeps, that the outcome depends on the plan alone, and what is refused."""
 
-import contextlib
-
 import numpy as np
-import pictures
 import pytest
+import stub_sampler
 import torch
-from stub_sampler import CLASSES, flat_at, indices, noise, row, rows
+from stub_sampler import ends_within_one_write, flat_at, indices, noise, row, rows, shaded
 
 from generate.config import Generate
 from generate.outputs import dataset_card
@@ -21,25 +19,7 @@ OPTIONS = {"candidates": 3, "keep": "random", "count": 4}
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """Tells dark images (apple) from bright ones (pear); ``photos`` are what it was trained on."""
-    from classify.command import classify
-    from classify.config import Classify
-
-    folder = tmp_path_factory.mktemp("classifier")
-    files = {
-        f"photos/{split}/{name}/{i}.png": pictures.encoded(shaded(first + i, 190 * (name == "pear")))
-        for first, split in ((0, "train"), (100, "test"))
-        for name in CLASSES
-        for i in range(8)
-    }
-    data = str(pictures.write(folder, files) / "photos")
-    options = {"size": 32, "steps": 30, "batch_size": 8, "precision": "fp32"}
-    classify(Classify(train=data, test=data, output=folder / "c", **options))
-    return folder
-
-
-def shaded(seed, light):
-    return pictures.noise(seed, (32, 32)).point(lambda v: v // 4 + light)
+    return stub_sampler.classifier(tmp_path_factory.mktemp("classifier"))
 
 
 def by_place(folder, each=3):
@@ -107,24 +87,13 @@ def test_the_outcome_is_the_same_however_the_run_went(tmp_path, generate):
         assert {split: rows(tmp_path / "whole", split) for split in wanted} == wanted
 
 
-def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate, monkeypatch, refused):
+def test_a_run_that_is_stopped_anywhere_ends_in_the_same_rows(tmp_path, generate, refused):
     """Every write of a file is in turn the last one that a run gets to do."""
     options = {**OPTIONS, "count": 6, "shard_size": 5}
     generate(tmp_path / "whole", unlucky, **options)
     wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
-    write, stops = shards.files.write, 0
-    while not (tmp_path / "stopped" / "manifest.json").exists():
-        left = [1]
-
-        def write_once(*arguments, left=left):
-            if not left:
-                raise KeyboardInterrupt
-            left.pop()
-            write(*arguments)
-
-        monkeypatch.setattr(shards.files, "write", write_once)
-        with contextlib.suppress(KeyboardInterrupt):
-            generate(tmp_path / "stopped", unlucky, **options)
+    stops = 0
+    while not ends_within_one_write(lambda: generate(tmp_path / "stopped", unlucky, **options)):
         stops += 1
         assert stops < 30
         there = {r["index"] for split in wanted for r in rows(tmp_path / "stopped", split)}

@@ -1,10 +1,9 @@
 """Screening again: a set becomes what it had been with the other screens from the start; nothing is lost."""
 
-import contextlib
-
 import numpy as np
 import pytest
-from stub_sampler import FLAT, flat_at, indices, noise, row, rows, unlucky
+import stub_sampler
+from stub_sampler import FLAT, ends_within_one_write, flat_at, indices, noise, row, rows, unlucky
 
 from generate.screening import screens
 from orchard import shards
@@ -68,8 +67,6 @@ def test_what_is_stored_is_not_measured_anew(tmp_path, generate, rescreen, photo
 
 
 def test_what_other_photos_were_behind_is_measured_anew(tmp_path, generate, rescreen, photos):
-    import stub_sampler
-
     generate(tmp_path / "s", screens=("memorised",), data=str(photos))
     before = [r["nearest_train"] for r in rows(tmp_path / "s")]
     other = stub_sampler.photos(tmp_path / "other", per_class=3)
@@ -100,20 +97,8 @@ def test_a_screening_that_is_stopped_anywhere_loses_nothing_and_ends_the_same(
     rescreen(tmp_path / "whole", screens=("duplicate",))
     wanted = {split: rows(tmp_path / "whole", split) for split in ("train", "rejected")}
     assert {r["reason"] for r in wanted["rejected"]} == {"duplicate"} and len(wanted["train"]) > 9
-    write, stops = shards.files.write, 0
-    while True:
-        left = [1]
-
-        def write_once(*arguments, left=left):
-            if not left:
-                raise KeyboardInterrupt
-            left.pop()
-            write(*arguments)
-
-        monkeypatch.setattr(shards.files, "write", write_once)
-        with contextlib.suppress(KeyboardInterrupt):
-            rescreen(tmp_path / "stopped", screens=("duplicate",))
-            break
+    stops = 0
+    while not ends_within_one_write(lambda: rescreen(tmp_path / "stopped", screens=("duplicate",))):
         there = {r["index"]: r["image"] for split in wanted for r in rows(tmp_path / "stopped", split)}
         assert there == images
         stops += 1

@@ -3,10 +3,10 @@
 import json
 
 import numpy as np
-import pictures
 import pytest
+import stub_sampler
 from PIL import Image
-from stub_sampler import flat_at, indices, noise, row, rows
+from stub_sampler import flat_at, indices, noise, row, rows, shaded
 
 from generate.screening import screens, verdicts
 from orchard import shards
@@ -99,30 +99,12 @@ def digest(path):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """Tells dark images (apple) from bright ones (pear); trained by the command on such a set."""
-    from classify.command import classify
-    from classify.config import Classify
-
-    folder = tmp_path_factory.mktemp("classifier")
-    files = {
-        f"photos/{split}/{name}/{i}.png": pictures.encoded(shaded(first + i, name == "pear"))
-        for first, split in ((0, "train"), (100, "test"))
-        for name in ("apple", "pear")
-        for i in range(8)
-    }
-    data = str(pictures.write(folder, files) / "photos")
-    options = {"size": 32, "steps": 30, "batch_size": 8, "precision": "fp32"}
-    classify(Classify(train=data, test=data, output=folder / "c", **options))
-    return folder
-
-
-def shaded(seed, bright):
-    return pictures.noise(seed, (32, 32)).point(lambda v: v // 4 + 190 * bright)
+    return stub_sampler.classifier(tmp_path_factory.mktemp("classifier"))
 
 
 def test_what_a_classifier_takes_for_another_class_is_rejected(tmp_path, generate, classifier):
     options = {"screens": ("off_class",), "screen_classifier": classifier / "c"}
-    generate(tmp_path / "s", lambda one: shaded(one.seed, one.index in (1, 7)), **options)
+    generate(tmp_path / "s", lambda one: shaded(one.seed, 190 * (one.index in (1, 7))), **options)
     found = rows(tmp_path / "s", "rejected")
     assert [(r["index"], r["reason"]) for r in found] == [(1, "off_class"), (7, "off_class")]
     assert all(r["score"] < 0 for r in found)
@@ -139,7 +121,7 @@ def test_the_experiment_refuses_a_set_whose_screen_has_seen_a_test_image(
     from evaluate.experiment.mixtures import parse
 
     options = {"screens": ("off_class",), "screen_classifier": classifier / "c"}
-    draw = lambda one: shaded(one.seed, one.label == "pear")  # noqa: E731
+    draw = lambda one: shaded(one.seed, 190 * (one.label == "pear"))  # noqa: E731
     generate(tmp_path / "s", draw, classes=("apple", "pear"), **options)
     # A set whose test images are the ones that the classifier was trained on.
     for split, other in (("train", "test"), ("test", "train")):
