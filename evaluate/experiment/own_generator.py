@@ -106,7 +106,7 @@ class OwnGenerator:
                 "flip": self.flip,
             }
         if self.generator.sees_boxes:
-            found["boxes"] = _boxes(self.real.photos)
+            found["boxes"] = self.real.boxes_digest()
         asked = {"tuning": self.generator.tuning, "sampling": self.generator.sampling}
         return found | {name: words and list(words) for name, words in asked.items() if words != ()}
 
@@ -312,12 +312,6 @@ def require_prompts(prompts: Sequence[str], base: Base, data: str, classes: Sequ
 def captions(photos: Sequence[Photo]) -> str:
     """A hash over the captions that come with the photos; empty where none has one."""
     lines = sorted(f"{photo.sha256}:{photo.text}" for photo in photos if photo.text)
-    return sha256("\n".join(lines).encode()) if lines else ""
-
-
-def _boxes(photos: Sequence[Photo]) -> str:
-    """A hash over the boxes of the photos; empty where none has one."""
-    lines = sorted(f"{photo.sha256}:{found}" for photo in photos if (found := photo.boxes()))
     return sha256("\n".join(lines).encode()) if lines else ""
 
 

@@ -111,7 +111,7 @@ def read(path: Path) -> dict[str, Caption]:
             if found.setdefault(words["sha256"], caption) != caption:
                 raise ValueError("an earlier line says something else of the same photo")
         except ValueError as error:
-            raise UserError(f"{path}: line {number}: {error}; mend the line or remove it") from None
+            raise UserError(f"{path}: line {number}: {error}; fix the line or remove it") from None
     return found
 
 

@@ -47,9 +47,8 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
 
 def _boxes(config: TrainLora, job: Job) -> dict[str, str]:
     """The boxes that crops keep whole, where there are any."""
-    kept = {photo.sha256: photo.boxes() for photo in job.photos.photos if config.fit == "crop"}
-    lines = sorted(f"{digest}:{boxes}" for digest, boxes in kept.items() if boxes)
-    return {"boxes": sha256("\n".join(lines).encode())} if lines else {}
+    digest = job.photos.boxes_digest() if config.fit == "crop" else ""
+    return {"boxes": digest} if digest else {}
 
 
 def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:

@@ -113,6 +113,11 @@ class ImageSet:
         """SHA-256 of every file's bytes."""
         return frozenset(photo.sha256 for photo in self.photos)
 
+    def boxes_digest(self) -> str:
+        """SHA-256 over the boxes of every photo that has some; empty where none has."""
+        lines = sorted(f"{photo.sha256}:{found}" for photo in self.photos if (found := photo.boxes()))
+        return sha256("\n".join(lines).encode()) if lines else ""
+
     def digest(self) -> str:
         """SHA-256 over every label and file, whatever their order."""
         return sha256("\n".join(sorted(f"{p.label}:{p.sha256}" for p in self.photos)).encode())
