@@ -67,6 +67,7 @@ def _rescreen(console: Terminal, config: Generate, folder: Path, state: PartialS
     rescreen.describe(console, screened, classes)
     if config.dry_run:
         return
+    atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
             shards.require_unaltered(folder)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchard.datasets import sources
 from orchard.errors import UserError
-from orchard.images.images import TRAIN, Photo, sha256
+from orchard.images.images import TRAIN, Photo, measure, sha256
 from orchard.images.splits import ranked
 
 
@@ -21,6 +21,13 @@ class InitImages:
         """The guide of row ``index``: every image once, in an order of its own, before any comes again."""
         cycle, place = divmod(index, len(self.photos))
         return _order(self, cycle)[place]
+
+    def require_whole(self, count: int) -> None:
+        """Raise `UserError` naming one of the first ``count`` guides that is no whole image."""
+        used = [self.of(index) for index in range(min(count, len(self.photos)))]
+        for found in measure(used):
+            if isinstance(found, UserError):
+                raise found
 
     def digest(self) -> str:
         """A hash of the set of images."""

@@ -140,11 +140,14 @@ def _job(
     config: Generate, one: ClassSource, count: int, precision: str, made_with: list[dict[str, str]]
 ) -> Job:
     atomic.require_distinct_files(one.names)
+    settings = resolve(config, one.base)
+    prompts_of = functools.partial(_prompts, config, one)
+    steered = steering.resolve(config, one.base, settings, one.label, one.names, prompts_of)
     guide = init_images.load(config.image_guidance, one.label, config.seed) if config.image_guidance else None
     repaints = repainting.load(config, one.label, one.base.resolution) if config.repaint else None
     guide = repaints.guides if repaints else guide
-    settings = resolve(config, one.base)
-    prompts_of = functools.partial(_prompts, config, one)
+    if guide:
+        guide.require_whole(count)
     plan = ClassPlan(
         label=one.label,
         seed=config.seed,
@@ -153,7 +156,7 @@ def _job(
         guides=guide,
         repaints=repaints,
         candidates=config.candidates,
-        steering=steering.resolve(config, one.base, settings, one.label, one.names, prompts_of),
+        steering=steered,
     )
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
     seen = one.blend.trained_on

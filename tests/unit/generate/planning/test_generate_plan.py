@@ -4,6 +4,8 @@ import itertools
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pictures
 import plans
@@ -86,6 +88,19 @@ def test_a_guide_depends_on_seed_class_and_index(real):
     assert chosen[0] == chosen[1] != chosen[2]
     assert sorted(chosen[0][:7]) == sorted(chosen[0][7:])
     assert chosen[0][:7] != chosen[0][7:]
+
+
+def test_guides_that_are_no_whole_images_are_refused_as_far_as_they_are_used(real, refused):
+    guides = init_images.load(real, "apple", 0)
+    last = guides.of(6)
+    path = Path(real) / last.path
+    path.write_bytes(path.read_bytes()[:60])
+    (broken,) = [photo for photo in init_images.load(real, "apple", 0).photos if photo.path == last.path]
+    guides = replace(guides, photos=tuple(broken if p.path == last.path else p for p in guides.photos))
+    place = next(index for index in range(7) if guides.of(index).path == last.path)
+    guides.require_whole(place)
+    with refused(last.path, "not a whole image"):
+        guides.require_whole(place + 1)
 
 
 def test_guides_that_are_not_there_are_refused(real, refused):
