@@ -58,7 +58,7 @@ def _synthetic(config: Evaluate, sets: Sets) -> str:
     given = [folders.describe(sets.synthetic)] if len(sets.synthetic) else []
     own = [name for name in config.makers if name != GIVEN]
     if own:
-        given.append(f"by {', '.join(own)} ({config.arm_steps} steps an adapter), under {config.output}")
+        given.append(f"by {', '.join(own)} ({config.arm_steps} steps per adapter), under {config.output}")
     return "; ".join(given) or "not needed"
 
 
