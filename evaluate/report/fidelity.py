@@ -1,6 +1,6 @@
 """How near synthetic images come to real ones: measured, kept in `FIDELITY`, and read from there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,22 @@ def measure(
     # A network must not have seen the photos that are the yardstick.
     found = [gaps(one, networks if one.test.hashes() == first.test.hashes() else {}, read) for one in shown]
     now = [_in_few(*of_one) for of_one in zip(shown, copies, found, strict=True)]
-    known = {(one["kind"], one["shots"], one["generator"]): one for one in (*there, *now)}
-    generators = list(known.values())
+    generators = joined(there, now)
     whole = copies[0] | {"arm": first.arm, "gap": as_json(found[0]), GENERATORS: generators}
     atomic.write_json(folder / FIDELITY, whole)
     return Distances(copies=memorisation.sentence(copies[0]), gaps=found[0], generators=generators)
+
+
+def joined(there: Iterable[Measured], now: Iterable[Measured]) -> list[Measured]:
+    """The later one of each generator and kind of arm; what its images cost stays known once it is."""
+    known: dict[object, Measured] = {}
+    for one in (*there, *now):
+        key = one["kind"], one["shots"], one["generator"]
+        cost = one["seconds_per_image"]
+        if cost is None and key in known:
+            cost = known[key]["seconds_per_image"]
+        known[key] = {**one, "seconds_per_image": cost}
+    return list(known.values())
 
 
 def _in_few(shown: ShownImages, copies: Mapping[str, Any], found: Gaps) -> Measured:

@@ -9,6 +9,7 @@ from evaluate.analysis.generators import compared
 from evaluate.analysis.labels import label
 from evaluate.analysis.summary import summarise
 from evaluate.analysis.verdict import main, verdict
+from evaluate.report.fidelity import joined
 from evaluate.report.html_page import Context, render
 
 AUTO = "auto of untuned, tuned"
@@ -118,3 +119,9 @@ def test_the_page_shows_what_is_known_of_each_and_a_dash_for_the_rest():
     page = render(records, analysis, Context(title="x", commands=["evaluate"]))
     assert "Generators side by side" in page
     assert page.count("5.0%</td><td>1.5</td>") == 1
+
+
+def test_what_images_cost_stays_known_when_they_are_measured_again():
+    again = MEASURED | {"kid": 0.3, "seconds_per_image": None}
+    other = MEASURED | {"generator": "tuned", "seconds_per_image": None}
+    assert joined([MEASURED], [again, other]) == [again | {"seconds_per_image": 1.5}, other]
