@@ -40,7 +40,10 @@ PER_ARM = {
     *("ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "generators", "arm_count")
 }
 """Options that arms of one experiment may differ in; their records say so."""
-RESOLVED = {*("data", "synthetic", "size", "precision", "total", "folds", "base", "arm_steps", "arm_prompt")}
+RESOLVED = {
+    *("data", "synthetic", "size", "precision", "total", "folds", "left_over"),
+    *("base", "arm_steps", "arm_prompt"),
+}
 """Options of which the identity of an experiment holds what they came to, such as a set's digest."""
 BESIDES = {"seed", "seeds", "vary_seeds", "external", "also", "margin", "backbone", "output"}
 """Options that change no record, or add records of their own."""
@@ -238,6 +241,7 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "unscreened": {name: images.digest() for name, images in sets.unscreened.items()} or None,
         "arms": _arms(config, sets),
         "folds": division(config),
+        "left_over": config.left_over if config.shots else None,
     }
 
 

@@ -49,6 +49,8 @@ class Repetition(cli.Options):
     of the classifier; those left out stay at --seed, to tell the causes apart."""
     shots: tuple[str, ...] = ()
     """Low-shot arms instead, with generators of their own: real images per class, e.g. 1,2,4,8,16."""
+    left_over: bool = False
+    """Score low-shot arms on the training images that they leave over too, not on the test split alone."""
     folds: int = 0
     """Cross-validation instead, over all real images and with generators of its own: folds, 2 or more."""
     repeats: int = 1
@@ -111,6 +113,10 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         cli.check(
             not self.total or self.design == "substitute",
             f"--total {self.total}: only in the substitute design; augment keeps all real images",
+        )
+        cli.check(
+            bool(self.shots) or not self.left_over,
+            "--left_over: only with --shots, whose arms take a few of the training images",
         )
         cli.check(self.folds != 1 and self.folds >= 0, f"--folds {self.folds}: give 2 or more")
         for name in ("repeats", "arm_steps", "arm_count"):

@@ -131,12 +131,14 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
             counts = dict.fromkeys(sets.train.classes, count)
             own = sets.train.keep(draw(sets.train.photos, counts, "shots", seeds.subset))
             rest, held_out = parts(own, config.validation, seeds.subset)
+            left = [photo for photo in sets.train.photos if photo.sha256 not in own.hashes()]
+            tested = sets.test.keep((*sets.test.photos, *(left if config.left_over else ())))
             made = config.arm_count + _most_mixed(config, held_out)
             sources = _sources(config, sets, rest, sets.test, seeds, made, precision)
             for generator in config.arms_by:
                 mixture = _added(rest.counts(), 0 if generator == NONE else config.arm_count)
                 arm = _arm(config, "shots", mixture, generator, shots=count)
-                yield _run(config, arm, seeds, rest.photos, held_out, sets.test, sources)
+                yield _run(config, arm, seeds, rest.photos, held_out, tested, sources)
 
 
 def _most_mixed(config: Evaluate, held_out: ImageSet) -> int:

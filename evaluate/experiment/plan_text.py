@@ -16,7 +16,7 @@ VALIDATION = {
     "mixed": "validation images come from an arm's real training images, and as many from its synthetic ones",
     "real": "validation images come from an arm's real training images, drawn anew with each seed",
 }
-
+LEFT_OVER = "the training images that an arm leaves over, which nothing in its making has seen"
 AGAIN = "to be scored on all external sets: their classifiers are not kept, so they are trained once more"
 
 
@@ -42,6 +42,7 @@ def plan(
         *(f"screen    left out in an arm: {name}" for name in sets.unscreened),
         *(f"external  {folders.describe(images)}" for images in sets.external.values()),
         *(f"note      {note}" for note in generator_notes(config, sets)),
+        *([f"scored    on the test split and {LEFT_OVER}"] if config.left_over else []),
         f"design    {runs[0].arm.design}; {VALIDATION[config.validation]}",
         *(f"arm       {_counted(run)}" for run in reversed(arms.values())),
         f"size      {sets.sizes.size} px{through}, after {sets.sized_by}",

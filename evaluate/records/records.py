@@ -62,6 +62,7 @@ UNNOTED: Mapping[str, Any] = {
     "augmentation": "plain",
     "pretrained": "",
     "decoding": 1,
+    "left_over": False,
     "external": {},
     "commands": [],
 }

@@ -38,6 +38,25 @@ def test_fewer_shots_lie_in_more_shots_and_come_with_and_without_synthetic_image
         assert hashes(run.source.real.photos) == hashes(run.real)
 
 
+def test_what_low_shot_arms_leave_over_is_scored_but_no_copy_of_what_they_take():
+    given = sets(train=some("train", {"apple": 4, "pear": 4}))
+    copy = replace(given.train.photos[0], path="copy")
+    given = replace(given, train=given.train.keep((*given.train.photos, copy)))
+    test = hashes(given.test.photos)
+    for run in planned(given, shots=("1,2",), seeds=2, left_over=True):
+        assert hashes(run.test) == test | hashes(given.train.photos) - hashes(run.real)
+        assert hashes(run.source.held_out.photos) <= test if run.source else True
+    assert all(hashes(run.test) == test for run in planned(given, shots=("1,2",), seeds=2))
+
+
+def test_the_plan_says_what_else_low_shot_arms_are_scored_on(capsys, refused):
+    given, config = sets(), Evaluate(shots=("2",), seeds=1, left_over=True, generators=("none",))
+    plan_text.plan(Terminal(), config, given, plan(config, given, (), "fp32"), "fp32", 1)
+    assert f"scored on the test split and {plan_text.LEFT_OVER}" in " ".join(capsys.readouterr().out.split())
+    with refused("--left_over: only with --shots"):
+        replace(config, shots=()).require_valid()
+
+
 def test_a_mixing_cannot_be_chosen_on_one_image_of_each_class(refused):
     given = sets(train=some("train", {"apple": 2, "pear": 2}))
     with refused("--mixing auto", "50% real", "one real image of each class"):
