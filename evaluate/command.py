@@ -148,7 +148,7 @@ def _experiment(
     return Experiment(
         classes=sets.train.classes,
         external=sets.external,
-        firsts={one.arm_key: one for one in reversed(runs)},
+        firsts={one.choice_key: one for one in reversed(runs)},
         pixels=pixels,
         device=device,
         dtype=dtype,
@@ -159,11 +159,11 @@ def _experiment(
 
 def _choices(config: Evaluate, runs: Sequence[Run]) -> dict[records.Key, Choice]:
     """What earlier commands chose for arms that have more runs now."""
-    choosing = {one.arm_key: one for one in runs if one.chooses}
+    choosing = {one.choice_key: one for one in runs if one.chooses}
     found = {
         key: chosen(record, choosing[key])
         for record in finished(config.output).values()
-        if (key := records.arm_key(record)) in choosing
+        if (key := records.choice_key(record)) in choosing
     }
     return {key: choice for key, choice in found.items() if choice}
 

@@ -141,11 +141,15 @@ FLOOR = 1e-12
 """A probability of 0 for the truth would make the mean infinite, which JSON has no number for."""
 
 
-def negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """(N,) places of the true class, (N, K) probabilities -> mean of -log p(truth), in nats."""
+def negative_log_likelihoods(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(N,) places of the true class, (N, K) probabilities -> (N,) -log p(truth), in nats."""
     assert len(truth) == len(probabilities) >= 1, (len(truth), len(probabilities))
-    given = probabilities[np.arange(len(truth)), truth]
-    return float(-np.log(np.maximum(given, FLOOR)).mean())
+    return -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], FLOOR))
+
+
+def negative_log_likelihood(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """The mean of `negative_log_likelihoods`."""
+    return float(negative_log_likelihoods(truth, probabilities).mean())
 
 
 def expected_calibration_error(truth: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> float:

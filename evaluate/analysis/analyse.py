@@ -1,7 +1,7 @@
 """Everything that is computed from the records, once: for the page, the terminal and the files."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evaluate.analysis.exchange_rate import Exchange, Law, exchange, laws, sources
@@ -11,7 +11,7 @@ from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
 from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
 from evaluate.analysis.verdict import basis, caveat, limits, verdict
-from evaluate.records.records import WITHOUT, Record
+from evaluate.records.records import WITHOUT, Record, choice_key, complete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +45,33 @@ def ablations(records: Iterable[Record]) -> list[Ablation]:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingChoice:
-    """What validation images chose, on the first seed of an arm; cross-validation does in each fold anew."""
+    """What an arm's own real images chose; each draw of them does anew, and each fold."""
 
     arm: ArmKey
     fold: int | None
     repeat: int | None
+    draw: int | None
+    """The seed of the draw; None where all of the arm's choices have the same one."""
     chosen: str
     tried: Mapping[str, float]
-    """Candidate -> mean negative log-likelihood of validation images, nats."""
+    """Candidate -> mean negative log-likelihood of images that it has not seen, nats."""
     untried: Sequence[str]
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Candidate -> standard error of the difference to no synthetic images, nats; none of older versions."""
 
 
 def choices(records: Iterable[Record]) -> list[MixingChoice]:
     """Every choice once, arm after arm."""
-    found: dict[tuple[object, ...], MixingChoice] = {}
+    found: list[MixingChoice] = []
     for arm, runs in arms(records).items():
-        for run in runs:
-            if made := run.get("mixing_choice"):
-                fold, repeat = run.get("fold"), run.get("repeat")
-                choice = MixingChoice(arm=arm, fold=fold, repeat=repeat, **made)
-                found.setdefault((arm, fold, repeat), choice)
-    return list(found.values())
+        made = {choice_key(run): complete(run) for run in reversed(runs) if run.get("mixing_choice")}
+        draws = {run["subset_seed"] for run in made.values()}
+        for run in reversed(made.values()):
+            choice = run["mixing_choice"]
+            assert choice is not None
+            draw = run["subset_seed"] if len(draws) > 1 else None
+            found.append(MixingChoice(arm=arm, fold=run["fold"], repeat=run["repeat"], draw=draw, **choice))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

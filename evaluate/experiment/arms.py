@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
 from classify.config import Training
@@ -132,6 +132,12 @@ class Run:
         """Whether validation images choose how, or by what, its arm is made."""
         return self.arm.mixing == "auto" or bool(self.candidates)
 
+    def blind_to(self, photos: Set[str]) -> "Run":
+        """The run with what its images may come from made without the photos of these hashes."""
+        source = self.source.without(photos) if self.source is not None else None
+        others = {name: candidate.without(photos) for name, candidate in self.candidates.items()}
+        return replace(self, source=source, candidates=others)
+
     @property
     def sources(self) -> list[Source]:
         """All that its synthetic images may come from."""
@@ -177,6 +183,11 @@ class Run:
     def arm_key(self) -> Key:
         """The same for all runs of an arm."""
         return records.arm_key(self.identity)
+
+    @property
+    def choice_key(self) -> Key:
+        """The same for all runs that share a choice."""
+        return records.choice_key(self.identity)
 
     @property
     def title(self) -> str:

@@ -1,5 +1,6 @@
 """Which classifiers are trained: the arms that the options ask for, each over its seeds."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import product
@@ -13,6 +14,7 @@ from evaluate.experiment.own_generator import OwnGenerator
 from evaluate.generators import AUTO, GENERATORS, GIVEN, NONE, chosen_among
 from evaluate.records.records import REAL_PART, WITHOUT
 from orchard.cli import cli
+from orchard.errors import listed
 from orchard.images import splits
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo
 
@@ -45,12 +47,13 @@ def _with_none(config: Evaluate, shares: Sequence[float]) -> Sequence[float]:
 
 
 def _require_choice(run: Run) -> None:
-    """Raise `UserError` where no image of the run's own can be held out to choose by."""
-    contents = {photo.sha256 for photo in run.real}
+    """Raise `UserError` where a class has no image to be scored while another is trained on."""
+    contents = Counter(label for label, _ in {(photo.label, photo.sha256) for photo in run.real})
+    lone = [name for name, count in contents.items() if count < 2]
     cli.check(
-        not run.chooses or len(contents) > len({photo.label for photo in run.real}),
-        f"--{'generators' if run.candidates else 'mixing'} auto: {run.arm.title} has one real image of each "
-        "class, none to choose by; give more real images or leave auto out",
+        not run.chooses or not lone,
+        f"--{'generators' if run.candidates else 'mixing'} auto: {run.arm.title} has one real image of "
+        f"{listed(lone)}, none to choose by; give more real images or leave auto out",
     )
 
 

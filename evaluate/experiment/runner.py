@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,13 +12,12 @@ from classify.sizes import Sizes
 from classify.trainer import Fitted, Labelled, Step, Task, fit
 from evaluate.experiment.arms import Run
 from evaluate.experiment.mixtures import draw
-from evaluate.experiment.validation_search import Candidate, Choice, choose, fixed
-from evaluate.metrics import negative_log_likelihood, score
+from evaluate.experiment.validation_search import Candidate, Choice, choose, fixed, parts
+from evaluate.metrics import negative_log_likelihoods, score
 from evaluate.records.records import Key, Prediction, Record, Tested
 from orchard import software
 from orchard.classifiers.predict import probabilities
 from orchard.errors import UserError
-from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
 
 Report = Callable[[str, Step], None]
@@ -57,7 +56,7 @@ class Experiment:
     classes: tuple[str, ...]
     external: Mapping[str, ImageSet]
     firsts: Mapping[Key, Run]
-    """The first run of each arm, on which an arm that chooses does; by `Run.arm_key`."""
+    """The first run of each draw of images, by `Run.choice_key`: an arm that chooses does so on it."""
     pixels: Pixels
     device: torch.device
     dtype: torch.dtype
@@ -98,28 +97,31 @@ class Experiment:
         }
 
     def _choice(self, run: Run, report: Report) -> Choice:
-        """What the run's arm uses, chosen once where it is to be chosen."""
+        """What the run's arm uses on its draw of images, chosen once where it is to be chosen."""
         if not run.chooses:
             return Choice(candidate=fixed(run.arm))
-        if run.arm_key not in self.choices:
-            first = self.firsts[run.arm_key]
-            self.choices[run.arm_key] = choose(first, lambda candidate: self._loss(first, candidate, report))
-        return self.choices[run.arm_key]
+        key = run.choice_key
+        if key not in self.choices:
+            first = self.firsts[key]
+            self.choices[key] = choose(first, lambda tried: self._losses(first, tried, report))
+        return self.choices[key]
 
-    def _loss(self, run: Run, candidate: Candidate, report: Report) -> float:
-        """On a tenth of the run's own real images, which do not take part in this training.
+    def _losses(self, run: Run, candidate: Candidate, report: Report) -> np.ndarray:
+        """(N,) of the run's own real images, each by a classifier that was trained without it.
 
-        Nor in making images whose generator is to be chosen: one that repaints photos would win by them.
+        Its synthetic images, too, were made without it, if here: one that repaints photos would win by them.
         """
-        own = ImageSet(name=run.title, classes=self.classes, photos=tuple(run.real))
-        rest, apart = splits.validation(own, run.seeds.subset)
-        blind = {name: source.without(apart.hashes()) for name, source in run.candidates.items()}
-        choice = Choice(candidate=candidate)
-        synthetic = _synthetic(choice.made(replace(run, candidates=blind)), choice)
-        fitted = self._fit(run, rest.photos, (), synthetic, candidate.mixing, report)
-        pixels, labels = self.pixels.of(apart.photos, self.classes)
-        found = probabilities(fitted.model, pixels, self.device, self.dtype)
-        return negative_log_likelihood(labels, found)
+        found = []
+        for apart in parts(run):
+            rest = [photo for photo in run.real if photo.sha256 not in apart]
+            tested = [photo for photo in run.real if photo.sha256 in apart]
+            choice = Choice(candidate=candidate)
+            synthetic = _synthetic(choice.made(run.blind_to(apart)), choice)
+            fitted = self._fit(run, rest, (), synthetic, candidate.mixing, report)
+            pixels, labels = self.pixels.of(tested, self.classes)
+            answers = probabilities(fitted.model, pixels, self.device, self.dtype)
+            found.append(negative_log_likelihoods(labels, answers))
+        return np.concatenate(found)
 
     def _fit(
         self,

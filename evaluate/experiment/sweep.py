@@ -11,7 +11,7 @@ from evaluate.analysis.predictions import predicted
 from evaluate.experiment.arms import Run
 from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.experiment.runner import Experiment
-from evaluate.experiment.validation_search import candidates
+from evaluate.experiment.validation_search import candidates, parts
 from evaluate.records import records
 from evaluate.records.records import Record
 from orchard.cli.terminal import bar
@@ -73,9 +73,9 @@ def _makes_images(run: Run) -> bool:
 
 
 def _together(run: Run) -> Hashable:
-    """A fold's arms share its generators; a choice is made on its first seed, so the seeds share that."""
+    """A fold's arms share its generators; the classifiers of a draw of images share what is chosen on it."""
     if run.chooses and run.arm.fold is None:
-        return run.arm_key
+        return run.choice_key
     own = [source.together for source in run.sources if isinstance(source, OwnGenerator)]
     return own[0] if own else run.key
 
@@ -125,5 +125,6 @@ def _attempts(
 
 def _steps(runs: Sequence[Run]) -> int:
     """Optimiser steps of classifiers, those that a choice takes included."""
-    tries = {run.arm_key: run.options.steps * len(candidates(run)) for run in runs if run.chooses}
-    return sum(run.options.steps for run in runs) + sum(tries.values())
+    choosing = {run.choice_key: run for run in runs if run.chooses}.values()
+    tries = sum(run.options.steps * len(candidates(run)) * len(parts(run)) for run in choosing)
+    return sum(run.options.steps for run in runs) + tries

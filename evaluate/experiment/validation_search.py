@@ -1,14 +1,21 @@
 """`--mixing auto`, `--generators auto`: what validation images favour, which may be no synthetic images."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import get_args
+
+import numpy as np
 
 from classify.config import MixingName
 from classify.mixing import UNION, Mixing
 from evaluate.experiment.arms import Arm, Run
 from evaluate.records.records import MixingChoice, Record
+from orchard.images import splits
+from orchard.images.images import ImageSet
 
+FOLDS = 5
+"""Parts of an arm's real images, at most; each is scored by classifiers that have not seen it."""
 UNTRIED = ("other amounts", "other real weights", "strong augmentation", "mixup", "cutmix")
 
 
@@ -77,16 +84,38 @@ def chosen(record: Record, run: Run) -> Choice | None:
     return Choice(candidate=candidate, record=noted) if candidate else None
 
 
-def choose(run: Run, loss_of: Callable[[Candidate], float]) -> Choice:
-    """The candidate of lowest loss: mean negative log-likelihood of validation images, in nats."""
-    tried = {candidate: loss_of(candidate) for candidate in candidates(run)}
-    best = min(tried, key=lambda candidate: tried[candidate])
+def parts(run: Run) -> list[Set[str]]:
+    """Hashes of the run's own real images in stratified parts: `FOLDS`, or as many as its smallest class has.
+
+    A few held-out images choose no better than chance, so all of them take part.
+    """
+    contents = {(photo.label, photo.sha256) for photo in run.real}
+    own = ImageSet(name=run.title, classes=tuple(run.arm.mixture.real), photos=tuple(run.real))
+    smallest = min(Counter(label for label, _ in contents).values())
+    return [*splits.folds(own, min(FOLDS, smallest), "validation", run.seeds.subset)]
+
+
+def choose(run: Run, losses_of: Callable[[Candidate], np.ndarray]) -> Choice:
+    """No synthetic images, or the candidate of lowest loss if that is lower by more than one standard error.
+
+    ``losses_of`` gives (N,) negative log-likelihoods in nats of the run's own real images, each by a
+    classifier that has not seen it. The error is that of the mean paired difference, as in the
+    one-standard-error rule of Breiman et al. 1984: what few images do not tell apart is decided for the
+    plainest.
+    """
+    tried = {candidate: losses_of(candidate) for candidate in candidates(run)}
+    none, *others = tried
+    gains = {candidate: tried[none] - tried[candidate] for candidate in others}
+    best = max(others, key=lambda candidate: float(gains[candidate].mean()))
+    errors = {candidate: float(gain.std(ddof=1)) / len(gain) ** 0.5 for candidate, gain in gains.items()}
+    taken = best if gains[best].mean() > errors[best] else none
     untried = UNTRIED if run.arm.mixing == "auto" else ("other ways of mixing", *UNTRIED)
     return Choice(
-        candidate=best,
+        candidate=taken,
         record={
-            "chosen": best.label,
-            "tried": {candidate.label: loss for candidate, loss in tried.items()},
+            "chosen": taken.label,
+            "tried": {candidate.label: float(losses.mean()) for candidate, losses in tried.items()},
+            "errors": {candidate.label: error for candidate, error in errors.items()},
             "untried": list(untried),
         },
     )

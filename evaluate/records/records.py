@@ -17,7 +17,9 @@ Records of this version also have
 - ``mixing``: how the two sources were mixed, such as ``union`` or ``weight 0.8``; always ``union`` where
   there is one source alone; ``auto 0.8`` (its real weight) was chosen;
 - ``mixing_choice``: what was chosen on validation images, mixing or generator or both, else null: ``chosen``,
-  ``tried`` (candidate -> mean negative log-likelihood in nats) and ``untried``;
+  ``tried`` (candidate -> mean negative log-likelihood in nats), ``errors`` (candidate -> standard error of
+  the difference to no synthetic images; not in older versions, which took the lowest on a tenth that was
+  held out) and ``untried``;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
@@ -101,6 +103,7 @@ class MixingChoice(TypedDict):
 
     chosen: str
     tried: dict[str, float]
+    errors: NotRequired[dict[str, float]]
     untried: list[str]
 
 
@@ -156,6 +159,14 @@ def arm_key(record: Stored) -> Key:
     """The same for all runs of an arm: `key` without the seeds."""
     whole: Mapping[str, object] = complete(record)
     return tuple(whole[name] for name in KEY if not name.endswith("seed"))
+
+
+def choice_key(record: Stored) -> Key:
+    """The same for all runs of an arm on one draw of images, which share a choice: `key` but for the
+    classifier's seed.
+    """
+    whole: Mapping[str, object] = complete(record)
+    return tuple(whole[name] for name in KEY if name != "seed")
 
 
 def complete(record: Stored) -> Record:

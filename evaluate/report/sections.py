@@ -180,10 +180,10 @@ def _others(rows: Sequence[Row], total: int) -> dict[str, list[Row]]:
 
 
 def _alike(choices: Sequence[MixingChoice]) -> list[list[MixingChoice]]:
-    """The choices, those with the same candidates together."""
-    found: dict[tuple[str, ...], list[MixingChoice]] = {}
+    """The choices, those with the same candidates, chosen in the same way, together."""
+    found: dict[tuple[object, ...], list[MixingChoice]] = {}
     for choice in choices:
-        found.setdefault((*choice.tried,), []).append(choice)
+        found.setdefault((*choice.tried, bool(choice.errors)), []).append(choice)
     return list(found.values())
 
 

@@ -5,13 +5,14 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
-from planned import hashes, planned, sets
+from planned import hashes, planned, sets, some
 
 from evaluate.config import Evaluate
 from evaluate.experiment.sweep import share
-from evaluate.experiment.validation_search import UNTRIED, candidates, choose
+from evaluate.experiment.validation_search import UNTRIED, candidates, choose, parts
 from evaluate.generators import GENERATORS, NAMES, TUNED
 from evaluate.records import records
 from orchard.images.images import sha256
@@ -161,11 +162,11 @@ def test_auto_chooses_among_the_others_and_comes_after_them():
     assert auto.chooses and not runs[0].chooses
     tried = candidates(auto)
     assert [one.label for one in tried] == ["no synthetic images", "untuned", "tuned"]
-    best = choose(auto, lambda one: {"untuned": 0.1}.get(one.label, 0.5))
+    best = choose(auto, lambda one: np.full(6, {"untuned": 0.1}.get(one.label, 0.5)))
     assert best.record["chosen"] == "untuned"
     assert best.record["untried"] == ["other ways of mixing", *UNTRIED]
     assert best.made(auto).source is auto.candidates["untuned"]
-    assert choose(auto, lambda one: 1.0).record["chosen"] == "no synthetic images"
+    assert choose(auto, lambda one: np.ones(6)).record["chosen"] == "no synthetic images"
     shares = (1.0, 0.5, 0.0)
     mixed = planned(seeds=1, shares=shares, generators=("auto", "untuned"))
     assert [(run.arm.mixture.ratio, run.arm.generator) for run in mixed][-2:] == [
@@ -182,17 +183,42 @@ def test_generator_and_mixing_are_chosen_together():
 
 def test_a_mixing_that_is_chosen_is_the_one_of_lowest_loss_and_may_be_no_synthetic_image_at_all():
     run = next(run for run in planned(shots=("4",), seeds=1, mixing="auto") if run.chooses)
-    losses = {candidate: 1.0 - 0.1 * place for place, candidate in enumerate(candidates(run))}
+    losses = {candidate: np.full(8, 1.0 - 0.1 * place) for place, candidate in enumerate(candidates(run))}
     last = choose(run, lambda candidate: losses[candidate])
     assert last.candidate == candidates(run)[-1]
     assert last.counts({"x": 5, "y": 4}) == {"x": 5, "y": 4}
-    none = choose(run, lambda candidate: candidate.share)
+    none = choose(run, lambda candidate: np.full(8, candidate.share))
     assert none.record["chosen"] == "no synthetic images"
     assert none.counts({"x": 5, "y": 4}) == {"x": 0, "y": 0}
     assert none.record["untried"] == list(UNTRIED)
     assert none.record["tried"]["union, 50% of them"] == 0.5
-    assert choose(run, lambda _: 1.0).candidate.share == 0
+    assert choose(run, lambda _: np.ones(8)).candidate.share == 0
     assert replace(none, record=None).candidate == candidates(run)[0]
+
+
+def test_synthetic_images_are_taken_where_they_win_by_more_than_a_standard_error():
+    auto = planned(shots=("4",), seeds=1, generators=("auto", "untuned"))[-1]
+    alone = np.array([1.0, 2.0, 3.0, 4.0])
+    for gains, error, taken in (
+        # By hand: mean 1, standard deviation sqrt(8/3), over sqrt(4) .8165: taken; mean .25, .8539: not.
+        ((3.0, 1.0, 1.0, -1.0), (8 / 3) ** 0.5 / 2, "untuned"),
+        ((2.0, 1.0, 0.0, -2.0), (35 / 12) ** 0.5 / 2, "no synthetic images"),
+    ):
+        found = choose(auto, lambda one, gains=gains: alone - (np.array(gains) if one.share else 0.0))
+        assert found.record["errors"] == {"untuned": pytest.approx(error)}
+        assert found.record["chosen"] == taken
+
+
+def test_every_real_image_is_scored_once_to_choose_by_in_parts_that_have_all_classes():
+    for shots, count in (("2", 2), ("4", 4), ("8", 5)):
+        run = planned(
+            sets(train=some("train", {"apple": 9, "pear": 8})), shots=(shots,), seeds=1, mixing="auto"
+        )[-1]
+        found = parts(run)
+        assert len(found) == count
+        assert sorted(digest for part in found for digest in part) == sorted(hashes(run.real))
+        labels = {photo.sha256: photo.label for photo in run.real}
+        assert all({labels[digest] for digest in part} == {"apple", "pear"} for part in found)
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,12 @@ def test_the_plan_says_what_else_low_shot_arms_are_scored_on(capsys, refused):
 
 def test_a_mixing_cannot_be_chosen_on_one_image_of_each_class(refused):
     given = sets(train=some("train", {"apple": 2, "pear": 2}))
-    with refused("--mixing auto", "50% real", "one real image of each class"):
+    with refused("--mixing auto", "50% real", "one real image of pear, apple"):
         planned(given, shares=(0.5,), seeds=1, mixing="auto")
-    (run,) = planned(sets(train=some("train", {"apple": 4, "pear": 2})), (0.5,), seeds=1, mixing="auto")
-    assert len(run.real) == 3
+    with refused("one real image of pear"):
+        planned(sets(train=some("train", {"apple": 8, "pear": 2})), (0.5,), seeds=1, mixing="auto")
+    (run,) = planned(sets(train=some("train", {"apple": 8, "pear": 4})), (0.5,), seeds=1, mixing="auto")
+    assert len(run.real) == 6
 
 
 def test_the_plan_tells_what_share_whole_images_make(capsys):
@@ -271,8 +273,8 @@ def test_processes_share_the_runs_and_each_generator_has_one_of_them():
 
 
 def test_seeds_whose_mixing_is_chosen_together_stay_on_one_process():
-    runs = planned(shots=("2,4",), seeds=3, mixing="auto")
+    runs = planned(shots=("2,4",), seeds=3, mixing="auto", vary_seeds=("classifier",))
     for process in (0, 1):
         mine = [run for run in share(runs, process, 2) if run.source]
         assert [run.seeds.classifier for run in mine] == [0, 1, 2]
-        assert len({run.arm_key for run in mine}) == 1
+        assert len({run.choice_key for run in mine}) == 1
