@@ -141,7 +141,8 @@ def _bucket_line(keys: Sequence[Key]) -> list[str]:
 def entry_bytes(base: Base, key: Key) -> int:
     """Bytes of a cache entry: the posteriors of a photo and its mirror image, or a prompt's embeddings."""
     if key["kind"] == PHOTOS:
-        return 4 * _latents(base, key["size"])
+        # Of the whole photo, and of what each mask leaves.
+        return 4 * (1 + len(key.get("masks", ()))) * _latents(base, key["size"])
     # One row per token, and one for the pooled embeddings.
     return FLOAT * (TOKENS[base.family] + 1) * base.cross_attention_dim
 

@@ -26,6 +26,7 @@ BASES = {
     "sd of 4 channels": pipelines.tiny,
     "sd of 9 channels": lambda folder: pipelines.tiny(folder, channels=9),
     "sdxl": pipelines.tiny_sdxl,
+    "sdxl of 9 channels": lambda folder: pipelines.tiny_sdxl(folder, channels=9),
     "sd3": lambda folder: pipelines.tiny_sd3(folder, channels=16),
 }
 MODES = ("background", "object", "centre", "outpaint")
@@ -292,7 +293,7 @@ def test_a_base_that_inpaints_is_for_repainting_alone(tmp_path, made, real, refu
     with refused(f"--base {name}: its denoiser takes 9 channels"):
         generate(config(name, real, tmp_path, repaint=None, image_guidance=str(real)))
     with refused(f"--base {name}: a StableDiffusionInpaintPipeline; supported are"):
-        bases.resolve(name)  # as finetune does
+        bases.resolve(name)  # as evaluate does
 
 
 def test_a_base_of_other_latents_is_refused(tmp_path, real, refused):
