@@ -8,10 +8,10 @@ from orchard.images.boxes import Box
 from orchard.images.images import ImageSet, Photo
 from orchard.images.splits import stable_hash
 
-KINDS = ("all", "its boxes", "all but its boxes", "a rectangle or ellipse")
-"""What the masks of a photo cover, each trained on equally often; the last one where no box is known.
+KINDS = ("everything", "the boxes", "all but the boxes", "a rectangle or ellipse")
+"""What the masks of a photo hide, each trained on equally often; the last one where no box is known.
 
-They are what ``generate --repaint`` asks for; and a quarter covers everything, as where Stable Diffusion
+They are what ``generate --repaint`` asks for; and a quarter hides everything, as where Stable Diffusion
 learned to inpaint.
 """
 MARGIN = 8
@@ -66,4 +66,5 @@ def _shape(cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 def said(photos: ImageSet) -> str:
     """The masks of a set of photos in words."""
     boxed = sum(bool(photo.boxes()) for photo in photos.photos)
-    return f"{', '.join(KINDS)} of a photo, drawn at random; {boxed} of {len(photos)} photos have boxes"
+    kinds = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"
+    return f"hide {kinds} of a photo, each as often; {boxed} of {len(photos)} photos have boxes"

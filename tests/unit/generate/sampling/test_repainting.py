@@ -222,6 +222,27 @@ def test_two_processes_give_the_rows_of_one(tmp_path, made, real):
     assert rows(tmp_path / "two") == rows(tmp_path / "one")
 
 
+def plan_counted(options: dict, draw: str) -> None:
+    """Plan a run of generate, and note each photo whose mask is made."""
+    from generate.planning import repainting
+
+    make = repainting._canvas
+
+    def counted(config, photo, side, source):
+        with (Path(config.output) / "made").open("a") as file:
+            file.write(f"{photo.path}\n")
+        return make(config, photo, side, source)
+
+    repainting._canvas = counted
+    generate(Generate(**options))
+
+
+def test_each_mask_is_made_by_one_process_alone(tmp_path, made, real):
+    options = vars(config(made["sdxl"], real, tmp_path, dry_run=True))
+    assert launches.wait(launches.start(2, options, call=plan_counted)) == [0, 0]
+    assert sorted((tmp_path / "made").read_text().split()) == [f"train/apple/{i}.png" for i in range(4)]
+
+
 def test_a_flagged_image_is_drawn_again_into_the_same_photo(tmp_path, made, real, monkeypatch):
     from generate.sampling import decoder
 
