@@ -88,7 +88,7 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
         if accelerator.is_main_process:
             _share(console, config, plan.base, repo)
     say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
-    say(console, f"next: {generate_command(files)}")
+    say(console, f"next: {generate_command(files, inpaints=plan.base.inpaints)}")
     return {name: job.path(config.output) for job in plan.jobs for name in job.classes}
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from finetune.data import masks
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
@@ -103,6 +104,8 @@ class Keys:
     """(height, width) in pixels at which a photo is encoded, by its file's hash."""
     fit: Fit
     """How it is fitted to them."""
+    masked: bool = False
+    """Whether the base inpaints, so that photos are encoded under masks too."""
 
     def kept(self, photo: Photo) -> tuple[Box, ...]:
         """Boxes of a photo that a crop must not cut."""
@@ -113,6 +116,7 @@ class Keys:
         kept = [list(box) for box in self.kept(photo)]
         return {
             **({"kept": kept} if kept else {}),
+            **self._masks(photo),
             "kind": PHOTOS,
             "file": photo.sha256,
             "decoding": DECODING,
@@ -121,6 +125,12 @@ class Keys:
             "autoencoder": self.autoencoder,
             **self.setting,
         }
+
+    def _masks(self, photo: Photo) -> Key:
+        """What a photo's masks depend on besides its file."""
+        if not self.masked:
+            return {}
+        return {"masks": list(masks.KINDS), "boxes": [list(box) for box in photo.boxes()]}
 
     def prompt(self, prompt: str) -> Key:
         """The key of a prompt's embeddings."""
@@ -140,6 +150,7 @@ def keys_of(
         setting={"schema": SCHEMA, "precision": precision, "device": device, "versions": versions},
         sizes=sizes,
         fit=fit,
+        masked=base.inpaints,
     )
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from PIL import Image
 
+from finetune.data import masks
 from finetune.data.encoded_cache import Keys, Tensors, gather
 from finetune.models.family import Family
 from finetune.models.trained_text_encoders import PromptTensors
-from finetune.step.batches import EncodedDataset, encoded_dataset
+from finetune.step.batches import EncodedDataset, Masked, encoded_dataset
 from orchard.errors import UserError
 from orchard.images import images
+from orchard.images.framing import framed_boxes
 from orchard.images.images import Photo, sha256
 
 
@@ -29,8 +31,21 @@ class Encoder:
     accelerator: Accelerator
 
     def dataset(self, photos: Sequence[Photo], prompts: Sequence[str]) -> EncodedDataset:
-        """N photos and their N prompts, encoded."""
-        return encoded_dataset(self._posteriors(photos), prompts, self.prompts)
+        """N photos and their N prompts, encoded; for a base that inpaints their masks as well."""
+        found = self._photos(photos)
+        posteriors = [(entry["mean"], entry["std"]) for entry in found]
+        masked = [
+            Masked(masks=entry["masks"], mean=entry["masked_mean"], std=entry["masked_std"])
+            for entry in found
+            if self.keys.masked
+        ]
+        return encoded_dataset(posteriors, prompts, self.prompts, masked)
+
+    def all_masked(self, side: int) -> Masked:
+        """The mask that leaves nothing of a square image, as `finetune.models.sampling` has it."""
+        cells = side // self.family.pipe.vae_scale_factor
+        everything = np.ones((2, 1, cells, cells), bool)
+        return self.family.encode_masked(np.zeros((side, side, 3), np.uint8), everything)
 
     def prompts(self, prompts: Sequence[str]) -> PromptTensors:
         """P prompts encoded, (P, ...) each, as `Family.encode_prompts` does."""
@@ -43,21 +58,36 @@ class Encoder:
         embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
         return embeds | self.family.token_ids(prompts)
 
-    def _posteriors(self, photos: Sequence[Photo]) -> list[tuple[Tensor, Tensor]]:
-        """Mean and standard deviation of each photo's latents, as `Family.encode_image` gives them."""
+    def _photos(self, photos: Sequence[Photo]) -> list[Tensors]:
+        """The entry of each photo."""
 
         def make(row: int) -> Tensors:
-            mean, std = self.family.encode_image(self._pixels(photos[row]))
-            return {"mean": mean, "std": std}
+            return self._encoded(photos[row])
 
         keys = [self.keys.photo(photo) for photo in photos]
-        found = gather(self.folder, keys, make, self.accelerator, title="encoding photos", unit="photos")
-        return [(entry["mean"], entry["std"]) for entry in found]
+        return gather(self.folder, keys, make, self.accelerator, title="encoding photos", unit="photos")
 
-    def _pixels(self, photo: Photo) -> np.ndarray:
-        """(H, W, 3) uint8 at the size to encode."""
-        data = photo.read()
+    def _encoded(self, photo: Photo) -> Tensors:
+        """Mean and standard deviation of a photo's latents, as `Family.encode_image` gives them.
+
+        For a base that inpaints also its masks, and the same of what they leave.
+        """
+        data, keys = photo.read(), self.keys
         if sha256(data) != photo.sha256:
             raise UserError(f"{photo.path}: changed during the run; start it again")
+        whole = images.decode(data, photo.path)
+        pixels = self._pixels(photo, whole)
+        mean, std = self.family.encode_image(pixels)
+        if not keys.masked:
+            return {"mean": mean, "std": std}
+        size, uncut = keys.sizes[photo.sha256], (whole.height, whole.width)
+        boxes = framed_boxes(photo.boxes(), uncut, size, keys.fit, keys.kept(photo))
+        drawn = masks.of_photo(photo, boxes, size, self.family.pipe.vae_scale_factor)
+        masked = self.family.encode_masked(pixels, drawn)
+        under = {"masks": masked.masks, "masked_mean": masked.mean, "masked_std": masked.std}
+        return {"mean": mean, "std": std, **under}
+
+    def _pixels(self, photo: Photo, whole: Image.Image) -> np.ndarray:
+        """(H, W, 3) uint8 at the size to encode."""
         size, keep = self.keys.sizes[photo.sha256], self.keys.kept(photo)
-        return np.asarray(images.framed(images.decode(data, photo.path), size, self.keys.fit, keep))
+        return np.asarray(images.framed(whole, size, self.keys.fit, keep))

@@ -49,7 +49,9 @@ def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[s
     )
     means = [torch.stack([latents, latents]) for entry in found for latents in entry["latents"]]
     prompts = [prompt for prompt, numbers in blocks for _ in numbers]
-    return encoded_dataset([(mean, torch.zeros_like(mean)) for mean in means], prompts, encoder.prompts)
+    latents = [(mean, torch.zeros_like(mean)) for mean in means]
+    masked = [encoder.all_masked(base.resolution)] * len(means) if base.inpaints else []
+    return encoded_dataset(latents, prompts, encoder.prompts, masked)
 
 
 def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:

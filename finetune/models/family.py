@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.models import trained_text_encoders
 from finetune.models.targets import adapted_components
 from finetune.models.trained_text_encoders import PromptTensors
-from finetune.step.batches import Batch, EncodedDataset, encoded_dataset
+from finetune.step.batches import Batch, EncodedDataset, Masked, encoded_dataset
 from finetune.step.objective import Objective
 from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
@@ -78,14 +78,27 @@ class Family(ABC):
         """
         return self.posterior(np.stack([pixels, pixels[:, ::-1]]))
 
+    def encode_masked(self, pixels: np.ndarray, masks: np.ndarray) -> Masked:
+        """(H, W, 3) uint8, masks (2, K, h, w) bool of the image and its mirror image -> what they leave."""
+        sides = np.stack([pixels, pixels[:, ::-1]])
+        found = [self.posterior(sides, masks[:, place]) for place in range(masks.shape[1])]
+        mean, std = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
+        return Masked(masks=torch.from_numpy(masks)[:, :, None], mean=mean, std=std)
+
     @torch.no_grad()
-    def posterior(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each."""
+    def posterior(self, pixels: np.ndarray, masks: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """(N, H, W, 3) -> mean and standard deviation of the latents' posterior, (N, C, h, w) each.
+
+        Pixels in latent cells of ``masks``, (N, h, w) bool, count as grey, as the stock pipelines have it.
+        """
         vae, dtype = self.pipe.vae, self.pipe.vae.dtype
         overflows = dtype == torch.float16 and vae.config.force_upcast
         if overflows:
             vae.to(torch.float32)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
+        if masks is not None:
+            kept = torch.from_numpy(~masks).to(images)[:, None]
+            images = images * torch.nn.functional.interpolate(kept, images.shape[-2:])
         latents = vae.encode(images).latent_dist
         mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
         if overflows:
@@ -122,7 +135,7 @@ class Family(ABC):
 
     @abstractmethod
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
-        """The denoiser's prediction for (B, C, h, w) noisy latents at (B,) timesteps: (B, C, h, w)."""
+        """The denoiser's prediction for what `Batch.seen` gives at (B,) timesteps: (B, C, h, w)."""
 
     @abstractmethod
     def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
@@ -149,5 +162,5 @@ class Network(torch.nn.Module):
         return sorted(blocks | {type(part).__name__ for part in parts})
 
     def forward(self, noisy: Tensor, timesteps: Tensor, prompts: PromptTensors) -> Tensor:
-        """(B, C, h, w) noisy latents, (B,) timesteps, prompts of a `Batch` -> (B, C, h, w) prediction."""
+        """What `Batch.seen` gives, (B,) timesteps, prompts of a `Batch` -> (B, C, h, w) prediction."""
         return self.family.predict(self.denoiser, noisy, timesteps, self.family.prompt_embeds(prompts))

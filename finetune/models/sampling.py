@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from orchard.bases.pipeline import Pipeline
 
@@ -19,6 +20,8 @@ def sample(
     after_step: Callable[[], None] = lambda: None,
 ) -> Sequence[Any]:
     """One image of ``prompt`` per seed, in one batch; ``latent`` gives a tensor (N, C, h, w).
+
+    A base that inpaints draws all of it.
 
     ``after_step`` is called after every denoising step; it may raise to stop.
     """
@@ -36,4 +39,14 @@ def sample(
         guidance_scale=GUIDANCE,
         output_type=output_type,
         callback_on_step_end=callback,
+        **_all_masked(pipe, len(generators)),
     ).images
+
+
+def _all_masked(pipe: Pipeline, count: int) -> dict[str, Any]:
+    """What the pipelines that inpaint are called with besides, so that they keep nothing."""
+    if not hasattr(pipe, "mask_processor"):
+        return {}
+    # The pipeline resizes it.
+    white = [Image.new("RGB", (64, 64), "white")] * count
+    return {"image": white, "mask_image": white, "strength": 1.0}

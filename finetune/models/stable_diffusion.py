@@ -57,8 +57,8 @@ class StableDiffusion(Family):
         # On the CPU, where the times have full precision on every machine.
         timesteps = timesteps_of(batch.times, len(self.alphas_cumprod)).to(self.pipe.device)
         alphas = self.alphas_cumprod.to(self.pipe.device)[timesteps].float()
-        noisy = diffuse(batch.latents, batch.noise, alphas)
-        prediction = network(noisy.to(self.pipe.vae.dtype), timesteps, batch.prompts)
+        noisy = diffuse(batch.latents, batch.noise, alphas).to(self.pipe.vae.dtype)
+        prediction = network(batch.seen(noisy), timesteps, batch.prompts)
         weights = objective.weights(snr(self.alphas_cumprod, timesteps), self.prediction_type)
         return diffusion_loss(
             prediction, target(self.prediction_type, batch.latents, batch.noise, alphas), weights
@@ -117,7 +117,8 @@ class StableDiffusion3(Family):
         batch = batch.to(self.pipe.device)
         sigmas = objective.sigmas(batch.times).float().to(self.pipe.device)
         noisy = interpolate(batch.latents, batch.noise, sigmas).to(self.pipe.vae.dtype)
-        prediction = network(noisy, sigmas * self.pipe.scheduler.config.num_train_timesteps, batch.prompts)
+        timesteps = sigmas * self.pipe.scheduler.config.num_train_timesteps
+        prediction = network(batch.seen(noisy), timesteps, batch.prompts)
         return diffusion_loss(prediction, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
 
     def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:

@@ -13,6 +13,10 @@ from orchard.bases.families import FAMILIES
 
 KOHYA = "kohya"
 """Folder beside the adapters for the files that other tools read."""
+REPAINT = ("--repaint", "object")
+"""What generate has to be told for a base that inpaints."""
+PHOTO = ', image=load_image("photo.jpg"), mask_image=load_image("mask.png")'
+"""What its pipeline has to be given: white in the mask is what is drawn."""
 
 
 def interfaces(method: str, family: str) -> tuple[str, ...]:
@@ -26,10 +30,10 @@ def interfaces(method: str, family: str) -> tuple[str, ...]:
     return ("ComfyUI",) if family == "sd3" else ("WebUI", "ComfyUI")
 
 
-def generate_command(files: Sequence[Path]) -> str:
+def generate_command(files: Sequence[Path], *, inpaints: bool) -> str:
     """The command that samples a set from the adapters; bare names where generate finds them by those."""
     names = [path.name if path.parent == Path("adapters") else str(path) for path in files]
-    return shlex.join(["python", "-m", "generate", "--lora", *names])
+    return shlex.join(["python", "-m", "generate", "--lora", *names, *(REPAINT if inpaints else ())])
 
 
 def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
@@ -43,7 +47,7 @@ def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
             "",
             f"As a labelled dataset{where}:",
             "",
-            f"    python -m generate --lora {shlex.quote(name)}",
+            f"    {generate_command([Path(name)], inpaints=provenance.inpaints)}",
             "",
             *_diffusers(adapter, provenance, prompt, repo),
             "",
@@ -63,7 +67,7 @@ def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) ->
         "```python",
         *_pipeline(provenance),
         f"pipe.load_lora_weights({weights})",
-        f"pipe({_string(prompt)}).images[0]",
+        f"pipe({_string(prompt)}{PHOTO if provenance.inpaints else ''}).images[0]",
         "```",
     ]
 
@@ -74,12 +78,16 @@ def _pipeline(provenance: Provenance) -> list[str]:
         head = ["from diffusers import DiffusionPipeline", "from orchard.bases.bases import EMBEDDED"]
         return [*head, "", "pipe = DiffusionPipeline.from_pretrained(EMBEDDED, safety_checker=None)"]
     single = provenance.base.endswith(".safetensors")
-    kind = FAMILIES[provenance.family].pipeline if single else "DiffusionPipeline"
+    layout = FAMILIES[provenance.family]
+    kind = "DiffusionPipeline"
+    if single:
+        kind = layout.inpainting if provenance.inpaints else layout.pipeline
     how = "from_single_file" if single else "from_pretrained"
     name = bases.public_name(provenance.base, provenance.base_digest)
     base = bases.HUB.get(name, name)
     there = "" if name == provenance.base else "  # where this base lies on your machine"
-    return [f"from diffusers import {kind}", "", f"pipe = {kind}.{how}({_string(base)}){there}"]
+    images = ["from diffusers.utils import load_image"] if provenance.inpaints else []
+    return [f"from diffusers import {kind}", *images, "", f"pipe = {kind}.{how}({_string(base)}){there}"]
 
 
 def _string(text: str) -> str:

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.context import Job, Plan
-from finetune.data import captioner, captions, training_data, training_set
+from finetune.data import captioner, captions, masks, training_data, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
 from finetune.models import targets
@@ -38,7 +38,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
     logs.require_tracker(config.log_with)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
-        base = bases.resolve(config.base)
+        base = bases.resolve(config.base, inpainting=True)
         model = captioner.fetch(config.captioner) if config.captioner else None
     objective.require_compatible(config, base)
     layers.require_loadable(base)
@@ -108,6 +108,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
             if job.checkpoint
         ),
         *_caption_lines(config, plan),
+        *([f"masks     {masks.said(plan.photos)}"] if base.inpaints else []),
         *_prior_line(config),
         *_truncation_lines(config, plan),
         *_export_line(config.method, config.export, base.family),

@@ -139,9 +139,13 @@ def _bucket_line(keys: Sequence[Key]) -> list[str]:
 
 
 def entry_bytes(base: Base, key: Key) -> int:
-    """Bytes of a cache entry: the posteriors of a photo and its mirror image, or a prompt's embeddings."""
+    """Bytes of a cache entry: the posteriors of a photo and its mirror image, or a prompt's embeddings.
+
+    Of a base that inpaints also the masks of both, a byte per cell, and the posteriors of what each leaves.
+    """
     if key["kind"] == PHOTOS:
-        return 4 * _latents(base, key["size"])
+        masks, (_, height, width) = len(key.get("masks", ())), bases.latent_shape(base, key["size"])
+        return 4 * (1 + masks) * _latents(base, key["size"]) + 2 * masks * height * width
     # One row per token, and one for the pooled embeddings.
     return FLOAT * (TOKENS[base.family] + 1) * base.cross_attention_dim
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune.config import TrainLora
 from finetune.context import Job
+from finetune.data import masks
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
 from orchard.adapters import adapter
@@ -37,7 +38,8 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
     return options | {
         **arithmetic,
-        **_boxes(config, job),
+        **_boxes(config, base, job),
+        **({"masks": list(masks.KINDS)} if base.inpaints else {}),
         "classes": list(job.classes),
         "base_digest": base.digest,
         "photos": sha256(photos.encode()),
@@ -45,9 +47,9 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
     }
 
 
-def _boxes(config: TrainLora, job: Job) -> dict[str, str]:
-    """The boxes that crops keep whole, where there are any."""
-    digest = job.photos.boxes_digest() if config.fit == "crop" else ""
+def _boxes(config: TrainLora, base: Base, job: Job) -> dict[str, str]:
+    """The boxes that crops keep whole or masks cover, where there are any."""
+    digest = job.photos.boxes_digest() if config.fit == "crop" or base.inpaints else ""
     return {"boxes": digest} if digest else {}
 
 

@@ -19,6 +19,23 @@ from orchard.images.splits import stable_hash
 
 
 @dataclass(frozen=True, kw_only=True)
+class Masked:
+    """K masks of an image and of its mirror image, and what each leaves of it, as the encoder sees it."""
+
+    masks: Tensor
+    """(2, K, 1, h, w) bool: true where the image is hidden."""
+    mean: Tensor
+    """(2, K, C, h, w): the mean of the posterior of what is left."""
+    std: Tensor
+    """Likewise its standard deviation."""
+
+    def condition(self, side: int, place: float, noise: Tensor) -> Tensor:
+        """(1 + C, h, w): mask number K x ``place`` of a ``side``, and latents by (C, h, w) ``noise``."""
+        drawn = side, int(place * self.masks.shape[1])
+        return torch.cat([self.masks[drawn].to(noise.dtype), self.mean[drawn] + self.std[drawn] * noise])
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncodedDataset:
     """N images and their P prompts, as the frozen encoders encode them."""
 
@@ -30,6 +47,8 @@ class EncodedDataset:
     """Prompt embeddings, and token ids for trained text encoders, by name: (P, ...) each."""
     prompt_of: Tensor
     """(N,) row of each image's prompt in them."""
+    masked: Sequence[Masked] = ()
+    """For a base that inpaints: masks of each image."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -58,8 +77,12 @@ def encoded_dataset(
     latents: Sequence[tuple[Tensor, Tensor]],
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], dict[str, Tensor]],
+    masked: Sequence[Masked] = (),
 ) -> EncodedDataset:
-    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts."""
+    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts.
+
+    ``masked`` has the masks of each for a base that inpaints.
+    """
     unique = sorted(set(prompts))
     rows = {prompt: row for row, prompt in enumerate(unique)}
     return EncodedDataset(
@@ -67,6 +90,7 @@ def encoded_dataset(
         std=[std for _, std in latents],
         prompts=encode(unique),
         prompt_of=torch.tensor([rows[prompt] for prompt in prompts]),
+        masked=masked,
     )
 
 
@@ -84,6 +108,12 @@ class Batch:
     """As in `EncodedDataset`, (b, ...) each."""
     rows: list[int]
     """The images' rows in the dataset."""
+    condition: Tensor | None = None
+    """(b, 1 + C, h, w) for a base that inpaints: the mask, and the latents of what it leaves."""
+
+    def seen(self, noisy: Tensor) -> Tensor:
+        """(b, C, h, w) noisy latents -> what the denoiser takes, of the same type and device."""
+        return noisy if self.condition is None else torch.cat([noisy, self.condition.to(noisy)], dim=1)
 
     def to(self, device: Any) -> "Batch":
         """The same batch on ``device``, but for the times: not every device has float64."""
@@ -143,4 +173,19 @@ def draw(
         times=times[mine],
         prompts={name: tensor[prompts] for name, tensor in dataset.prompts.items()},
         rows=rows[mine],
+        condition=_condition(dataset, drawn, shape, generator, mine) if dataset.masked else None,
     )
+
+
+def _condition(
+    dataset: EncodedDataset,
+    drawn: Sequence[tuple[int, int]],
+    shape: tuple[int, ...],
+    generator: torch.Generator,
+    mine: slice,
+) -> Tensor:
+    """`Batch.condition` of the ``drawn`` images and sides, one slice of a batch of latents of ``shape``."""
+    places = torch.rand(shape[0], generator=generator)[mine].tolist()
+    noise = torch.randn(shape, generator=generator)[mine]
+    parts = zip(drawn, places, noise, strict=True)
+    return torch.stack([dataset.masked[row].condition(side, place, one) for (row, side), place, one in parts])

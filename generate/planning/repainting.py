@@ -2,10 +2,11 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from accelerate.utils import gather_object
 from PIL import Image, ImageFilter, ImageOps
 
 from generate.config import Generate
@@ -13,6 +14,7 @@ from generate.masking import masks
 from generate.masking.masks import MaskSource, NoMaskError
 from generate.planning import init_images
 from generate.planning.init_images import InitImages
+from orchard import devices
 from orchard.bases import bases, compatibility
 from orchard.bases.bases import Base
 from orchard.errors import UserError, listed
@@ -153,11 +155,11 @@ def load(config: Generate, label: str, side: int) -> Repaints:
     everything = init_images.training_images(config.data, "--data")
     source = masks.source(config.mask, everything) if config.repaint in MASKED else None
     canvases, left_out = {}, defaultdict(list)
-    for photo in photos:
-        try:
-            canvases[photo.sha256] = _canvas(config, photo, side, source)
-        except NoMaskError as reason:
-            left_out[str(reason)].append(photo.path)
+    for photo, found in zip(photos, _canvases(config, photos, side, source), strict=True):
+        if isinstance(found, Canvas):
+            canvases[photo.sha256] = found
+        else:
+            left_out[str(found)].append(photo.path)
     reasons = {reason: tuple(paths) for reason, paths in left_out.items()}
     if not canvases:
         raise UserError(
@@ -166,6 +168,30 @@ def load(config: Generate, label: str, side: int) -> Repaints:
         )
     kept = tuple(photo for photo in photos if photo.sha256 in canvases)
     return Repaints(guides=InitImages(label, config.seed, kept), canvases=canvases, left_out=reasons)
+
+
+def _canvases(
+    config: Generate, photos: Sequence[Photo], side: int, source: MaskSource | None
+) -> list[Canvas | NoMaskError]:
+    """What of each photo is repainted, or why nothing is; the processes share the work.
+
+    Raises:
+        UserError: a mask that cannot be used.
+    """
+
+    def one(photo: Photo) -> Canvas | NoMaskError | UserError:
+        try:
+            return _canvas(config, photo, side, source)
+        except (NoMaskError, UserError) as error:
+            return error
+
+    state, places = devices.processes(), range(len(photos))
+    mine = places[state.process_index :: state.num_processes]
+    found = dict(gather_object([(place, one(photos[place])) for place in mine]))
+    # Raised here, where no other process waits for this one.
+    for error in (found[place] for place in places if isinstance(found[place], UserError)):
+        raise error
+    return [found[place] for place in places]
 
 
 def _canvas(config: Generate, photo: Photo, side: int, source: MaskSource | None) -> Canvas:

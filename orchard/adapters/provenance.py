@@ -49,6 +49,11 @@ class Provenance:
     commit: str | None = None
     schema: int = SCHEMA
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether the base is for inpainting alone: such adapters are trained under masks."""
+        return "masks" in self.options
+
 
 def of_header(path: Path, header: Mapping[str, str]) -> Provenance | None:
     """The provenance in the header of the file at ``path``; None for a file of another tool.

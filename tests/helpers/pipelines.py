@@ -10,9 +10,11 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
+    StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -116,10 +118,11 @@ def tiny(
     return folder
 
 
-def tiny_sdxl(folder: Path, *, seed: int = 0, **autoencoder: Any) -> Path:
-    """Write a 32 px SDXL pipeline into ``folder``: text widths 16 and 24, pooled 24."""
+def tiny_sdxl(folder: Path, *, seed: int = 0, channels: int = 4, **autoencoder: Any) -> Path:
+    """Write a 32 px SDXL pipeline into ``folder``: text widths 16 and 24, pooled 24; 9 channels inpaint."""
     torch.manual_seed(seed)
-    StableDiffusionXLPipeline(
+    kind = StableDiffusionXLPipeline if channels == 4 else StableDiffusionXLInpaintPipeline
+    kind(
         vae=vae(force_upcast=True, scaling_factor=0.13, **autoencoder),
         # The states before the last layer are taken, so there must be two.
         text_encoder=text_encoder(CLIPTextModel, 16, layers=2),
@@ -128,6 +131,7 @@ def tiny_sdxl(folder: Path, *, seed: int = 0, **autoencoder: Any) -> Path:
         tokenizer_2=tokenizer(),
         unet=unet(
             cross_attention_dim=16 + 24,
+            in_channels=channels,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
@@ -147,14 +151,17 @@ def t5(width: int) -> tuple[T5EncoderModel, T5Tokenizer]:
     return T5EncoderModel(T5Config(vocab_size=len(words), **sizes)), words
 
 
-def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0, channels: int = 4) -> Path:
+def tiny_sd3(
+    folder: Path, *, with_t5: bool = False, seed: int = 0, channels: int = 4, inpaints: bool = False
+) -> Path:
     """Write a 32 px SD 3 pipeline into ``folder``: text width 48, pooled 16 + 24, latents of ``channels``.
 
     As in SD 3.5 the first block has a second attention, and queries and keys are normalised.
     """
     torch.manual_seed(seed)
     third, words = t5(48) if with_t5 else (None, None)
-    StableDiffusion3Pipeline(
+    kind = StableDiffusion3InpaintPipeline if inpaints else StableDiffusion3Pipeline
+    kind(
         vae=vae(
             scaling_factor=1.5,
             shift_factor=0.06,
@@ -171,7 +178,7 @@ def tiny_sd3(folder: Path, *, with_t5: bool = False, seed: int = 0, channels: in
         transformer=SD3Transformer2DModel(
             sample_size=16,
             patch_size=2,
-            in_channels=channels,
+            in_channels=2 * channels + 1 if inpaints else channels,
             out_channels=channels,
             num_layers=2,
             attention_head_dim=8,
@@ -198,7 +205,15 @@ TINY = {
 """A base of each family, and of the kinds that differ within one."""
 
 
+INPAINTING = {
+    "sd": lambda folder: tiny(folder, channels=9),
+    "sdxl": lambda folder: tiny_sdxl(folder, channels=9),
+    "sd3": lambda folder: tiny_sd3(folder, channels=16, inpaints=True),
+}
+"""A base of each family that inpaints."""
+
+
 def load(folder: Path) -> tuple[bases.Base, Any]:
     """The base in a folder, and its pipeline in float32 on the CPU."""
-    base = bases.resolve(str(folder))
+    base = bases.resolve(str(folder), inpainting=True)
     return base, bases.load(base, torch.float32, torch.device("cpu"))

@@ -179,7 +179,7 @@ def test_a_crop_keeps_the_box_of_an_object_and_says_so_in_key_and_identity(folde
     pad, crop = encoder.keys, replace(encoder.keys, fit="crop")
     assert pad.photo(boxed) == pad.photo(plain)
     assert crop.photo(boxed) != crop.photo(plain)
-    shown = replace(encoder, keys=crop)._pixels(boxed)
+    shown = replace(encoder, keys=crop)._pixels(boxed, boxed.image())
     assert (shown[:, :12, 0] > 200).all() and (shown[:, 20:, 0] < 50).all()
     base = bases.resolve(str(folders["sd"]))
     for fit, kept in (("pad", False), ("crop", True)):

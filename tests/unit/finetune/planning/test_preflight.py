@@ -79,10 +79,11 @@ def test_a_full_disk_is_refused_with_both_numbers_before_any_weight_is_loaded(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", [*BASES, "inpainting"])
 def test_what_entries_and_adapters_will_take_is_what_they_take(tmp_path, folders, name):
-    base = bases.resolve(str(folders[name]))
-    family = family_of(bases.load(base, torch.float32, CPU), base)
+    there = folders.get(name) or pipelines.tiny(tmp_path / "base", channels=9)
+    base, pipe = pipelines.load(there)
+    family = family_of(pipe, base)
     photo = pictures.photo("a.png", "a", data=pictures.encoded(pictures.noise(0)))
     keys = keys_of(base, "fp32", "cpu", {photo.sha256: (32, 32)})
     Encoder(family=family, keys=keys, folder=tmp_path, accelerator=Accelerator(cpu=True)).dataset(

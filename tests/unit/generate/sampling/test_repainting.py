@@ -26,6 +26,7 @@ BASES = {
     "sd of 4 channels": pipelines.tiny,
     "sd of 9 channels": lambda folder: pipelines.tiny(folder, channels=9),
     "sdxl": pipelines.tiny_sdxl,
+    "sdxl of 9 channels": lambda folder: pipelines.tiny_sdxl(folder, channels=9),
     "sd3": lambda folder: pipelines.tiny_sd3(folder, channels=16),
 }
 MODES = ("background", "object", "centre", "outpaint")
@@ -221,6 +222,27 @@ def test_two_processes_give_the_rows_of_one(tmp_path, made, real):
     assert rows(tmp_path / "two") == rows(tmp_path / "one")
 
 
+def plan_counted(options: dict, draw: str) -> None:
+    """Plan a run of generate, and note each photo whose mask is made."""
+    from generate.planning import repainting
+
+    make = repainting._canvas
+
+    def counted(config, photo, side, source):
+        with (Path(config.output) / "made").open("a") as file:
+            file.write(f"{photo.path}\n")
+        return make(config, photo, side, source)
+
+    repainting._canvas = counted
+    generate(Generate(**options))
+
+
+def test_each_mask_is_made_by_one_process_alone(tmp_path, made, real):
+    options = vars(config(made["sdxl"], real, tmp_path, dry_run=True))
+    assert launches.wait(launches.start(2, options, call=plan_counted)) == [0, 0]
+    assert sorted((tmp_path / "made").read_text().split()) == [f"train/apple/{i}.png" for i in range(4)]
+
+
 def test_a_flagged_image_is_drawn_again_into_the_same_photo(tmp_path, made, real, monkeypatch):
     from generate.sampling import decoder
 
@@ -292,7 +314,7 @@ def test_a_base_that_inpaints_is_for_repainting_alone(tmp_path, made, real, refu
     with refused(f"--base {name}: its denoiser takes 9 channels"):
         generate(config(name, real, tmp_path, repaint=None, image_guidance=str(real)))
     with refused(f"--base {name}: a StableDiffusionInpaintPipeline; supported are"):
-        bases.resolve(name)  # as finetune does
+        bases.resolve(name)  # as evaluate does
 
 
 def test_a_base_of_other_latents_is_refused(tmp_path, real, refused):

@@ -113,15 +113,16 @@ def test_a_gated_base_says_how_to_get_it(monkeypatch, refused):
         bases.resolve("sd35-medium")
 
 
+@pytest.mark.parametrize("inpaints", [False, True])
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_one_file_with_configs_beside_it_is_the_same_pipeline_offline(tmp_path, offline, family):
-    configs = TINY[family](tmp_path / "model")
-    folder = bases.load(bases.resolve(str(configs)), torch.float32, CPU)
+def test_one_file_with_configs_beside_it_is_the_same_pipeline_offline(tmp_path, offline, family, inpaints):
+    configs = (pipelines.INPAINTING if inpaints else TINY)[family](tmp_path / "model")
+    _, folder = pipelines.load(configs)
     file = single_files.write(folder, tmp_path / "model.safetensors")
     for path in configs.rglob("*.safetensors"):
         path.unlink()
-    base = bases.resolve(str(file))
-    assert (base.family, base.resolution, base.file) == (family, 32, file)
+    base = bases.resolve(str(file), inpainting=True)
+    assert (base.family, base.resolution, base.file, base.inpaints) == (family, 32, file, inpaints)
     loaded = bases.load(base, torch.float32, CPU)
     assert type(loaded) is type(folder)
     for part in ("unet", "vae", *families.FAMILIES[family].text_encoders):
@@ -146,6 +147,14 @@ def test_one_file_with_the_configs_of_another_family_is_refused(tmp_path, folder
         bases.resolve(str(file))
 
 
+def test_one_file_that_inpaints_with_configs_of_one_that_does_not_is_refused(tmp_path, folders, refused):
+    _, pipe = pipelines.load(pipelines.tiny(tmp_path / "inpainting", channels=9))
+    file = single_files.write(pipe, tmp_path / "model.safetensors")
+    shutil.copytree(folders["sd"], tmp_path / "model")
+    with refused("its UNet is for inpainting", f"the configs in {tmp_path / 'model'} not for inpainting"):
+        bases.resolve(str(file), inpainting=True)
+
+
 UNET, TEXT = "model.diffusion_model.", "cond_stage_model.transformer.text_model.x"
 KEY = f"{UNET}input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight"
 
@@ -163,7 +172,7 @@ def shapes(path: Path, **tensors: tuple[int, ...]) -> Path:
         ({"encoder.weight": (1,)}, "no Stable Diffusion checkpoint"),
         ({f"{UNET}double_blocks.0.img_attn.qkv.weight": (3, 3)}, "no text encoder"),
         ({f"{UNET}double_blocks.0.img_attn.qkv.weight": (3, 3), TEXT: (1,)}, "not a Stable Diffusion UNet"),
-        ({f"{UNET}input_blocks.0.0.weight": (8, 9, 3, 3), KEY: (8, 768), TEXT: (1,)}, "9 channels"),
+        ({f"{UNET}input_blocks.0.0.weight": (8, 8, 3, 3), KEY: (8, 768), TEXT: (1,)}, "8 channels"),
     ],
 )
 def test_a_file_that_is_no_base_is_refused(tmp_path, refused, tensors, word):
@@ -177,6 +186,20 @@ def test_a_damaged_or_missing_file_is_refused(tmp_path, refused):
         bases.resolve(str(tmp_path / "a.safetensors"))
     with refused("b.safetensors: no such file"):
         bases.resolve(str(tmp_path / "b.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "configs"),
+    [
+        (TEXT, 768, "stable-diffusion-inpainting"),
+        (TEXT, 1024, "stable-diffusion-2-inpainting"),
+        ("conditioner.embedders.1.x", 2048, "stable-diffusion-xl-1.0-inpainting-0.1"),
+    ],
+)
+def test_a_file_that_inpaints_tells_whose_configs_it_shares(tmp_path, text, width, configs):
+    tensors = {f"{UNET}input_blocks.0.0.weight": (8, 9, 3, 3), KEY: (8, width), text: (1,)}
+    found = single_file.read(shapes(tmp_path / "a.safetensors", **tensors))
+    assert (found.configs.rpartition("/")[2], found.inpaints) == (configs, True)
 
 
 @pytest.mark.parametrize(
