@@ -13,7 +13,7 @@ from orchard import cards
 from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
 from orchard.adapters.provenance import HEADER, Provenance, of_header
 from orchard.adapters.scaling import Scaling
-from orchard.adapters.tensor_roles import ALPHA, MID, Method, methods_of, split_name
+from orchard.adapters.tensor_roles import Method, methods_of
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.errors import UserError
@@ -38,8 +38,6 @@ class Adapter:
     cross_attention_dim: int | None
     made_for: str | None
     """The family it seems made for, by names and widths; None when nothing tells it."""
-    tensors: int
-    """Tensors in the file; alphas and LoCon's cores are not counted."""
     dialect: str
     """The tool whose names they have, in words."""
     methods: tuple[Method, ...]
@@ -153,9 +151,7 @@ def read(path: Path) -> Adapter:
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     if other := dialects.foreign(keys):
-        raise UserError(
-            f"--lora {path}: holds LyCORIS's {other}; of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
-        )
+        raise UserError(f"--lora {path}: holds {other}")
     learned = [key.lower() for key in shapes if key not in alphas]
     if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
@@ -171,7 +167,6 @@ def read(path: Path) -> Adapter:
         provenance=of_header(path, header),
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
-        tensors=sum(split_name(name)[1] not in (ALPHA, MID) for name in named),
         dialect=dialects.dialect_of(keys),
         methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,
