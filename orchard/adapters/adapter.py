@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchard import cards
-from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
+from orchard.adapters import dialects, layers, lycoris, merged, peft_state, scaling
 from orchard.adapters.provenance import HEADER, Provenance, of_header
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import Method, methods_of
@@ -55,23 +55,29 @@ def save(
     *,
     prefix: str = "unet",
     text_encoders: Mapping[str, Any] = {},
-    dialect: Literal["diffusers", "kohya"] = "diffusers",
+    dialect: Literal["diffusers", "kohya", "merged"] = "diffusers",
 ) -> None:
     """Write the adapter of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
     such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
     DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
-    written in kohya's.
+    written in kohya's. ``merged`` is the plain LoRA of `orchard.adapters.merged` in kohya's.
     """
     from safetensors.torch import save_file
 
     models = {prefix: denoiser, **text_encoders}
-    tensors = peft_state.tensors(models)
+    tensors, scales = peft_state.tensors(models), peft_state.scales(models)
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
     metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
-    if dialect == "kohya" or set(methods_of(tensors)) & set(lycoris.METHODS):
-        tensors = dialects.to_kohya(tensors, peft_state.scales(models), spelling(models))
+    if dialect == "merged":
+        tensors, said = merged.lora(models)
+        metadata |= said
+        scales = {}
+    if dialect != "diffusers" or set(methods_of(tensors)) & set(lycoris.METHODS):
+        spelled = spelling(models)
+        tensors = dialects.to_kohya(tensors, scales, spelled)
+        metadata |= dialects.kohya_header(tensors, spelled)
     else:
         # Stock diffusers refuses a file with both alphas and this header.
         metadata[DIFFUSERS_HEADER] = json.dumps(peft_state.configs(models), sort_keys=True)
@@ -106,12 +112,13 @@ def shareable(path: Path, folder: Path) -> Path:
 
 def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
     """How kohya's tools spell the modules of these models, by their places in a pipeline."""
-    unet = models.get("unet")
-    sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
-    return dialects.Kohya(
-        two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
-        original_layers=layers.per_block(unet) if sdxl else None,
-    )
+    if "transformer" in models:
+        return dialects.Kohya(two_encoders=True)
+    unet = models["unet"]
+    if unet.config.addition_embed_type == "text_time":
+        blocks = layers.per_block(unet)
+        return dialects.Kohya(two_encoders=True, original_layers=blocks, version="sdxl_base_v1-0")
+    return dialects.Kohya(version="sd_v2" if unet.config.cross_attention_dim == 1024 else "sd_v1")
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:

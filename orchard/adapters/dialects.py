@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchard.adapters import mmdit
 from orchard.adapters.module_names import module_of, original_of, split_words
@@ -26,6 +26,7 @@ from orchard.adapters.tensor_roles import (
     MID,
     UP,
     by_module,
+    method_of,
     rank,
     split_name,
 )
@@ -69,7 +70,11 @@ _FOREIGN = tuple(
         (r"^bundle_emb\.", "WebUI's bundled embeddings", "save the LoRA without them"),
         (r"^lllite_", "a ControlNet-LLLite", "give a LoRA"),
         (r"^lora_prior_", "a LoRA of Stable Cascade", "give one of Stable Diffusion"),
-        (r"\.(?:reshape_weight|set_weight)$", "ComfyUI's replaced weights", "give a LoRA that adds to weights"),
+        (
+            r"\.(?:reshape_weight|set_weight)$",
+            "ComfyUI's replaced weights",
+            "give a LoRA that adds to weights",
+        ),
     )
 )
 """Keys of what is known but not read, its name, and what to do."""
@@ -227,6 +232,8 @@ class Kohya:
     """The first text encoder is ``te1``, as in SDXL, not ``te``."""
     original_layers: int | None = None
     """For SDXL: layers a block of a UNet whose modules are named as in the original; else as in diffusers."""
+    version: str = ""
+    """What sd-scripts call the base; none for SD 3, of which they read other names."""
 
     def stem(self, module: str) -> str:
         """``component.module`` -> what a tensor's name starts with.
@@ -271,6 +278,31 @@ def to_kohya(
         else:
             written[f"{stem}.{ALPHA}"] = tensor(float(scale * own))
     return written
+
+
+def kohya_header(written: Mapping[str, Tensor], spelling: Kohya) -> dict[str, str]:
+    """What sd-scripts say in the header of a file with these tensors.
+
+    By the version WebUI tells which checkpoints to show the file for.
+    """
+    if not spelling.version:
+        return {}
+    modules = by_module(rename(written, spelling.original_layers or 2))
+    shapes = [{role: tuple(value.shape) for role, value in parts.items()} for parts in modules.values()]
+    lycoris = any(method_of(parts) in ("loha", "lokr") for parts in shapes)
+    alphas = {parts[ALPHA].item() for parts in modules.values() if ALPHA in parts}
+    return {
+        "ss_base_model_version": spelling.version,
+        "ss_v2": str(spelling.version == "sd_v2"),
+        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora",
+        "ss_network_dim": _one({found for parts in shapes if (found := rank(parts))}),
+        "ss_network_alpha": _one(alphas),
+    }
+
+
+def _one(values: set[Any]) -> str:
+    """The value that all layers share."""
+    return str(values.pop()) if len(values) == 1 else "Dynamic"
 
 
 def _as_column(magnitude: Tensor) -> Tensor:

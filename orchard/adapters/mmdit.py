@@ -107,9 +107,6 @@ def _divided(parts: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]
     if not count or any(not value.ndim or len(value) % count for value in outputs):
         return []
     return [
-        {
-            role: value.chunk(count)[number] if role in _BY_OUTPUT else value
-            for role, value in parts.items()
-        }
+        {role: value.chunk(count)[number] if role in _BY_OUTPUT else value for role, value in parts.items()}
         for number in range(count)
     ]

@@ -200,7 +200,10 @@ def test_a_layer_under_both_names_is_refused(tmp_path, base, refused):
             "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj",
         ),
         ("text_encoders.clip_h.transformer.text_projection", "text_encoder.text_projection"),
-        ("lycoris_time_text_embed_text_embedder_linear_1", "transformer.time_text_embed.text_embedder.linear_1"),
+        (
+            "lycoris_time_text_embed_text_embedder_linear_1",
+            "transformer.time_text_embed.text_embedder.linear_1",
+        ),
         ("lycoris_transformer_blocks_0_attn2_to_q", "transformer.transformer_blocks.0.attn2.to_q"),
         ("lycoris_norm_out_linear", "transformer.norm_out.linear"),
     ],
