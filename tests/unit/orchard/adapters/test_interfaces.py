@@ -183,11 +183,8 @@ def test_the_header_of_layers_that_differ_says_so(tmp_path):
     models = tuned("sd", "dora")
     said = saved(tmp_path / "a.safetensors", models, "dora", "merged")
     assert (said["ss_network_dim"], said["ss_network_alpha"]) == ("Dynamic", "Dynamic")
-    ranks = {
-        len(value)
-        for key, value in load_file(tmp_path / "a.safetensors").items()
-        if key.endswith("lora_down.weight")
-    }
+    tensors = load_file(tmp_path / "a.safetensors")
+    ranks = {len(value) for key, value in tensors.items() if key.endswith("lora_down.weight")}
     assert json.loads(said[merged.HEADER])["ranks"] == [min(ranks), max(ranks)]
     assert merged.described(tmp_path / "a.safetensors").startswith(f"ranks {min(ranks)} to {max(ranks)}, ")
 
