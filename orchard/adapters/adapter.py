@@ -71,9 +71,8 @@ def save(
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
     metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
     if dialect == "merged":
-        tensors, said = merged.lora(models)
+        tensors, scales, said = merged.lora(models)
         metadata |= said
-        scales = {}
     if dialect != "diffusers" or set(methods_of(tensors)) & set(lycoris.METHODS):
         spelled = spelling(models)
         tensors = dialects.to_kohya(tensors, scales, spelled)

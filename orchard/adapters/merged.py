@@ -25,21 +25,24 @@ EXACT = 5e-6
 """Relative error of one layer below which more rank would only store rounding."""
 
 
-def lora(models: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """LoRA of scale 1 under the toolkit's names, float32 on the CPU, and what the header says of its error.
+def lora(models: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, float], dict[str, str]]:
+    """LoRA under the toolkit's names, float32 on the CPU; its scales; what the header says of its error.
 
+    The alpha of every layer is 1, since stock diffusers does not find each one's own under kohya's names.
     ``models`` are peft-injected, by their places in a pipeline. Each layer has the smallest rank whose
     relative error (Frobenius) is at most `EXACT`, or `MOST_RANK`.
     """
     tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
     lost = added = 0.0
     for module, layer in peft_state.layers(models).items():
-        down, up, error, size = _factors(update(layer))
+        down, up, lacking, size = _factors(update(layer))
         tensors |= {f"{module}.{DOWN}": down, f"{module}.{UP}": up}
-        lost, added = lost + error**2, added + size**2
-    ranks = [len(value) for name, value in tensors.items() if name.endswith(DOWN)]
-    said = {"error": math.sqrt(lost / added) if added else 0.0, "ranks": [min(ranks), max(ranks)]}
-    return tensors, {HEADER: json.dumps(said)}
+        ranks[module] = len(down)
+        lost, added = lost + lacking**2, added + size**2
+    error = math.sqrt(lost / added) if added else 0.0
+    said = {"error": error, "ranks": [min(ranks.values()), max(ranks.values())]}
+    return tensors, {module: 1 / rank for module, rank in ranks.items()}, {HEADER: json.dumps(said)}
 
 
 def update(layer: Any) -> Tensor:
@@ -62,7 +65,7 @@ def update(layer: Any) -> Tensor:
 
 
 def _factors(update: Tensor) -> tuple[Tensor, Tensor, float, float]:
-    """Down, up, the norm of what they lack, and that of the whole."""
+    """Down and up for an alpha of 1, the norm of what they lack, and that of the whole."""
     import torch
 
     left, values, right = torch.linalg.svd(update.flatten(1), full_matrices=False)
@@ -70,7 +73,7 @@ def _factors(update: Tensor) -> tuple[Tensor, Tensor, float, float]:
     lacking = values.cpu().double().square().flip(0).cumsum(0).flip(0).sqrt()
     size = lacking[0].item()
     rank = min(max(1, int((lacking > EXACT * size).sum())), MOST_RANK)
-    roots = values[:rank].sqrt()
+    roots = (rank * values[:rank]).sqrt()
     down, up = roots[:, None] * right[:rank], left[:, :rank] * roots
     kernel, ones = update.shape[2:], [1] * (update.ndim - 2)
     return (

@@ -182,7 +182,7 @@ def test_the_header_says_what_webui_shows_a_file_by(tmp_path, family, method):
 def test_the_header_of_layers_that_differ_says_so(tmp_path):
     models = tuned("sd", "dora")
     said = saved(tmp_path / "a.safetensors", models, "dora", "merged")
-    assert (said["ss_network_dim"], said["ss_network_alpha"]) == ("Dynamic", "Dynamic")
+    assert (said["ss_network_dim"], said["ss_network_alpha"]) == ("Dynamic", "1.0")
     tensors = load_file(tmp_path / "a.safetensors")
     ranks = {len(value) for key, value in tensors.items() if key.endswith("lora_down.weight")}
     assert json.loads(said[merged.HEADER])["ranks"] == [min(ranks), max(ranks)]
@@ -197,7 +197,7 @@ def test_the_rank_is_the_least_that_is_exact_and_at_most_128():
         for parameter in lora.inject(models[place], 4, 4.0, 0, ["layer"], method):
             torch.nn.init.normal_(parameter)
         updates[place] = trained({place: models[place]}).popitem()[1].numpy().astype(float)
-    tensors, said = merged.lora(models)
+    tensors, _, said = merged.lora(models)
     ranks = {name.partition(".")[0]: len(value) for name, value in tensors.items() if "lora_A" in name}
     assert ranks == {"unet": 4, "text_encoder": 128}
     lost = np.linalg.svd(updates["text_encoder"], compute_uv=False)[128:]
