@@ -18,21 +18,23 @@ from finetune.data import captions, training_data
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
-from finetune.outputs.snippets import KOHYA, generate_command, kohya_copy
+from finetune.outputs.snippets import EXPORTS, exported, generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.accelerators import accelerator_for
 from finetune.trainer import StopError, train_adapter
 from finetune.training.interrupt import Interrupt
 from orchard import devices, hub
-from orchard.adapters import adapter
+from orchard.adapters import adapter, merged
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.files import atomic
 from orchard.files.lock import writing
 
-OURS = re.compile(rf"{re.escape(model_card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
+OURS = re.compile(
+    rf"{re.escape(model_card.NAME)}|(({'|'.join(EXPORTS)})/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png"
+)
 """What a folder of adapters may have on the Hub."""
 
 
@@ -86,6 +88,10 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
         written = list(_adapters(config, plan, accelerator, dtype))
         say(console, f"wrote {', '.join(map(str, written)) or 'nothing: all adapters are finished'}")
         if accelerator.is_main_process:
+            if config.export == "merged":
+                for path in written:
+                    file = exported(path, "merged")
+                    say(console, f"merged    {file}: {merged.described(file)}")
             _share(console, config, plan.base, repo)
     say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
     say(console, f"next: {generate_command(files, inpaints=plan.base.inpaints)}")
@@ -132,7 +138,8 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
     with tempfile.TemporaryDirectory() as aside:
         files: dict[str, Path | bytes] = {readme.name: readme}
         for path, _ in adapters:
-            for file in (path, *filter(Path.is_file, (kohya_copy(path), *sheet_paths(path)))):
+            others = (*(exported(path, export) for export in EXPORTS), *sheet_paths(path))
+            for file in (path, *filter(Path.is_file, others)):
                 files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):
@@ -143,6 +150,6 @@ def _shareable(path: Path, aside: Path) -> Path:
     """The file to upload for the one at ``path``."""
     if path.suffix != ".safetensors":
         return path
-    folder = aside / path.parent.name  # the kohya copy has the same name
+    folder = aside / path.parent.name  # exports have the same name
     folder.mkdir(exist_ok=True)
     return adapter.shareable(path, folder)

@@ -69,9 +69,10 @@ class Adapter(cli.Options):
     """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
     train_text_encoder: bool = False
     """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
-    export: Literal["none", "kohya"] = "none"
+    export: Literal["none", "kohya", "merged"] = "none"
     """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
-    it; not for dora, whose norms they apply otherwise."""
+    it; not for dora, whose norms they apply otherwise. merged writes into merged/ what any method adds as
+    the nearest plain LoRA of rank 128 at most, for the same tools, and tells its error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,11 +246,11 @@ class TrainLora(
             f"{option}: --optimizer prodigy finds one step size for everything; leave it out",
         )
         cli.check(
-            self.export == "none" or self.method in ("lora", "dora"),
-            f"--export {self.export}: --method {self.method} always has those names; leave it out",
+            self.export != "kohya" or self.method in ("lora", "dora"),
+            f"--export kohya: --method {self.method} always has those names; leave it out",
         )
         cli.check(
-            self.export == "none" or self.method != "dora",
-            f"--export {self.export}: WebUI and ComfyUI apply the norms of --method dora "
-            "differently, which gives wrong weights; leave it out and sample with generate or diffusers",
+            self.export != "kohya" or self.method != "dora",
+            "--export kohya: WebUI and ComfyUI apply the norms of --method dora differently, which gives "
+            "wrong weights; give --export merged",
         )

@@ -10,7 +10,7 @@ import torch
 from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
 from finetune.outputs.monitor import Monitor
-from finetune.outputs.snippets import kohya_copy
+from finetune.outputs.snippets import exported
 from finetune.planning import accelerators
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, sharded
@@ -115,7 +115,7 @@ def _save_checkpoint(run: RunContext, job: Job, learner: Learner, losses: Sequen
 
 
 def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
-    """Write the adapter, with ``--export kohya`` also in the folder ``kohya``; called by all processes.
+    """Write the adapter, and by ``--export`` a file for other tools; called by all processes.
 
     The adapter comes last: once it is there, the job counts as finished.
     """
@@ -123,14 +123,14 @@ def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
     with sharded.gathered_parameters(family.models.values()):
         if run.accelerator.is_main_process:
             provenance, encoders = _provenance(run, job, losses), family.text_encoders
-            if run.config.export == "kohya":
+            if run.config.export != "none":
                 adapter.save(
-                    kohya_copy(path),
+                    exported(path, run.config.export),
                     family.denoiser,
                     provenance,
                     prefix=family.prefix,
                     text_encoders=encoders,
-                    dialect="kohya",
+                    dialect=run.config.export,
                 )
             adapter.save(path, family.denoiser, provenance, prefix=family.prefix, text_encoders=encoders)
     run.accelerator.wait_for_everyone()

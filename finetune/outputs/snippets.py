@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchard import cards, prompt_template
-from orchard.adapters import lycoris
+from orchard.adapters import lycoris, merged
 from orchard.adapters.provenance import Provenance
 from orchard.bases import bases
 from orchard.bases.families import FAMILIES
 
-KOHYA = "kohya"
-"""Folder beside the adapters for the files that other tools read."""
 REPAINT = ("--repaint", "object")
 """What generate has to be told for a base that inpaints."""
 PHOTO = ', image=load_image("photo.jpg"), mask_image=load_image("mask.png")'
 """What its pipeline has to be given: white in the mask is what is drawn."""
+EXPORTS = ("kohya", "merged")
+"""Folders beside the adapters for the files that other tools read, one for each value of ``--export``."""
+SD3_IN_WEBUI = "WebUI does not load it: its loader stops at the alphas of a LoRA for SD 3."
 
 
 def interfaces(method: str, family: str) -> tuple[str, ...]:
     """The tools that apply an adapter under kohya's names as it was trained.
 
     By their sources: WebUI takes DoRA's norms over the columns, ComfyUI divides them by those of the base's
-    rows alone; and of SD 3 WebUI and kohya's own scripts know the names of the original's layers only.
+    rows alone. For SD 3 WebUI splits every name into three, which fails at alphas (``networks.py``), and
+    kohya's own scripts know the original's layers alone (``lora_sd3.py``).
     """
     if method == "dora":
         return ()
@@ -57,9 +59,12 @@ def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
 
 
 def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) -> list[str]:
+    file = adapter.name
     if provenance.method in lycoris.METHODS:
-        return [f"The file has the names of LyCORIS; diffusers does not load {provenance.method}."]
-    name = _string(adapter.name)
+        if provenance.family == "sd3" or not exported(adapter, "merged").is_file():
+            return [f"The file has the names of LyCORIS; diffusers does not load {provenance.method}."]
+        file = f"merged/{file}"
+    name = _string(file)
     weights = f"{_string(repo)}, weight_name={name}" if repo else name
     return [
         "In diffusers:" if repo else "In diffusers, in the same folder:",
@@ -96,28 +101,41 @@ def _string(text: str) -> str:
 
 
 def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]:
-    source = _file_for_interfaces(adapter, provenance)
+    method, source, note = _file_for_interfaces(adapter, provenance)
     how = {
         "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
         f"{cards.code(f'{prompt} <lora:{adapter.stem}:1>')}.",
         "ComfyUI": f"copy {source} to `models/loras/` and put a *Load LoRA* node with strength 1 behind the "
         "checkpoint loader.",
     }
-    tools = interfaces(provenance.method, provenance.family)
+    tools = interfaces(method, provenance.family)
     lines = [line for tool in tools for line in (f"In {tool}: {how[tool]}", "")]
-    if others := [tool for tool in how if tool not in tools]:
-        lines += [f"{' and '.join(others)} would apply it differently from how it was trained.", ""]
-    return lines
+    if tools and "WebUI" not in tools:
+        lines += [SD3_IN_WEBUI, ""]
+    return [*lines, *((note, "") if note else ())]
 
 
-def kohya_copy(adapter: Path) -> Path:
-    """Where ``--export kohya`` puts the adapter under kohya's names."""
-    return adapter.parent / KOHYA / adapter.name
+def exported(adapter: Path, export: str) -> Path:
+    """Where ``--export`` puts the adapter for other tools."""
+    return adapter.parent / export / adapter.name
 
 
-def _file_for_interfaces(adapter: Path, provenance: Provenance) -> str:
-    """What WebUI and ComfyUI read: the adapter itself where its names are theirs, else its copy."""
-    if provenance.method in lycoris.METHODS:
-        return f"`{adapter.name}`"
-    name = f"`{KOHYA}/{adapter.name}`"
-    return name if kohya_copy(adapter).is_file() else f"{name} (written when trained with `--export kohya`)"
+def _file_for_interfaces(adapter: Path, provenance: Provenance) -> tuple[str, str, str]:
+    """What WebUI and ComfyUI read: its method, its name, and what is to be said of it."""
+    method, plain = provenance.method, exported(adapter, "merged")
+    if plain.is_file():
+        note = (
+            f"`merged/{adapter.name}` is the plain LoRA nearest to this {method}: {merged.described(plain)}."
+        )
+        return "lora", f"`merged/{adapter.name}`", note
+    if method in lycoris.METHODS:
+        return method, f"`{adapter.name}`", ""
+    if method == "dora":
+        note = (
+            "WebUI and ComfyUI would apply it differently from how it was trained; `--export merged` writes "
+            "the plain LoRA nearest to it, for them."
+        )
+        return method, "", note
+    name = f"`kohya/{adapter.name}`"
+    there = exported(adapter, "kohya").is_file()
+    return method, name if there else f"{name} (written when trained with `--export kohya`)", ""

@@ -37,7 +37,12 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
         "give a multiple",
     )
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+    plugin = accelerator.distributed_type
+    cli.check(
+        config.export != "merged" or plugin not in WHOLE_RUN,
+        f"--export merged: {plugin.value} may divide the base's weights, which it takes; train without",
+    )
+    if plugin == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
     return accelerator, dtype
 

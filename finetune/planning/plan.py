@@ -168,10 +168,10 @@ def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
 
 def _export_line(method: str, export: str, family: str) -> list[str]:
     """Which tools read kohya's names, where not all do."""
-    uses_kohya_names = export == "kohya" or method in lycoris.METHODS
+    uses_kohya_names = export != "none" or method in lycoris.METHODS
     if not uses_kohya_names or family != "sd3":
         return []
-    tools = " and ".join(snippets.interfaces(method, family))
+    tools = " and ".join(snippets.interfaces("lora" if export == "merged" else method, family))
     return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from finetune.step import buckets
 from finetune.training.optimizers import KINDS
 from orchard import devices, prompt_template
 from orchard.adapters import layers
+from orchard.adapters.merged import MOST_RANK
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli import cli
@@ -164,10 +165,12 @@ def adapter_bytes(config: TrainLora, base: Base, targets: Targets, jobs: int) ->
     weights = FLOAT * _parameters(config, base, targets)
     due = (config.steps - 1) // config.save_every if config.save_every else 0
     kept = min(due, config.keep) if config.keep else due
-    files = 2 if config.export == "kohya" else 1
+    export = weights if config.export == "kohya" else 0
+    if config.export == "merged":
+        export = FLOAT * _parameters(replace(config, method="lora", rank=MOST_RANK), base, targets)
     state = 1 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
     checkpoints = (kept * jobs + 1) * state
-    return weights * (files * jobs + checkpoints)
+    return weights * (jobs + checkpoints) + export * jobs
 
 
 def _parameters(config: TrainLora, base: Base, targets: Targets) -> int:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchard import cards
-from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
+from orchard.adapters import dialects, layers, lycoris, merged, peft_state, scaling
 from orchard.adapters.provenance import HEADER, Provenance, of_header
 from orchard.adapters.scaling import Scaling
-from orchard.adapters.tensor_roles import ALPHA, MID, Method, methods_of, split_name
+from orchard.adapters.tensor_roles import Method, methods_of
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.errors import UserError
@@ -38,8 +38,6 @@ class Adapter:
     cross_attention_dim: int | None
     made_for: str | None
     """The family it seems made for, by names and widths; None when nothing tells it."""
-    tensors: int
-    """Tensors in the file; alphas and LoCon's cores are not counted."""
     dialect: str
     """The tool whose names they have, in words."""
     methods: tuple[Method, ...]
@@ -57,23 +55,28 @@ def save(
     *,
     prefix: str = "unet",
     text_encoders: Mapping[str, Any] = {},
-    dialect: Literal["diffusers", "kohya"] = "diffusers",
+    dialect: Literal["diffusers", "kohya", "merged"] = "diffusers",
 ) -> None:
     """Write the adapter of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
     such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
     DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
-    written in kohya's.
+    written in kohya's. ``merged`` is the plain LoRA of `orchard.adapters.merged` in kohya's.
     """
     from safetensors.torch import save_file
 
     models = {prefix: denoiser, **text_encoders}
-    tensors = peft_state.tensors(models)
+    tensors, scales = peft_state.tensors(models), peft_state.scales(models)
     assert all(math.isfinite(value.sum().item()) for value in tensors.values()), "weights are not finite"
     metadata = {"format": "pt", HEADER: json.dumps(asdict(provenance), sort_keys=True)}
-    if dialect == "kohya" or set(methods_of(tensors)) & set(lycoris.METHODS):
-        tensors = dialects.to_kohya(tensors, peft_state.scales(models), spelling(models))
+    if dialect == "merged":
+        tensors, scales, said = merged.lora(models)
+        metadata |= said
+    if dialect != "diffusers" or set(methods_of(tensors)) & set(lycoris.METHODS):
+        spelled = spelling(models)
+        tensors = dialects.to_kohya(tensors, scales, spelled)
+        metadata |= dialects.kohya_header(tensors, spelled)
     else:
         # Stock diffusers refuses a file with both alphas and this header.
         metadata[DIFFUSERS_HEADER] = json.dumps(peft_state.configs(models), sort_keys=True)
@@ -108,12 +111,13 @@ def shareable(path: Path, folder: Path) -> Path:
 
 def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
     """How kohya's tools spell the modules of these models, by their places in a pipeline."""
-    unet = models.get("unet")
-    sdxl = getattr(getattr(unet, "config", None), "addition_embed_type", None) == "text_time"
-    return dialects.Kohya(
-        two_encoders=sdxl or "transformer" in models or "text_encoder_2" in models,
-        original_layers=layers.per_block(unet) if sdxl else None,
-    )
+    if "transformer" in models:
+        return dialects.Kohya(two_encoders=True)
+    unet = models["unet"]
+    if unet.config.addition_embed_type == "text_time":
+        blocks = layers.per_block(unet)
+        return dialects.Kohya(two_encoders=True, original_layers=blocks, version="sdxl_base_v1-0")
+    return dialects.Kohya(version="sd_v2" if unet.config.cross_attention_dim == 1024 else "sd_v1")
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
@@ -153,9 +157,7 @@ def read(path: Path) -> Adapter:
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     if other := dialects.foreign(keys):
-        raise UserError(
-            f"--lora {path}: holds LyCORIS's {other}; of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
-        )
+        raise UserError(f"--lora {path}: holds {other}")
     learned = [key.lower() for key in shapes if key not in alphas]
     if not any(part in key for key in learned for part in ("lora", "hada_", "lokr_")):
         raise UserError(f"--lora {path}: none of its {len(shapes)} tensors is a LoRA's")
@@ -171,7 +173,6 @@ def read(path: Path) -> Adapter:
         provenance=of_header(path, header),
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
-        tensors=sum(split_name(name)[1] not in (ALPHA, MID) for name in named),
         dialect=dialects.dialect_of(keys),
         methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
 from orchard.adapters.adapter import Adapter, is_lycoris, made_for, weights_of
 from orchard.adapters.scaling import Scaling
-from orchard.adapters.tensor_roles import DOWN, MAGNITUDE, UP, by_module
+from orchard.adapters.tensor_roles import DOWN, MAGNITUDE, MID, UP, by_module
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
@@ -62,9 +62,9 @@ def _load_stock(pipe: Pipeline, adapter: Adapter, fitting: Mapping[str, Tensor],
         pipe.unload_lora_weights()
         reason = str(error).strip().splitlines()[-1].strip()[:160]
         raise UserError(f"--lora {adapter.path}: does not fit {type(pipe).__name__} ({reason})") from None
-    if loaded != adapter.tensors:
+    if loaded != len(fitting):
         pipe.unload_lora_weights()
-        raise UserError(_misfit(pipe, adapter, loaded, "the rest"))
+        raise UserError(_misfit(pipe, adapter, loaded, len(fitting), "the rest"))
     if "dora" in adapter.methods:
         _keep_norms_exact(pipe, fitting, name)
 
@@ -89,7 +89,8 @@ def _placed(pipe: Pipeline, adapter: Adapter) -> dict[str, Tensor]:
         raise UserError(f"--lora {adapter.path}: {error}") from None
     fitting, unmatched = layers.match_layers(plain, pipe)
     if unmatched:
-        raise UserError(_misfit(pipe, adapter, len(fitting), unmatched[0]))
+        counted = sum(not name.endswith(MID) for name in plain)
+        raise UserError(_misfit(pipe, adapter, len(fitting), counted, unmatched[0]))
     if len(adapter.methods) > 1 and set(adapter.methods) & set(lycoris.METHODS):
         raise UserError(
             f"--lora {adapter.path}: holds {' and '.join(adapter.methods)}; only files with a single method "
@@ -146,10 +147,10 @@ def _attached(pipe: Pipeline, name: str) -> int:
     return sum(".lora_" in key and f".{name}." in f"{key}." for key in keys)
 
 
-def _misfit(pipe: Pipeline, adapter: Adapter, matched: int, first: str) -> str:
+def _misfit(pipe: Pipeline, adapter: Adapter, matched: int, tensors: int, first: str) -> str:
     loaded = f"{layers.family_of_pipeline(pipe)} ({type(pipe).__name__})"
     return (
-        f"--lora {adapter.path}: {matched} of {adapter.tensors} LoRA tensors matched; it seems made for "
+        f"--lora {adapter.path}: {matched} of {tensors} LoRA tensors matched; it seems made for "
         f"{made_for(adapter)}, with the names of {adapter.dialect}, loaded is {loaded}, "
         f"which has no place for {first[:120]}"
     )

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from orchard.adapters import mmdit
 from orchard.adapters.module_names import module_of, original_of, split_words
 from orchard.adapters.tensor_roles import (
     ALPHA,
@@ -25,6 +26,7 @@ from orchard.adapters.tensor_roles import (
     MID,
     UP,
     by_module,
+    method_of,
     rank,
     split_name,
 )
@@ -48,17 +50,34 @@ _ENDINGS = tuple(
         *((rf"\.{role}(?:\.\w+)?", role) for role in (*LOHA, *LOKR)),
     )
 )
-_KOHYA = re.compile(r"(?:lora|lycoris)_(unet|transformer|te[123]?)_([^.]+)")
+_KOHYA = re.compile(r"(?:lora|lycoris)_(unet|transformer(?!_blocks_)|te[123]?)_([^.]+)")
 _LYCORIS = "lycoris_"
 """What LyCORIS itself begins names with, mostly without saying which component they are of."""
-_FOREIGN = (
-    (re.compile(r"\.(?:diff|diff_b)$"), "full weights"),
-    (re.compile(r"\.(?:w|b)_norm$"), "norms"),
-    (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
-    (re.compile(r"\.oft_(?:blocks|diag)$"), "OFT"),
-    (re.compile(r"\.on_input$"), "(IA)3"),
+_OTHERS = "of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
+_FOREIGN = tuple(
+    (re.compile(pattern), what, instead)
+    for pattern, what, instead in (
+        (r"\.(?:diff|diff_b)$", "LyCORIS's full weights", _OTHERS),
+        (r"\.(?:w|b)_norm$", "LyCORIS's norms", _OTHERS),
+        (r"\.[ab][12]\.weight$", "LyCORIS's GLoRA", _OTHERS),
+        (r"\.oft_(?:blocks|diag)$|^oft_unet_", "LyCORIS's OFT", _OTHERS),
+        (r"\.on_input$", "LyCORIS's (IA)3", _OTHERS),
+        (
+            r"^(?:(?:lora|lycoris)_te3_|text_encoder_3\.|text_encoders\.t5xxl\.)",
+            "a LoRA of T5, which stock pipelines do not load",
+            "train the CLIP text encoders alone",
+        ),
+        (r"^bundle_emb\.", "WebUI's bundled embeddings", "save the LoRA without them"),
+        (r"^lllite_", "a ControlNet-LLLite", "give a LoRA"),
+        (r"^lora_prior_", "a LoRA of Stable Cascade", "give one of Stable Diffusion"),
+        (
+            r"\.(?:reshape_weight|set_weight)$",
+            "ComfyUI's replaced weights",
+            "give a LoRA that adds to weights",
+        ),
+    )
 )
-"""Endings of what LyCORIS trains besides, and its names."""
+"""Keys of what is known but not read, its name, and what to do."""
 _COMPONENTS = {
     "unet": "unet",
     "transformer": "transformer",
@@ -67,6 +86,12 @@ _COMPONENTS = {
     "te2": "text_encoder_2",
     "te3": "text_encoder_3",
 }
+_COMFY_ENCODERS = {
+    **dict.fromkeys(("clip_l", "clip_h"), "text_encoder"),
+    "clip_g": "text_encoder_2",
+    "t5xxl": "text_encoder_3",
+}
+"""Text encoders as ComfyUI calls them, after `text_encoders.`."""
 _TO_KOHYA = {"text_encoder": "te1", "text_encoder_2": "te2", "text_encoder_3": "te3"}
 _KOHYA_ROLES = {
     DOWN: "lora_down.weight",
@@ -92,29 +117,40 @@ def canonical(key: str, layers: int = 2) -> str | None:
 
 
 def _component_and_module(stem: str, layers: int) -> str | None:
+    component, path = _split(stem)
+    if component == "unet" and mmdit.is_original(path):
+        component = "transformer"
+    return f"{component}.{module_of(component, path, layers)}" if component else None
+
+
+def _split(stem: str) -> tuple[str, str]:
+    """Component and path of a module, neither changed into the toolkit's; no component if none is told."""
     if match := _KOHYA.fullmatch(stem):
-        component = _COMPONENTS[match[1]]
-        return f"{component}.{module_of(component, split_words(match[2]), layers)}"
+        return _COMPONENTS[match[1]], split_words(match[2])
     if stem.startswith(_LYCORIS):
         stem = split_words(stem.removeprefix(_LYCORIS))
     stem = stem.removeprefix(_BASE_OF_PEFT).removeprefix("model.")
     head, _, rest = stem.partition(".")
     if head == "diffusion_model":
-        return f"unet.{module_of('unet', rest, layers)}"
+        return "unet", rest
+    if head == "text_encoders":
+        encoder, _, rest = rest.partition(".")
+        return _COMFY_ENCODERS.get(encoder, ""), rest.removeprefix("transformer.")
     if head in _COMPONENTS.values():
-        return f"{head}.{module_of(head, rest, layers)}"
-    owner = _component_of(head)
-    return f"{owner}.{module_of(owner, stem, layers)}" if owner else None
+        return head, rest
+    return _component_of(head), stem
 
 
-def _component_of(head: str) -> str | None:
-    """The component that has a child of this name."""
+def _component_of(head: str) -> str:
+    """The component that has a child of this name, or nothing."""
     if head in ("text_model", "text_projection", "encoder"):
         return "text_encoder"
-    if head in ("transformer_blocks", "single_transformer_blocks", "context_embedder", "proj_out"):
+    if head in ("transformer_blocks", "single_transformer_blocks", "joint_blocks", "context_embedder"):
+        return "transformer"
+    if head in ("pos_embed", "time_text_embed", "norm_out", "proj_out"):
         return "transformer"
     blocks = ("down_blocks", "mid_block", "up_blocks", "input_blocks", "middle_block", "output_blocks")
-    return "unet" if head in (*blocks, "conv_in", "conv_out", "time_embedding", "add_embedding") else None
+    return "unet" if head in (*blocks, "conv_in", "conv_out", "time_embedding", "add_embedding") else ""
 
 
 def rename(tensors: Mapping[str, T], layers: int = 2) -> dict[str, T]:
@@ -143,8 +179,13 @@ def dialect_of(keys: Sequence[str]) -> str:
 
 
 def foreign(keys: Iterable[str]) -> str | None:
-    """Which of LyCORIS's other methods a key is of, and the key; None when all may be a LoRA's."""
-    found = (f"{name} ({key[:120]})" for key in keys for ending, name in _FOREIGN if ending.search(key))
+    """What a key tells of that is not read, and what to do; None when all may be an adapter's."""
+    found = (
+        f"{what} ({key[:120]}); {instead}"
+        for key in keys
+        for pattern, what, instead in _FOREIGN
+        if pattern.search(key)
+    )
     return next(found, None)
 
 
@@ -154,7 +195,7 @@ def saved_by_peft(keys: Iterable[str]) -> bool:
 
 
 def _is_bare(key: str) -> bool:
-    known = (*_COMPONENTS.values(), "diffusion_model")
+    known = (*_COMPONENTS.values(), "diffusion_model", "text_encoders")
     spelled = any(part in key for part in (".lora_A.", ".hada_", ".lokr_"))
     return spelled and key.partition(".")[0] not in known and not _KOHYA.match(key)
 
@@ -191,6 +232,8 @@ class Kohya:
     """The first text encoder is ``te1``, as in SDXL, not ``te``."""
     original_layers: int | None = None
     """For SDXL: layers a block of a UNet whose modules are named as in the original; else as in diffusers."""
+    version: str = ""
+    """What sd-scripts call the base; none for SD 3, of which they read other names."""
 
     def stem(self, module: str) -> str:
         """``component.module`` -> what a tensor's name starts with.
@@ -235,6 +278,31 @@ def to_kohya(
         else:
             written[f"{stem}.{ALPHA}"] = tensor(float(scale * own))
     return written
+
+
+def kohya_header(written: Mapping[str, Tensor], spelling: Kohya) -> dict[str, str]:
+    """What sd-scripts say in the header of a file with these tensors.
+
+    By the version WebUI tells which checkpoints to show the file for.
+    """
+    if not spelling.version:
+        return {}
+    modules = by_module(rename(written, spelling.original_layers or 2))
+    shapes = [{role: tuple(value.shape) for role, value in parts.items()} for parts in modules.values()]
+    lycoris = any(method_of(parts) in ("loha", "lokr") for parts in shapes)
+    alphas = {parts[ALPHA].item() for parts in modules.values() if ALPHA in parts}
+    return {
+        "ss_base_model_version": spelling.version,
+        "ss_v2": str(spelling.version == "sd_v2"),
+        "ss_network_module": "lycoris.kohya" if lycoris else "networks.lora",
+        "ss_network_dim": _one({found for parts in shapes if (found := rank(parts))}),
+        "ss_network_alpha": _one(alphas),
+    }
+
+
+def _one(values: set[Any]) -> str:
+    """The value that all layers share."""
+    return str(values.pop()) if len(values) == 1 else "Dynamic"
 
 
 def _as_column(magnitude: Tensor) -> Tensor:

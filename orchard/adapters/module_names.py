@@ -8,7 +8,8 @@ _JOINED = re.compile(
     "to_(?:q|k|v|out|add_out)|add_[qkv]_proj|(?:q|k|v|out)_proj|proj_(?:in|out|mlp)|self_attn|"
     "conv_(?:in|out|shortcut)|time_emb_proj|time_embedding|add_embedding|class_embedding|linear_[12]|"
     "time_embed|label_emb|(?:in|out|emb)_layers|skip_connection|text_model|text_projection|"
-    "ff_context|norm1_context|norm_out|pos_embed|context_embedder|time_text_embed|(?:timestep|text)_embedder"
+    "ff_context|norm1_context|norm_out|pos_embed|context_embedder|time_text_embed|(?:timestep|text)_embedder|"
+    "(?:x|context)_block|adaLN_modulation|(?:x|y|t)_embedder|final_layer"
     r")(?=_|$)|[^_]+"
 )
 """Names with an underscore of their own, else whatever stands between two underscores."""

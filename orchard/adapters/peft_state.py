@@ -25,17 +25,22 @@ def tensors(models: Mapping[str, Any]) -> dict[str, Tensor]:
     return dialects.rename(found)
 
 
-def scales(models: Mapping[str, Any]) -> dict[str, float]:
-    """``component.module`` -> what the layer's update is multiplied by."""
+def layers(models: Mapping[str, Any]) -> dict[str, Any]:
+    """``component.module`` -> its layer with an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     found = {
-        f"{place}.{name}.{ALPHA}": layer.scaling["default"]  # type: ignore[attr-defined]
+        f"{place}.{name}.{ALPHA}": layer
         for place, model in models.items()
         for name, layer in model.named_modules()
         if isinstance(layer, BaseTunerLayer)
     }
-    return {split_name(name)[0]: scale for name, scale in dialects.rename(found).items()}
+    return {split_name(name)[0]: layer for name, layer in dialects.rename(found).items()}
+
+
+def scales(models: Mapping[str, Any]) -> dict[str, float]:
+    """``component.module`` -> what the layer's update is multiplied by."""
+    return {module: layer.scaling["default"] for module, layer in layers(models).items()}
 
 
 def keep_norms_exact(model: Any) -> None:

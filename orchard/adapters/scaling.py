@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchard.adapters import mmdit
 from orchard.adapters.dialects import is_alpha, rename, saved_by_peft
 from orchard.adapters.tensor_roles import (
     ALPHA,
@@ -214,13 +215,13 @@ def scales(
 def normalise(
     tensors: Mapping[str, Tensor], configs: Mapping[str, Scaling] | None = None, layers: int = 2
 ) -> dict[str, Tensor]:
-    """An adapter of any dialect -> the toolkit's names, float32, every layer's scale put into its tensors.
+    """An adapter of any dialect -> diffusers' layers, float32, every layer's scale put into its tensors.
 
     What they add to a weight is then up x down, or the like in the other methods, with no alpha left to be
     read in one way or another. Keys that are no adapter's stay as they are.
 
     Raises:
-        ValueError: two keys name one tensor, or an alpha is not one number.
+        ValueError: two keys name one tensor or layer, or an alpha is not one number.
     """
     named = _without_cores(rename(tensors, layers))
     shapes = {name: tuple(value.shape) for name, value in named.items()}
@@ -235,7 +236,7 @@ def normalise(
             plain[f"{module}.{role}"] = magnitude
         elif role != ALPHA:
             plain[name] = value.float()
-    return plain
+    return mmdit.as_diffusers(plain)
 
 
 def _without_cores(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

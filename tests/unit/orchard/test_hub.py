@@ -13,6 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import ROOT
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from shell import EVALUATE, GENERATE, TRAIN, command, refusal
 from stub_sampler import flat_at, noise
 
@@ -152,6 +154,25 @@ def test_an_adapter_is_fetched_from_the_hub_once_and_then_sampled(base, tmp_path
     first, second = (shards.rows_of(shards.path_of(tmp_path / name, "apple", 0)) for name in ("a", "b"))
     assert first[0]["lora"] == second[0]["lora"] == adapter.read(Path(file)).digest
     assert first[0]["image"] != second[0]["image"]
+
+
+def test_a_base_of_fp16_shards_alone_is_fetched_as_it_lies_there(base, tmp_path):
+    local = tmp_path / "half"
+    pipe = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float16, safety_checker=None)
+    pipe.save_pretrained(local, variant="fp16", max_shard_size="100KB")
+    assert len(list((local / "unet").glob("*.fp16-0000*-of-*.safetensors"))) > 1
+    sample = (*GENERATE, "--classes", "apple", "--count", 1, "--steps", 1, "--precision", "fp32")
+    with hub_server.serve() as server:
+        server.repos["model", "mira/half"] = False
+        for path in filter(Path.is_file, local.rglob("*")):
+            server.files["model", "mira/half", path.relative_to(local).as_posix()] = path.read_bytes()
+        here = server.environment | {"HF_HOME": str(tmp_path / "cache")}
+        said = command(tmp_path, *sample, "--base", "mira/half", "--output", "a", **here)
+    assert "mira/half (weights in fp16)" in said
+    command(tmp_path, *sample, "--base", local, "--output", "b")
+    first, second = (shards.rows_of(shards.path_of(tmp_path / name, "apple", 0)) for name in ("a", "b"))
+    pixels = [Image.open(io.BytesIO(rows[0]["image"]["bytes"])).tobytes() for rows in (first, second)]
+    assert pixels[0] == pixels[1]
 
 
 @pytest.mark.parametrize("there", [True, False])

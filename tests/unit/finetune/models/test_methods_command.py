@@ -132,8 +132,24 @@ def test_a_card_names_only_the_tools_that_apply_the_adapter_as_it_was_trained(ba
     origin = dataclasses.replace(trained(base, tmp_path).provenance, **options)
     card = snippets.markdown(tmp_path / "apple.safetensors", origin)
     assert {tool for tool in ("WebUI", "ComfyUI") if f"In {tool}: copy" in card} == tools
-    others = next((line for line in card.splitlines() if "would apply it differently" in line), "")
-    assert {tool for tool in ("WebUI", "ComfyUI") if tool in others} == {"WebUI", "ComfyUI"} - tools
+    others = [line for line in card.splitlines() if "would apply it" in line or "does not load it" in line]
+    assert {tool for tool in ("WebUI", "ComfyUI") if tool in "".join(others)} == {"WebUI", "ComfyUI"} - tools
+
+
+@pytest.mark.parametrize("method", ["dora", "loha"])
+def test_a_merged_file_is_what_other_tools_get_and_tells_its_error(base, tmp_path, capsys, method):
+    trained(base, tmp_path, method=method, export="merged", train_text_encoder=True, targets=("all",))
+    file = tmp_path / "merged" / "apple.safetensors"
+    one = adapter.read(file)
+    assert (one.methods, one.provenance.method) == (("lora",), method)
+    assert one.provenance.trained_on == adapter.read(tmp_path / "apple.safetensors").provenance.trained_on
+    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("merged    "))
+    assert f"{file}: rank" in told and "relative error " in told
+    card = (tmp_path / "README.md").read_text()
+    assert told.partition(": ")[2] in card
+    for words in ("to `models/Lora/`", "to `models/loras/`"):
+        assert f"copy `merged/apple.safetensors` {words}" in card
+    assert ('pipe.load_lora_weights("merged/apple.safetensors")' in card) == (method == "loha")
 
 
 def test_the_plan_says_which_tools_kohyas_names_of_sd_3_are_for(folders, tmp_path, capsys):

@@ -137,15 +137,18 @@ def test_the_stock_pipeline_and_we_give_the_image_that_was_trained(tmp_path, fol
     assert np.abs(mine - plain).max() > 1e-2
     one = saved(tmp_path / "a.safetensors", family, base)
     other = saved(tmp_path / "kohya.safetensors", family, base, "kohya")
+    plain_lora = saved(tmp_path / "merged.safetensors", family, base, "merged")
     assert one.scale == other.scale == 1.5
-    for found in (one, other):
+    assert plain_lora.methods == ("lora",)
+    for found in (one, other, plain_lora):
         again = load(base)
         attaching.attach(again, found)
         assert np.abs(mine - image(again)).max() < 1e-4
-    readable = [one.path, other.path] if name in PREFIXES and method == "lora" else [one.path]
-    for path in readable:
+    readable = [one, *((plain_lora,) if name in PREFIXES else ())]
+    readable += [other] if name in PREFIXES and method == "lora" else []
+    for found in readable:
         stock = load(base)
-        stock.load_lora_weights(path)
+        stock.load_lora_weights(found.path)
         assert np.abs(mine - image(stock)).max() < 1e-4
     for model in family.models.values():
         lora.remove(model)
@@ -168,6 +171,12 @@ def test_loha_and_lokr_come_back_from_lycoris_names(tmp_path, folders, name, met
     again = load(base)
     attaching.attach(again, one)
     assert np.abs(mine - image(again)).max() < 1e-4
+    stock, plain_lora = load(base), saved(tmp_path / "merged.safetensors", family, base, "merged")
+    if name == "sd3":  # of which stock diffusers reads none of kohya's names
+        attaching.attach(stock, plain_lora)
+    else:
+        stock.load_lora_weights(plain_lora.path)
+    assert np.abs(mine - image(stock)).max() < 1e-4
     for model in family.models.values():
         lora.remove(model)
     assert np.array_equal(image(family.pipe), plain)
