@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, GradientAccumulationPlugin
 
 from finetune.config import TrainLora
+from finetune.generators.config import TrainGenerator
 from finetune.outputs import logs
 from orchard import devices
 from orchard.cli import cli
@@ -15,7 +16,7 @@ WHOLE_RUN = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Plugins that do not release a network until the process ends."""
 
 
-def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
+def accelerator_for(config: TrainLora | TrainGenerator) -> tuple[Accelerator, torch.dtype]:
     """The accelerator of a run and the precision of its networks.
 
     Raises:
@@ -37,14 +38,14 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
         "give a multiple",
     )
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+    if isinstance(config, TrainGenerator):
+        plugin = accelerator.distributed_type
+        cli.check(
+            plugin not in WHOLE_RUN, f"{plugin.value}: not for a network of this size; launch without it"
+        )
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
     return accelerator, dtype
-
-
-def can_save(accelerator: Accelerator) -> bool:
-    """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
-    return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
 def processes_of(accelerator: Accelerator) -> str:
