@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 NONE, GIVEN, AUTO = "none", "given", "auto"
 """Real images alone; the set in ``--synthetic``; whichever of the others validation images favour."""
@@ -19,6 +20,13 @@ class Generator:
     """Options of finetune, besides those of all arms; None where the base is sampled as it is."""
     sampling: tuple[str, ...] = ()
     """Options of generate, likewise."""
+    model: Literal["", "gan", "vae"] = ""
+    """What is trained from nothing, where it is no adapter: one model of all classes."""
+
+    @property
+    def trainer(self) -> str:
+        """The command of finetune that trains it."""
+        return f"finetune.train_{self.model or 'lora'}"
 
     @property
     def sees_photos(self) -> bool:
@@ -41,6 +49,8 @@ GENERATORS: Mapping[str, Generator] = {
     "repaint:centre": Generator(sampling=("--repaint", "centre")),
     "repaint:outpaint": Generator(sampling=("--repaint", "outpaint")),
     "img2img": Generator(sampling=("--image_guidance", ARM_PHOTOS, "--strength", "0.7")),
+    "gan": Generator(model="gan"),
+    "vae": Generator(model="vae"),
 }
 """A further one is a line here. Those of equal ``tuning`` share their adapters."""
 NAMES = (AUTO, NONE, GIVEN, *GENERATORS)

@@ -31,8 +31,8 @@ class Adapters(cli.Options):
     base: str = ""
     """Base model; by default the one the adapter was made for, mini without an adapter."""
     generator: str = ""
-    """Sample from a GAN or VAE instead: the file of finetune/train_gan.py or train_vae.py, looked for here and
-    then in generators/. Its classes are its prompts, and one pass makes an image."""
+    """Sample from a GAN or VAE instead: a file of finetune/train_gan.py or train_vae.py, looked for here and
+    then in generators/."""
 
 
 @dataclass(frozen=True, kw_only=True)

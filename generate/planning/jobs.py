@@ -23,6 +23,7 @@ from orchard.bases.bases import Base
 from orchard.datasets import sources
 from orchard.errors import UserError
 from orchard.files import atomic
+from orchard.generators.files import NO_SCHEDULER
 from orchard.images.images import DECODING, TRAIN
 from orchard.prompt_template import DEFAULT, fill
 from orchard.shards import ShardHeader
@@ -108,7 +109,7 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
         raise UserError(
             f"--lora: class {', '.join(twice)} is sampled by two adapters; give one of them, or --fuse"
         )
-    _require_known(config, labels, [name for blend in blends for name in loras.labels_of(blend)], "adapters")
+    _require_known(config, labels, [name for blend in blends for name in loras.labels_of(blend)], "adapters'")
     found = contexts.resolve(config, mode, {one.label: one.blend for one in chosen}, blends)
     chosen = [replace(one, contexts=found.get(one.label)) for one in chosen]
     rows = rows_of(config, labels)
@@ -120,7 +121,7 @@ def _require_known(config: Generate, labels: Sequence[str], known: Sequence[str]
     """Raise `UserError` naming those of ``--classes`` that are not sampled."""
     missing = sorted(set(config.classes) - set(labels))
     if missing:
-        raise UserError(f"--classes {' '.join(missing)}: not among the {whose}' classes: {', '.join(known)}")
+        raise UserError(f"--classes {' '.join(missing)}: not among the {whose} classes: {', '.join(known)}")
 
 
 def _require_one_list(blends: Sequence[Blend], chosen: Sequence[ClassSource]) -> None:
@@ -208,7 +209,7 @@ def _of_generator(
     """The jobs of a GAN or VAE, whose prompt is the class."""
     record = source.record
     labels = [name for name in record.classes if name in (config.classes or record.classes)]
-    _require_known(config, labels, record.classes, "generator")
+    _require_known(config, labels, record.classes, "generator's")
     atomic.require_distinct_files(record.all_classes)
     require_shards(config.shard_size, record.size)
     arguments = {
@@ -217,7 +218,7 @@ def _of_generator(
         "lora": source.digest,
         "steps": 1,
         "guidance": 1.0,
-        "scheduler": "none",
+        "scheduler": NO_SCHEDULER,
         "seed": config.seed,
         "resolution": record.size,
         "shard_size": config.shard_size,

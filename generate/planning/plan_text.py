@@ -29,12 +29,12 @@ def describe(
     """Classes, sampler, screens and output; what will be cut of a prompt, what has changed since."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
-        prompts = list(dict.fromkeys(job.plan.prompts))
+        prompts, steps = list(dict.fromkeys(job.plan.prompts)), job.header.arguments["steps"]
         said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
         say(
             console,
             f"class     {job.label}: {job.plan.count} images{_candidates(job)}, {new} to sample; "
-            f"{job.source.name}, prompt {said}, {job.header.arguments['steps']} steps",
+            f"{job.source.name}, prompt {said}, {steps} step{'s' if steps > 1 else ''}",
         )
         if new:
             for change in folders.changes(folder, job):

@@ -35,7 +35,9 @@ class Decoder(nn.Module):
         super().__init__()
         channels = widths(size, width)[::-1]
         self.latent = latent
-        self.first = nn.Linear(latent, channels[0] * START**2)
+        # Equal scales at the start would leave all classes alike for hundreds of steps.
+        self.classes = nn.Embedding(classes, latent)
+        self.first = nn.Linear(2 * latent, channels[0] * START**2)
         self.norms = nn.ModuleList(ConditionalNorm(count, classes) for count in channels)
         self.convolutions = nn.ModuleList(
             nn.ConvTranspose2d(before, after, 4, 2, 1)
@@ -44,7 +46,7 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """(B, latent) normal numbers and (B,) classes -> (B, 3, S, S) in [-1, 1]."""
-        x = self.first(latents).view(len(latents), -1, START, START)
+        x = self.first(torch.cat([latents, self.classes(labels)], dim=1)).view(len(latents), -1, START, START)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             x = convolution(functional.relu(norm(x, labels)))
         return x.float().tanh()

@@ -22,6 +22,8 @@ Size = Literal[32, 64, 128]
 SIZES: tuple[Size, ...] = get_args(Size)
 SCHEMA = 1
 HEADER = "orchard"
+NO_SCHEDULER = "none"
+"""What rows of a synthetic set have for the scheduler that a GAN or VAE does not need."""
 FOLDER = Path("generators")
 """Where they are written unless told otherwise."""
 
