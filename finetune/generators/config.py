@@ -112,8 +112,8 @@ class Adversarial(cli.Options):
     """Optimiser steps of each of the two networks."""
     batch_size: int = 32
     """Real images per step, and as many generated ones; divided among all processes."""
-    learning_rate: float = 2e-4
-    """Rate of Adam for the generator; the discriminator's is four times as high."""
+    learning_rate: float = 4e-4
+    """Rate of Adam for the generator; the discriminator's is twice as high."""
     diffaugment: tuple[Augmentation, ...] = ("color", "translation", "cutout")
     """What is done to the images that the discriminator sees, real and generated alike (Zhao et al. 2020), so
     that it cannot learn a few photos by heart; `none` for nothing."""

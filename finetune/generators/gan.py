@@ -21,9 +21,8 @@ from finetune.generators.learner import Learner, adam, downsampling
 from orchard.generators.decoder import Decoder, widths
 
 BETAS = (0.0, 0.99)
-FASTER = 4
-"""The discriminator's learning rate over the generator's (Heusel et al. 2017; Zhang et al. 2019): where it lags
-behind, the generator comes to make one image a class."""
+FASTER = 2
+"""The discriminator's learning rate over the generator's (Heusel et al. 2017)."""
 
 
 class Discriminator(nn.Module):

@@ -37,6 +37,7 @@ class Decoder(nn.Module):
         self.latent = latent
         # Equal scales at the start would leave all classes alike for hundreds of steps.
         self.classes = nn.Embedding(classes, latent)
+        nn.init.normal_(self.classes.weight, std=0.25)
         self.first = nn.Linear(2 * latent, channels[0] * START**2)
         self.norms = nn.ModuleList(ConditionalNorm(count, classes) for count in channels)
         self.convolutions = nn.ModuleList(

@@ -70,7 +70,7 @@ def test_a_gan_or_vae_is_one_model_of_all_classes_and_hangs_on_no_base():
     sources = made(planned(shots=("2",), seeds=1, generators=("gan", "vae", "tuned")))
     other = made(
         planned(
-            sets(base=SimpleNamespace(name="x", digest="e", resolution=64)),
+            sets(base=SimpleNamespace(name="mini", digest="e", resolution=64)),
             shots=("2",),
             seeds=1,
             generators=("gan", "vae", "tuned"),
