@@ -10,6 +10,7 @@ TUNED = "tuned"
 ARM_PHOTOS = "PHOTOS"
 """Stands in the options for the folder of the arm's real images."""
 CAPTIONS = ("--captions", "context")
+UNSCREENED = ("--screens", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,9 @@ GENERATORS: Mapping[str, Generator] = {
     "repaint:centre": Generator(sampling=("--repaint", "centre")),
     "repaint:outpaint": Generator(sampling=("--repaint", "outpaint")),
     "img2img": Generator(sampling=("--image_guidance", ARM_PHOTOS, "--strength", "0.7")),
-    "gan": Generator(model="gan"),
-    "vae": Generator(model="vae"),
+    # Images much like each other are what these two are known for: screened out, they would go unmeasured.
+    "gan": Generator(model="gan", sampling=UNSCREENED),
+    "vae": Generator(model="vae", sampling=UNSCREENED),
 }
 """A further one is a line here. Those of equal ``tuning`` share their adapters."""
 NAMES = (AUTO, NONE, GIVEN, *GENERATORS)

@@ -143,8 +143,9 @@ class Variational(cli.Options):
     """Images per step, divided among all processes."""
     learning_rate: float = 1e-3
     """Rate of Adam."""
-    beta: float = 0.5
-    """Weight of the divergence from the prior: more gives smoother images that are easier to sample."""
+    beta: float = 10.0
+    """Weight of the divergence from the prior, in nats over pixel values: with less, samples are sharper and
+    fewer of them whole."""
     perceptual_weight: float = 1.0
     """Weight of the differences of edges at every scale, beside those of pixels; 0 leaves them out."""
 

@@ -11,6 +11,7 @@ from conftest import ROOT
 from planned import hashes, planned, sets
 
 from evaluate.config import Evaluate
+from evaluate.experiment import image_sets
 from evaluate.experiment.sweep import share
 from evaluate.experiment.validation_search import UNTRIED, candidates, choose
 from evaluate.generators import GENERATORS, NAMES, TUNED
@@ -59,7 +60,7 @@ def test_every_generator_asks_for_what_sets_it_apart():
     }
     for source in models.values():
         tuning, sampling = asked(source)
-        assert sampling[2:] == usual[1][2:]
+        assert sampling[2:] == [*usual[1][2:], "--screens", "none"]
         assert tuning[4:] == [
             *("--size", "64", "--seed", "0", "--fit", "pad", "--steps", "1500", "--batch_size", "4"),
             *("--precision", "fp32"),
@@ -128,8 +129,8 @@ def test_generators_of_equal_tuning_share_adapters_and_each_has_images_of_its_ow
         None: 1,
         sources[TUNED].folder / "adapters": 6,
         sources["context"].adapters: 2,
-        sources["gan"].folder / "adapters": 1,
-        sources["vae"].folder / "adapters": 1,
+        sources["gan"].adapters: 1,
+        sources["vae"].adapters: 1,
     }
     assert sources["context"].adapters.parent not in {source.folder for source in sources.values()}
 
@@ -241,6 +242,13 @@ def test_a_mixing_that_is_chosen_is_the_one_of_lowest_loss_and_may_be_no_synthet
 def test_generators_that_make_no_sense_are_refused(options, words, refused):
     with refused(*words):
         Evaluate(**options).require_valid()
+
+
+def test_a_gan_of_another_size_than_the_bases_images_is_refused(refused):
+    large = SimpleNamespace(name="sd15", resolution=512)
+    with refused("--generators gan", "32, 64, 128 px", "the base sd15 512 px"):
+        image_sets._require_models(Evaluate(generators=("gan",)), large)
+    image_sets._require_models(Evaluate(generators=("tuned",)), large)
 
 
 def test_a_choice_takes_a_second_image_of_a_class(refused):
