@@ -63,12 +63,14 @@ class OwnGenerators(cli.Options):
 
     generators: tuple[str, ...] = ()
     """An arm for each: none (the real images alone), untuned, tuned, context, context:own, img2img,
-    repaint:background, :object, :centre or :outpaint, given (the set in --synthetic), auto (whichever of the
-    others validation images favour). By default given; none and tuned with --shots, tuned with --folds."""
+    repaint:background, :object, :centre or :outpaint, gan, vae, given (the set in --synthetic), auto
+    (whichever of the others validation images favour). By default given; none and tuned with --shots, tuned
+    with --folds."""
     base: str = "mini"
     """Base model of the arms' own generators, as in finetune/train_lora.py."""
     arm_steps: int = 150
-    """Optimiser steps of each of the arms' own adapters."""
+    """Optimiser steps of each of the arms' own adapters; a gan or vae, which begins from nothing, takes ten
+    times as many."""
     arm_count: int = 50
     """Synthetic images per class that are added to the real ones in a low-shot arm."""
     arm_prompt: tuple[str, ...] = ()
@@ -163,6 +165,11 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
         cli.check(
             asked is None or not self.arm_prompt,
             f"--generators {asked}: its adapters bring their own prompts; leave --arm_prompt out",
+        )
+        model = next((name for name in self.arms_by if name in GENERATORS and GENERATORS[name].model), None)
+        cli.check(
+            model is None or not self.arm_prompt,
+            f"--generators {model}: takes classes and no prompts; leave --arm_prompt out",
         )
         cli.check(
             AUTO not in self.generators or bool(self.makers),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 NONE, GIVEN, AUTO = "none", "given", "auto"
 """Real images alone; the set in ``--synthetic``; whichever of the others validation images favour."""
@@ -9,6 +10,7 @@ TUNED = "tuned"
 ARM_PHOTOS = "PHOTOS"
 """Stands in the options for the folder of the arm's real images."""
 CAPTIONS = ("--captions", "context")
+UNSCREENED = ("--screens", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,13 @@ class Generator:
     """Options of finetune, besides those of all arms; None where the base is sampled as it is."""
     sampling: tuple[str, ...] = ()
     """Options of generate, likewise."""
+    model: Literal["", "gan", "vae"] = ""
+    """What is trained from nothing, where it is no adapter: one model of all classes."""
+
+    @property
+    def trainer(self) -> str:
+        """The command of finetune that trains it."""
+        return f"finetune.train_{self.model or 'lora'}"
 
     @property
     def sees_photos(self) -> bool:
@@ -41,6 +50,9 @@ GENERATORS: Mapping[str, Generator] = {
     "repaint:centre": Generator(sampling=("--repaint", "centre")),
     "repaint:outpaint": Generator(sampling=("--repaint", "outpaint")),
     "img2img": Generator(sampling=("--image_guidance", ARM_PHOTOS, "--strength", "0.7")),
+    # Images much like each other are what these two are known for: screened out, they would go unmeasured.
+    "gan": Generator(model="gan", sampling=UNSCREENED),
+    "vae": Generator(model="vae", sampling=UNSCREENED),
 }
 """A further one is a line here. Those of equal ``tuning`` share their adapters."""
 NAMES = (AUTO, NONE, GIVEN, *GENERATORS)

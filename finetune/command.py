@@ -1,7 +1,6 @@
 """`finetune/train_lora.py`: check everything that can be checked, load the base, train, save."""
 
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +21,8 @@ from finetune.outputs.snippets import EXPORTS, exported, generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.accelerators import accelerator_for
-from finetune.trainer import StopError, train_adapter
+from finetune.trainer import train_adapter
+from finetune.training import saving
 from finetune.training.interrupt import Interrupt
 from orchard import devices, hub
 from orchard.adapters import adapter, merged
@@ -40,13 +40,7 @@ OURS = re.compile(
 
 def run(config: TrainLora) -> None:
     """Run `train` as a command."""
-    try:
-        train(config)
-    except StopError as stopped:
-        if devices.processes().is_main_process:
-            print(f"stopped; {stopped}", file=sys.stderr)
-        raise SystemExit(stopped.code) from None
-    devices.processes().destroy_process_group()
+    saving.as_command(lambda: train(config))
 
 
 def train(config: TrainLora) -> dict[str, Path]:

@@ -11,29 +11,17 @@ from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
 from finetune.outputs.monitor import Monitor
 from finetune.outputs.snippets import exported
-from finetune.planning import accelerators
 from finetune.step.batches import TrainingData
-from finetune.training import checkpoints, sharded
+from finetune.training import checkpoints, saving, sharded
 from finetune.training import learner as learners
 from finetune.training.learner import Learner
 from finetune.training.loop import train_steps
+from finetune.training.saving import StopError
 from orchard import software
 from orchard.adapters import adapter, contexts
 from orchard.adapters.provenance import Provenance
 from orchard.errors import UserError
 from orchard.images.splits import stable_hash
-
-
-class StopError(Exception):
-    """A signal ended the run; says what was saved, and holds the exit code."""
-
-    def __init__(self, saved: Path | None, code: int) -> None:
-        super().__init__(
-            f"saved {saved}; resume with --resume latest"
-            if saved
-            else "DeepSpeed cannot save a checkpoint to resume from, so start the run over"
-        )
-        self.code = code
 
 
 def train_adapter(
@@ -56,7 +44,9 @@ def train_adapter(
                     losses.append(step.loss)
                     monitor.step(learner, step)
                     advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-                    _save_checkpoint(run, job, learner, losses)
+                    saving.save_due(
+                        config, run.accelerator, run.interrupt, learner, losses, job.name, job.identity
+                    )
             with learner.for_inference():
                 learner.require_finite()
                 monitor.write_sheets()
@@ -94,24 +84,6 @@ def _injected(run: RunContext, job: Job) -> Iterator[Learner]:
             learner.release(accelerator)
             for model in family.models.values():
                 lora.remove(model)
-
-
-def _save_checkpoint(run: RunContext, job: Job, learner: Learner, losses: Sequence[float]) -> None:
-    """Save a checkpoint if one is due or a signal came; after a signal raise `StopError`."""
-    config, accelerator = run.config, run.accelerator
-    code = run.interrupt.exit_code(accelerator)
-    due = config.save_every and len(losses) % config.save_every == 0
-    if len(losses) == config.steps or not (code or due):
-        return
-    if not accelerators.can_save(accelerator):
-        assert code, "configure_deepspeed refuses --save_every"
-        raise StopError(None, code)
-    folder = checkpoints.folder_of(config.output, job.name)
-    path = checkpoints.save(folder, accelerator, learner, losses, job.identity)
-    if accelerator.is_main_process:
-        checkpoints.prune(folder, config.keep)
-    if code:
-        raise StopError(path, code)
 
 
 def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:

@@ -38,7 +38,7 @@ def generate(config: Generate) -> None:
     if config.push_to_hub and state.is_main_process and not config.dry_run:
         hub.check(config.push_to_hub, "dataset")
     sampled = jobs(config, devices.dtype_name(dtype), pipeline.environment(config, state.device))
-    resolution = min(job.settings.resolution for job in sampled)
+    resolution = min(job.source.resolution for job in sampled)
     screened = screens.plan(config, [job.label for job in sampled], resolution)
     planned = [replace(job, header=screened.marked(job.header)) for job in sampled]
     folders.require_fit(folder, planned)

@@ -30,6 +30,9 @@ class Adapters(cli.Options):
     """LCM-LoRA for the base, file or Hub id: the lcm scheduler, 4 steps and guidance 1 unless given."""
     base: str = ""
     """Base model; by default the one the adapter was made for, mini without an adapter."""
+    generator: str = ""
+    """Sample from a GAN or VAE instead: a file of finetune/train_gan.py or train_vae.py, looked for here and
+    then in generators/."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,7 @@ class Generate(
         self._require_repainting()
         self._require_screens()
         self._require_choosing()
+        self._require_generator()
         cli.check(
             not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
         )
@@ -208,6 +212,18 @@ class Generate(
             not self.push_to_hub or "://" not in str(self.output),
             f"--push_to_hub uploads a local folder, not {self.output}; give another --output",
         )
+
+    def _require_generator(self) -> None:
+        """What is for diffusion models means nothing to a GAN or VAE."""
+        usual = type(self)()
+        groups = (Adapters, Prompts, Sampling, Repainting, Steering, Resources)
+        names = [field.name for group in groups for field in dataclasses.fields(group)]
+        for name in names if self.generator else ():
+            given = getattr(self, name) != getattr(usual, name) and name not in ("generator", "batch_size")
+            flag = "no_safety_checker" if name == "safety_checker" else name
+            cli.check(
+                not given, f"--generator {self.generator}: makes images in one pass; leave out --{flag}"
+            )
 
     def _require_counts(self) -> None:
         given = [name for name in ("count", "total") if getattr(self, name)]

@@ -27,6 +27,8 @@ class Measured(TypedDict):
     """Likewise, 0 to 1."""
     seconds_per_image: float | None
     """Tuning and sampling over the images made; None where it is not known."""
+    seconds_to_train: float | None
+    """Tuning alone; None where it is not known, or nothing was tuned."""
 
 
 @dataclass(frozen=True, kw_only=True)

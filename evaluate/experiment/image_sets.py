@@ -7,7 +7,7 @@ from pathlib import Path
 from classify.sizes import Sizes, native, resolve
 from evaluate.config import Evaluate
 from evaluate.experiment import leaks
-from evaluate.generators import GIVEN
+from evaluate.generators import GENERATORS, GIVEN
 from orchard import shards
 from orchard.bases import bases
 from orchard.classifiers.classifier import seen_by
@@ -15,6 +15,7 @@ from orchard.cli import cli
 from orchard.datasets import sources
 from orchard.errors import UserError
 from orchard.files import storage
+from orchard.generators.files import SIZES
 from orchard.images import splits
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo
 
@@ -77,6 +78,8 @@ def load(config: Evaluate, shares: Sequence[float]) -> Sets:
         if "screens" in config.controls:
             unscreened = _unscreened(folder, manifest, scored)
     base = bases.resolve(config.base) if config.brings_base else None
+    if base is not None:
+        _require_models(config, base)
     side, sized_by = _side(config, train, synthetic, base)
     return Sets(
         train=train,
@@ -121,6 +124,16 @@ def _side(config: Evaluate, train: ImageSet, synthetic: ImageSet, base: bases.Ba
     if len(given):
         return native(given.photos), f"the images in {given.name}"
     return native(train.photos), f"the photos; no set of their classes lies in {config.synthetic}"
+
+
+def _require_models(config: Evaluate, base: bases.Base) -> None:
+    """Raise `UserError` where a GAN or VAE does not have the size of the base's images."""
+    model = next((name for name in config.makers if name in GENERATORS and GENERATORS[name].model), None)
+    cli.check(
+        model is None or base.resolution in SIZES,
+        f"--generators {model}: has {', '.join(map(str, SIZES))} px and the base {base.name} "
+        f"{base.resolution} px; an experiment has one size, so give another --base, such as mini",
+    )
 
 
 def _beside(config: Evaluate, train: ImageSet) -> ImageSet:

@@ -29,10 +29,13 @@ from orchard.images.framing import Fit
 from orchard.images.images import DECODING, ImageSet, Photo, sha256
 
 FOLDER, PHOTOS, NOTE, SECONDS = "arms", "photos", "arm.json", "seconds.json"
-TUNE, SAMPLE = "finetune.train_lora", "generate"
+SAMPLE = "generate"
 COMMANDS = "generators"
 """What an arm notes of the two commands, besides the options that it gives them."""
-LARGEST_BATCH = 16
+LARGEST_BATCH, LARGEST_MODEL_BATCH = 16, 32
+"""Of photos of one class for an adapter, of all classes for a GAN or VAE."""
+FROM_NOTHING = 10
+"""Steps of a GAN or VAE for each one of an adapter."""
 FIT: Fit = "pad"
 """The adapters learn from what the classifiers see."""
 KEPT_LINES = 4
@@ -55,6 +58,15 @@ repaint = {"guidance": repainting.GUIDANCE, "modes": modes}
 print(json.dumps([*options, asdict(resolved), asdict(led), repaint], sort_keys=True))
 """
 """Prints every default of the two commands, those that hang on the base resolved."""
+MODEL_DEFAULTS = """
+import json, sys
+from finetune.generators.config import TrainGan, TrainVae
+from generate.config import Generate
+from orchard.cli import cli
+trainer = {"gan": TrainGan, "vae": TrainVae}[sys.argv[1]]
+print(json.dumps([cli.describe(trainer()), cli.describe(Generate())], sort_keys=True))
+"""
+"""The same for a GAN or VAE."""
 
 
 class TuningError(UserError):
@@ -88,11 +100,10 @@ class OwnGenerator:
         """Everything that the images depend on, but for their number."""
         found: dict[str, Any] = {
             "classes": list(self.real.classes),
-            "base": self.base.name,
-            "base_digest": self.base.digest,
+            **self._begun_with,
             "seed": self.seed,
             "precision": self.precision,
-            COMMANDS: made_by(self.base),
+            COMMANDS: made_by(self.generator, self.base),
             **({"prompts": list(self.prompts)} if self.prompts else {}),
         }
         if self.generator.sees_photos:
@@ -100,7 +111,7 @@ class OwnGenerator:
                 "photos": self.real.digest(),
                 "decoding": DECODING,
                 "captions": captions(self.real.photos),
-                "steps": self.steps,
+                "steps": self._steps,
                 "batch_size": self.batch_size,
                 "fit": FIT,
                 "flip": self.flip,
@@ -111,8 +122,20 @@ class OwnGenerator:
         return found | {name: words and list(words) for name, words in asked.items() if words != ()}
 
     @property
+    def _begun_with(self) -> dict[str, Any]:
+        if self.generator.model:
+            return {"model": self.generator.model, "size": self.base.resolution}
+        return {"base": self.base.name, "base_digest": self.base.digest}
+
+    @property
+    def _steps(self) -> int:
+        return self.steps * (FROM_NOTHING if self.generator.model else 1)
+
+    @property
     def batch_size(self) -> int:
-        """No more than the images of the largest class, which would come twice in a batch."""
+        """No more than the images of an adapter's largest class, or of all, which would come twice in it."""
+        if self.generator.model:
+            return min(LARGEST_MODEL_BATCH, len(self.real))
         return min(LARGEST_BATCH, max(self.real.counts().values()))
 
     @cached_property
@@ -191,26 +214,32 @@ class OwnGenerator:
     def seconds(self) -> float | None:
         """What tuning and sampling took, tries that were stopped included; None where that is not known."""
         spent = [_spent(self.folder).get(SAMPLE)]
-        spent += [_spent(self._tuned.folder).get(TUNE)] if self.adapters else []
+        spent += [self.seconds_to_train()] if self.adapters else []
         known = [seconds for seconds in spent if seconds is not None]
         return sum(known) if len(known) == len(spent) else None
 
+    def seconds_to_train(self) -> float | None:
+        """What tuning took; None where that is not known, or nothing was trained."""
+        return _spent(self._tuned.folder).get(self.generator.trainer) if self.adapters else None
+
     def _make(self) -> None:
         files = self._tuned.tuned() if self.adapters else ()
-        lora = ("--lora", *files) if files else ("--base", self.base.name)
+        option = "--generator" if self.generator.model else "--lora"
+        source = (option, *files) if files else ("--base", self.base.name)
         with self._alone() as photos:
             if self.is_there:  # another process had its turn first
                 return
             # A screen that compares with real images takes them from there, too.
-            self._call(SAMPLE, *lora, "--data", photos, *self._generate_options(photos))
+            self._call(SAMPLE, *source, "--data", photos, *self._generate_options(photos))
 
     def tuned(self) -> list[Path]:
         """The files of its adapters, trained first where one is missing."""
         adapters = self.folder / "adapters"
-        files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in self.real.classes]
+        names = [self.generator.model] if self.generator.model else self.real.classes
+        files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in names]
         if not all(map(Path.is_file, files)):
             with self._alone() as photos:
-                self._call(TUNE, *self._finetune_options(photos, adapters))
+                self._call(self.generator.trainer, *self._finetune_options(photos, adapters))
         return files
 
     @contextmanager
@@ -235,10 +264,12 @@ class OwnGenerator:
 
     def _finetune_options(self, photos: Path, adapters: Path) -> Sequence[object]:
         # With nothing there to go on from, --resume would be refused.
+        model = self.generator.model
         return [
-            *("--data", photos, "--output", adapters, "--base", self.base.name, "--seed", self.seed),
-            *("--fit", FIT),
-            *("--steps", self.steps, "--batch_size", self.batch_size, "--precision", self.precision),
+            *("--data", photos, "--output", adapters),
+            *(("--size", self.base.resolution) if model else ("--base", self.base.name)),
+            *("--seed", self.seed, "--fit", FIT),
+            *("--steps", self._steps, "--batch_size", self.batch_size, "--precision", self.precision),
             *(() if self.flip else ("--no_flip",)),
             *(self.generator.tuning or ()),
             *(("--resume", "latest") if adapter.begun(adapters) else ()),
@@ -278,18 +309,19 @@ def _spent(folder: Path) -> dict[str, float]:
 
 
 @cache
-def _defaults(base: str) -> str:
+def _defaults(script: str, name: str) -> str:
     """A hash over all defaults of the two commands: an arm's images hang on what is not asked for, too."""
-    words = [sys.executable, "-c", DEFAULTS, base]
+    words = [sys.executable, "-c", script, name]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
     return sha256(done.stdout.encode())
 
 
-def made_by(base: Base) -> dict[str, str]:
+def made_by(generator: Generator, base: Base) -> dict[str, str]:
     """What arms' images depend on besides the options that evaluate gives: all others, and versions."""
-    versions = software.versions()
-    return {"defaults": _defaults(base.name), **{name: versions[name] for name in LIBRARIES}}
+    versions, model = software.versions(), generator.model
+    defaults = _defaults(MODEL_DEFAULTS, model) if model else _defaults(DEFAULTS, base.name)
+    return {"defaults": defaults, **{name: versions[name] for name in LIBRARIES}}
 
 
 def protocol(base: Base, steps: int, prompts: Sequence[str], photos: Sequence[Photo]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from rich.console import Console
 from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets, generator_notes
-from evaluate.generators import GIVEN
+from evaluate.experiment.own_generator import FROM_NOTHING
+from evaluate.generators import GENERATORS, GIVEN
 from orchard.cli.terminal import say
 from orchard.datasets import folders
 
@@ -59,7 +60,10 @@ def _synthetic(config: Evaluate, sets: Sets) -> str:
     given = [folders.describe(sets.synthetic)] if len(sets.synthetic) else []
     own = [name for name in config.makers if name != GIVEN]
     if own:
-        given.append(f"by {', '.join(own)} ({config.arm_steps} steps per adapter), under {config.output}")
+        models = [name for name in own if GENERATORS[name].model]
+        of_models = f", {config.arm_steps * FROM_NOTHING} of {' and '.join(models)}" if models else ""
+        steps = f"{config.arm_steps} steps per adapter{of_models}"
+        given.append(f"by {', '.join(own)} ({steps}), under {config.output}")
     return "; ".join(given) or "not needed"
 
 

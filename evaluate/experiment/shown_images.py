@@ -35,6 +35,8 @@ class ShownImages:
     """One of these arms, where they make images of their own."""
     seconds_per_image: float | None = None
     """Tuning and sampling over all images made; `None` where it is not known."""
+    seconds_to_train: float | None = None
+    """Tuning alone; `None` also where nothing was tuned."""
 
 
 def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> list[ShownImages]:
@@ -70,4 +72,5 @@ def _own(sets: Sets, run: Run, source: OwnGenerator, folder: Path) -> ShownImage
         generator=run.arm.generator,
         arm=run.title,
         seconds_per_image=None if spent is None else spent / images,
+        seconds_to_train=source.seconds_to_train() if source.is_there else None,
     )

@@ -13,7 +13,7 @@ from evaluate.records.records import Record
 from orchard.files.atomic import whole_file, write_json
 
 RUNS, ARMS, ANALYSIS = "metrics.csv", "arms.csv", "analysis.json"
-MEASURED = ("kid", "coverage", "share_near_train", "seconds_per_image")
+MEASURED = ("kid", "coverage", "share_near_train", "seconds_per_image", "seconds_to_train")
 """What `arms.csv` says of a generator's images."""
 
 

@@ -58,10 +58,11 @@ def joined(there: Iterable[Measured], now: Iterable[Measured]) -> list[Measured]
     known: dict[object, Measured] = {}
     for one in (*there, *now):
         key = one["kind"], one["shots"], one["generator"]
-        cost = one["seconds_per_image"]
-        if cost is None and key in known:
-            cost = known[key]["seconds_per_image"]
-        known[key] = {**one, "seconds_per_image": cost}
+        if one["seconds_per_image"] is None and key in known:
+            before = known[key]
+            costs = before["seconds_per_image"], before["seconds_to_train"]
+            one = {**one, "seconds_per_image": costs[0], "seconds_to_train": costs[1]}
+        known[key] = one
     return list(known.values())
 
 
@@ -77,6 +78,7 @@ def _in_few(shown: ShownImages, copies: Mapping[str, Any], found: Gaps) -> Measu
         "kid": gap.kid.mean if gap else None,
         "coverage": gap.manifold.coverage if gap else None,
         "seconds_per_image": shown.seconds_per_image,
+        "seconds_to_train": shown.seconds_to_train,
     }
 
 
@@ -87,6 +89,8 @@ def _noted(folder: Path) -> list[Measured]:
         return []
     try:
         there = checked_json.table({}, checked_json.parse(checked_json.read(path)))
-        return [checked_json.typed(Measured, one) for one in there.get(GENERATORS, [])]
+        # Earlier versions did not say what the training took.
+        found = [{"seconds_to_train": None, **one} for one in there.get(GENERATORS, [])]
+        return [checked_json.typed(Measured, one) for one in found]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it") from None

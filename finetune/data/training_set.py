@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from finetune.config import TrainLora
+from finetune.generators.config import TrainGenerator
 from orchard.cli import cli
 from orchard.errors import UserError
 from orchard.images import images, splits
@@ -13,7 +14,7 @@ Sizes = Mapping[str, tuple[int, int]]
 """(height, width) of a photo, upright, by its file's hash."""
 
 
-def select(everything: ImageSet, config: TrainLora) -> tuple[ImageSet, Sizes]:
+def select(everything: ImageSet, config: TrainLora | TrainGenerator) -> tuple[ImageSet, Sizes]:
     """The photos of a real set to train on, and their sizes.
 
     Raises:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from finetune.config import TrainLora
+from finetune.generators.config import TrainGenerator
 from orchard.cli import cli
 from orchard.errors import UserError
 from orchard.files.atomic import whole_file, written
@@ -25,7 +26,7 @@ def require_tracker(name: str) -> None:
         raise UserError(f"--log_with {name}: needs `pip install {PACKAGES[name]}`")
 
 
-def start(config: TrainLora, accelerator: Accelerator) -> None:
+def start(config: TrainLora | TrainGenerator, accelerator: Accelerator) -> None:
     """Open the tracker; its files lie in the folder ``logs`` of the output."""
     if config.log_with != "none":
         values = {name: str(value) for name, value in cli.describe(config).items()}
@@ -33,9 +34,11 @@ def start(config: TrainLora, accelerator: Accelerator) -> None:
 
 
 class Log:
-    """The log of one adapter."""
+    """The log of one adapter, or generator."""
 
-    def __init__(self, config: TrainLora, name: str, accelerator: Accelerator, done: int) -> None:
+    def __init__(
+        self, config: TrainLora | TrainGenerator, name: str, accelerator: Accelerator, done: int
+    ) -> None:
         """The first ``done`` steps of an earlier run stay in the file; later ones are dropped."""
         self.name, self.accelerator = name, accelerator
         self.images = config.batch_size * config.accumulation
@@ -73,26 +76,33 @@ WINDOW = 0.05
 """Share of the steps that the smoothed line averages over."""
 
 
-def draw_losses(log: Path, path: Path, title: str) -> None:
-    """Draw the losses in ``log`` (one JSON line per step) into a PNG, whole or not at all."""
+def draw_losses(
+    log: Path, path: Path, title: str, panels: Mapping[str, str] = {"loss": "training, as weighted"}
+) -> None:
+    """Draw the losses in ``log`` (one JSON line per step) into a PNG, whole or not at all.
+
+    ``panels`` has the title of each loss that is there at every step.
+    """
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    steps, losses = (np.array([line[key] for line in lines]) for key in ("step", "loss"))
+    steps = np.array([line["step"] for line in lines])
     held_out = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    panels = figure.subplots(1, 2 if held_out else 1, squeeze=False)[0]
-    panels[0].plot(steps, losses, color="#56b4e9", lw=0.6, alpha=0.7, label="each step")
-    panels[0].plot(steps, smoothed(losses), color="#0072b2", lw=2, label="running mean")
-    panels[0].set(title="training, as weighted")
-    panels[0].legend(frameon=False)
+    axes = figure.subplots(1, len(panels) + bool(held_out), squeeze=False)[0]
+    for axis, (key, said) in zip(axes, panels.items(), strict=False):
+        losses = np.array([line[key] for line in lines])
+        axis.plot(steps, losses, color="#56b4e9", lw=0.6, alpha=0.7, label="each step")
+        axis.plot(steps, smoothed(losses), color="#0072b2", lw=2, label="running mean")
+        axis.set(title=said)
+    axes[0].legend(frameon=False)
     if held_out:
         # A panel of its own: this loss is not weighted, so the two are of different sizes.
-        panels[1].plot(*zip(*held_out, strict=True), "o-", color="#d55e00", ms=4)
-        panels[1].set(title="held-out photos, unweighted")
-    for panel in panels:
-        panel.set(xlabel="step", ylabel="loss")
-        panel.spines[["top", "right"]].set_visible(False)
+        axes[-1].plot(*zip(*held_out, strict=True), "o-", color="#d55e00", ms=4)
+        axes[-1].set(title="held-out photos, unweighted")
+    for axis in axes:
+        axis.set(xlabel="step", ylabel="loss")
+        axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, parse_math=False)
     with whole_file(path) as aside:
         figure.savefig(aside, format="png", dpi=120)

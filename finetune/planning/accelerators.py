@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, GradientAccumulationPlugin
 
 from finetune.config import TrainLora
+from finetune.generators.config import TrainGenerator
 from finetune.outputs import logs
 from orchard import devices
 from orchard.cli import cli
@@ -15,7 +16,7 @@ WHOLE_RUN = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 """Plugins that do not release a network until the process ends."""
 
 
-def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
+def accelerator_for(config: TrainLora | TrainGenerator) -> tuple[Accelerator, torch.dtype]:
     """The accelerator of a run and the precision of its networks.
 
     Raises:
@@ -38,6 +39,11 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         "give a multiple",
     )
     plugin = accelerator.distributed_type
+    if isinstance(config, TrainGenerator):
+        cli.check(
+            plugin not in WHOLE_RUN, f"{plugin.value}: not for a network of this size; launch without it"
+        )
+        return accelerator, dtype
     cli.check(
         config.export != "merged" or plugin not in WHOLE_RUN,
         f"--export merged: {plugin.value} may divide the base's weights, which it takes; train without",
@@ -45,11 +51,6 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     if plugin == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
     return accelerator, dtype
-
-
-def can_save(accelerator: Accelerator) -> bool:
-    """Whether a run can be saved between two steps; DeepSpeed keeps parts of its state to itself."""
-    return accelerator.distributed_type != DistributedType.DEEPSPEED
 
 
 def processes_of(accelerator: Accelerator) -> str:

@@ -1,6 +1,7 @@
 """Resuming a stopped run: finished adapters, checkpoints to resume from, jobs that have not begun."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 from finetune.config import TrainLora
 from finetune.context import Job
 from finetune.data import masks
+from finetune.generators.config import TrainGenerator
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
 from orchard.adapters import adapter
 from orchard.bases.bases import Base
 from orchard.errors import UserError
+from orchard.generators import files
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
@@ -27,7 +30,9 @@ WITHOUT_EFFECT = frozenset(
 """Options that do not change the adapter."""
 
 
-def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    config: TrainLora | TrainGenerator, base: Base | None, job: Job, arithmetic: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything an adapter depends on; equal values give equal adapters on one machine.
 
     ``arithmetic`` as `finetune.planning.accelerators.arithmetic_of`.
@@ -36,24 +41,25 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
     values = {name: getattr(config, name) for name in names}
     options = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     photos = "\n".join(sorted(f"{photo.sha256}:{photo.label}:{photo.text}" for photo in job.photos.photos))
+    masked = base is not None and base.inpaints
     return options | {
         **arithmetic,
-        **_boxes(config, base, job),
-        **({"masks": list(masks.KINDS)} if base.inpaints else {}),
+        **_boxes(config, job, masked=masked),
+        **({"masks": list(masks.KINDS)} if masked else {}),
         "classes": list(job.classes),
-        "base_digest": base.digest,
+        **({"base_digest": base.digest} if base else {}),
         "photos": sha256(photos.encode()),
         "decoding": DECODING,
     }
 
 
-def _boxes(config: TrainLora, base: Base, job: Job) -> dict[str, str]:
+def _boxes(config: TrainLora | TrainGenerator, job: Job, *, masked: bool) -> dict[str, str]:
     """The boxes that crops keep whole or masks cover, where there are any."""
-    digest = job.photos.boxes_digest() if config.fit == "crop" or base.inpaints else ""
+    digest = job.photos.boxes_digest() if config.fit == "crop" or masked else ""
     return {"boxes": digest} if digest else {}
 
 
-def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+def find(config: TrainLora | TrainGenerator, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
     """The jobs with their progress so far, and one line about each broken checkpoint that was skipped.
 
     Raises:
@@ -88,14 +94,19 @@ def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
 
 
 def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether ``path`` is a finished adapter of this very run."""
-    if not path.is_file():
-        return False
-    try:
+    """Whether ``path`` is a finished adapter, or generator, of this very run."""
+    made_with = _options(path) if path.is_file() else None
+    return made_with is not None and not checkpoints.changes(made_with, identity)
+
+
+def _options(path: Path) -> Mapping[str, Any] | None:
+    """What the weights in a file of ours depend on."""
+    with suppress(UserError):
         provenance = adapter.read(path).provenance
-    except UserError:
-        return False
-    return provenance is not None and not checkpoints.changes(provenance.options, identity)
+        return provenance.options if provenance else None
+    with suppress(UserError):
+        return files.read(path).options
+    return None
 
 
 def _require_nothing_unfinished(output: Path, jobs: Sequence[Job]) -> None:

@@ -10,13 +10,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from finetune.training.learner import Learner
 from orchard import errors
 from orchard.errors import UserError
 from orchard.files import atomic, checked_json, checked_safetensors
@@ -31,6 +30,16 @@ GONE = {"logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
 ADDED = {"shift": 1.0}
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
+
+
+class Learner(Protocol):
+    """What is trained: it gives all that training changes, and takes it back."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs; called by all processes."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore a `state`."""
 
 
 @dataclass(frozen=True, kw_only=True)

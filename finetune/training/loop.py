@@ -66,7 +66,7 @@ def train_steps(
                     loss = family.loss(learner.network, batch, objective)
                     if prior is not None:
                         loss = loss + config.prior_weight * family.loss(learner.network, prior, objective)
-                losses.append(_finite(loss, accelerator, index, [data.files[row] for row in batch.rows]))
+                losses.append(mean_loss(loss, accelerator, index, [data.files[row] for row in batch.rows]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(learner.parameters, 1.0)
@@ -115,8 +115,8 @@ def _batches(
         yield photos, None if data.prior is None else slice_of(data.prior, seed=prior_seed, part=part)
 
 
-def _finite(loss: torch.Tensor, accelerator: Accelerator, index: int, files: Sequence[str]) -> float:
-    """The mean loss over all processes."""
+def mean_loss(loss: torch.Tensor, accelerator: Accelerator, index: int, files: Sequence[str]) -> float:
+    """The mean of a loss over all processes; raises `FloatingPointError` where it is not finite."""
     value = accelerator.reduce(loss.detach(), "mean").item()
     if not math.isfinite(value):
         raise FloatingPointError(f"loss is not finite at step {index}; the batch held {', '.join(files)}")

@@ -10,6 +10,7 @@ from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import cards, shards
 from orchard.files.atomic import file_name, whole_file
+from orchard.generators.files import NO_SCHEDULER
 from orchard.images.thumbnails import FARTHEST
 
 NAME = "README.md"
@@ -27,7 +28,7 @@ COLUMNS = {
     "steps, guidance, scheduler": "how it was sampled",
     "strength": "share of that image, or of its repainted part, that was replaced",
     "negative_prompt, contrast_prompt": "what guidance led away from; the latter is another class's prompt",
-    "lora, base": "SHA-256 of the adapter, and the base model",
+    "lora, base": "SHA-256 of the adapter, and the base model; of a GAN or VAE its own SHA-256 and kind",
     "contrast": "standard deviation of the grey levels, 0 to 127.5",
     "phash": "perceptual hash, 16 hex digits",
     "nearest_train": "distance to the nearest real training image over a copy's; below 1 it is a copy",
@@ -72,9 +73,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             *_sheets(manifest),
             cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
             "",
-            f"Adapters are named by the SHA-256 of their file, {_bases(arguments)}. The licence of its base "
-            "binds an adapter and its images.",
-            "",
+            *_bases(arguments),
             f"The generator has seen {len(manifest['trained_on'])} real images, which its adapters were "
             "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
             "score a classifier trained on this set on any of them.",
@@ -103,16 +102,31 @@ def _what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
             "**These images are partly synthetic**: a diffusion model drew parts of photographs anew, "
             "the column `repainted` says how much; the rest is the photograph, whose terms hold for it."
         )
-    return "**These images are synthetic**: each was sampled from a diffusion model, none is a photograph."
+    makers = {
+        f"a {one['base'].upper()} (one pass, trained on the real images alone)"
+        if _is_one_pass(one)
+        else "a diffusion model"
+        for one in arguments.values()
+    }
+    return (
+        f"**These images are synthetic**: each was sampled from {' or '.join(sorted(makers))}, none is a "
+        "photograph."
+    )
+
+
+def _is_one_pass(arguments: Mapping[str, Any]) -> bool:
+    """Whether a GAN or VAE made the class."""
+    return bool(arguments.get("scheduler") == NO_SCHEDULER)
 
 
 def _head(manifest: shards.Manifest, rejected: bool) -> dict[str, Any]:
     splits = {"train": manifest["files"], "rejected": manifest["rejected_files"] if rejected else []}
+    one_pass = all(map(_is_one_pass, manifest["arguments"].values()))
     files = [{"split": split, "path": f"data/{split}-*.parquet"} for split, there in splits.items() if there]
     return {
         "license": cards.licence(arguments["base"] for arguments in manifest["arguments"].values()),
         "task_categories": ["image-classification"],
-        "tags": ["synthetic", "lora", "stable-diffusion"],
+        "tags": ["synthetic", *(() if one_pass else ("lora", "stable-diffusion"))],
         "size_categories": [_size(sum(manifest["rows"].values()))],
         "configs": [{"config_name": "default", "data_files": files}],
     }
@@ -139,14 +153,20 @@ def _classes(manifest: shards.Manifest) -> list[list[Any]]:
     ]
 
 
-def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each base with its hash and licence."""
-    found = {one["base"]: one["base_digest"] for one in arguments.values()}
+def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Each base with its hash and licence, where there are any."""
+    found = {one["base"]: one["base_digest"] for one in arguments.values() if not _is_one_pass(one)}
+    if not found:
+        return []
     lines = [
         f"{cards.plain(name)} (weights `{digest[:12]}`, {cards.licence([name])})"
         for name, digest in found.items()
     ]
-    return f"bases are {', '.join(lines)}"
+    return [
+        f"Adapters are named by the SHA-256 of their file, bases are {', '.join(lines)}. The licence of its "
+        "base binds an adapter and its images.",
+        "",
+    ]
 
 
 def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from generate.config import Generate
 from generate.outputs import contact_sheets, dataset_card
 from generate.outputs.folder import of_folder
-from generate.planning.jobs import Job
+from generate.planning.jobs import Diffusion, Job
 from generate.sampling.loras import labels_of
 from orchard import cards, hub, shards
 from orchard.cli.terminal import say
@@ -82,7 +82,8 @@ def next_command(config: Generate, manifest: shards.Manifest, planned: Sequence[
     if missing and config.lora and config.balance is None:
         adapters = _adapters_of(config, planned, missing)
         if not adapters:
-            base = ["--base", planned[0].base.name] if planned[0].base.name != "mini" else []
+            name = _diffusion(planned)[0].base.name
+            base = ["--base", name] if name != "mini" else []
             return shlex.join(["python", "-m", "finetune.train_lora", "--classes", *missing, *base, *data])
         count = ["--count", str(config.count)] if config.count else []
         return shlex.join(["python", "-m", "generate", *adapters, *count, *output])
@@ -92,20 +93,24 @@ def next_command(config: Generate, manifest: shards.Manifest, planned: Sequence[
 
 def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]) -> list[str]:
     """Options that sample further classes: from the run's own adapters, or from others beside them."""
-    known = {name for job in planned for name in labels_of(job.blend)}
+    blends = [source.blend for source in _diffusion(planned)]
+    known = {name for blend in blends for name in labels_of(blend)}
     if own := [name for name in labels if name in known]:
         return ["--lora", *config.lora, *(["--fuse"] if config.fuse else []), "--classes", *own]
-    folders = sorted({one.adapter.path.parent for job in planned for one in job.blend.parts})
+    folders = sorted({one.adapter.path.parent for blend in blends for one in blend.parts})
     paths = [folder / f"{atomic.file_name(name)}.safetensors" for name in labels for folder in folders]
     there = [path for path in paths if path.is_file()]
     names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
     return ["--lora", *names] if names else []
 
 
+def _diffusion(planned: Sequence[Job]) -> list[Diffusion]:
+    return [job.source for job in planned if isinstance(job.source, Diffusion)]
+
+
 def _trained_on(planned: Sequence[Job]) -> str:
-    """The real set that all adapters were trained on, if it can be had from here; else nothing."""
-    provenances = [one.adapter.provenance for job in planned for one in job.blend.parts]
-    names = {provenance.data if provenance else "" for provenance in provenances}
+    """The real set that all of it was trained on, if it can be had from here; else nothing."""
+    names = {name for job in planned for name in job.source.data}
     name = names.pop() if len(names) == 1 else ""
     there = name == "demo" or cards.is_hub_id(name) or (name and Path(name).expanduser().is_dir())
     return name if there else ""

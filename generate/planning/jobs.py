@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from generate.config import Generate
-from generate.planning import contexts, init_images, prompts, repainting, steering
+from generate.planning import contexts, init_images, prompts, repainting, steering, trained
 from generate.planning.contexts import ClassContexts
 from generate.planning.plan import ClassPlan
-from generate.planning.settings import Settings, resolve
+from generate.planning.ranges import Range
+from generate.planning.settings import Settings, require_shards, resolve
+from generate.planning.steering import Steering
+from generate.planning.trained import Trained
 from generate.sampling import loras
 from generate.sampling.loras import Blend
 from orchard import software
@@ -20,18 +23,43 @@ from orchard.bases.bases import Base
 from orchard.datasets import sources
 from orchard.errors import UserError
 from orchard.files import atomic
+from orchard.generators.files import NO_SCHEDULER
 from orchard.images.images import DECODING, TRAIN
 from orchard.prompt_template import DEFAULT, fill
 from orchard.shards import ShardHeader
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One class to sample."""
+class Diffusion:
+    """A base with adapters in it, and how it samples."""
 
     base: Base
     blend: Blend
     settings: Settings
+
+    @property
+    def resolution(self) -> int:
+        """Side of its images in pixels."""
+        return self.settings.resolution
+
+    @property
+    def name(self) -> str:
+        """How a plan calls it."""
+        return f"base {self.base.title}, LoRA {self.blend.name}"
+
+    @property
+    def data(self) -> list[str]:
+        """Names of the real sets that the adapters were trained on; empty ones where they do not say."""
+        provenances = [one.adapter.provenance for one in self.blend.parts]
+        return [provenance.data if provenance else "" for provenance in provenances]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One class to sample."""
+
+    source: Diffusion | Trained
+    """What has to be loaded and set; classes of equal ones are sampled with one pipeline."""
     plan: ClassPlan
     header: ShardHeader
 
@@ -39,11 +67,6 @@ class Job:
     def label(self) -> str:
         """The class."""
         return self.plan.label
-
-    @property
-    def needs(self) -> tuple[Any, ...]:
-        """What has to be loaded and set; classes that need the same are sampled with one pipeline."""
-        return self.base, self.blend, self.settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +93,9 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
         UserError: a file or class that is not there, a LoRA made for another base, a class twice, a prompt
             that cannot be filled in, a scheduler that is not for the base.
     """
+    made_with = [{**software.versions(), **environment}] if environment else []
+    if config.generator:
+        return _of_generator(config, trained.read(config.generator), precision, made_with)
     vary = prompts.vocabularies(config.vary)
     mode = contexts.mode(config, vary)
     placeholder = {} if mode == "none" else {contexts.NAME: ("",)}
@@ -83,16 +109,19 @@ def jobs(config: Generate, precision: str, environment: Mapping[str, str] = {}) 
         raise UserError(
             f"--lora: class {', '.join(twice)} is sampled by two adapters; give one of them, or --fuse"
         )
-    missing = sorted(set(config.classes) - set(labels))
-    if missing:
-        known = ", ".join(name for blend in blends for name in loras.labels_of(blend))
-        raise UserError(f"--classes {' '.join(missing)}: not among the adapters' classes: {known}")
+    _require_known(config, labels, [name for blend in blends for name in loras.labels_of(blend)], "adapters'")
     found = contexts.resolve(config, mode, {one.label: one.blend for one in chosen}, blends)
     chosen = [replace(one, contexts=found.get(one.label)) for one in chosen]
     rows = rows_of(config, labels)
     init_images.training_images.cache_clear()  # files may have come since an earlier call
-    made_with = [{**software.versions(), **environment}] if environment else []
     return [_job(config, one, rows[one.label], precision, made_with) for one in chosen]
+
+
+def _require_known(config: Generate, labels: Sequence[str], known: Sequence[str], whose: str) -> None:
+    """Raise `UserError` naming those of ``--classes`` that are not sampled."""
+    missing = sorted(set(config.classes) - set(labels))
+    if missing:
+        raise UserError(f"--classes {' '.join(missing)}: not among the {whose} classes: {', '.join(known)}")
 
 
 def _require_one_list(blends: Sequence[Blend], chosen: Sequence[ClassSource]) -> None:
@@ -171,7 +200,52 @@ def _job(
         made_with=made_with,
         count=count,
     )
-    return Job(base=one.base, blend=one.blend, settings=settings, plan=plan, header=header)
+    return Job(source=Diffusion(base=one.base, blend=one.blend, settings=settings), plan=plan, header=header)
+
+
+def _of_generator(
+    config: Generate, source: Trained, precision: str, made_with: list[dict[str, str]]
+) -> list[Job]:
+    """The jobs of a GAN or VAE, whose prompt is the class."""
+    record = source.record
+    labels = [name for name in record.classes if name in (config.classes or record.classes)]
+    _require_known(config, labels, record.classes, "generator's")
+    atomic.require_distinct_files(record.all_classes)
+    require_shards(config.shard_size, record.size)
+    arguments = {
+        "base": record.kind,
+        "base_digest": source.digest,
+        "lora": source.digest,
+        "steps": 1,
+        "guidance": 1.0,
+        "scheduler": NO_SCHEDULER,
+        "seed": config.seed,
+        "resolution": record.size,
+        "shard_size": config.shard_size,
+        "precision": precision,
+        **({"candidates": config.candidates} if config.candidates > 1 else {}),
+    }
+    found = []
+    for label, count in rows_of(config, labels).items():
+        plan = ClassPlan(
+            label=label,
+            seed=config.seed,
+            count=count,
+            prompts=(label,),
+            steering=Steering(guidance=Range(1.0, 1.0)),
+            candidates=config.candidates,
+        )
+        header = ShardHeader(
+            label=label,
+            classes=list(record.all_classes),
+            arguments={**arguments, "prompt": label},
+            trained_on=list(record.trained_on),
+            versions=software.versions(),
+            made_with=made_with,
+            count=count,
+        )
+        found.append(Job(source=source, plan=plan, header=header))
+    return found
 
 
 def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from generate.config import Generate
 from generate.outputs import folder as folders
 from generate.outputs.folder import Task
-from generate.planning.jobs import Job
+from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import ClassPlan, Row
 from generate.screening import choice
 from orchard.bases import prompt_embeds
@@ -29,25 +29,23 @@ def describe(
     """Classes, sampler, screens and output; what will be cut of a prompt, what has changed since."""
     for job in planned:
         new = sum(task.lacking for task in tasks if task.job is job)
-        prompts = list(dict.fromkeys(job.plan.prompts))
+        prompts, steps = list(dict.fromkeys(job.plan.prompts)), job.header.arguments["steps"]
         said = repr(prompts[0]) + (f" and {len(prompts) - 1} others in turn" if len(prompts) > 1 else "")
         say(
             console,
             f"class     {job.label}: {job.plan.count} images{_candidates(job)}, {new} to sample; "
-            f"base {job.base.title}, LoRA {job.blend.name}, prompt {said}, {job.settings.steps} steps",
+            f"{job.source.name}, prompt {said}, {steps} step{'s' if steps > 1 else ''}",
         )
         if new:
             for change in folders.changes(folder, job):
                 there = f"rows that are there were made with {change}"
                 say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
-        negative = [job.plan.steering.negative] if job.plan.steering.negative else []
-        cut = prompt_embeds.cut(job.base, [*prompts, *negative])
-        for prompt, words in itertools.islice(cut.items(), MOST_WARNINGS):
-            say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
-        if len(cut) > MOST_WARNINGS:
-            say(console, f"warning   and {len(cut) - MOST_WARNINGS} more are too long")
+        if isinstance(job.source, Diffusion):
+            _warn_of_cuts(console, job.source, job.plan, prompts)
     steering = planned[0].plan.steering
-    say(console, f"sampler   {planned[0].settings.scheduler}, guidance {steering.guidance}{_away(config)}")
+    if isinstance(planned[0].source, Diffusion):
+        scheduler = planned[0].source.settings.scheduler
+        say(console, f"sampler   {scheduler}, guidance {steering.guidance}{_away(config)}")
     if mode := planned[0].header.arguments.get("contexts"):
         say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:
@@ -63,6 +61,16 @@ def describe(
     if config.keep:
         say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
     say(console, f"output    {config.output}, {config.shard_size} images per shard")
+
+
+def _warn_of_cuts(console: Console, source: Diffusion, plan: ClassPlan, prompts: Sequence[str]) -> None:
+    """Warnings about prompts that the text encoders truncate."""
+    negative = [plan.steering.negative] if plan.steering.negative else []
+    cut = prompt_embeds.cut(source.base, [*prompts, *negative])
+    for prompt, words in itertools.islice(cut.items(), MOST_WARNINGS):
+        say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
+    if len(cut) > MOST_WARNINGS:
+        say(console, f"warning   and {len(cut) - MOST_WARNINGS} more are too long")
 
 
 def _away(config: Generate) -> str:

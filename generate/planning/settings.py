@@ -38,12 +38,13 @@ def resolve(config: Generate, base: Base) -> Settings:
         resolution=base.resolution,
         contrast=config.contrast,
     )
-    _require_shards(config.shard_size, base.resolution)
+    require_shards(config.shard_size, base.resolution)
     require_scheduler(settings.scheduler, settings.steps, base)
     return settings
 
 
-def _require_shards(size: int, resolution: int) -> None:
+def require_shards(size: int, resolution: int) -> None:
+    """Raise `UserError` where shards of so many images would be larger than readers take."""
     most = LARGEST // (BYTES * resolution**2)
     if size > most:
         raise UserError(

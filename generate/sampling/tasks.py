@@ -13,9 +13,11 @@ from PIL import Image
 from generate.config import Generate
 from generate.outputs import metadata
 from generate.outputs.folder import ImageCounts, Task
-from generate.planning.jobs import Job
+from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import Row
+from generate.planning.trained import Trained
 from generate.sampling import pipeline
+from generate.sampling.one_pass import OnePassSampler
 from generate.sampling.sampler import Sampler
 from generate.screening.screens import Screens
 from orchard import shards
@@ -30,24 +32,30 @@ class Samplers:
     """The sampler of each job; what it needs is loaded when it is not what the last one needed."""
 
     def __init__(self, config: Generate, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.load = config, pipeline.Loader(config, dtype, device)
+        self.config, self.device, self.dtype = config, device, dtype
+        self.load = pipeline.Loader(config, dtype, device)
         self.tally = ImageCounts()
         """What came of the rows that this process was given."""
-        self.needs: tuple[Any, ...] = ()
-        self.last: Sampler | None = None
+        self.source: Diffusion | Trained | None = None
+        self.last: Sampler | OnePassSampler | None = None
 
-    def of(self, job: Job) -> Sampler:
-        """A sampler with the job's base and adapters in it."""
-        if self.last is None or job.needs != self.needs:
+    def of(self, job: Job) -> Sampler | OnePassSampler:
+        """A sampler with what the job is sampled from in it."""
+        if self.last is None or job.source != self.source:
             self.last = None  # and with it the pipeline, before the next one is loaded
-            self.last, self.needs = self._sampler(job), job.needs
+            self.last, self.source = self._sampler(job.source), job.source
         return self.last
 
-    def _sampler(self, job: Job) -> Sampler:
+    def _sampler(self, source: Diffusion | Trained) -> Sampler | OnePassSampler:
+        size = self.config.batch_size
+        if isinstance(source, Trained):
+            return OnePassSampler(
+                source, batch_size=size, device=self.device, dtype=self.dtype, tally=self.tally
+            )
         return Sampler(
-            self.load(job.base, job.blend),
-            job.settings,
-            batch_size=self.config.batch_size,
+            self.load(source.base, source.blend),
+            source.settings,
+            batch_size=size,
             attempts=self.config.attempts,
             depth=pipeline.depth(self.config),
             tally=self.tally,
@@ -61,13 +69,17 @@ def sample_all(
     total = sum(task.lacking for task in tasks)
     samplers.tally.requested += total
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
-        for _, group in itertools.groupby(tasks, key=lambda task: task.job.needs):
+        for _, group in itertools.groupby(tasks, key=lambda task: task.job.source):
             same = list(group)
             _fill(folder, same, samplers.of(same[0].job), screens, advance)
 
 
 def _fill(
-    folder: Path, tasks: Sequence[Task], sampler: Sampler, screens: Screens, advance: Callable[[int], None]
+    folder: Path,
+    tasks: Sequence[Task],
+    sampler: Sampler | OnePassSampler,
+    screens: Screens,
+    advance: Callable[[int], None],
 ) -> None:
     """One stream over all shards, so that the next one is under way while one is written."""
     size = sampler.batch_size
@@ -106,9 +118,7 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     for row, image in pairs:
         partly = row.canvas is not None and row.canvas.keeps
         source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
-        data = metadata.png(
-            image, prompt=row.prompt, system=job.base.public_name, seed=row.seed, source=source
-        )
+        data = metadata.png(image, prompt=row.prompt, system=arguments["base"], seed=row.seed, source=source)
         yield {
             "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,

@@ -18,6 +18,9 @@ import forks
 from conftest import ROOT
 
 TRAIN = (sys.executable, str(ROOT / "finetune" / "train_lora.py"))
+TRAIN_GAN, TRAIN_VAE = (
+    (sys.executable, str(ROOT / "finetune" / f"train_{name}.py")) for name in ("gan", "vae")
+)
 GENERATE = (sys.executable, "-m", "generate")
 CLASSIFY = (sys.executable, "-m", "classify")
 EVALUATE = (sys.executable, "-m", "evaluate")
@@ -30,7 +33,7 @@ ENVIRONMENT = {
 
 
 PATIENCE = 600
-FORKED = (TRAIN, GENERATE, CLASSIFY, EVALUATE)
+FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, CLASSIFY, EVALUATE)
 READ_BY_IMPORTS = ("HF_", "HUGGINGFACE_", "PYTHON", "CUDA", "HTTP", "http", "ACCELERATE")
 """Beginnings of the names of variables that libraries read once."""
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from conftest import ROOT
-from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, command
+from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, TRAIN_GAN, TRAIN_VAE, command
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
@@ -28,8 +28,9 @@ FILE = re.compile(
 
 @cache
 def options() -> set[str]:
-    """The options of all four commands, without dashes."""
-    helps = [command(ROOT, *words, "--help") for words in (TRAIN, GENERATE, CLASSIFY, EVALUATE)]
+    """The options of all commands, without dashes."""
+    commands = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, CLASSIFY, EVALUATE)
+    helps = [command(ROOT, *words, "--help") for words in commands]
     return set(re.findall(r"--(\w+)", "".join(helps)))
 
 

@@ -16,6 +16,7 @@ AUTO = "auto of untuned, tuned"
 MEASURED = {
     "kind": "shots", "shots": 4, "generator": "untuned", "arm": "one", "images": 60,
     "share_near_train": 0.05, "kid": 0.2, "coverage": 0.4, "seconds_per_image": 1.5,
+    "seconds_to_train": 42.0,
 }  # fmt: skip
 
 
@@ -118,10 +119,11 @@ def test_the_page_shows_what_is_known_of_each_and_a_dash_for_the_rest():
     analysis = analyse(records, measured=[MEASURED])
     page = render(records, analysis, Context(title="x", commands=["evaluate"]))
     assert "Generators side by side" in page
-    assert page.count("5.0%</td><td>1.5</td>") == 1
+    assert page.count("5.0%</td><td>1.5</td><td>42</td>") == 1
 
 
 def test_what_images_cost_stays_known_when_they_are_measured_again():
-    again = MEASURED | {"kid": 0.3, "seconds_per_image": None}
-    other = MEASURED | {"generator": "tuned", "seconds_per_image": None}
-    assert joined([MEASURED], [again, other]) == [again | {"seconds_per_image": 1.5}, other]
+    unknown = {"seconds_per_image": None, "seconds_to_train": None}
+    again = MEASURED | unknown | {"kid": 0.3}
+    other = MEASURED | unknown | {"generator": "tuned"}
+    assert joined([MEASURED], [again, other]) == [MEASURED | {"kid": 0.3}, other]

@@ -130,3 +130,23 @@ def test_generators_that_look_at_boxes_find_those_of_the_arms_photos(folder):
     assert set(sets) == {"none", "boxes", "centre"}
     assert all(row["box"] for row in sets["boxes"])
     assert len({row["prompt"] for row in sets["none"] if row["label"] == 0}) > 1
+
+
+def test_a_gan_and_a_vae_are_trained_on_the_arms_photos_alone_and_their_cost_is_on_the_page(folder):
+    command(folder, *EVALUATE, *WORDS, *OWN, "--generators", "none", "gan", "vae", "--output", "models")
+    records = [json.loads(line) for line in (folder / "models" / "records.jsonl").read_text().splitlines()]
+    assert [(record["generator"], record["n_synthetic"]) for record in records] == [
+        ("none", 0), ("gan", 18), ("vae", 18),
+    ]  # fmt: skip
+    assert {path.stem for path in folder.glob("models/arms/*/adapters/*.safetensors")} == {"gan", "vae"}
+    seen = [shards.read_manifest(path.parent) for path in folder.glob("models/arms/*/shards/manifest.json")]
+    assert [len(manifest["trained_on"]) for manifest in seen] == [9, 9]
+    with (folder / "models" / "arms.csv").open(encoding="utf-8") as file:
+        arms = {row["generator"]: row for row in csv.DictReader(file)}
+    assert all(float(arms[name]["seconds_to_train"]) > 0 for name in ("gan", "vae"))
+    page = Page((folder / "models" / "report.html").read_text(encoding="utf-8"))
+    (table,) = page.named("generators")
+    assert table[0][-2:] == ["s per image", "s to train"]
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("models/arms/*/adapters/*.safetensors")}
+    command(folder, *EVALUATE, *WORDS, *OWN, "--generators", "none", "gan", "vae", "--output", "models")
+    assert before == {path: path.stat().st_mtime_ns for path in before}

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from conftest import ROOT
 from planned import hashes, planned, sets, some
 
 from evaluate.config import Evaluate
+from evaluate.experiment import image_sets
 from evaluate.experiment.sweep import share
 from evaluate.experiment.validation_search import UNTRIED, candidates, choose, parts
 from evaluate.generators import GENERATORS, NAMES, TUNED
@@ -38,6 +40,7 @@ def asked(source) -> tuple[list[str], list[str]]:
 def test_every_generator_asks_for_what_sets_it_apart():
     sources = made(planned(shots=("2",), seeds=1, generators=ALL))
     assert list(sources) == list(GENERATORS)
+    models = {name: sources.pop(name) for name in ("gan", "vae")}
     usual = asked(sources[TUNED])
     extra = {}
     for name, source in sources.items():
@@ -56,6 +59,28 @@ def test_every_generator_asks_for_what_sets_it_apart():
         "repaint:outpaint": ([], ["--repaint", "outpaint"]),
         "img2img": ([], ["--image_guidance", "p", "--strength", "0.7"]),
     }
+    for source in models.values():
+        tuning, sampling = asked(source)
+        assert sampling[2:] == [*usual[1][2:], "--screens", "none"]
+        assert tuning[4:] == [
+            *("--size", "64", "--seed", "0", "--fit", "pad", "--steps", "1500", "--batch_size", "4"),
+            *("--precision", "fp32"),
+        ]
+
+
+def test_a_gan_or_vae_is_one_model_of_all_classes_and_hangs_on_no_base():
+    sources = made(planned(shots=("2",), seeds=1, generators=("gan", "vae", "tuned")))
+    other = made(
+        planned(
+            sets(base=SimpleNamespace(name="mini", digest="e", resolution=64)),
+            shots=("2",),
+            seeds=1,
+            generators=("gan", "vae", "tuned"),
+        )
+    )
+    assert {name for name in sources if sources[name].folder == other[name].folder} == {"gan", "vae"}
+    assert sources["gan"].generator.trainer == "finetune.train_gan"
+    assert sources["gan"].folder != sources["vae"].folder
 
 
 def test_a_low_shot_arm_comes_once_by_each_generator_on_the_same_real_images():
@@ -105,6 +130,8 @@ def test_generators_of_equal_tuning_share_adapters_and_each_has_images_of_its_ow
         None: 1,
         sources[TUNED].folder / "adapters": 6,
         sources["context"].adapters: 2,
+        sources["gan"].adapters: 1,
+        sources["vae"].adapters: 1,
     }
     assert sources["context"].adapters.parent not in {source.folder for source in sources.values()}
 
@@ -128,6 +155,8 @@ def test_the_cost_of_images_is_that_of_their_adapters_and_of_sampling(tmp_path):
         sources[name].folder.mkdir(parents=True)
         (sources[name].folder / "seconds.json").write_text(json.dumps(spent))
     assert {name: sources[name].seconds() for name in notes} == {"untuned": 2, TUNED: 33, "img2img": 35}
+    to_train = {name: sources[name].seconds_to_train() for name in notes}
+    assert to_train == {"untuned": None, TUNED: 30, "img2img": 30}
     (sources[TUNED].folder / "seconds.json").write_text('{"generate": 3}')
     assert sources["img2img"].seconds() is None
 
@@ -232,12 +261,20 @@ def test_every_real_image_is_scored_once_to_choose_by_in_parts_that_have_all_cla
             {"generators": ("context",), "arm_prompt": ("a {label}",)},
             ("--generators context", "--arm_prompt"),
         ),
+        ({"generators": ("gan",), "arm_prompt": ("a {label}",)}, ("--generators gan", "--arm_prompt")),
         ({"generators": ("tuned",), "controls": ("screens",)}, ("--controls screens", "add `given`")),
     ],
 )
 def test_generators_that_make_no_sense_are_refused(options, words, refused):
     with refused(*words):
         Evaluate(**options).require_valid()
+
+
+def test_a_gan_of_another_size_than_the_bases_images_is_refused(refused):
+    large = SimpleNamespace(name="sd15", resolution=512)
+    with refused("--generators gan", "32, 64, 128 px", "the base sd15 512 px"):
+        image_sets._require_models(Evaluate(generators=("gan",)), large)
+    image_sets._require_models(Evaluate(generators=("tuned",)), large)
 
 
 def test_a_choice_takes_a_second_image_of_a_class(refused):

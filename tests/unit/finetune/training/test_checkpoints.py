@@ -21,7 +21,7 @@ from shell import ENVIRONMENT, TRAIN, command, refusal
 from finetune import command as run_command
 from finetune import trainer
 from finetune.config import TrainLora
-from finetune.training import checkpoints, learner
+from finetune.training import checkpoints, learner, saving
 from finetune.training.interrupt import Interrupt
 from orchard.cli import signals
 from orchard.errors import UserError
@@ -244,13 +244,12 @@ def test_a_signal_ends_a_run_of_deepspeed_in_one_line_and_without_a_checkpoint(t
     accelerator = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
     interrupt = SimpleNamespace(exit_code=lambda _: 143)
     config = TrainLora(output=tmp_path, save_every=0, steps=5)
-    run = SimpleNamespace(config=config, accelerator=accelerator, interrupt=interrupt)
-    job = SimpleNamespace(name="apple", identity={})
-    with pytest.raises(trainer.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
-        trainer._save_checkpoint(run, job, None, [0.5])
+    of_job = config, accelerator, interrupt, None, [0.5], "apple", {}
+    with pytest.raises(saving.StopError, match="DeepSpeed cannot save a checkpoint") as stop:
+        saving.save_due(*of_job)
     assert stop.value.code == 143 and not list(tmp_path.iterdir())
     interrupt.exit_code = lambda _: 0
-    trainer._save_checkpoint(run, job, None, [0.5])
+    saving.save_due(*of_job)
 
 
 def test_options_that_came_or_went_at_their_old_value_change_nothing():

@@ -1,0 +1,1 @@
+"""Generators that are trained from nothing: the network that GAN and VAE sample from, and its file."""
