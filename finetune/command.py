@@ -65,7 +65,7 @@ def train(config: TrainLora) -> dict[str, Path]:
 
 
 def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> dict[str, Path]:
-    plan = planning.make(config, accelerator, dtype)
+    config, plan = planning.make(config, accelerator, dtype)
     shared = config.push_to_hub and accelerator.is_main_process and not config.dry_run
     repo = hub.check(config.push_to_hub, "model") if shared else ""
     console = Terminal(quiet=not accelerator.is_main_process)
@@ -102,7 +102,7 @@ def _captioned(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: t
             config.output / captions.NAME, said, photos, accelerator.device, show=accelerator.is_main_process
         )
     accelerator.wait_for_everyone()
-    return planning.make(config, accelerator, dtype) if said.missing else plan
+    return planning.make(config, accelerator, dtype)[1] if said.missing else plan
 
 
 def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:

@@ -12,15 +12,16 @@ from orchard.cli import cli
 from orchard.images.framing import Fit
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
 Captions = Literal["own", "context", "none"]
 TimestepSampling = Literal["logit_normal", "uniform", "mode", "cosmap"]
 LEAST = {
     "rank": 1,
     "steps": 1,
-    "batch_size": 1,
-    "accumulation": 1,
     "prior_count": 1,
+    **dict.fromkeys(("batch_size", "accumulation", "learning_rate", "shift"), 0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm"), 0),
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
 }
@@ -32,7 +33,8 @@ class Scope(cli.Options):
     """Which adapters are trained, on what."""
 
     base: str = "mini"
-    """Base model: mini, sd15, sd21, sdxl, sd35-medium, a Hub id, a diffusers folder, a .safetensors file."""
+    """Base model: mini, sd15, sd21, sdxl, sd35-medium, sd35-large, sd-turbo, sdxl-turbo, sd35-large-turbo, a
+    Hub id, a diffusers folder, a .safetensors file."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all by default."""
     joint: bool = False
@@ -80,18 +82,32 @@ class Optimization(cli.Options):
 
     steps: int = 400
     """Optimiser steps per adapter."""
-    batch_size: int = 16
-    """Images per batch, divided among all processes."""
-    accumulation: int = 1
-    """Batches whose gradients are summed into one step: a step sees batch_size times as many images."""
+    batch_size: int = 0
+    """Images per batch, divided among all processes; 0 is usual for the base: 16 on mini, 4 on SD 1 and 2, 1
+    on SDXL and SD 3."""
+    accumulation: int = 0
+    """Batches whose gradients are summed into one step: a step sees batch_size times as many images; 0 is 4
+    where the batch is the usual one of SDXL or SD 3, else 1."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of storing them: less memory, slower, the same adapter."""
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
-    learning_rate: float = 1e-3
-    """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy needs 1."""
+    learning_rate: float = 0.0
+    """Peak of the schedule; 0 is usual for the base: 1e-3 on mini, else 1e-4; with prodigy 1."""
     text_encoder_learning_rate: float = 0.0
     """Peak learning rate of the text encoders; 0 uses --learning_rate."""
+    lr_scheduler: Schedule = "cosine"
+    """How the rate falls after the warm-up; cosine and linear end at zero. schedulefree stays at its rate."""
+    lr_warmup_steps: int | None = None
+    """Steps over which the rate rises from zero; by default a twentieth of --steps."""
+    lr_num_cycles: int = 1
+    """Cosines of cosine_with_restarts, each from the peak to zero."""
+    weight_decay: float = 0.01
+    """Weight decay of the optimiser."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the optimiser's averages of gradients and of their squares."""
+    max_grad_norm: float = 1.0
+    """Longest gradient of a step; longer ones are scaled down to it. 0 leaves them."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
 
@@ -108,8 +124,9 @@ class Loss(cli.Options):
     """Scale of noise that is equal over a channel, e.g. 0.05, for darker and brighter images; 0 for none."""
     timestep_sampling: TimestepSampling = "logit_normal"
     """How often SD 3 is trained at each noise level, before --shift (Esser et al. 2024)."""
-    shift: float = 1.0
-    """Shift of SD 3's noise levels, as its scheduler has it: 3 trains as it samples, 1 leaves them."""
+    shift: float = 0.0
+    """Shift of SD 3's noise levels; 0 takes that of its scheduler, 3 for SD 3.5, which trains as it samples;
+    1 leaves them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +214,7 @@ class TrainLora(
         cli.require_distinct("--classes", self.classes)
         self._require_ranges()
         self._require_consistent()
+        self._require_schedule()
         self._require_method()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompt_template.require_placeholder(self.prompt)
@@ -209,9 +227,12 @@ class TrainLora(
             cli.check(least <= value < math.inf, f"--{name} {value}: give {least} or more")
         rate, decay = self.learning_rate, self.ema_decay
         cli.check(self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
-        cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
+        cli.check(rate < 10, f"--learning_rate {rate}: give more than 0, less than 10; 0 for the usual one")
         cli.check(decay < 1, f"--ema_decay {decay}: give 0 (off) or more, less than 1")
-        cli.check(0.01 <= self.shift <= 100, f"--shift {self.shift:g}: give 0.01 to 100, such as 1 or 3")
+        cli.check(
+            self.shift == 0 or 0.01 <= self.shift <= 100,
+            f"--shift {self.shift:g}: give 0.01 to 100, such as 1 or 3",
+        )
 
     def _require_consistent(self) -> None:
         """Options that contradict each other."""
@@ -230,6 +251,32 @@ class TrainLora(
         cli.check(
             not (self.ema_decay and self.optimizer == "schedulefree"),
             f"--ema_decay {self.ema_decay:g}: --optimizer schedulefree averages the weights itself; give one",
+        )
+
+    def _require_schedule(self) -> None:
+        """Options of the schedule that contradict each other."""
+        warm, cycles, named = self.lr_warmup_steps, self.lr_num_cycles, self.lr_scheduler
+        cli.check(
+            warm is None or 0 <= warm <= self.steps,
+            f"--lr_warmup_steps {warm}: give 0 to {self.steps}, the number of --steps",
+        )
+        restarts = named == "cosine_with_restarts"
+        cli.check(
+            (cycles > 1) if restarts else cycles == 1,
+            f"--lr_num_cycles {cycles}: "
+            + (
+                "--lr_scheduler cosine_with_restarts needs 2 or more"
+                if restarts
+                else "goes with --lr_scheduler cosine_with_restarts"
+            ),
+        )
+        cli.check(
+            named == TrainLora.lr_scheduler or self.optimizer != "schedulefree",
+            f"--lr_scheduler {named}: --optimizer schedulefree stays at its rate; leave it out",
+        )
+        cli.check(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"--betas {' '.join(map(str, self.betas))}: give two numbers from 0 to below 1, such as 0.9 0.99",
         )
 
     def _require_method(self) -> None:

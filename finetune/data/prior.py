@@ -12,7 +12,7 @@ from finetune.config import TrainLora
 from finetune.data.encoded_cache import Key, Tensors, gather
 from finetune.data.encoding import Encoder
 from finetune.models.family import Family
-from finetune.models.sampling import GUIDANCE, STEPS, sample
+from finetune.models.sampling import sample, settings
 from finetune.step.batches import EncodedDataset, encoded_dataset
 from orchard import prompt_template
 from orchard.bases.bases import Base
@@ -35,7 +35,7 @@ def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[s
     ]
 
     def make(row: int) -> Tensors:
-        return {"latents": _sample(config.seed, encoder.family, *blocks[row])}
+        return {"latents": _sample(config.seed, base, encoder.family, *blocks[row])}
 
     keys = [_key(config.seed, base, *block, encoder.keys.setting) for block in blocks]
     found = gather(
@@ -60,12 +60,12 @@ def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[st
         "prompt": prompt,
         "numbers": [numbers.start, numbers.stop],
         "seed": seed,
-        "sampling": [STEPS, GUIDANCE],
+        "sampling": list(settings(base)),
         **setting,
     }
 
 
-def _sample(seed: int, family: Family, prompt: str, numbers: range) -> torch.Tensor:
+def _sample(seed: int, base: Base, family: Family, prompt: str, numbers: range) -> torch.Tensor:
     """(N, C, h, w) float32 latents as the denoiser sees them, one for each of N ``numbers``."""
     seeds = [stable_hash("prior", seed, prompt, number) for number in numbers]
-    return torch.as_tensor(sample(family.pipe, prompt, seeds, "latent")).float().cpu()
+    return torch.as_tensor(sample(family.pipe, prompt, seeds, settings(base), "latent")).float().cpu()

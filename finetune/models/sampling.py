@@ -5,9 +5,17 @@ from typing import Any
 
 import torch
 
+from orchard.bases import usual
+from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
 
 STEPS, GUIDANCE = 20, 3.0
+
+
+def settings(base: Base) -> tuple[int, float]:
+    """Steps and guidance scale; of a base distilled to few steps its own."""
+    found = usual.sampling(base)
+    return (STEPS, GUIDANCE) if found.guidance is None else (found.steps, found.guidance)
 
 
 @torch.no_grad()
@@ -15,11 +23,13 @@ def sample(
     pipe: Pipeline,
     prompt: str,
     seeds: Iterable[int],
+    settings: tuple[int, float] = (STEPS, GUIDANCE),
     output_type: str = "pil",
     after_step: Callable[[], None] = lambda: None,
 ) -> Sequence[Any]:
     """One image of ``prompt`` per seed, in one batch; ``latent`` gives a tensor (N, C, h, w).
 
+    ``settings`` are the base's steps and guidance scale.
     ``after_step`` is called after every denoising step; it may raise to stop.
     """
 
@@ -32,8 +42,8 @@ def sample(
     return pipe(
         [prompt] * len(generators),
         generator=generators,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
+        num_inference_steps=settings[0],
+        guidance_scale=settings[1],
         output_type=output_type,
         callback_on_step_end=callback,
     ).images

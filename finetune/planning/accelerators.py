@@ -19,27 +19,37 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     """The accelerator of a run and the precision of its networks.
 
     Raises:
-        UserError: the device has no such precision, the processes cannot share a batch, or the launcher's
-            plugin cannot do what the options ask for.
+        UserError: the device has no such precision.
     """
     device = devices.processes().device
     dtype = devices.torch_dtype(config.precision, device)
     accelerator = Accelerator(
         mixed_precision=MIXED[dtype],
         cpu=device.type == "cpu",
-        # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
+        # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment;
+        # `share_batches` has the number.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=None if config.log_with == "none" else config.log_with,
         project_dir=config.output / logs.FOLDER,
     )
+    return accelerator, dtype
+
+
+def share_batches(config: TrainLora, accelerator: Accelerator) -> None:
+    """Tell the accelerator the batches of a run, whose options are resolved.
+
+    Raises:
+        UserError: the processes cannot share a batch, or the launcher's plugin cannot do what the options
+            ask for.
+    """
     cli.check(
         config.batch_size % accelerator.num_processes == 0,
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
         "give a multiple",
     )
+    accelerator.gradient_accumulation_steps = config.accumulation
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
-    return accelerator, dtype
 
 
 def can_save(accelerator: Accelerator) -> bool:

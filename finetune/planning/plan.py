@@ -13,8 +13,8 @@ from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
 from finetune.models import targets
 from finetune.outputs import logs, snippets
-from finetune.planning import preflight, resume
-from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs
+from finetune.planning import defaults, preflight, resume
+from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs, share_batches
 from finetune.step import objective
 from finetune.training import optimizers
 from orchard import prompt_template
@@ -28,8 +28,10 @@ MOST_WARNINGS = 5
 """Prompts that are too long and listed one by one; the others are counted."""
 
 
-def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Plan:
+def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tuple[TrainLora, Plan]:
     """Read the set and the files of the base, and check all that can be checked without its weights.
+
+    The options come back with what is usual for the base where they were left out.
 
     Raises:
         UserError: whatever would stop the run later on.
@@ -40,6 +42,8 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)
         model = captioner.fetch(config.captioner) if config.captioner else None
+    config = defaults.resolve(config, base, accelerator.num_processes)
+    share_batches(config, accelerator)
     objective.require_compatible(config, base)
     layers.require_loadable(base)
     skeleton = layers.skeleton(base.folder)
@@ -67,7 +71,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
         captions=said,
         checks=(),
     )
-    return replace(plan, checks=preflight.check(config, plan, device))
+    return config, replace(plan, checks=preflight.check(config, plan, device))
 
 
 def _jobs(photos: ImageSet, classes: Sequence[str], *, joint: bool) -> list[Job]:
@@ -107,6 +111,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
             for job in plan.jobs
             if job.checkpoint
         ),
+        *defaults.lines(config, base),
         *_caption_lines(config, plan),
         *_prior_line(config),
         *_truncation_lines(config, plan),

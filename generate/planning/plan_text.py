@@ -12,6 +12,7 @@ from generate.outputs import folder as folders
 from generate.outputs.folder import Task
 from generate.planning.jobs import Job
 from generate.planning.plan import ClassPlan, Row
+from generate.planning.settings import usual_sampling
 from generate.screening import choice
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
@@ -48,6 +49,9 @@ def describe(
             say(console, f"warning   and {len(cut) - MOST_WARNINGS} more are too long")
     steering = planned[0].plan.steering
     say(console, f"sampler   {planned[0].settings.scheduler}, guidance {steering.guidance}{_away(config)}")
+    source = usual_sampling(config, planned[0].base).source
+    if source and not (config.steps and config.guidance is not None and config.scheduler):
+        say(console, f"usual     steps, guidance and scheduler that are not given are those of {source}")
     if mode := planned[0].header.arguments.get("contexts"):
         say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:

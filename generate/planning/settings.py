@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from generate.config import Generate
 from generate.sampling.schedulers import require_scheduler
+from orchard.bases import usual
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.shards import LARGEST
 
-STEPS, USUAL_STEPS, LCM_STEPS = 20, {"mini": 10}, 4
+LCM = usual.Sampling(steps=4, guidance=1.0, scheduler="lcm", source="--lcm")
 BYTES = 4
 """A pixel of an image and its share of all else in a row, at most: PNG makes noise no larger than it is."""
 
@@ -25,16 +26,21 @@ class Settings:
     """Weight of the other class's prompt in what guidance leads away from."""
 
 
+def usual_sampling(config: Generate, base: Base) -> usual.Sampling:
+    """What options that are left out stand for."""
+    return LCM if config.lcm else usual.sampling(base)
+
+
 def resolve(config: Generate, base: Base) -> Settings:
     """The settings for ``base``.
 
     Raises:
         UserError: the scheduler is not for the base, or shards would be larger than readers take.
     """
-    usual = LCM_STEPS if config.lcm else USUAL_STEPS.get(base.name, STEPS)
+    left_out = usual_sampling(config, base)
     settings = Settings(
-        scheduler=config.scheduler or ("lcm" if config.lcm else "dpmsolver++"),
-        steps=config.steps or usual,
+        scheduler=config.scheduler or left_out.scheduler,
+        steps=config.steps or left_out.steps,
         resolution=base.resolution,
         contrast=config.contrast,
     )

@@ -37,7 +37,8 @@ def folder(tmp_path_factory) -> Path:
 def setting(folder: Path, output: Path, **options):
     base = bases.resolve(str(folder))
     family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
-    config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, batch_size=2, **options)
+    batches = {"batch_size": 2, "accumulation": 1}
+    config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, **batches, **options)
     keys = keys_of(base, "fp32", "cpu", {})
     return config, base, Encoder(family=family, keys=keys, folder=None, accelerator=Accelerator())
 

@@ -33,7 +33,7 @@ def run(folder: Path, look=None, compiler="no", **options) -> tuple[list[torch.T
     """Final weights and losses of a short run; ``look(learner, family)`` is called after every step."""
     base = bases.resolve(str(folder))
     family = family_of(bases.load(base, torch.float32, CPU), base)
-    config = TrainLora(**{"steps": 5, "batch_size": 4, "learning_rate": 1e-2, **options})
+    config = TrainLora(**{"steps": 5, "batch_size": 4, "accumulation": 1, "learning_rate": 1e-2, **options})
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run has the first one's compiler
     accelerator = Accelerator(
         cpu=True,
