@@ -111,7 +111,7 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
     run = RunContext(
         config=config,
         plan=plan,
-        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder),
+        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder, clip_skip=config.clip_skip),
         accelerator=accelerator,
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},

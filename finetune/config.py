@@ -21,11 +21,16 @@ LEAST = {
     "steps": 1,
     "prior_count": 1,
     **dict.fromkeys(("batch_size", "accumulation", "learning_rate", "shift"), 0),
-    **dict.fromkeys(("weight_decay", "max_grad_norm"), 0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "caption_dropout", "clip_skip"), 0),
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
 }
 """Lower limits of options."""
+
+
+def with_trigger(trigger: str, text: str) -> str:
+    """A caption or template with the trigger phrase before it."""
+    return f"{trigger}, {text}" if trigger else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class Scope(cli.Options):
     """Classes to train on; all by default."""
     joint: bool = False
     """One adapter for all classes instead of one each."""
+    balance: bool = False
+    """With --joint, show each class equally often, however many photos it has."""
     shots: int = 0
     """Real images per class, drawn with the seed; 0 takes all."""
     prompt: str = prompt_template.DEFAULT
@@ -52,6 +59,14 @@ class Captioning(cli.Options):
     captions: Captions = "own"
     """own: the captions that come with photos replace the prompt; context: background, number and framing
     follow the prompt, by captions.jsonl of --output, which is written first; none: the prompt alone."""
+    trigger: str = ""
+    """Put before every caption and prompt but --prior_prompt: a word of its own for what is learned."""
+    caption_dropout: float = 0.0
+    """Share of images that are shown without their caption, 0 to below 1: what guidance leads away from
+    learns too."""
+    clip_skip: int = 0
+    """Layer of CLIP from its end that reads captions: 2 is the one before the last. 0 takes that of the base;
+    SD 3 has no other. generate follows it."""
     captioner: str = ""
     """For --captions context: an image-to-text model of transformers (BLIP, Florence-2, Qwen-VL), folder or
     Hub id, that says it; by default it is measured."""
@@ -208,6 +223,11 @@ class TrainLora(
         "mode_scale": "it is 1.29, as in the paper of SD 3",
     }
 
+    @property
+    def template(self) -> str:
+        """The prompt template with the trigger before it."""
+        return with_trigger(self.trigger, self.prompt)
+
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
@@ -240,6 +260,12 @@ class TrainLora(
             not self.captioner or self.captions == "context",
             f"--captioner {self.captioner}: goes with --captions context",
         )
+        cli.check(self.joint or not self.balance, "--balance: goes with --joint, one adapter of all classes")
+        cli.check(
+            not (self.balance and self.buckets), "--balance: does not go with --buckets; give one of them"
+        )
+        dropout = self.caption_dropout
+        cli.check(dropout < 1, f"--caption_dropout {dropout:g}: give 0 (off) or more, less than 1")
         weighting, gamma = self.loss_weighting, self.snr_gamma
         if weighting == "min_snr":
             cli.check(gamma > 0, "--loss_weighting min_snr: needs --snr_gamma above 0")

@@ -146,7 +146,7 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
         resolution=base.resolution,
         classes=list(job.classes),
         all_classes=list(job.photos.classes),
-        prompt=config.prompt,
+        prompt=config.template,
         rank=config.rank,
         alpha=config.alpha or config.rank,
         method=config.method,

@@ -103,6 +103,8 @@ class Keys:
     """(height, width) in pixels at which a photo is encoded, by its file's hash."""
     fit: Fit
     """How it is fitted to them."""
+    clip_skip: int = 0
+    """As `prompt_embeds.Reading` has it."""
 
     def kept(self, photo: Photo) -> tuple[Box, ...]:
         """Boxes of a photo that a crop must not cut."""
@@ -122,13 +124,25 @@ class Keys:
             **self.setting,
         }
 
-    def prompt(self, prompt: str) -> Key:
+    def prompt(self, prompt: str, chunks: int = 1) -> Key:
         """The key of a prompt's embeddings."""
-        return {"kind": PROMPTS, "text": prompt, "text_encoders": self.text_encoders, **self.setting}
+        return {
+            **({"clip_skip": self.clip_skip} if self.clip_skip else {}),
+            **({"chunks": chunks} if chunks > 1 else {}),
+            "kind": PROMPTS,
+            "text": prompt,
+            "text_encoders": self.text_encoders,
+            **self.setting,
+        }
 
 
 def keys_of(
-    base: Base, precision: str, device: str, sizes: Mapping[str, tuple[int, int]], fit: Fit = "pad"
+    base: Base,
+    precision: str,
+    device: str,
+    sizes: Mapping[str, tuple[int, int]],
+    fit: Fit = "pad",
+    clip_skip: int = 0,
 ) -> Keys:
     """The keys of ``base``, told from its files; ``device`` is a type of `torch.device`."""
     encoders = FAMILIES[base.family].text_encoders
@@ -140,6 +154,7 @@ def keys_of(
         setting={"schema": SCHEMA, "precision": precision, "device": device, "versions": versions},
         sizes=sizes,
         fit=fit,
+        clip_skip=clip_skip,
     )
 
 

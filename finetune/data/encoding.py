@@ -27,21 +27,24 @@ class Encoder:
     folder: Path | None
     """The cache; None keeps nothing."""
     accelerator: Accelerator
+    chunks: int = 1
+    """Of each prompt, as `prompt_embeds.Reading` has them."""
 
-    def dataset(self, photos: Sequence[Photo], prompts: Sequence[str]) -> EncodedDataset:
-        """N photos and their N prompts, encoded."""
-        return encoded_dataset(self._posteriors(photos), prompts, self.prompts)
+    def dataset(self, photos: Sequence[Photo], prompts: Sequence[str], **options: bool) -> EncodedDataset:
+        """N photos and their N prompts, encoded; with the options of `encoded_dataset`."""
+        return encoded_dataset(self._posteriors(photos), prompts, self.prompts, **options)
 
     def prompts(self, prompts: Sequence[str]) -> PromptTensors:
         """P prompts encoded, (P, ...) each, as `Family.encode_prompts` does."""
 
         def make(row: int) -> Tensors:
-            return {name: embeds[0] for name, embeds in self.family.frozen_embeds([prompts[row]]).items()}
+            found = self.family.frozen_embeds([prompts[row]], self.chunks)
+            return {name: embeds[0] for name, embeds in found.items()}
 
-        keys = [self.keys.prompt(prompt) for prompt in prompts]
+        keys = [self.keys.prompt(prompt, self.chunks) for prompt in prompts]
         found = gather(self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts")
         embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
-        return embeds | self.family.token_ids(prompts)
+        return embeds | self.family.token_ids(prompts, self.chunks)
 
     def _posteriors(self, photos: Sequence[Photo]) -> list[tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each photo's latents, as `Family.encode_image` gives them."""

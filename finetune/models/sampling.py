@@ -1,21 +1,34 @@
 """Samples for previews and prior preservation, through the stock pipeline with its own scheduler."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 
-from orchard.bases import usual
+from orchard.bases import prompt_embeds, usual
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
+from orchard.bases.prompt_embeds import STOCK, Reading
 
-STEPS, GUIDANCE = 20, 3.0
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How samples are made."""
 
-def settings(base: Base) -> tuple[int, float]:
-    """Steps and guidance scale; of a base distilled to few steps its own."""
-    found = usual.sampling(base)
-    return (STEPS, GUIDANCE) if found.guidance is None else (found.steps, found.guidance)
+    steps: int = 20
+    guidance: float = 3.0
+    reading: Reading = STOCK
+    """How the prompt is read."""
+
+    @classmethod
+    def of(cls, base: Base, prompt: str, clip_skip: int) -> Self:
+        """Those for a prompt; of a base distilled to few steps its own steps and guidance scale."""
+        reading = Reading(clip_skip=clip_skip, chunks=prompt_embeds.chunks(base, [prompt]))
+        found = usual.sampling(base)
+        if found.guidance is None:
+            return cls(reading=reading)
+        return cls(steps=found.steps, guidance=found.guidance, reading=reading)
 
 
 @torch.no_grad()
@@ -23,13 +36,11 @@ def sample(
     pipe: Pipeline,
     prompt: str,
     seeds: Iterable[int],
-    settings: tuple[int, float] = (STEPS, GUIDANCE),
+    settings: Settings = Settings(),
     output_type: str = "pil",
     after_step: Callable[[], None] = lambda: None,
 ) -> Sequence[Any]:
     """One image of ``prompt`` per seed, in one batch; ``latent`` gives a tensor (N, C, h, w).
-
-    ``settings`` are the base's steps and guidance scale.
     ``after_step`` is called after every denoising step; it may raise to stop.
     """
 
@@ -40,10 +51,10 @@ def sample(
 
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return pipe(
-        [prompt] * len(generators),
+        **prompt_embeds.encode(pipe, [prompt] * len(generators), negative=True, reading=settings.reading),
         generator=generators,
-        num_inference_steps=settings[0],
-        guidance_scale=settings[1],
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
         output_type=output_type,
         callback_on_step_end=callback,
     ).images

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from finetune.context import Job, RunContext
 from finetune.models import lora, trained_text_encoders
-from finetune.models.sampling import sample, settings
+from finetune.models.sampling import Settings, sample
 from finetune.outputs import logs
 from finetune.outputs.logs import Log
 from finetune.step.batches import EncodedDataset
@@ -104,10 +104,11 @@ def sample_classes(run: RunContext, job: Job) -> Samples:
     if not (run.accelerator.is_main_process or run.sharded):
         return {}
     after_step: Callable[[], None] = (lambda: None) if run.sharded else run.interrupt.stop_sampling
-    samples, how = {}, settings(run.plan.base)
+    samples = {}
     for label in job.classes:
         seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
-        prompt = prompt_template.fill(run.config.prompt, label)
+        prompt = prompt_template.fill(run.config.template, label)
+        how = Settings.of(run.plan.base, prompt, run.config.clip_skip)
         samples[label] = sample(run.family.pipe, prompt, seeds, how, after_step=after_step)
     return samples
 

@@ -46,6 +46,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     share_batches(config, accelerator)
     objective.require_compatible(config, base)
     layers.require_loadable(base)
+    prompt_embeds.require_clip_skip(base, config.clip_skip)
     skeleton = layers.skeleton(base.folder)
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     selected, sizes = training_set.select(everything, config)
@@ -67,7 +68,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
         broken=broken,
         precision=precision,
         cache=preflight.cache_folder(config.cache),
-        keys=keys_of(base, precision, device.type, shapes, config.fit),
+        keys=keys_of(base, precision, device.type, shapes, config.fit, config.clip_skip),
         captions=said,
         checks=(),
     )
@@ -114,6 +115,7 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
         *defaults.lines(config, base),
         *_caption_lines(config, plan),
         *_prior_line(config),
+        *_long_lines(config, plan),
         *_truncation_lines(config, plan),
         *_export_line(config.method, config.export, base.family),
         f"output    {config.output}",
@@ -128,7 +130,7 @@ def _images_per_step(batch_size: int, accumulation: int) -> str:
 
 def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
     """What photos are trained with, and where it comes from."""
-    photos, template = plan.photos, config.prompt
+    photos, template = plan.photos, config.template
     if config.captions == "none":
         return [f"captions  none: all photos take `{template}`"]
     if config.captions == "own":
@@ -150,11 +152,20 @@ def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
     ]
 
 
+def _long_lines(config: TrainLora, plan: Plan) -> list[str]:
+    """How many prompts CLIP reads in several chunks."""
+    found = {prompt for job in plan.jobs for prompt in training_data.prompts(config, job)}
+    longer = sum(prompt_embeds.chunks(plan.base, [prompt]) > 1 for prompt in found)
+    if not longer:
+        return []
+    return [f"prompts   {longer} of {len(found)} are longer than CLIP reads at once, and read in chunks"]
+
+
 def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
     """Warnings about prompts that the text encoders truncate."""
     photos = plan.photos.photos
-    sources_of = {prompt_of(photo, config.prompt): f"the caption of {photo.path}" for photo in photos}
-    filled = [prompt_template.fill(config.prompt, photo.label) for photo in photos if not photo.text]
+    sources_of = {prompt_of(photo, config.template): f"the caption of {photo.path}" for photo in photos}
+    filled = [prompt_template.fill(config.template, photo.label) for photo in photos if not photo.text]
     if config.prior_weight:
         filled += [
             prompt_template.fill(config.prior_prompt, name) for job in plan.jobs for name in job.classes

@@ -30,6 +30,8 @@ class EncodedDataset:
     """Prompt embeddings, and token ids for trained text encoders, by name: (P, ...) each."""
     prompt_of: Tensor
     """(N,) row of each image's prompt in them."""
+    empty: int | None = None
+    """Row of the empty prompt, where there is one."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -52,21 +54,29 @@ class TrainingData:
     """Images that the base itself samples, for prior preservation."""
     held_out: EncodedDataset | None = None
     """Photos for the validation loss."""
+    classes: Sequence[str] | None = None
+    """Of each photo, where classes are to be shown equally often."""
 
 
 def encoded_dataset(
     latents: Sequence[tuple[Tensor, Tensor]],
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], dict[str, Tensor]],
+    *,
+    with_empty: bool = False,
 ) -> EncodedDataset:
-    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts."""
-    unique = sorted(set(prompts))
+    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts.
+
+    ``with_empty`` also encodes the empty prompt.
+    """
+    unique = sorted({*prompts, *([""] if with_empty else [])})
     rows = {prompt: row for row, prompt in enumerate(unique)}
     return EncodedDataset(
         mean=[mean for mean, _ in latents],
         std=[std for _, std in latents],
         prompts=encode(unique),
         prompt_of=torch.tensor([rows[prompt] for prompt in prompts]),
+        empty=rows[""] if with_empty else None,
     )
 
 
@@ -106,6 +116,22 @@ def rows_of(nth: int, count: int, batch_size: int, seed: int) -> list[int]:
     return [int(orders[i // count][i % count]) for i in wanted]
 
 
+def balanced_rows(nth: int, classes: Sequence[Sequence[int]], batch_size: int, seed: int) -> list[int]:
+    """Which images batch number ``nth`` holds, where ``classes`` are lists of images to show equally often.
+
+    Every class comes once in as many places as there are classes, and its images each once in an epoch of
+    its own.
+    """
+    found = []
+    for place in range(nth * batch_size, (nth + 1) * batch_size):
+        turn, which = divmod(place, len(classes))
+        chosen = int(_order(turn, len(classes), stable_hash("classes", seed))[which])
+        images = classes[chosen]
+        epoch, number = divmod(turn, len(images))
+        found.append(images[int(_order(epoch, len(images), stable_hash("class", seed, chosen))[number])])
+    return found
+
+
 def _order(epoch: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(stable_hash("order", seed, epoch)).permutation(count)
 
@@ -118,13 +144,21 @@ def draw(
     seed: int,
     flip: bool,
     noise_offset: float = 0.0,
+    caption_dropout: float = 0.0,
+    classes: Sequence[str] | None = None,
     part: int = 0,
     parts: int = 1,
 ) -> Batch:
-    """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation."""
+    """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation.
+
+    With ``classes`` of the images, which share one shape then, each class comes equally often.
+    """
     bucket, nth = bucket_of_step(step, [len(images) for images in dataset.buckets], seed)
     images = dataset.buckets[bucket]
-    rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
+    if classes is None:
+        rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
+    else:
+        rows = balanced_rows(nth, _by_class(classes), batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
     shape = (batch_size, *dataset.mean[rows[0]].shape[1:])
     posterior = torch.randn(shape, generator=generator)
@@ -132,11 +166,14 @@ def draw(
     times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
     shifts = torch.randn(shape[:2], generator=generator)
+    dropped = torch.rand(batch_size, generator=generator) < caption_dropout
     mine = slice(part, None, parts)
     drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
     mean = torch.stack([dataset.mean[row][side] for row, side in drawn])
     std = torch.stack([dataset.std[row][side] for row, side in drawn])
     prompts = dataset.prompt_of[rows[mine]]
+    if dataset.empty is not None:
+        prompts = torch.where(dropped[mine], dataset.empty, prompts)
     return Batch(
         latents=mean + std * posterior[mine],
         noise=offset_noise(noise[mine], shifts[mine], noise_offset),
@@ -144,3 +181,8 @@ def draw(
         prompts={name: tensor[prompts] for name, tensor in dataset.prompts.items()},
         rows=rows[mine],
     )
+
+
+def _by_class(classes: Sequence[str]) -> list[list[int]]:
+    """The rows of each class."""
+    return [[row for row, label in enumerate(classes) if label == one] for one in sorted(set(classes))]

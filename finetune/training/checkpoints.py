@@ -36,6 +36,10 @@ ADDED = {
     "weight_decay": 0.01,
     "betas": [0.9, 0.999],
     "max_grad_norm": 1.0,
+    "balance": False,
+    "trigger": "",
+    "caption_dropout": 0.0,
+    "clip_skip": 0,
 }
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}

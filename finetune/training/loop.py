@@ -99,7 +99,13 @@ def _batches(
     prior_seed = stable_hash("prior", config.seed)
     for turn in range(config.accumulation):
         part = turn * processes + process
-        photos = slice_of(data.photos, seed=config.seed, part=part)
+        photos = slice_of(
+            data.photos,
+            seed=config.seed,
+            part=part,
+            caption_dropout=config.caption_dropout,
+            classes=data.classes,
+        )
         yield photos, None if data.prior is None else slice_of(data.prior, seed=prior_seed, part=part)
 
 

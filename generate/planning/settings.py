@@ -6,6 +6,7 @@ from generate.config import Generate
 from generate.sampling.schedulers import require_scheduler
 from orchard.bases import usual
 from orchard.bases.bases import Base
+from orchard.bases.prompt_embeds import STOCK, Reading
 from orchard.errors import UserError
 from orchard.shards import LARGEST
 
@@ -24,6 +25,8 @@ class Settings:
     """Side of the images, in pixels."""
     contrast: float = 0.0
     """Weight of the other class's prompt in what guidance leads away from."""
+    reading: Reading = STOCK
+    """How prompts are read."""
 
 
 def usual_sampling(config: Generate, base: Base) -> usual.Sampling:
