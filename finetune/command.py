@@ -15,6 +15,7 @@ from rich.console import Console
 from finetune.config import TrainLora
 from finetune.context import Plan, RunContext
 from finetune.data import captions, training_data
+from finetune.models import quantized, trained_text_encoders
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
@@ -107,7 +108,7 @@ def _captioned(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: t
 
 def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:
     """Load the base and train the adapters that are left, one after another."""
-    pipe = bases.load(plan.base, dtype, accelerator.device)
+    pipe = bases.load(plan.base, dtype, trained_text_encoders.CPU)
     run = RunContext(
         config=config,
         plan=plan,
@@ -116,9 +117,14 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
     )
+    pipe.vae.to(accelerator.device)
+    if config.quantize != "none":
+        quantized.quantize(run.family.denoiser, config.quantize)
     show = accelerator.is_main_process
-    for job in plan.unfinished:
-        data = training_data.encode(run, job)
+    # All of it first: text encoders and denoiser need not be on the device together.
+    encoded = [training_data.encode(run, job) for job in plan.unfinished]
+    run.family.denoiser.to(accelerator.device)
+    for job, data in zip(plan.unfinished, encoded, strict=True):
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
             yield train_adapter(run, job, data, advance)
 

@@ -13,6 +13,7 @@ from orchard.images.framing import Fit
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts"]
+Quantize = Literal["none", "nf4", "int8"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
 Captions = Literal["own", "context", "none"]
 TimestepSampling = Literal["logit_normal", "uniform", "mode", "cosmap"]
@@ -86,6 +87,8 @@ class Adapter(cli.Options):
     """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
     train_text_encoder: bool = False
     """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
+    quantize: Quantize = "none"
+    """Keep the frozen denoiser in 4 (nf4) or 8 bits (int8), by bitsandbytes, while a LoRA learns."""
     export: Literal["none", "kohya"] = "none"
     """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
     it; not for dora, whose norms they apply otherwise."""
@@ -105,6 +108,8 @@ class Optimization(cli.Options):
     where the batch is the usual one of SDXL or SD 3, else 1."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of storing them: less memory, slower, the same adapter."""
+    compile: bool = False
+    """Compile what is trained with torch.compile: slow to start, then faster."""
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 0.0
@@ -309,6 +314,10 @@ class TrainLora(
         """Adapter options that exclude each other."""
         cli.check(bool(self.targets), "--targets: give at least one, such as attention")
         cli.require_distinct("--targets", self.targets)
+        cli.check(
+            self.quantize == "none" or self.method == "lora",
+            f"--quantize {self.quantize}: --method {self.method} computes with the base's weights; give lora",
+        )
         rate = self.text_encoder_learning_rate
         option = f"--text_encoder_learning_rate {rate:g}"
         cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")

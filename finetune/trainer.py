@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from finetune.context import Job, RunContext
-from finetune.models import lora, trained_text_encoders
+from finetune.models import lora
 from finetune.outputs.monitor import Monitor
 from finetune.outputs.snippets import kohya_copy
 from finetune.planning import accelerators
@@ -51,12 +51,11 @@ def train_adapter(
     try:
         with run.interrupt, _injected(run, job) as learner:
             monitor = Monitor(run, job, data.held_out)
-            with trained_text_encoders.on_device(run.family.frozen_text_encoders, trained_text_encoders.CPU):
-                for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
-                    losses.append(step.loss)
-                    monitor.step(learner, step)
-                    advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-                    _save_checkpoint(run, job, learner, losses)
+            for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
+                losses.append(step.loss)
+                monitor.step(learner, step)
+                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+                _save_checkpoint(run, job, learner, losses)
             with learner.for_inference():
                 learner.require_finite()
                 monitor.write_sheets()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.data.encoded_cache import Keys, Tensors, gather
 from finetune.models.family import Family
-from finetune.models.trained_text_encoders import PromptTensors
+from finetune.models.trained_text_encoders import PromptTensors, in_turn
 from finetune.step.batches import EncodedDataset, encoded_dataset
 from orchard.errors import UserError
 from orchard.images import images
@@ -42,7 +42,10 @@ class Encoder:
             return {name: embeds[0] for name, embeds in found.items()}
 
         keys = [self.keys.prompt(prompt, self.chunks) for prompt in prompts]
-        found = gather(self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts")
+        with in_turn(self.family.all_text_encoders, self.accelerator.device):
+            found = gather(
+                self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts"
+            )
         embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
         return embeds | self.family.token_ids(prompts, self.chunks)
 

@@ -73,4 +73,5 @@ def _key(config: TrainLora, base: Base, prompt: str, numbers: range, setting: Ma
 def _sample(seed: int, how: Settings, family: Family, prompt: str, numbers: range) -> torch.Tensor:
     """(N, C, h, w) float32 latents as the denoiser sees them, one for each of N ``numbers``."""
     seeds = [stable_hash("prior", seed, prompt, number) for number in numbers]
-    return torch.as_tensor(sample(family.pipe, prompt, seeds, how, "latent")).float().cpu()
+    family.denoiser.to(family.pipe.device)
+    return torch.as_tensor(sample(family, prompt, seeds, how, "latent")).float().cpu()

@@ -62,10 +62,10 @@ class Family(ABC):
         return {name: model for name, model in self.models.items() if name != self.prefix}
 
     @property
-    def frozen_text_encoders(self) -> list[Any]:
-        """The others, whose embeddings are in the `EncodedDataset`."""
-        others = [name for name in FAMILIES[self.name].text_encoders if name not in self.models]
-        return [model for name in others if (model := getattr(self.pipe, name)) is not None]
+    def all_text_encoders(self) -> list[Any]:
+        """These, and the others, whose embeddings are in the `EncodedDataset`."""
+        names = FAMILIES[self.name].text_encoders
+        return [model for name in names if (model := getattr(self.pipe, name)) is not None]
 
     def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> EncodedDataset:
         """N images, (H, W, 3) uint8 each, and their N prompts, encoded in float32 on the CPU.

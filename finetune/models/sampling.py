@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import torch
 
+from finetune.models.family import Family
+from finetune.models.trained_text_encoders import in_turn
 from orchard.bases import prompt_embeds, usual
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
@@ -33,7 +35,7 @@ class Settings:
 
 @torch.no_grad()
 def sample(
-    pipe: Pipeline,
+    family: Family,
     prompt: str,
     seeds: Iterable[int],
     settings: Settings = Settings(),
@@ -49,9 +51,14 @@ def sample(
         # A network in training answers in float32, which a bfloat16 pipeline's autoencoder would refuse.
         return {"latents": tensors["latents"].to(pipe.vae.dtype)}
 
+    pipe = family.pipe
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with in_turn(family.all_text_encoders, pipe.device):
+        states = prompt_embeds.encode(
+            pipe, [prompt] * len(generators), negative=True, reading=settings.reading
+        )
     return pipe(
-        **prompt_embeds.encode(pipe, [prompt] * len(generators), negative=True, reading=settings.reading),
+        **states,
         generator=generators,
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,

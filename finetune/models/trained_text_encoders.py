@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,13 +56,23 @@ CPU = torch.device("cpu")
 
 
 @contextmanager
-def on_device(models: Sequence[Any], device: torch.device) -> Iterator[None]:
-    """Inside, the models are on ``device``; afterwards where they were, however it ends."""
-    before = [model.device for model in models]
-    for model in models:
-        model.to(device)
+def in_turn(models: Sequence[Any], device: torch.device) -> Iterator[None]:
+    """Inside, each model that waits elsewhere is on ``device`` from when it is called until another one is.
+
+    Afterwards they are where they were, however it ends: no two of them take memory of the device at once.
+    """
+    waiting = [(model, model.device) for model in models if model.device != device]
+
+    def enter(called: Any, args: Any, kwargs: Any) -> Any:
+        for model, before in waiting:
+            model.to(device if model is called else before)
+        return send_to_device((args, kwargs), device)
+
+    hooks = [model.register_forward_pre_hook(enter, with_kwargs=True) for model, _ in waiting]
     try:
         yield
     finally:
-        for model, device in zip(models, before, strict=True):
-            model.to(device)
+        for hook in hooks:
+            hook.remove()
+        for model, before in waiting:
+            model.to(before)

@@ -19,8 +19,10 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
     """The accelerator of a run and the precision of its networks.
 
     Raises:
-        UserError: the device has no such precision.
+        UserError: the device has no such precision, or torch cannot compile here.
     """
+    if config.compile:
+        devices.require_compiler()
     device = devices.processes().device
     dtype = devices.torch_dtype(config.precision, device)
     accelerator = Accelerator(
@@ -29,6 +31,8 @@ def accelerator_for(config: TrainLora) -> tuple[Accelerator, torch.dtype]:
         # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment;
         # `share_batches` has the number.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        # Otherwise what `accelerate launch` says of it.
+        dynamo_backend=DynamoBackend.INDUCTOR if config.compile else None,
         log_with=None if config.log_with == "none" else config.log_with,
         project_dir=config.output / logs.FOLDER,
     )

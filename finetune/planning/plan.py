@@ -11,7 +11,7 @@ from finetune.context import Job, Plan
 from finetune.data import captioner, captions, training_data, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
-from finetune.models import targets
+from finetune.models import quantized, targets
 from finetune.outputs import logs, snippets
 from finetune.planning import defaults, preflight, resume
 from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs, share_batches
@@ -38,6 +38,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     """
     optimizers.optimizer_class(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
+    quantized.require_package(config.quantize)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base)

@@ -18,6 +18,7 @@ from finetune.data.encoded_cache import PHOTOS, Key
 from finetune.data.training_set import Sizes
 from finetune.models import lora
 from finetune.models.targets import Targets
+from finetune.planning import memory
 from finetune.step import buckets
 from finetune.training.optimizers import KINDS
 from orchard import devices
@@ -59,10 +60,12 @@ def check(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
     missing = [key for key in needed if cache and not encoded_cache.path_of(cache, key).is_file()]
     needs = _needs(config, plan, missing)
     require_space(needs)
+    trained = _parameters(config, plan.base, plan.targets)
     return [
         *(_bucket_line(needed) if config.buckets else []),
         _cache_line(cache, needed, missing),
         _disk_line(needs),
+        memory.line(config, memory.phases(config, plan.base, plan.precision, trained), device),
         f"device    {device.type}, which computes in {', '.join(devices.precisions(device))}",
     ]
 

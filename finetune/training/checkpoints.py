@@ -40,6 +40,7 @@ ADDED = {
     "trigger": "",
     "caption_dropout": 0.0,
     "clip_skip": 0,
+    "quantize": "none",
 }
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}

@@ -133,8 +133,8 @@ def require_clip_skip(base: Base, clip_skip: int) -> None:
         return
     if base.family == "sd3":
         raise UserError(
-            f"--clip_skip {clip_skip}: --base {base.name} was trained with one layer of its CLIP encoders and "
-            "T5; leave it out"
+            f"--clip_skip {clip_skip}: --base {base.name} joins the layer it was trained with and T5; "
+            "leave it out"
         )
     least = 2 if base.family == "sdxl" else 1
     encoders = FAMILIES[base.family].text_encoders

@@ -161,7 +161,7 @@ def test_the_words_that_a_text_encoder_would_not_see_are_named_before_loading(
 ):
     monkeypatch.setattr(bases, "load", None)
     monkeypatch.chdir(tmp_path)
-    # The tiny tokenizer spells words out: 30 letters and two marks fill a chunk of 32 tokens, and three are read.
+    # The tiny tokenizer spells words out: 30 letters and two marks fill a chunk of 32 tokens, three are read.
     prompt = "{label} " + "a" * 81 + " bc def"
     config = Generate(base=str(folder), data="demo", classes=("apple",), prompt=(prompt,), dry_run=True)
     generate(config)
