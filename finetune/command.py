@@ -14,6 +14,7 @@ from rich.console import Console
 from finetune.config import TrainLora
 from finetune.context import Plan, RunContext
 from finetune.data import captions, training_data
+from finetune.models import quantized, trained_text_encoders
 from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
@@ -61,7 +62,7 @@ def train(config: TrainLora) -> dict[str, Path]:
 
 
 def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> dict[str, Path]:
-    plan = planning.make(config, accelerator, dtype)
+    config, plan = planning.make(config, accelerator, dtype)
     shared = config.push_to_hub and accelerator.is_main_process and not config.dry_run
     repo = hub.check(config.push_to_hub, "model") if shared else ""
     console = Terminal(quiet=not accelerator.is_main_process)
@@ -102,23 +103,28 @@ def _captioned(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: t
             config.output / captions.NAME, said, photos, accelerator.device, show=accelerator.is_main_process
         )
     accelerator.wait_for_everyone()
-    return planning.make(config, accelerator, dtype) if said.missing else plan
+    return planning.make(config, accelerator, dtype)[1] if said.missing else plan
 
 
 def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: torch.dtype) -> Iterator[Path]:
     """Load the base and train the adapters that are left, one after another."""
-    pipe = bases.load(plan.base, dtype, accelerator.device)
+    pipe = bases.load(plan.base, dtype, trained_text_encoders.CPU)
     run = RunContext(
         config=config,
         plan=plan,
-        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder),
+        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder, clip_skip=config.clip_skip),
         accelerator=accelerator,
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
     )
+    pipe.vae.to(accelerator.device)
+    if config.quantize != "none":
+        quantized.quantize(run.family.denoiser, config.quantize)
     show = accelerator.is_main_process
-    for job in plan.unfinished:
-        data = training_data.encode(run, job)
+    # All of it first: text encoders and denoiser need not be on the device together.
+    encoded = [training_data.encode(run, job) for job in plan.unfinished]
+    run.family.denoiser.to(accelerator.device)
+    for job, data in zip(plan.unfinished, encoded, strict=True):
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
             yield train_adapter(run, job, data, advance)
 

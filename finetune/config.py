@@ -12,19 +12,26 @@ from orchard.cli import cli
 from orchard.images.framing import Fit
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts"]
+Quantize = Literal["none", "nf4", "int8"]
 LossWeighting = Literal["auto", "min_snr", "debiased", "none"]
 Captions = Literal["own", "context", "none"]
 TimestepSampling = Literal["logit_normal", "uniform", "mode", "cosmap"]
 LEAST = {
     "rank": 1,
     "steps": 1,
-    "batch_size": 1,
-    "accumulation": 1,
     "prior_count": 1,
+    **dict.fromkeys(("batch_size", "accumulation", "learning_rate", "shift"), 0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "caption_dropout", "clip_skip"), 0),
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
 }
 """Lower limits of options."""
+
+
+def with_trigger(trigger: str, text: str) -> str:
+    """A caption or template with the trigger phrase before it."""
+    return f"{trigger}, {text}" if trigger else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +39,14 @@ class Scope(cli.Options):
     """Which adapters are trained, on what."""
 
     base: str = "mini"
-    """Base model: mini, sd15, sd21, sdxl, sd35-medium, a Hub id, a diffusers folder, a .safetensors file."""
+    """Base model: mini, sd15, sd21, sdxl, sd35-medium, sd35-large, sd-turbo, sdxl-turbo, sd35-large-turbo, a
+    Hub id, a diffusers folder, a .safetensors file."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all by default."""
     joint: bool = False
     """One adapter for all classes instead of one each."""
+    balance: bool = False
+    """With --joint, show each class equally often, however many photos it has."""
     shots: int = 0
     """Real images per class, drawn with the seed; 0 takes all."""
     prompt: str = prompt_template.DEFAULT
@@ -50,6 +60,14 @@ class Captioning(cli.Options):
     captions: Captions = "own"
     """own: the captions that come with photos replace the prompt; context: background, number and framing
     follow the prompt, by captions.jsonl of --output, which is written first; none: the prompt alone."""
+    trigger: str = ""
+    """Put before every caption and prompt but --prior_prompt: a word of its own for what is learned."""
+    caption_dropout: float = 0.0
+    """Share of images that are shown without their caption, 0 to below 1: what guidance leads away from
+    learns too."""
+    clip_skip: int = 0
+    """Layer of CLIP from its end that reads captions: 2 is the one before the last. 0 takes that of the base;
+    SD 3 has no other. generate follows it."""
     captioner: str = ""
     """For --captions context: an image-to-text model of transformers (BLIP, Florence-2, Qwen-VL), folder or
     Hub id, that says it; by default it is measured."""
@@ -69,6 +87,8 @@ class Adapter(cli.Options):
     """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
     train_text_encoder: bool = False
     """Also adapt the text encoders (both of SDXL, the CLIP ones of SD 3)."""
+    quantize: Quantize = "none"
+    """Keep the frozen denoiser in 4 (nf4) or 8 bits (int8), by bitsandbytes, while a LoRA learns."""
     export: Literal["none", "kohya", "merged"] = "none"
     """kohya also writes each adapter as WebUI and ComfyUI read it (SD 3: ComfyUI alone), into kohya/ beside
     it; not for dora, whose norms they apply otherwise. merged writes into merged/ what any method adds as
@@ -81,18 +101,34 @@ class Optimization(cli.Options):
 
     steps: int = 400
     """Optimiser steps per adapter."""
-    batch_size: int = 16
-    """Images per batch, divided among all processes."""
-    accumulation: int = 1
-    """Batches whose gradients are summed into one step: a step sees batch_size times as many images."""
+    batch_size: int = 0
+    """Images per batch, divided among all processes; 0 is usual for the base: 16 on mini, 4 on SD 1 and 2, 1
+    on SDXL and SD 3."""
+    accumulation: int = 0
+    """Batches whose gradients are summed into one step: a step sees batch_size times as many images; 0 is 4
+    where the batch is the usual one of SDXL or SD 3, else 1."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of storing them: less memory, slower, the same adapter."""
+    compile: bool = False
+    """Compile what is trained with torch.compile: slow to start, then faster."""
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
-    learning_rate: float = 1e-3
-    """Peak after a short warm-up, then a cosine to zero; schedulefree stays at it, prodigy needs 1."""
+    learning_rate: float = 0.0
+    """Peak of the schedule; 0 is usual for the base: 1e-3 on mini, else 1e-4; with prodigy 1."""
     text_encoder_learning_rate: float = 0.0
     """Peak learning rate of the text encoders; 0 uses --learning_rate."""
+    lr_scheduler: Schedule = "cosine"
+    """How the rate falls after the warm-up; cosine and linear end at zero. schedulefree stays at its rate."""
+    lr_warmup_steps: int | None = None
+    """Steps over which the rate rises from zero; by default a twentieth of --steps."""
+    lr_num_cycles: int = 1
+    """Cosines of cosine_with_restarts, each from the peak to zero."""
+    weight_decay: float = 0.01
+    """Weight decay of the optimiser."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the optimiser's averages of gradients and of their squares."""
+    max_grad_norm: float = 1.0
+    """Longest gradient of a step; longer ones are scaled down to it. 0 leaves them."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
 
@@ -109,8 +145,9 @@ class Loss(cli.Options):
     """Scale of noise that is equal over a channel, e.g. 0.05, for darker and brighter images; 0 for none."""
     timestep_sampling: TimestepSampling = "logit_normal"
     """How often SD 3 is trained at each noise level, before --shift (Esser et al. 2024)."""
-    shift: float = 1.0
-    """Shift of SD 3's noise levels, as its scheduler has it: 3 trains as it samples, 1 leaves them."""
+    shift: float = 0.0
+    """Shift of SD 3's noise levels; 0 takes that of its scheduler, 3 for SD 3.5, which trains as it samples;
+    1 leaves them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +229,18 @@ class TrainLora(
         "mode_scale": "it is 1.29, as in the paper of SD 3",
     }
 
+    @property
+    def template(self) -> str:
+        """The prompt template with the trigger before it."""
+        return with_trigger(self.trigger, self.prompt)
+
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
         super().require_valid()
         cli.require_distinct("--classes", self.classes)
         self._require_ranges()
         self._require_consistent()
+        self._require_schedule()
         self._require_method()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompt_template.require_placeholder(self.prompt)
@@ -210,9 +253,12 @@ class TrainLora(
             cli.check(least <= value < math.inf, f"--{name} {value}: give {least} or more")
         rate, decay = self.learning_rate, self.ema_decay
         cli.check(self.rank <= 128, f"--rank {self.rank}: give 1 to 128")
-        cli.check(0 < rate < 10, f"--learning_rate {rate}: give more than 0, less than 10")
+        cli.check(rate < 10, f"--learning_rate {rate}: give more than 0, less than 10; 0 for the usual one")
         cli.check(decay < 1, f"--ema_decay {decay}: give 0 (off) or more, less than 1")
-        cli.check(0.01 <= self.shift <= 100, f"--shift {self.shift:g}: give 0.01 to 100, such as 1 or 3")
+        cli.check(
+            self.shift == 0 or 0.01 <= self.shift <= 100,
+            f"--shift {self.shift:g}: give 0.01 to 100, such as 1 or 3",
+        )
 
     def _require_consistent(self) -> None:
         """Options that contradict each other."""
@@ -220,6 +266,12 @@ class TrainLora(
             not self.captioner or self.captions == "context",
             f"--captioner {self.captioner}: goes with --captions context",
         )
+        cli.check(self.joint or not self.balance, "--balance: goes with --joint, one adapter of all classes")
+        cli.check(
+            not (self.balance and self.buckets), "--balance: does not go with --buckets; give one of them"
+        )
+        dropout = self.caption_dropout
+        cli.check(dropout < 1, f"--caption_dropout {dropout:g}: give 0 (off) or more, less than 1")
         weighting, gamma = self.loss_weighting, self.snr_gamma
         if weighting == "min_snr":
             cli.check(gamma > 0, "--loss_weighting min_snr: needs --snr_gamma above 0")
@@ -233,10 +285,40 @@ class TrainLora(
             f"--ema_decay {self.ema_decay:g}: --optimizer schedulefree averages the weights itself; give one",
         )
 
+    def _require_schedule(self) -> None:
+        """Options of the schedule that contradict each other."""
+        warm, cycles, named = self.lr_warmup_steps, self.lr_num_cycles, self.lr_scheduler
+        cli.check(
+            warm is None or 0 <= warm <= self.steps,
+            f"--lr_warmup_steps {warm}: give 0 to {self.steps}, the number of --steps",
+        )
+        restarts = named == "cosine_with_restarts"
+        cli.check(
+            (cycles > 1) if restarts else cycles == 1,
+            f"--lr_num_cycles {cycles}: "
+            + (
+                "--lr_scheduler cosine_with_restarts needs 2 or more"
+                if restarts
+                else "goes with --lr_scheduler cosine_with_restarts"
+            ),
+        )
+        cli.check(
+            named == TrainLora.lr_scheduler or self.optimizer != "schedulefree",
+            f"--lr_scheduler {named}: --optimizer schedulefree stays at its rate; leave it out",
+        )
+        cli.check(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"--betas {' '.join(map(str, self.betas))}: give two numbers from 0 to below 1, such as 0.9 0.99",
+        )
+
     def _require_method(self) -> None:
         """Adapter options that exclude each other."""
         cli.check(bool(self.targets), "--targets: give at least one, such as attention")
         cli.require_distinct("--targets", self.targets)
+        cli.check(
+            self.quantize == "none" or self.method == "lora",
+            f"--quantize {self.quantize}: --method {self.method} computes with the base's weights; give lora",
+        )
         rate = self.text_encoder_learning_rate
         option = f"--text_encoder_learning_rate {rate:g}"
         cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")

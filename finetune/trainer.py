@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from finetune.context import Job, RunContext
-from finetune.models import lora, trained_text_encoders
+from finetune.models import lora
 from finetune.outputs.monitor import Monitor
 from finetune.outputs.snippets import exported
 from finetune.step.batches import TrainingData
@@ -39,14 +39,13 @@ def train_adapter(
     try:
         with run.interrupt, _injected(run, job) as learner:
             monitor = Monitor(run, job, data.held_out)
-            with trained_text_encoders.on_device(run.family.frozen_text_encoders, trained_text_encoders.CPU):
-                for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
-                    losses.append(step.loss)
-                    monitor.step(learner, step)
-                    advance(1, f"loss {np.mean(losses[-50:]):.4f}")
-                    saving.save_due(
-                        config, run.accelerator, run.interrupt, learner, losses, job.name, job.identity
-                    )
+            for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
+                losses.append(step.loss)
+                monitor.step(learner, step)
+                advance(1, f"loss {np.mean(losses[-50:]):.4f}")
+                saving.save_due(
+                    config, run.accelerator, run.interrupt, learner, losses, job.name, job.identity
+                )
             with learner.for_inference():
                 learner.require_finite()
                 monitor.write_sheets()
@@ -118,7 +117,7 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
         resolution=base.resolution,
         classes=list(job.classes),
         all_classes=list(job.photos.classes),
-        prompt=config.prompt,
+        prompt=config.template,
         rank=config.rank,
         alpha=config.alpha or config.rank,
         method=config.method,

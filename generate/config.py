@@ -69,12 +69,14 @@ class Sampling(cli.Options):
     """How one image is sampled."""
 
     steps: int = 0
-    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 20 on other bases."""
+    """Sampling steps; 0 takes 10 on mini, where more did not help (docs/log/fruit.md), 4 on bases distilled
+    to few (turbo, lightning), 20 on others."""
     guidance: ranges.Given | None = None
-    """Guidance scale, by default 2, with --repaint 3; 1 turns classifier-free guidance off. A range, as in
-    1.5..3, gives each row its own."""
+    """Guidance scale, by default 2, with --repaint 3, on distilled bases 1, which turns classifier-free
+    guidance off. A range, as in 1.5..3, gives each row its own."""
     scheduler: Scheduler | None = None
-    """Sampler, by default dpmsolver++; `base` is the base's own. SD 3 takes dpmsolver++, euler and base."""
+    """Sampler, by default dpmsolver++, on distilled bases their own; `base` is the base's own. SD 3 takes
+    dpmsolver++, euler and base."""
     image_guidance: str = ""
     """Start each sample from a training image of its class in this real set (named as for --data)."""
     strength: ranges.Given | None = None

@@ -114,3 +114,14 @@ def quiet_libraries() -> None:
         library.disable_progress_bar()
     datasets.disable_progress_bars()
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+
+
+def require_compiler() -> None:
+    """Raise `UserError` where torch finds no compiler to compile with."""
+    import torch
+
+    try:
+        torch.compile(torch.sin)(torch.ones(1))
+    except Exception as error:  # whatever the compiler behind torch raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"--compile: torch cannot compile on this machine ({reason}); leave it out") from None

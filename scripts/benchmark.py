@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import classifying, generation, memory, page, profiling, released, startup, training
-from generate.planning.settings import STEPS, USUAL_STEPS
 from orchard import devices, shards
+from orchard.bases import usual
 from orchard.datasets import demo
 from orchard.images import images
 
@@ -119,7 +119,7 @@ def sampled(args: argparse.Namespace, dtype: torch.dtype) -> generation.Setup:
         base=base,
         pixels=args.pixels,
         rows=args.rows,
-        steps=args.sampling_steps or USUAL_STEPS.get(base, STEPS),
+        steps=args.sampling_steps or usual.SAMPLING.get(base, usual.STEPS).steps,
         compile=args.compile,
         dtype=dtype,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.config import TrainLora
+from finetune.config import TrainLora, with_trigger
 from finetune.data import captioner
 from orchard.adapters import contexts
 from orchard.adapters.contexts import Caption
@@ -56,7 +56,11 @@ def choose(
         UserError: the captions of the output, or the boxes of a photo, cannot be read.
     """
     if config.captions == "own":
-        return photos, ContextCaptions()
+        marked = (
+            replace(photo, text=with_trigger(config.trigger, photo.text)) if photo.text else photo
+            for photo in photos.photos
+        )
+        return photos.keep(marked), ContextCaptions()
     if config.captions == "none":
         return photos.keep(replace(photo, text=None) for photo in photos.photos), ContextCaptions()
     padded = config.fit == "pad" and not config.buckets
@@ -64,7 +68,7 @@ def choose(
 
     def text(photo: Photo) -> str | None:
         caption = found.of.get(photo.sha256)
-        return caption.prompt(config.prompt, photo.label) if caption else None
+        return caption.prompt(config.template, photo.label) if caption else None
 
     return photos.keep(replace(photo, text=text(photo)) for photo in photos.photos), found
 

@@ -106,6 +106,8 @@ class Keys:
     """How it is fitted to them."""
     masked: bool = False
     """Whether the base inpaints, so that photos are encoded under masks too."""
+    clip_skip: int = 0
+    """As `prompt_embeds.Reading` has it."""
 
     def kept(self, photo: Photo) -> tuple[Box, ...]:
         """Boxes of a photo that a crop must not cut."""
@@ -132,13 +134,25 @@ class Keys:
             return {}
         return {"masks": list(masks.KINDS), "boxes": [list(box) for box in photo.boxes()]}
 
-    def prompt(self, prompt: str) -> Key:
+    def prompt(self, prompt: str, chunks: int = 1) -> Key:
         """The key of a prompt's embeddings."""
-        return {"kind": PROMPTS, "text": prompt, "text_encoders": self.text_encoders, **self.setting}
+        return {
+            **({"clip_skip": self.clip_skip} if self.clip_skip else {}),
+            **({"chunks": chunks} if chunks > 1 else {}),
+            "kind": PROMPTS,
+            "text": prompt,
+            "text_encoders": self.text_encoders,
+            **self.setting,
+        }
 
 
 def keys_of(
-    base: Base, precision: str, device: str, sizes: Mapping[str, tuple[int, int]], fit: Fit = "pad"
+    base: Base,
+    precision: str,
+    device: str,
+    sizes: Mapping[str, tuple[int, int]],
+    fit: Fit = "pad",
+    clip_skip: int = 0,
 ) -> Keys:
     """The keys of ``base``, told from its files; ``device`` is a type of `torch.device`."""
     encoders = FAMILIES[base.family].text_encoders
@@ -151,6 +165,7 @@ def keys_of(
         sizes=sizes,
         fit=fit,
         masked=base.inpaints,
+        clip_skip=clip_skip,
     )
 
 

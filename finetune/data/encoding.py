@@ -12,7 +12,7 @@ from PIL import Image
 from finetune.data import masks
 from finetune.data.encoded_cache import Keys, Tensors, gather
 from finetune.models.family import Family
-from finetune.models.trained_text_encoders import PromptTensors
+from finetune.models.trained_text_encoders import PromptTensors, in_turn
 from finetune.step.batches import EncodedDataset, Masked, encoded_dataset
 from orchard.errors import UserError
 from orchard.images import images
@@ -29,9 +29,14 @@ class Encoder:
     folder: Path | None
     """The cache; None keeps nothing."""
     accelerator: Accelerator
+    chunks: int = 1
+    """Of each prompt, as `prompt_embeds.Reading` has them."""
 
-    def dataset(self, photos: Sequence[Photo], prompts: Sequence[str]) -> EncodedDataset:
-        """N photos and their N prompts, encoded; for a base that inpaints their masks as well."""
+    def dataset(self, photos: Sequence[Photo], prompts: Sequence[str], **options: bool) -> EncodedDataset:
+        """N photos and their N prompts, encoded; for a base that inpaints their masks as well.
+
+        ``options`` as those of `encoded_dataset`.
+        """
         found = self._photos(photos)
         posteriors = [(entry["mean"], entry["std"]) for entry in found]
         masked = [
@@ -39,7 +44,7 @@ class Encoder:
             for entry in found
             if self.keys.masked
         ]
-        return encoded_dataset(posteriors, prompts, self.prompts, masked)
+        return encoded_dataset(posteriors, prompts, self.prompts, masked, **options)
 
     def all_masked(self, side: int) -> Masked:
         """The mask that leaves nothing of a square image, as `finetune.models.sampling` has it."""
@@ -51,12 +56,16 @@ class Encoder:
         """P prompts encoded, (P, ...) each, as `Family.encode_prompts` does."""
 
         def make(row: int) -> Tensors:
-            return {name: embeds[0] for name, embeds in self.family.frozen_embeds([prompts[row]]).items()}
+            found = self.family.frozen_embeds([prompts[row]], self.chunks)
+            return {name: embeds[0] for name, embeds in found.items()}
 
-        keys = [self.keys.prompt(prompt) for prompt in prompts]
-        found = gather(self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts")
+        keys = [self.keys.prompt(prompt, self.chunks) for prompt in prompts]
+        with in_turn(self.family.all_text_encoders, self.accelerator.device):
+            found = gather(
+                self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts"
+            )
         embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
-        return embeds | self.family.token_ids(prompts)
+        return embeds | self.family.token_ids(prompts, self.chunks)
 
     def _photos(self, photos: Sequence[Photo]) -> list[Tensors]:
         """The entry of each photo."""

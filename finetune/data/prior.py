@@ -4,6 +4,7 @@ Ruiz et al. 2023 (DreamBooth), section 3.2. They are sampled once and cached as 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from finetune.config import TrainLora
 from finetune.data.encoded_cache import Key, Tensors, gather
 from finetune.data.encoding import Encoder
 from finetune.models.family import Family
-from finetune.models.sampling import GUIDANCE, STEPS, sample
+from finetune.models.sampling import Settings, sample
 from finetune.step.batches import EncodedDataset, encoded_dataset
 from orchard import prompt_template
 from orchard.bases.bases import Base
+from orchard.bases.prompt_embeds import STOCK
 from orchard.images.splits import stable_hash
 
 BATCH = 8
@@ -35,9 +37,10 @@ def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[s
     ]
 
     def make(row: int) -> Tensors:
-        return {"latents": _sample(config.seed, encoder.family, *blocks[row])}
+        how = Settings.of(base, blocks[row][0], config.clip_skip)
+        return {"latents": _sample(config.seed, how, encoder.family, *blocks[row])}
 
-    keys = [_key(config.seed, base, *block, encoder.keys.setting) for block in blocks]
+    keys = [_key(config, base, *block, encoder.keys.setting) for block in blocks]
     found = gather(
         config.output,
         keys,
@@ -54,20 +57,23 @@ def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[s
     return encoded_dataset(latents, prompts, encoder.prompts, masked)
 
 
-def _key(seed: int, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:
+def _key(config: TrainLora, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:
     """The key of images ``numbers`` of a prompt; their entry lies in the folder ``prior`` of the output."""
+    how = Settings.of(base, prompt, config.clip_skip)
     return {
+        **({} if how.reading == STOCK else {"reading": asdict(how.reading)}),
         "kind": "prior",
         "base": base.digest,
         "prompt": prompt,
         "numbers": [numbers.start, numbers.stop],
-        "seed": seed,
-        "sampling": [STEPS, GUIDANCE],
+        "seed": config.seed,
+        "sampling": [how.steps, how.guidance],
         **setting,
     }
 
 
-def _sample(seed: int, family: Family, prompt: str, numbers: range) -> torch.Tensor:
+def _sample(seed: int, how: Settings, family: Family, prompt: str, numbers: range) -> torch.Tensor:
     """(N, C, h, w) float32 latents as the denoiser sees them, one for each of N ``numbers``."""
     seeds = [stable_hash("prior", seed, prompt, number) for number in numbers]
-    return torch.as_tensor(sample(family.pipe, prompt, seeds, "latent")).float().cpu()
+    family.denoiser.to(family.pipe.device)
+    return torch.as_tensor(sample(family, prompt, seeds, how, "latent")).float().cpu()

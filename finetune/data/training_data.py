@@ -6,6 +6,7 @@ from finetune.data import prior
 from finetune.data.encoding import Encoder
 from finetune.step.batches import EncodedDataset, TrainingData
 from orchard import prompt_template
+from orchard.bases import prompt_embeds
 from orchard.cli import cli
 from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
@@ -36,7 +37,7 @@ def _require_other_prompts(config: TrainLora, job: Job) -> None:
     """Raise `UserError` when a photo has the prompt of prior preservation, which would pull both ways."""
     kept = {_normalised(prompt_template.fill(config.prior_prompt, label)) for label in job.classes}
     for photo in job.photos.photos:
-        prompt = prompt_of(photo, config.prompt)
+        prompt = prompt_of(photo, config.template)
         cli.check(
             _normalised(prompt) not in kept,
             f"--prior_weight {config.prior_weight:g}: {photo.path} has the prompt {prompt!r}, which is also "
@@ -53,17 +54,25 @@ def _normalised(prompt: str) -> str:
 def encode(run: RunContext, job: Job) -> TrainingData:
     """Encode the photos of ``job`` and what else the options ask for; the base has no adapter yet."""
     plan, config = run.plan, run.config
-    encoder = Encoder(family=run.family, keys=plan.keys, folder=plan.cache, accelerator=run.accelerator)
+    encoder = Encoder(
+        family=run.family,
+        keys=plan.keys,
+        folder=plan.cache,
+        accelerator=run.accelerator,
+        chunks=prompt_embeds.chunks(plan.base, prompts(config, job)),
+    )
 
-    def encoded(images: ImageSet) -> EncodedDataset:
-        return encoder.dataset(images.photos, [prompt_of(photo, config.prompt) for photo in images.photos])
+    def encoded(images: ImageSet, **options: bool) -> EncodedDataset:
+        said = [prompt_of(photo, config.template) for photo in images.photos]
+        return encoder.dataset(images.photos, said, **options)
 
     photos, held_out = hold_out(job.photos) if config.validate_every else (job.photos, None)
     return TrainingData(
-        photos=encoded(photos),
+        photos=encoded(photos, with_empty=config.caption_dropout > 0),
         files=[photo.path for photo in photos.photos],
         prior=prior.dataset(config, plan.base, encoder, job.classes) if config.prior_weight else None,
         held_out=encoded(held_out) if held_out else None,
+        classes=[photo.label for photo in photos.photos] if config.balance else None,
     )
 
 
@@ -74,6 +83,14 @@ def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:
         photos.keep(p for p in photos.photos if p.sha256 not in chosen),
         photos.keep(p for p in photos.photos if p.sha256 in chosen),
     )
+
+
+def prompts(config: TrainLora, job: Job) -> set[str]:
+    """Every prompt that a job encodes."""
+    found = {prompt_of(photo, config.template) for photo in job.photos.photos}
+    if config.prior_weight:
+        found |= {prompt_template.fill(config.prior_prompt, name) for name in job.classes}
+    return found | ({""} if config.caption_dropout else set())
 
 
 def prompt_of(photo: Photo, template: str) -> str:

@@ -20,7 +20,7 @@ from finetune.generators.monitor import Monitor
 from finetune.generators.vae import VaeLearner
 from finetune.outputs import logs
 from finetune.planning import resume
-from finetune.planning.accelerators import accelerator_for, arithmetic_of, processes_of
+from finetune.planning.accelerators import accelerator_for, arithmetic_of, processes_of, share_batches
 from finetune.training import checkpoints, saving
 from finetune.training.interrupt import Interrupt
 from finetune.training.loop import mean_loss
@@ -50,6 +50,7 @@ def train(config: TrainGenerator) -> Path | None:
     config.require_valid()
     accelerator, dtype = accelerator_for(config)
     try:
+        share_batches(config, accelerator)
         return _train(config, accelerator, dtype)
     finally:
         for tracker in accelerator.trackers:

@@ -19,6 +19,7 @@ from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.bases.latents import scaled, scaled_deviation
 from orchard.bases.pipeline import Pipeline
+from orchard.bases.prompt_embeds import Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +29,16 @@ class Family(ABC):
     pipe: Pipeline
     trains_text: bool = False
     """Whether the text encoders learn too, all but T5."""
+    clip_skip: int = 0
+    """Layer of the text encoders, as `prompt_embeds.Reading` has it."""
 
     name: ClassVar[str]
     """Its name in `orchard.bases.families.FAMILIES`."""
 
     @classmethod
-    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Self:
+    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False, clip_skip: int = 0) -> Self:
         """The family's view of the pipeline of ``base``."""
-        return cls(pipe=pipe, trains_text=trains_text)
+        return cls(pipe=pipe, trains_text=trains_text, clip_skip=clip_skip)
 
     @property
     def prefix(self) -> str:
@@ -59,10 +62,10 @@ class Family(ABC):
         return {name: model for name, model in self.models.items() if name != self.prefix}
 
     @property
-    def frozen_text_encoders(self) -> list[Any]:
-        """The others, whose embeddings are in the `EncodedDataset`."""
-        others = [name for name in FAMILIES[self.name].text_encoders if name not in self.models]
-        return [model for name in others if (model := getattr(self.pipe, name)) is not None]
+    def all_text_encoders(self) -> list[Any]:
+        """These, and the others, whose embeddings are in the `EncodedDataset`."""
+        names = FAMILIES[self.name].text_encoders
+        return [model for name in names if (model := getattr(self.pipe, name)) is not None]
 
     def encode(self, pixels: Sequence[np.ndarray], prompts: Sequence[str]) -> EncodedDataset:
         """N images, (H, W, 3) uint8 each, and their N prompts, encoded in float32 on the CPU.
@@ -105,18 +108,21 @@ class Family(ABC):
             vae.to(dtype)
         return scaled(vae, mean), scaled_deviation(vae, std)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptTensors:
+    def encode_prompts(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
         """P prompts -> what an `EncodedDataset` has of them: `frozen_embeds` and `token_ids`."""
-        return self.frozen_embeds(prompts) | self.token_ids(prompts)
+        return self.frozen_embeds(prompts, chunks) | self.token_ids(prompts, chunks)
 
-    def frozen_embeds(self, prompts: Sequence[str]) -> PromptTensors:
+    def frozen_embeds(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
         """P prompts -> named prompt embeddings, (P, ...) each; one at a time, as in `encode_image`."""
-        found = [prompt_embeds.encode(self.pipe, [prompt], negative=False) for prompt in prompts]
+        reading = Reading(clip_skip=self.clip_skip, chunks=chunks)
+        found = [
+            prompt_embeds.encode(self.pipe, [prompt], negative=False, reading=reading) for prompt in prompts
+        ]
         return {name: torch.cat([embeds[name].float().cpu() for embeds in found]) for name in found[0]}
 
-    def token_ids(self, prompts: Sequence[str]) -> PromptTensors:
-        """P prompts -> (P, L) token ids for each text encoder that is trained."""
-        return trained_text_encoders.tokenize(self.pipe, list(self.text_encoders), prompts)
+    def token_ids(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
+        """P prompts -> (P, chunks * L) token ids for each text encoder that is trained."""
+        return trained_text_encoders.tokenize(self.pipe, list(self.text_encoders), prompts, chunks)
 
     def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:
         """Prompts of a `Batch` -> prompt embeddings for the denoiser, (B, ...) each.

@@ -1,21 +1,45 @@
 """Samples for previews and prior preservation, through the stock pipeline with its own scheduler."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
+from finetune.models.family import Family
+from finetune.models.trained_text_encoders import in_turn
+from orchard.bases import prompt_embeds, usual
+from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
+from orchard.bases.prompt_embeds import STOCK, Reading
 
-STEPS, GUIDANCE = 20, 3.0
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How samples are made."""
+
+    steps: int = 20
+    guidance: float = 3.0
+    reading: Reading = STOCK
+    """How the prompt is read."""
+
+    @classmethod
+    def of(cls, base: Base, prompt: str, clip_skip: int) -> Self:
+        """Those for a prompt; of a base distilled to few steps its own steps and guidance scale."""
+        reading = Reading(clip_skip=clip_skip, chunks=prompt_embeds.chunks(base, [prompt]))
+        found = usual.sampling(base)
+        if found.guidance is None:
+            return cls(reading=reading)
+        return cls(steps=found.steps, guidance=found.guidance, reading=reading)
 
 
 @torch.no_grad()
 def sample(
-    pipe: Pipeline,
+    family: Family,
     prompt: str,
     seeds: Iterable[int],
+    settings: Settings = Settings(),
     output_type: str = "pil",
     after_step: Callable[[], None] = lambda: None,
 ) -> Sequence[Any]:
@@ -31,12 +55,17 @@ def sample(
         # A network in training answers in float32, which a bfloat16 pipeline's autoencoder would refuse.
         return {"latents": tensors["latents"].to(pipe.vae.dtype)}
 
+    pipe = family.pipe
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    with in_turn(family.all_text_encoders, pipe.device):
+        states = prompt_embeds.encode(
+            pipe, [prompt] * len(generators), negative=True, reading=settings.reading
+        )
     return pipe(
-        [prompt] * len(generators),
+        **states,
         generator=generators,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
         output_type=output_type,
         callback_on_step_end=callback,
         **_all_masked(pipe, len(generators)),

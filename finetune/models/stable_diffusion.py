@@ -39,7 +39,7 @@ class StableDiffusion(Family):
     """(T,) of the noise schedule."""
 
     @classmethod
-    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Self:
+    def of(cls, pipe: Pipeline, base: Base, *, trains_text: bool = False, clip_skip: int = 0) -> Self:
         """The family's view of the pipeline of ``base``; the noise schedule is the pipeline's own."""
         from diffusers import DDPMScheduler
 
@@ -47,6 +47,7 @@ class StableDiffusion(Family):
         return cls(
             pipe=pipe,
             trains_text=trains_text,
+            clip_skip=clip_skip,
             prediction_type=base.prediction_type,
             alphas_cumprod=schedule.alphas_cumprod,
         )
@@ -66,7 +67,7 @@ class StableDiffusion(Family):
 
     def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
         """The embeddings of P prompts, (P, L, D)."""
-        return {"prompt_embeds": trained_text_encoders.last_hidden_state(self.pipe, ids)}
+        return {"prompt_embeds": trained_text_encoders.embeds(self.pipe, ids, self.clip_skip)[0]}
 
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
         """Epsilon, v or the sample, as the base predicts it."""
@@ -81,7 +82,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
         """The embeddings of P prompts, (P, L, D), and the pooled ones of the second encoder."""
-        joint, pooled = trained_text_encoders.penultimate(self.pipe, ids)
+        joint, pooled = trained_text_encoders.embeds(self.pipe, ids, self.clip_skip)
         return {"prompt_embeds": joint, "pooled_prompt_embeds": pooled[1]}
 
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
@@ -131,7 +132,7 @@ class StableDiffusion3(Family):
 
     def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
         """CLIP's part of the embeddings of P prompts, (P, L, D), and the pooled ones of both encoders."""
-        joint, pooled = trained_text_encoders.penultimate(self.pipe, ids)
+        joint, pooled = trained_text_encoders.embeds(self.pipe, ids, self.clip_skip)
         return {CLIP: joint, "pooled_prompt_embeds": torch.cat(pooled, dim=-1)}
 
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
@@ -151,6 +152,6 @@ def kind_of(base: Base) -> type[Family]:
     return next(kind for kind in kinds if kind.name == base.family)
 
 
-def family_of(pipe: Pipeline, base: Base, *, trains_text: bool = False) -> Family:
+def family_of(pipe: Pipeline, base: Base, *, trains_text: bool = False, clip_skip: int = 0) -> Family:
     """The family of ``base`` on its loaded pipeline; ``trains_text`` for its text encoders too."""
-    return kind_of(base).of(pipe, base, trains_text=trains_text)
+    return kind_of(base).of(pipe, base, trains_text=trains_text, clip_skip=clip_skip)

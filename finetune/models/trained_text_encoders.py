@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
+from orchard.bases import prompt_embeds
 from orchard.bases.pipeline import Pipeline
 
 PromptTensors = dict[str, Tensor]
@@ -19,18 +21,12 @@ TOKENS = "_tokens"
 """How the names of token ids end."""
 
 
-def tokenize(pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str]) -> PromptTensors:
-    """P prompts -> (P, L) token ids for each text encoder, under its name and `TOKENS`."""
+def tokenize(pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str], chunks: int) -> PromptTensors:
+    """P prompts -> (P, chunks * L) token ids for each text encoder, under its name and `TOKENS`."""
     return {
-        f"{name}{TOKENS}": _token_ids(getattr(pipe, name.replace("text_encoder", "tokenizer")), prompts)
+        f"{name}{TOKENS}": prompt_embeds.token_ids(prompt_embeds.tokenizer_of(pipe, name), prompts, chunks)
         for name in encoders
     }
-
-
-def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    length = tokenizer.model_max_length
-    options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
-    return tokenizer(list(prompts), **options).input_ids
 
 
 def unique_prompts(prompts: PromptTensors) -> tuple[PromptTensors, Tensor]:
@@ -44,18 +40,10 @@ def unique_prompts(prompts: PromptTensors) -> tuple[PromptTensors, Tensor]:
     return dict(zip(ids, parts, strict=True)), prompt_of
 
 
-def last_hidden_state(pipe: Pipeline, ids: PromptTensors) -> Tensor:
-    """Embeddings of SD 1 and 2: the last hidden state of their one encoder, (P, L, D)."""
-    return pipe.text_encoder(ids[f"text_encoder{TOKENS}"])[0]
-
-
-def penultimate(pipe: Pipeline, ids: PromptTensors) -> tuple[Tensor, list[Tensor]]:
-    """The joined penultimate hidden states of two CLIP encoders, (P, L, D), and the first output of each."""
-    outputs = [
-        getattr(pipe, name.removesuffix(TOKENS))(value, output_hidden_states=True)
-        for name, value in ids.items()
-    ]
-    return torch.cat([one.hidden_states[-2] for one in outputs], dim=-1), [one[0] for one in outputs]
+def embeds(pipe: Pipeline, ids: PromptTensors, clip_skip: int) -> tuple[Tensor, list[Tensor]]:
+    """As `prompt_embeds.from_tokens`, of `tokenize`."""
+    named = {name.removesuffix(TOKENS): value for name, value in ids.items()}
+    return prompt_embeds.from_tokens(pipe, named, clip_skip)
 
 
 def replace_clip(clip: Tensor, joint: Tensor) -> Tensor:
@@ -68,13 +56,23 @@ CPU = torch.device("cpu")
 
 
 @contextmanager
-def on_device(models: Sequence[Any], device: torch.device) -> Iterator[None]:
-    """Inside, the models are on ``device``; afterwards where they were, however it ends."""
-    before = [model.device for model in models]
-    for model in models:
-        model.to(device)
+def in_turn(models: Sequence[Any], device: torch.device) -> Iterator[None]:
+    """Inside, each model that waits elsewhere is on ``device`` from when it is called until another one is.
+
+    Afterwards they are where they were, however it ends: no two of them take memory of the device at once.
+    """
+    waiting = [(model, model.device) for model in models if model.device != device]
+
+    def enter(called: Any, args: Any, kwargs: Any) -> Any:
+        for model, before in waiting:
+            model.to(device if model is called else before)
+        return send_to_device((args, kwargs), device)
+
+    hooks = [model.register_forward_pre_hook(enter, with_kwargs=True) for model, _ in waiting]
     try:
         yield
     finally:
-        for model, device in zip(models, before, strict=True):
-            model.to(device)
+        for hook in hooks:
+            hook.remove()
+        for model, before in waiting:
+            model.to(before)

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from finetune.context import Job, RunContext
-from finetune.models import lora, trained_text_encoders
-from finetune.models.sampling import sample
+from finetune.models import lora
+from finetune.models.sampling import Settings, sample
 from finetune.outputs import logs
 from finetune.outputs.logs import Log
 from finetune.step.batches import EncodedDataset
@@ -50,9 +50,7 @@ class Monitor:
                 )
         self.log.step(number, values)
         if run.config.preview_every and number % run.config.preview_every == 0:
-            encoders, device = run.family.frozen_text_encoders, run.accelerator.device
-            on_device = trained_text_encoders.on_device(encoders, device)
-            with learner.for_inference(), on_device, suppress(SamplingStoppedError):
+            with learner.for_inference(), suppress(SamplingStoppedError):
                 self._show(sample_classes(run, self.job), number)
 
     def _show(self, samples: Samples, number: int) -> None:
@@ -107,8 +105,9 @@ def sample_classes(run: RunContext, job: Job) -> Samples:
     samples = {}
     for label in job.classes:
         seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
-        prompt = prompt_template.fill(run.config.prompt, label)
-        samples[label] = sample(run.family.pipe, prompt, seeds, after_step=after_step)
+        prompt = prompt_template.fill(run.config.template, label)
+        how = Settings.of(run.plan.base, prompt, run.config.clip_skip)
+        samples[label] = sample(run.family, prompt, seeds, how, after_step=after_step)
     return samples
 
 

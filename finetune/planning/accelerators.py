@@ -20,19 +20,34 @@ def accelerator_for(config: TrainLora | TrainGenerator) -> tuple[Accelerator, to
     """The accelerator of a run and the precision of its networks.
 
     Raises:
-        UserError: the device has no such precision, the processes cannot share a batch, or the launcher's
-            plugin cannot do what the options ask for.
+        UserError: the device has no such precision, or torch cannot compile here.
     """
+    compiles = isinstance(config, TrainLora) and config.compile
+    if compiles:
+        devices.require_compiler()
     device = devices.processes().device
     dtype = devices.torch_dtype(config.precision, device)
     accelerator = Accelerator(
         mixed_precision=MIXED[dtype],
         cpu=device.type == "cpu",
-        # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
+        # Told as a plugin, it is not overruled by what `accelerate launch` puts into the environment;
+        # `share_batches` has the number.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        # Otherwise what `accelerate launch` says of it.
+        dynamo_backend=DynamoBackend.INDUCTOR if compiles else None,
         log_with=None if config.log_with == "none" else config.log_with,
         project_dir=config.output / logs.FOLDER,
     )
+    return accelerator, dtype
+
+
+def share_batches(config: TrainLora | TrainGenerator, accelerator: Accelerator) -> None:
+    """Tell the accelerator the batches of a run, whose options are resolved.
+
+    Raises:
+        UserError: the processes cannot share a batch, or the launcher's plugin cannot do what the options
+            ask for.
+    """
     cli.check(
         config.batch_size % accelerator.num_processes == 0,
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
@@ -43,14 +58,14 @@ def accelerator_for(config: TrainLora | TrainGenerator) -> tuple[Accelerator, to
         cli.check(
             plugin not in WHOLE_RUN, f"{plugin.value}: not for a network of this size; launch without it"
         )
-        return accelerator, dtype
+        return
     cli.check(
         config.export != "merged" or plugin not in WHOLE_RUN,
         f"--export merged: {plugin.value} may divide the base's weights, which it takes; train without",
     )
+    accelerator.gradient_accumulation_steps = config.accumulation
     if plugin == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
-    return accelerator, dtype
 
 
 def processes_of(accelerator: Accelerator) -> str:

@@ -11,10 +11,10 @@ from finetune.context import Job, Plan
 from finetune.data import captioner, captions, masks, training_data, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
-from finetune.models import targets
+from finetune.models import quantized, targets
 from finetune.outputs import logs, snippets
-from finetune.planning import preflight, resume
-from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs
+from finetune.planning import defaults, preflight, resume
+from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs, share_batches
 from finetune.step import objective
 from finetune.training import optimizers
 from orchard import prompt_template
@@ -28,20 +28,26 @@ MOST_WARNINGS = 5
 """Prompts that are too long and listed one by one; the others are counted."""
 
 
-def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Plan:
+def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tuple[TrainLora, Plan]:
     """Read the set and the files of the base, and check all that can be checked without its weights.
+
+    The options come back with what is usual for the base where they were left out.
 
     Raises:
         UserError: whatever would stop the run later on.
     """
     optimizers.optimizer_class(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
+    quantized.require_package(config.quantize)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base, inpainting=True)
         model = captioner.fetch(config.captioner) if config.captioner else None
+    config = defaults.resolve(config, base, accelerator.num_processes)
+    share_batches(config, accelerator)
     objective.require_compatible(config, base)
     layers.require_loadable(base)
+    prompt_embeds.require_clip_skip(base, config.clip_skip)
     skeleton = layers.skeleton(base.folder)
     chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
     selected, sizes = training_set.select(everything, config)
@@ -63,11 +69,11 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> Pla
         broken=broken,
         precision=precision,
         cache=preflight.cache_folder(config.cache),
-        keys=keys_of(base, precision, device.type, shapes, config.fit),
+        keys=keys_of(base, precision, device.type, shapes, config.fit, config.clip_skip),
         captions=said,
         checks=(),
     )
-    return replace(plan, checks=preflight.check(config, plan, device))
+    return config, replace(plan, checks=preflight.check(config, plan, device))
 
 
 def _jobs(photos: ImageSet, classes: Sequence[str], *, joint: bool) -> list[Job]:
@@ -107,9 +113,11 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
             for job in plan.jobs
             if job.checkpoint
         ),
+        *defaults.lines(config, base),
         *_caption_lines(config, plan),
         *([f"masks     {masks.said(plan.photos)}"] if base.inpaints else []),
         *_prior_line(config),
+        *_long_lines(config, plan),
         *_truncation_lines(config, plan),
         *_export_line(config.method, config.export, base.family),
         f"output    {config.output}",
@@ -124,7 +132,7 @@ def _images_per_step(batch_size: int, accumulation: int) -> str:
 
 def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
     """What photos are trained with, and where it comes from."""
-    photos, template = plan.photos, config.prompt
+    photos, template = plan.photos, config.template
     if config.captions == "none":
         return [f"captions  none: all photos take `{template}`"]
     if config.captions == "own":
@@ -146,11 +154,20 @@ def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
     ]
 
 
+def _long_lines(config: TrainLora, plan: Plan) -> list[str]:
+    """How many prompts CLIP reads in several chunks."""
+    found = {prompt for job in plan.jobs for prompt in training_data.prompts(config, job)}
+    longer = sum(prompt_embeds.chunks(plan.base, [prompt]) > 1 for prompt in found)
+    if not longer:
+        return []
+    return [f"prompts   {longer} of {len(found)} are longer than CLIP reads at once, and read in chunks"]
+
+
 def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
     """Warnings about prompts that the text encoders truncate."""
     photos = plan.photos.photos
-    sources_of = {prompt_of(photo, config.prompt): f"the caption of {photo.path}" for photo in photos}
-    filled = [prompt_template.fill(config.prompt, photo.label) for photo in photos if not photo.text]
+    sources_of = {prompt_of(photo, config.template): f"the caption of {photo.path}" for photo in photos}
+    filled = [prompt_template.fill(config.template, photo.label) for photo in photos if not photo.text]
     if config.prior_weight:
         filled += [
             prompt_template.fill(config.prior_prompt, name) for job in plan.jobs for name in job.classes

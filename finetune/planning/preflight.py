@@ -13,18 +13,18 @@ from rich.filesize import decimal
 
 from finetune.config import TrainLora
 from finetune.context import Job, Plan
-from finetune.data import encoded_cache
-from finetune.data.encoded_cache import PHOTOS, Key, Keys
-from finetune.data.training_data import prompt_of
+from finetune.data import encoded_cache, training_data
+from finetune.data.encoded_cache import PHOTOS, Key
 from finetune.data.training_set import Sizes
 from finetune.models import lora
 from finetune.models.targets import Targets
+from finetune.planning import memory
 from finetune.step import buckets
 from finetune.training.optimizers import KINDS
-from orchard import devices, prompt_template
+from orchard import devices
 from orchard.adapters import layers
 from orchard.adapters.merged import MOST_RANK
-from orchard.bases import bases
+from orchard.bases import bases, prompt_embeds
 from orchard.bases.bases import Base
 from orchard.cli import cli
 from orchard.errors import UserError
@@ -57,14 +57,16 @@ def check(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
         UserError: the disk lacks the space.
     """
     jobs, cache = plan.unfinished, plan.cache
-    needed = _needed_entries(config, plan.keys, jobs)
+    needed = _needed_entries(config, plan, jobs)
     missing = [key for key in needed if cache and not encoded_cache.path_of(cache, key).is_file()]
     needs = _needs(config, plan, missing)
     require_space(needs)
+    trained = _parameters(config, plan.base, plan.targets)
     return [
         *(_bucket_line(needed) if config.buckets else []),
         _cache_line(cache, needed, missing),
         _disk_line(needs),
+        memory.line(config, memory.phases(config, plan.base, plan.precision, trained), device),
         f"device    {device.type}, which computes in {', '.join(devices.precisions(device))}",
     ]
 
@@ -98,13 +100,18 @@ def encoded_sizes(base: Base, sizes: Sizes, *, bucketed: bool) -> Sizes:
     return {name: buckets.nearest(size, choices) for name, size in sizes.items()}
 
 
-def _needed_entries(config: TrainLora, keys: Keys, jobs: Sequence[Job]) -> list[Key]:
+def _needed_entries(config: TrainLora, plan: Plan, jobs: Sequence[Job]) -> list[Key]:
     """Keys of everything that is to be encoded, each once."""
     photos = {photo.sha256: photo for job in jobs for photo in job.photos.photos}
-    prompts = {prompt_of(photo, config.prompt) for job in jobs for photo in job.photos.photos}
-    if config.prior_weight:
-        prompts |= {prompt_template.fill(config.prior_prompt, name) for job in jobs for name in job.classes}
-    return [*map(keys.photo, photos.values()), *map(keys.prompt, sorted(prompts))]
+    prompts: set[tuple[str, int]] = set()
+    for job in jobs:
+        said = training_data.prompts(config, job)
+        chunks = prompt_embeds.chunks(plan.base, said)
+        prompts |= {(prompt, chunks) for prompt in said}
+    return [
+        *map(plan.keys.photo, photos.values()),
+        *(plan.keys.prompt(prompt, chunks) for prompt, chunks in sorted(prompts)),
+    ]
 
 
 def _cache_line(cache: Path | None, needed: Sequence[Key], missing: Sequence[Key]) -> str:
@@ -148,7 +155,7 @@ def entry_bytes(base: Base, key: Key) -> int:
         masks, (_, height, width) = len(key.get("masks", ())), bases.latent_shape(base, key["size"])
         return 4 * (1 + masks) * _latents(base, key["size"]) + 2 * masks * height * width
     # One row per token, and one for the pooled embeddings.
-    return FLOAT * (TOKENS[base.family] + 1) * base.cross_attention_dim
+    return FLOAT * (TOKENS[base.family] * key.get("chunks", 1) + 1) * base.cross_attention_dim
 
 
 def _latents(base: Base, size: Sequence[int]) -> int:

@@ -19,8 +19,8 @@ from orchard.generators import files
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
-BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner"))
-"""Options that `identity` replaces by the contents of what they name."""
+BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner", "compile"))
+"""Options that `identity` replaces by the contents of what they name, or by what they make of a run."""
 WITHOUT_EFFECT = frozenset(
     (
         *("dry_run", "output", "cache", "save_every", "keep", "resume", "export", "push_to_hub", "private"),

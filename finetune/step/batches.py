@@ -49,6 +49,8 @@ class EncodedDataset:
     """(N,) row of each image's prompt in them."""
     masked: Sequence[Masked] = ()
     """For a base that inpaints: masks of each image."""
+    empty: int | None = None
+    """Row of the empty prompt, where there is one."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -71,6 +73,8 @@ class TrainingData:
     """Images that the base itself samples, for prior preservation."""
     held_out: EncodedDataset | None = None
     """Photos for the validation loss."""
+    classes: Sequence[str] | None = None
+    """Of each photo, where classes are to be shown equally often."""
 
 
 def encoded_dataset(
@@ -78,12 +82,14 @@ def encoded_dataset(
     prompts: Sequence[str],
     encode: Callable[[Sequence[str]], dict[str, Tensor]],
     masked: Sequence[Masked] = (),
+    *,
+    with_empty: bool = False,
 ) -> EncodedDataset:
     """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts.
 
-    ``masked`` has the masks of each for a base that inpaints.
+    ``masked`` has the masks of each for a base that inpaints; ``with_empty`` also encodes the empty prompt.
     """
-    unique = sorted(set(prompts))
+    unique = sorted({*prompts, *([""] if with_empty else [])})
     rows = {prompt: row for row, prompt in enumerate(unique)}
     return EncodedDataset(
         mean=[mean for mean, _ in latents],
@@ -91,6 +97,7 @@ def encoded_dataset(
         prompts=encode(unique),
         prompt_of=torch.tensor([rows[prompt] for prompt in prompts]),
         masked=masked,
+        empty=rows[""] if with_empty else None,
     )
 
 
@@ -136,6 +143,22 @@ def rows_of(nth: int, count: int, batch_size: int, seed: int) -> list[int]:
     return [int(orders[i // count][i % count]) for i in wanted]
 
 
+def balanced_rows(nth: int, classes: Sequence[Sequence[int]], batch_size: int, seed: int) -> list[int]:
+    """Which images batch number ``nth`` holds, where ``classes`` are lists of images to show equally often.
+
+    Every class comes once in as many places as there are classes, and its images each once in an epoch of
+    its own.
+    """
+    found = []
+    for place in range(nth * batch_size, (nth + 1) * batch_size):
+        turn, which = divmod(place, len(classes))
+        chosen = int(_order(turn, len(classes), stable_hash("classes", seed))[which])
+        images = classes[chosen]
+        epoch, number = divmod(turn, len(images))
+        found.append(images[int(_order(epoch, len(images), stable_hash("class", seed, chosen))[number])])
+    return found
+
+
 def _order(epoch: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(stable_hash("order", seed, epoch)).permutation(count)
 
@@ -148,13 +171,21 @@ def draw(
     seed: int,
     flip: bool,
     noise_offset: float = 0.0,
+    caption_dropout: float = 0.0,
+    classes: Sequence[str] | None = None,
     part: int = 0,
     parts: int = 1,
 ) -> Batch:
-    """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation."""
+    """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation.
+
+    With ``classes`` of the images, which share one shape then, each class comes equally often.
+    """
     bucket, nth = bucket_of_step(step, [len(images) for images in dataset.buckets], seed)
     images = dataset.buckets[bucket]
-    rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
+    if classes is None:
+        rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
+    else:
+        rows = balanced_rows(nth, _by_class(classes), batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
     shape = (batch_size, *dataset.mean[rows[0]].shape[1:])
     posterior = torch.randn(shape, generator=generator)
@@ -162,11 +193,14 @@ def draw(
     times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
     shifts = torch.randn(shape[:2], generator=generator)
+    dropped = torch.rand(batch_size, generator=generator) < caption_dropout
     mine = slice(part, None, parts)
     drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
     mean = torch.stack([dataset.mean[row][side] for row, side in drawn])
     std = torch.stack([dataset.std[row][side] for row, side in drawn])
     prompts = dataset.prompt_of[rows[mine]]
+    if dataset.empty is not None:
+        prompts = torch.where(dropped[mine], dataset.empty, prompts)
     return Batch(
         latents=mean + std * posterior[mine],
         noise=offset_noise(noise[mine], shifts[mine], noise_offset),
@@ -189,3 +223,8 @@ def _condition(
     noise = torch.randn(shape, generator=generator)[mine]
     parts = zip(drawn, places, noise, strict=True)
     return torch.stack([dataset.masked[row].condition(side, place, one) for (row, side), place, one in parts])
+
+
+def _by_class(classes: Sequence[str]) -> list[list[int]]:
+    """The rows of each class."""
+    return [[row for row, label in enumerate(classes) if label == one] for one in sorted(set(classes))]

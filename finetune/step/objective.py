@@ -74,6 +74,6 @@ def require_compatible(options: Loss, base: Base) -> None:
             "timesteps uniformly; use --loss_weighting to weigh them",
         )
         cli.check(
-            options.shift == 1,
+            options.shift in (0, 1),
             f"--shift {options.shift:g}: for flow matching (SD 3); {kind} has no such noise levels",
         )

@@ -27,7 +27,20 @@ SHAPE = "shape"
 """Header key of a state file: the nesting of its tensors."""
 GONE = {"logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
 """Options of earlier versions, at the value that means what there is without them."""
-ADDED = {"shift": 1.0}
+ADDED = {
+    "shift": 1.0,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": None,
+    "lr_num_cycles": 1,
+    "weight_decay": 0.01,
+    "betas": [0.9, 0.999],
+    "max_grad_norm": 1.0,
+    "balance": False,
+    "trigger": "",
+    "caption_dropout": 0.0,
+    "clip_skip": 0,
+    "quantize": "none",
+}
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
 

@@ -99,7 +99,7 @@ def prepare(
         cpu_layers.optimize_for_cpu(model, accelerator.device)
         if config.gradient_checkpointing:
             _checkpoint_gradients(model)
-    optimizer = build(config.optimizer, config.learning_rate, parameters)
+    optimizer = build(config, parameters)
     network, optimizer = accelerator.prepare(Network(family), optimizer)
     # FSDP puts shards in the place of the parameters.
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -14,10 +14,9 @@ from finetune.models.family import Family
 from finetune.step.batches import Batch, TrainingData, draw
 from finetune.step.objective import Objective
 from finetune.training.learner import Learner
-from finetune.training.optimizers import KINDS, RELATIVE_RATE
+from finetune.training.optimizers import RELATIVE_RATE
+from finetune.training.schedules import learning_rate
 from orchard.images.splits import stable_hash
-
-WARM_UP = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +26,6 @@ class Step:
     index: int
     loss: float
     learning_rate: float
-
-
-def learning_rate(step: int, steps: int, peak: float, *, falls: bool = True) -> float:
-    """Linear warm-up over the first 5% of ``steps``, then a cosine to zero, or the peak throughout."""
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return peak * (step + 1) / warm
-    if not falls:
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def train_steps(
@@ -68,8 +57,8 @@ def train_steps(
                         loss = loss + config.prior_weight * family.loss(learner.network, prior, objective)
                 losses.append(mean_loss(loss, accelerator, index, [data.files[row] for row in batch.rows]))
                 accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(learner.parameters, 1.0)
+                if accelerator.sync_gradients and config.max_grad_norm:
+                    accelerator.clip_grad_norm_(learner.parameters, config.max_grad_norm)
                 taken = _optimizer_step(learner.optimizer)
         if taken:
             learner.update_average()
@@ -78,8 +67,7 @@ def train_steps(
 
 def _set_learning_rate(optimizer: Any, config: TrainLora, step: int) -> float:
     """Set the rate of every parameter group; the first one's, which is the denoiser's."""
-    falls = KINDS[config.optimizer].scheduled
-    rate = learning_rate(step, config.steps, config.learning_rate, falls=falls)
+    rate = learning_rate(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(RELATIVE_RATE, 1.0)
     return rate
@@ -111,7 +99,13 @@ def _batches(
     prior_seed = stable_hash("prior", config.seed)
     for turn in range(config.accumulation):
         part = turn * processes + process
-        photos = slice_of(data.photos, seed=config.seed, part=part)
+        photos = slice_of(
+            data.photos,
+            seed=config.seed,
+            part=part,
+            caption_dropout=config.caption_dropout,
+            classes=data.classes,
+        )
         yield photos, None if data.prior is None else slice_of(data.prior, seed=prior_seed, part=part)
 
 

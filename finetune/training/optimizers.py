@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from finetune.config import Optimization
 from orchard.errors import UserError
 
 
@@ -22,28 +23,26 @@ class Kind:
     """Its name for pip; empty for torch's own."""
     options: dict[str, Any] = field(default_factory=dict)
     scheduled: bool = True
-    """Whether the learning rate falls along our cosine; schedule-free ones keep it after the warm-up."""
+    """Whether the learning rate follows `--lr_scheduler`; schedule-free ones keep it after the warm-up."""
     finds_scale: bool = False
     """Whether it estimates the step size itself, so that the learning rate is a factor near 1."""
     state_per_weight: int = 2
     """Float32 numbers of state per weight, rounded up."""
 
 
-DECAY = {"weight_decay": 1e-2}
 KINDS = {
-    "adamw": Kind(module="torch.optim", name="AdamW", options={**DECAY, "fused": True}),
+    "adamw": Kind(module="torch.optim", name="AdamW", options={"fused": True}),
     "adamw8bit": Kind(
         module="bitsandbytes.optim",
         name="AdamW8bit",
         package="bitsandbytes",
-        options=DECAY,
         state_per_weight=1,
     ),
     "prodigy": Kind(
         module="prodigyopt",
         name="Prodigy",
         package="prodigyopt",
-        options={**DECAY, "use_bias_correction": True, "safeguard_warmup": True},
+        options={"use_bias_correction": True, "safeguard_warmup": True},
         finds_scale=True,
         state_per_weight=4,
     ),
@@ -51,7 +50,6 @@ KINDS = {
         module="schedulefree",
         name="AdamWScheduleFree",
         package="schedulefree",
-        options=DECAY,
         scheduled=False,
     ),
 }
@@ -61,13 +59,13 @@ RELATIVE_RATE = "relative"
 
 
 def optimizer_class(name: str, learning_rate: float) -> Any:
-    """The optimiser's class.
+    """The optimiser's class; a learning rate of 0 is left to it.
 
     Raises:
         UserError: its package is not installed, or the learning rate is not of its kind.
     """
     kind = KINDS[name]
-    if kind.finds_scale and learning_rate < SMALLEST_FACTOR:
+    if kind.finds_scale and 0 < learning_rate < SMALLEST_FACTOR:
         raise UserError(
             f"--optimizer {name}: finds the step size itself, --learning_rate {learning_rate:g} would shrink "
             "it; give --learning_rate 1"
@@ -79,11 +77,13 @@ def optimizer_class(name: str, learning_rate: float) -> Any:
 
 
 def build(
-    name: str, learning_rate: float, parameters: Sequence[torch.nn.Parameter] | Sequence[dict[str, Any]]
+    options: Optimization, parameters: Sequence[torch.nn.Parameter] | Sequence[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """The optimiser of a run over ``parameters``, or groups of them; errors as `optimizer_class`."""
+    name, rate = options.optimizer, options.learning_rate
+    shared = {"lr": rate, "weight_decay": options.weight_decay, "betas": options.betas}
     with contextlib.redirect_stdout(io.StringIO()):  # prodigyopt prints its settings
-        return optimizer_class(name, learning_rate)(parameters, lr=learning_rate, **KINDS[name].options)
+        return optimizer_class(name, rate)(parameters, **shared, **KINDS[name].options)
 
 
 def set_mode(optimizer: Any, *, training: bool) -> None:

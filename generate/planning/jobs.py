@@ -1,9 +1,10 @@
 """What is to be sampled: one `Job` a class, with its count, base, adapters, plan and shard header."""
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from generate.config import Generate
@@ -18,8 +19,9 @@ from generate.sampling import loras
 from generate.sampling.loras import Blend
 from orchard import software
 from orchard.adapters import layers
-from orchard.bases import bases, safety_checker
+from orchard.bases import bases, prompt_embeds, safety_checker
 from orchard.bases.bases import Base
+from orchard.bases.prompt_embeds import STOCK, Reading
 from orchard.datasets import sources
 from orchard.errors import UserError
 from orchard.files import atomic
@@ -187,6 +189,7 @@ def _job(
         candidates=config.candidates,
         steering=steered,
     )
+    settings = replace(settings, reading=_reading(one, plan))
     arguments = _arguments(config, one, plan, settings) | {"precision": precision}
     seen = one.blend.trained_on
     if guide and seen is not None:
@@ -248,6 +251,12 @@ def _of_generator(
     return found
 
 
+def _reading(one: ClassSource, plan: ClassPlan) -> Reading:
+    """How the prompts of a class are read, what its rows are led away from too."""
+    said = {*plan.prompts, plan.steering.negative, *itertools.chain(*plan.steering.others)}
+    return Reading(clip_skip=loras.clip_skip(one.blend), chunks=prompt_embeds.chunks(one.base, said))
+
+
 def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
     """The prompts of class ``label`` as those of the source's own class."""
     vary = _vocabularies(config, one)
@@ -289,6 +298,7 @@ def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Se
         found["phrase_order"] = prompts.ORDER
     if config.compile:
         found["compile"] = True
+    found |= dict(asdict(settings.reading).items() - asdict(STOCK).items())
     if safety_checker.has(one.base):
         found["safety_checker"] = config.safety_checker
     if plan.repaints:

@@ -12,6 +12,7 @@ from generate.outputs import folder as folders
 from generate.outputs.folder import Task
 from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import ClassPlan, Row
+from generate.planning.settings import usual_sampling
 from generate.screening import choice
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
@@ -44,8 +45,7 @@ def describe(
             _warn_of_cuts(console, job.source, job.plan, prompts)
     steering = planned[0].plan.steering
     if isinstance(planned[0].source, Diffusion):
-        scheduler = planned[0].source.settings.scheduler
-        say(console, f"sampler   {scheduler}, guidance {steering.guidance}{_away(config)}")
+        _describe_sampler(console, config, planned[0].source, steering.guidance)
     if mode := planned[0].header.arguments.get("contexts"):
         say(console, f"contexts  {mode}: {CONTEXTS[mode]}")
     if config.image_guidance:
@@ -61,6 +61,13 @@ def describe(
     if config.keep:
         say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
     say(console, f"output    {config.output}, {config.shard_size} images per shard")
+
+
+def _describe_sampler(console: Console, config: Generate, source: Diffusion, guidance: object) -> None:
+    say(console, f"sampler   {source.settings.scheduler}, guidance {guidance}{_away(config)}")
+    usual = usual_sampling(config, source.base).source
+    if usual and not (config.steps and config.guidance is not None and config.scheduler):
+        say(console, f"usual     steps, guidance and scheduler that are not given are those of {usual}")
 
 
 def _warn_of_cuts(console: Console, source: Diffusion, plan: ClassPlan, prompts: Sequence[str]) -> None:

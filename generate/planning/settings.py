@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from generate.config import Generate
 from generate.sampling.schedulers import require_scheduler
+from orchard.bases import usual
 from orchard.bases.bases import Base
+from orchard.bases.prompt_embeds import STOCK, Reading
 from orchard.errors import UserError
 from orchard.shards import LARGEST
 
-STEPS, USUAL_STEPS, LCM_STEPS = 20, {"mini": 10}, 4
+LCM = usual.Sampling(steps=4, guidance=1.0, scheduler="lcm", source="--lcm")
 BYTES = 4
 """A pixel of an image and its share of all else in a row, at most: PNG makes noise no larger than it is."""
 
@@ -23,6 +25,13 @@ class Settings:
     """Side of the images, in pixels."""
     contrast: float = 0.0
     """Weight of the other class's prompt in what guidance leads away from."""
+    reading: Reading = STOCK
+    """How prompts are read."""
+
+
+def usual_sampling(config: Generate, base: Base) -> usual.Sampling:
+    """What options that are left out stand for."""
+    return LCM if config.lcm else usual.sampling(base)
 
 
 def resolve(config: Generate, base: Base) -> Settings:
@@ -31,10 +40,10 @@ def resolve(config: Generate, base: Base) -> Settings:
     Raises:
         UserError: the scheduler is not for the base, or shards would be larger than readers take.
     """
-    usual = LCM_STEPS if config.lcm else USUAL_STEPS.get(base.name, STEPS)
+    left_out = usual_sampling(config, base)
     settings = Settings(
-        scheduler=config.scheduler or ("lcm" if config.lcm else "dpmsolver++"),
-        steps=config.steps or usual,
+        scheduler=config.scheduler or left_out.scheduler,
+        steps=config.steps or left_out.steps,
         resolution=base.resolution,
         contrast=config.contrast,
     )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from generate.config import Generate
 from generate.planning import prompts, repainting
 from generate.planning.ranges import Range, parse
-from generate.planning.settings import Settings
+from generate.planning.settings import Settings, usual_sampling
 from orchard.bases import components
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.images.splits import stable_hash
 
-GUIDANCE, LCM_GUIDANCE, STRENGTH = 2.0, 1.0, 0.7
+GUIDANCE, STRENGTH = 2.0, 0.7
 LEVELS = 5
 """Strengths of a range. A batch has rows of one strength, so more of them would leave more batches short."""
 
@@ -67,7 +67,7 @@ def resolve(
         UserError: the strength leaves no step to sample, there is nothing to lead away by, or no other class.
     """
     usual = repainting.GUIDANCE if config.repaint else GUIDANCE
-    usual = LCM_GUIDANCE if config.lcm else usual
+    usual = usual_sampling(config, base).guidance or usual
     guidance = parse("--guidance", usual if config.guidance is None else config.guidance)
     strength = _strength(config, settings)
     _require_guided(config, base, guidance)

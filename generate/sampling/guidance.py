@@ -1,7 +1,7 @@
 """What the rows of a batch are led by: a guidance scale each, their text states, and what leads them away."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from generate.planning.plan import Row
 from orchard.bases import prompt_embeds
 from orchard.bases.pipeline import Pipeline
+from orchard.bases.prompt_embeds import STOCK, Reading
 
 NEGATIVE = "negative_"
 """Before the names of the states that guidance leads away from."""
@@ -42,13 +43,13 @@ def scale(rows: Sequence[Row], device: torch.device) -> float | GuidanceScales:
 class TextStates:
     """Text states of rows; every prompt is encoded once."""
 
-    def __init__(self, pipe: Pipeline, contrast: float) -> None:
-        self.pipe, self.contrast = pipe, contrast
-        self.encoded: dict[str, dict[str, Tensor]] = {}
+    def __init__(self, pipe: Pipeline, contrast: float, reading: Reading = STOCK) -> None:
+        self.pipe, self.contrast, self.reading = pipe, contrast, reading
+        self.encoded: dict[tuple[str, Reading], dict[str, Tensor]] = {}
 
     def of(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """B rows -> states, (B, ...) each, under the names the pipeline's call takes them by."""
-        found = [self._encoded(row.prompt) | self._away(row) for row in rows]
+        found = [self._encoded(row.prompt, self.reading) | self._away(row) for row in rows]
         return {name: torch.cat([states[name] for states in found]) for name in found[0]}
 
     def _away(self, row: Row) -> dict[str, Tensor]:
@@ -56,7 +57,7 @@ class TextStates:
 
         With another class they are that class's, at weight ``contrast``, the negative prompt's at the rest.
         """
-        own = self._encoded(row.prompt)
+        own = self._encoded(row.prompt, self.reading)
         empty = {name: state for name, state in own.items() if name.startswith(NEGATIVE)}
         negative = self._as_negative(row.negative) if row.negative else empty
         if not row.other:
@@ -65,11 +66,13 @@ class TextStates:
         return {name: torch.lerp(negative[name], other[name], self.contrast) for name in other}
 
     def _as_negative(self, prompt: str) -> dict[str, Tensor]:
-        states = self._encoded(prompt).items()
+        # Of the layer that stock pipelines take for what is led away from.
+        states = self._encoded(prompt, replace(self.reading, clip_skip=0)).items()
         return {f"{NEGATIVE}{name}": state for name, state in states if not name.startswith(NEGATIVE)}
 
-    def _encoded(self, prompt: str) -> dict[str, Tensor]:
-        if prompt not in self.encoded:
+    def _encoded(self, prompt: str, reading: Reading) -> dict[str, Tensor]:
+        key = prompt, reading
+        if key not in self.encoded:
             # One by one, so that a state does not depend on its company.
-            self.encoded[prompt] = prompt_embeds.encode(self.pipe, [prompt], negative=True)
-        return self.encoded[prompt]
+            self.encoded[key] = prompt_embeds.encode(self.pipe, [prompt], negative=True, reading=reading)
+        return self.encoded[key]

@@ -170,3 +170,17 @@ def labels_of(blend: Blend) -> Sequence[str]:
     return list(
         dict.fromkeys(label for provenance in provenances if provenance for label in provenance.classes)
     )
+
+
+def clip_skip(blend: Blend) -> int:
+    """The layer of CLIP that the parts were trained with; 0 is that of the base.
+
+    Raises:
+        UserError: they were trained with several.
+    """
+    provenances = [one.adapter.provenance for one in blend.parts]
+    found = {provenance.options.get("clip_skip", 0) for provenance in provenances if provenance}
+    if len(found) > 1 or not all(isinstance(layer, int) for layer in found):
+        layers = ", ".join(sorted(map(str, found)))
+        raise UserError(f"--lora {blend.name}: trained with --clip_skip {layers}; sample them one by one")
+    return found.pop() if found else 0

@@ -7,6 +7,7 @@ import torch
 from generate.config import Generate
 from generate.sampling import loras
 from generate.sampling.loras import Blend
+from orchard import devices
 from orchard.bases import bases, safety_checker
 from orchard.bases.bases import Base
 from orchard.bases.pipeline import Pipeline
@@ -87,9 +88,5 @@ def _compile(pipe: Pipeline, blend: Blend) -> None:
     if blend.all:
         pipe.fuse_lora()
         pipe.unload_lora_weights()
-    try:
-        torch.compile(torch.sin)(torch.ones(1))
-    except Exception as error:  # whatever the compiler behind torch raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise UserError(f"--compile: torch cannot compile on this machine ({reason}); leave it out") from None
+    devices.require_compiler()
     (pipe.transformer if hasattr(pipe, "transformer") else pipe.unet).compile()

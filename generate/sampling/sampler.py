@@ -40,7 +40,7 @@ class Sampler:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
         self.tally = tally or ImageCounts()
-        self.states = guidance.TextStates(pipe, settings.contrast)
+        self.states = guidance.TextStates(pipe, settings.contrast, settings.reading)
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
         self.unwanted = threading.Event()

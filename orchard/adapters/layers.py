@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,13 @@ _TUNED = ("unet", "transformer", "text_encoder", "text_encoder_2")
 _WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
 
 
-def skeleton(folder: Path) -> Any:
+def skeleton(folder: Path, parts: Sequence[str] = _TUNED) -> Any:
     """The models of the pipeline in ``folder`` that a LoRA could be for, right in shape but without weights.
 
     It stands for the pipeline in `place` and `family_of_pipeline`, and costs no memory.
     """
     index = checked_json.parse(checked_json.read(folder / "model_index.json"))
-    models = {name: _made(folder, name, index) for name in _TUNED if (index.get(name) or [None])[0]}
+    models = {name: _made(folder, name, index) for name in parts if (index.get(name) or [None])[0]}
     return type(index["_class_name"], (SimpleNamespace,), {})(**models)
 
 

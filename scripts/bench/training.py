@@ -174,6 +174,8 @@ def steps_of(loop: str, shape: Shape) -> tuple[Family, Iterator[Any]]:
     config = TrainLora(
         steps=shape.steps + 1,
         batch_size=shape.batch_size,
+        accumulation=1,
+        learning_rate=1e-4,
         gradient_checkpointing=shape.gradient_checkpointing,
     )
     dtype = devices.torch_dtype(shape.precision, torch.device("cpu"))

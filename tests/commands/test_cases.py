@@ -240,8 +240,9 @@ def test_p17_a_caption_with_an_unquoted_comma_is_refused_and_a_quoted_one_read_w
     ):
         line = refusal(tmp_path, *words, "--dry_run")
         assert "photos/metadata.csv: line 2 (apple/0.png) has 3 values, the first line 2" in line
-    # The tiny tokenizer spells words out: 30 letters and commas, and two marks, fill its 32 tokens.
-    rows = "".join(f'apple/{i}.png,"{said}, ripe red"\n' for i in (0, 1))
+    # The tiny tokenizer spells words out: letters and commas, 30 in each of three chunks, are read.
+    long = ", ".join([said] * 3)
+    rows = "".join(f'apple/{i}.png,"{long}, very very ripe and so red"\n' for i in (0, 1))
     (photos / "metadata.csv").write_text(f"file_name,text\n{rows}")
     told = command(tmp_path, *TRAIN, "--base", base, "--data", "photos", "--dry_run")
     assert "captions  1 of 2 photos have their own" in told

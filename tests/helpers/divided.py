@@ -67,10 +67,10 @@ def train(family: Family, accelerator: Accelerator, folder: Path, start: int) ->
         if len(losses) == 2:
             checkpoints.save(folder, accelerator, trained, losses, {})
             with trained.for_inference():
-                sample(family.pipe, "apple", [0, 1])
+                sample(family, "apple", [0, 1])
     with trained.for_inference():
         with lora.disabled([family.denoiser]):
-            sample(family.pipe, "apple", [0, 1])
+            sample(family, "apple", [0, 1])
         with sharded.gathered_parameters([family.denoiser]):
             # Outside, the parameters are those of training again.
             found = peft_state.tensors({"unet": family.denoiser})

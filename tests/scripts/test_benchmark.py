@@ -19,11 +19,18 @@ MILLIONS = {
         "text_encoder_3": 4762.3,
         "vae": 83.8,
     },
+    "sd35-large": {
+        "transformer": 8056.6,
+        "text_encoder": 123.7,
+        "text_encoder_2": 694.7,
+        "text_encoder_3": 4762.3,
+        "vae": 83.8,
+    },
 }
 """As the released files hold them."""
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd35-medium"])
+@pytest.mark.parametrize("name", ["sd15", "sd35-medium", "sd35-large"])
 def test_the_networks_have_the_released_sizes(name):
     found = {part: memory.parameters(model) / 1e6 for part, model in released.skeleton(name).items()}
     assert found == pytest.approx(MILLIONS[name], abs=0.1)

@@ -18,6 +18,7 @@ from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora
 from finetune.models.family import Network
+from finetune.models.sampling import Settings
 from finetune.models.stable_diffusion import StableDiffusion
 from finetune.step.batches import TrainingData, draw
 from finetune.step.objective import Objective
@@ -37,7 +38,8 @@ def folder(tmp_path_factory) -> Path:
 def setting(folder: Path, output: Path, **options):
     base = bases.resolve(str(folder))
     family = StableDiffusion.of(bases.load(base, torch.float32, CPU), base)
-    config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, batch_size=2, **options)
+    batches = {"batch_size": 2, "accumulation": 1}
+    config = TrainLora(output=output, prior_weight=0.5, prior_count=3, steps=1, **batches, **options)
     keys = keys_of(base, "fp32", "cpu", {})
     return config, base, Encoder(family=family, keys=keys, folder=None, accelerator=Accelerator())
 
@@ -64,8 +66,8 @@ def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
     expected = encoder.family.pipe(
         "a photo of apple",
         generator=torch.Generator().manual_seed(seed),
-        num_inference_steps=prior.STEPS,
-        guidance_scale=prior.GUIDANCE,
+        num_inference_steps=Settings().steps,
+        guidance_scale=Settings().guidance,
         output_type="pt",
     ).images
     vae = encoder.family.pipe.vae

@@ -147,7 +147,7 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
         lambda _, arguments, options: told.append(options["added_cond_kwargs"]["time_ids"]), with_kwargs=True
     )
     parameters = lora.inject(family.denoiser, 2, 2, 0)
-    config = TrainLora(steps=4, batch_size=2)
+    config = TrainLora(steps=4, batch_size=2, accumulation=1)
     trained = learner.prepare(family, parameters, config, accelerator)
     data = TrainingData(photos=dataset, files=list("abcd"))
     losses = [s.loss for s in train_steps(family, data, trained, config, accelerator)]

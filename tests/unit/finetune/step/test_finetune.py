@@ -18,7 +18,8 @@ from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
 from finetune.step.loss import diffusion_loss, snr, snr_weights, target
 from finetune.step.objective import UNWEIGHTED
 from finetune.training import learner
-from finetune.training.loop import learning_rate, train_steps
+from finetune.training.loop import train_steps
+from finetune.training.schedules import learning_rate
 from orchard.bases import bases
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def test_the_loss_is_a_weighted_mean():
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing():
-    rates = [learning_rate(step, 100, 1.0) for step in range(100)]
+    rates = [learning_rate(step, TrainLora(steps=100, learning_rate=1.0)) for step in range(100)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[52] == pytest.approx(0.5, abs=0.02)
     assert rates[-1] < 1e-3
@@ -107,7 +108,7 @@ def test_training_lowers_the_loss_on_what_it_saw(tmp_path, kind):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     encoded = family.encode(images, ["a photo of apple"] * 2)
     parameters = lora.inject(family.pipe.unet, 4, 4, seed=0)
-    config = TrainLora(steps=30, batch_size=4, learning_rate=1e-2)
+    config = TrainLora(steps=30, batch_size=4, accumulation=1, learning_rate=1e-2)
     batch = draw(encoded, 0, batch_size=64, seed=9, flip=True)
 
     def held() -> float:
@@ -130,7 +131,7 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
     broken = cache(2)
     for mean in broken.mean:
         mean.fill_(math.nan)
-    config, accelerator = TrainLora(steps=1), Accelerator()
+    config, accelerator = TrainLora(steps=1, batch_size=2, accumulation=1), Accelerator()
     trained = learner.prepare(family, parameters, config, accelerator)
     data = TrainingData(photos=broken, files=["x.jpg", "y.jpg"])
     steps = train_steps(family, data, trained, config, accelerator)
@@ -140,7 +141,7 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
 
 def test_an_adapter_trained_second_equals_the_same_one_trained_alone(folder):
     base = bases.resolve(str(folder))
-    config = TrainLora(steps=3, batch_size=2)
+    config = TrainLora(steps=3, batch_size=2, accumulation=1, learning_rate=1e-3)
 
     def train(pipe) -> list[torch.Tensor]:
         family = family_of(pipe, base)

@@ -122,7 +122,7 @@ def test_the_options_choose_the_noise_levels():
     times = torch.tensor([0.25], dtype=torch.float64)
 
     def level(**options) -> float:
-        return Objective.of(TrainLora(**options)).sigmas(times).item()
+        return Objective.of(TrainLora(**{"shift": 1.0, **options})).sigmas(times).item()
 
     assert level() == pytest.approx(1 / (1 + math.exp(-NORMAL.inv_cdf(0.25))))
     assert level(timestep_sampling="uniform") == 0.25
@@ -136,9 +136,9 @@ CONTRADICTIONS = [
     ({"loss_weighting": "min_snr", "snr_gamma": 0.0}, ("--loss_weighting min_snr", "--snr_gamma above 0")),
     ({"ema_decay": 1.0}, ("--ema_decay 1.0", "less than 1")),
     ({"ema_decay": 0.9, "optimizer": "schedulefree"}, ("--ema_decay 0.9", "schedulefree")),
-    ({"accumulation": 0}, ("--accumulation 0", "1 or more")),
+    ({"accumulation": -1}, ("--accumulation -1", "0 or more")),
     ({"noise_offset": -0.1}, ("--noise_offset -0.1",)),
-    ({"shift": 0.0}, ("--shift 0", "0.01 to 100")),
+    ({"shift": 0.001}, ("--shift 0.001", "0.01 to 100")),
 ]
 
 

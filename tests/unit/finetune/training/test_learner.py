@@ -14,10 +14,12 @@ from scalers import Overflowing
 from finetune.config import TrainLora
 from finetune.models import cpu_layers, lora
 from finetune.models.stable_diffusion import family_of
+from finetune.planning import accelerators
 from finetune.planning.accelerators import arithmetic_of
 from finetune.step.batches import TrainingData
 from finetune.training import learner
 from finetune.training.loop import train_steps
+from orchard import devices
 from orchard.bases import bases
 
 CPU = torch.device("cpu")
@@ -33,7 +35,7 @@ def run(folder: Path, look=None, compiler="no", **options) -> tuple[list[torch.T
     """Final weights and losses of a short run; ``look(learner, family)`` is called after every step."""
     base = bases.resolve(str(folder))
     family = family_of(bases.load(base, torch.float32, CPU), base)
-    config = TrainLora(**{"steps": 5, "batch_size": 4, "learning_rate": 1e-2, **options})
+    config = TrainLora(**{"steps": 5, "batch_size": 4, "accumulation": 1, "learning_rate": 1e-2, **options})
     AcceleratorState._reset_state(reset_partial_state=True)  # else a second run has the first one's compiler
     accelerator = Accelerator(
         cpu=True,
@@ -76,6 +78,20 @@ def test_a_launcher_that_compiles_gives_the_same_adapter_to_float_noise(folder):
     compiled, _ = run(folder, look, steps=2, compiler="eager")
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(plain, compiled, strict=True))
     assert set(kinds) == {("OptimizedModule", "UNet2DConditionModel")}
+
+
+def test_the_option_compiles_as_the_launcher_does(monkeypatch, tmp_path, refused):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(devices, "require_compiler", lambda: None)
+    for wanted, compiler in ((True, {"compiler": "inductor"}), (False, {})):
+        config = TrainLora(compile=wanted, precision="fp32", output=tmp_path)
+        accelerator, dtype = accelerators.accelerator_for(config)
+        assert arithmetic_of(accelerator, dtype) == {"precision": "fp32", **compiler}
+        AcceleratorState._reset_state()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "compile", None)
+    with refused("--compile", "cannot compile on this machine"):
+        accelerators.accelerator_for(TrainLora(compile=True, output=tmp_path))
 
 
 @pytest.mark.parametrize(("name", "compiler"), [("no", {}), ("aot_eager", {"compiler": "aot_eager"})])

@@ -4,14 +4,15 @@ import types
 import pytest
 import torch
 
+from finetune.config import TrainLora
 from finetune.training import optimizers
-from finetune.training.loop import learning_rate
+from finetune.training.schedules import learning_rate
 
 
 def descend(name: str, rate: float, steps: int = 600) -> tuple[torch.optim.Optimizer, float]:
     """Minimise (x - 3)^2 from 0; the optimiser, and how far from 3 it ends."""
     x = torch.nn.Parameter(torch.zeros(1))
-    optimizer = optimizers.build(name, rate, [x])
+    optimizer = optimizers.build(TrainLora(optimizer=name, learning_rate=rate), [x])
     optimizers.set_mode(optimizer, training=True)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -49,6 +50,7 @@ def test_prodigy_with_an_adam_learning_rate_is_refused(refused):
 
 
 def test_a_schedule_free_rate_stays_after_the_warm_up():
-    rates = [learning_rate(step, 100, 2.0, falls=False) for step in range(100)]
+    options = TrainLora(optimizer="schedulefree", steps=100, learning_rate=2.0)
+    rates = [learning_rate(step, options) for step in range(100)]
     assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
     assert set(rates[5:]) == {2.0}

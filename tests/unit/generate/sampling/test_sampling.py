@@ -161,12 +161,12 @@ def test_the_words_that_a_text_encoder_would_not_see_are_named_before_loading(
 ):
     monkeypatch.setattr(bases, "load", None)
     monkeypatch.chdir(tmp_path)
-    # The tiny tokenizer spells words out: 30 letters and two marks fill its 32 tokens.
-    prompt = "{label} " + "a" * 21 + " bc def"
+    # The tiny tokenizer spells words out: 30 letters and two marks fill a chunk of 32 tokens, three are read.
+    prompt = "{label} " + "a" * 81 + " bc def"
     config = Generate(base=str(folder), data="demo", classes=("apple",), prompt=(prompt,), dry_run=True)
     generate(config)
     assert "will not see 'def'" in capsys.readouterr().out
-    assert prompt_embeds.cut(bases.resolve(str(folder)), ["a" * 30]) == {}
+    assert prompt_embeds.cut(bases.resolve(str(folder)), ["a" * 90]) == {}
 
 
 def test_an_encoder_that_reads_on_keeps_the_words(tmp_path):
