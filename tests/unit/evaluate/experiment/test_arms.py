@@ -154,7 +154,7 @@ def test_folds_share_untuned_images_and_compare_with_the_real_part_alone(tmp_pat
     ]
     assert Counter(call.split()[0] for call in made) == {"generate": 13, "finetune.train_lora": 12}
     ledgers = [shards.read_manifest(path)["trained_on"] for path in (tmp_path / "arms").glob("*/shards")]
-    assert Counter(map(len, ledgers)) == {0: 1, 67: 8, 68: 2, 84: 2}
+    assert Counter(map(len, ledgers)) == {0: 1, 75: 4, 76: 6, 84: 2}
     tried = [list(r["mixing_choice"]["tried"]) for r in found if r["generator"] == auto]
     assert tried == [["no synthetic images", "untuned", "tuned"]] * 2
     evaluate(config(tmp_path, **asked))
