@@ -218,7 +218,7 @@ def test_what_was_found_is_a_recipe_that_the_commands_read(candidate, sections, 
         assert not found["finetune"].flip
     if candidate.keep:
         assert (generate.keep, generate.candidates) == ("hard", 3)
-        assert (generate.screen_classifier, generate.image_guidance) == ("classifier", "photos")
+        assert (str(generate.screen_classifier), generate.image_guidance) == ("classifier", "photos")
 
 
 def test_where_nothing_pays_no_recipe_is_written_but_it_is_said(tmp_path):
