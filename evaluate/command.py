@@ -18,6 +18,7 @@ from evaluate.experiment.image_sets import Sets, load
 from evaluate.experiment.mixtures import parse
 from evaluate.experiment.own_generator import protocol, require_prompts
 from evaluate.experiment.plan import division, plan
+from evaluate.experiment.recipe_search import FOLDER, Search
 from evaluate.experiment.runner import Experiment, Pixels
 from evaluate.experiment.sweep import Outcome, again, alike, finished, sweep
 from evaluate.experiment.validation_search import Choice, chosen
@@ -37,7 +38,8 @@ from orchard.images.images import DECODING, ImageSet
 from orchard.images.thumbnails import saved_again
 
 PER_ARM = {
-    *("ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "generators", "arm_count")
+    *("ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "generators", "arm_count"),
+    *("search", "trials", "hours"),
 }
 """Options that arms of one experiment may differ in; their records say so."""
 RESOLVED = {
@@ -153,6 +155,7 @@ def _experiment(
         device=device,
         dtype=dtype,
         on_fitted=partial(real_only_classifier.offer, config, sets, real_only_classifier.chosen(runs)),
+        search=Search(folder=config.output / FOLDER, trials=config.trials, hours=config.hours),
         choices=_choices(config, runs),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from classify.config import MixingName, Training
-from evaluate.generators import AUTO, GENERATORS, GIVEN, NAMES, NONE, TUNED
+from evaluate.generators import AUTO, GENERATORS, GIVEN, NAMES, NONE, SEARCH, TUNED
 from orchard.classifiers.pretrained import FEATURES
 from orchard.cli import cli
 from orchard.errors import UserError
@@ -78,6 +78,20 @@ class OwnGenerators(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Search(cli.Options):
+    """The recipe that pays, looked for."""
+
+    search: bool = False
+    """Look for the recipe of lowest loss on an arm's own real images (generator, number of images, guidance,
+    adapter weight, selection, mixing), and run it beside these images alone. --generators names those to look
+    among, by default all but gan and vae."""
+    trials: int = 30
+    """Recipes that a search tries."""
+    hours: float = 0.0
+    """Hours after which a search tries no further recipe; 0 for no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(cli.Options):
     """External test sets and the report."""
 
@@ -94,7 +108,7 @@ class Report(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common):
+class Evaluate(Mixtures, Repetition, OwnGenerators, Search, Training, Report, cli.Common):
     """Train classifiers on mixtures of real and synthetic images and score them on real test images."""
 
     GONE: ClassVar[Mapping[str, str]] = {
@@ -121,7 +135,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
             "--left_over: only with --shots, whose arms take a few of the training images",
         )
         cli.check(self.folds != 1 and self.folds >= 0, f"--folds {self.folds}: give 2 or more")
-        for name in ("repeats", "arm_steps", "arm_count"):
+        for name in ("repeats", "arm_steps", "arm_count", "trials"):
             value = getattr(self, name)
             cli.check(value >= 1, f"--{name} {value}: give 1 or more")
         weight = self.real_weight
@@ -134,6 +148,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
             "logistic regression; use union",
         )
         self._require_generators()
+        self._require_search()
         self._require_one_experiment()
         cli.check(0 < self.margin < 100, f"--margin {self.margin:g}: give points above 0, below 100")
         super().require_valid()
@@ -180,16 +195,38 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
             "--controls screens: is about the set in --synthetic; add `given` to --generators",
         )
 
+    def _require_search(self) -> None:
+        cli.check(0 <= self.hours < 1e6, f"--hours {self.hours:g}: give 0 (no limit) or more")
+        if not self.search:
+            return
+        cli.check(
+            AUTO not in self.generators, "--search: looks among more than --generators auto; leave auto out"
+        )
+        cli.check(self.mixing == "union", f"--mixing {self.mixing}: --search looks for it; leave it out")
+        cli.check(not self.controls, "--controls: not with --search; run them in an experiment of their own")
+        cli.check(
+            not self.model.startswith(FEATURES), f"--model {self.model}: not with --search; give a network"
+        )
+
     @property
     def arms_by(self) -> tuple[str, ...]:
         """``--generators``, or what it is by default; `auto` comes after those that it chooses among."""
+        if self.search:
+            return NONE, SEARCH
         usual = (NONE, TUNED) if self.shots else (TUNED,) if self.folds else (GIVEN,)
         return tuple(sorted(self.generators or usual, key=lambda name: name == AUTO))
 
     @property
     def makers(self) -> tuple[str, ...]:
-        """Those of them that make images: what `auto` chooses among, besides no images."""
-        return tuple(name for name in self.arms_by if name not in (AUTO, NONE))
+        """Those that make images: what `auto` and ``--search`` choose among, besides no images."""
+        diffusion = tuple(name for name, made in GENERATORS.items() if not made.model)
+        among = self.generators or diffusion if self.search else self.arms_by
+        return tuple(name for name in among if name not in (AUTO, NONE))
+
+    @property
+    def chooser(self) -> str:
+        """The one of `arms_by` that chooses among the others; empty without one."""
+        return next((name for name in self.arms_by if name in (AUTO, SEARCH)), "")
 
     @property
     def own_photos(self) -> bool:
@@ -199,7 +236,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Training, Report, cli.Common
     @property
     def brings_base(self) -> bool:
         """Whether arms make images themselves, or belong beside such arms."""
-        return self.own_photos or not GENERATORS.keys().isdisjoint(self.arms_by)
+        return self.own_photos or not GENERATORS.keys().isdisjoint(self.makers)
 
 
 def parse_shots(words: Sequence[str]) -> list[int]:

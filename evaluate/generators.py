@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-NONE, GIVEN, AUTO = "none", "given", "auto"
-"""Real images alone; the set in ``--synthetic``; whichever of the others validation images favour."""
+NONE, GIVEN, AUTO, SEARCH = "none", "given", "auto", "search"
+"""Real images alone; the set in ``--synthetic``; whichever of the others an arm's own real images favour;
+likewise of recipes made of them (``--search``)."""
 TUNED = "tuned"
-ARM_PHOTOS = "PHOTOS"
-"""Stands in the options for the folder of the arm's real images."""
+ARM_PHOTOS, ARM_CLASSIFIER = "PHOTOS", "CLASSIFIER"
+"""Stand in the options for the folder of the arm's real images, and for a classifier trained on them."""
 CAPTIONS = ("--captions", "context")
 UNSCREENED = ("--screens", "none")
 
@@ -32,7 +33,8 @@ class Generator:
     @property
     def sees_photos(self) -> bool:
         """Whether its images depend on the arm's real images."""
-        return self.tuning is not None or bool(self.sampling)
+        reads = {ARM_PHOTOS, ARM_CLASSIFIER, "--repaint"}
+        return self.tuning is not None or not reads.isdisjoint(self.sampling)
 
     @property
     def sees_boxes(self) -> bool:
@@ -68,6 +70,11 @@ def plain(kind: str) -> str:
     return TUNED if kind in ("shots", "fold") else GIVEN
 
 
-def chosen_among(names: Iterable[str]) -> str:
-    """What records call the generator of an arm that chooses."""
-    return f"{AUTO} of {', '.join(names)}"
+def chosen_among(kind: str, names: Iterable[str]) -> str:
+    """What records call the generator of an arm that chooses, by `AUTO` or `SEARCH`."""
+    return f"{kind} of {', '.join(names)}"
+
+
+def was_chosen(name: str) -> bool:
+    """Whether records call a generator so whose arm chose it."""
+    return name.partition(" of ")[0] in (AUTO, SEARCH)

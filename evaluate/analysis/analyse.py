@@ -58,6 +58,8 @@ class MixingChoice:
     untried: Sequence[str]
     errors: Mapping[str, float] = field(default_factory=dict)
     """Candidate -> standard error of the difference to no synthetic images, nats; none of older versions."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """What a search took, as records have it; empty where nothing was searched."""
 
 
 def choices(records: Iterable[Record]) -> list[MixingChoice]:

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from evaluate.analysis.intervals import CONFIDENCE, Interval
 from evaluate.analysis.predictions import correctness, tested
 from evaluate.analysis.summary import UNION, ArmKey, arms
-from evaluate.generators import AUTO, GIVEN, NONE, TUNED, plain
+from evaluate.generators import GIVEN, NONE, TUNED, plain, was_chosen
 from evaluate.records.records import REAL_PART, Record
 
 KINDS = ("ratio", "shots", REAL_PART)
@@ -343,7 +343,7 @@ def _comparable(records: Iterable[Record]) -> dict[ArmKey, list[Record]]:
     return {
         arm: runs
         for arm, runs in found.items()
-        if arm.kind in KINDS and arm.mixing == UNION and not arm.generator.startswith(AUTO)
+        if arm.kind in KINDS and arm.mixing == UNION and not was_chosen(arm.generator)
     }
 
 

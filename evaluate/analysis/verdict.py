@@ -6,7 +6,7 @@ from dataclasses import replace
 from evaluate.analysis.labels import counted, label, maker, p_value, percent, points, points_between
 from evaluate.analysis.significance import ALPHA, fewest_pairs, images_needed, smallest_detectable
 from evaluate.analysis.summary import MARGIN, PLAIN, UNION, Change, Row
-from evaluate.generators import AUTO, NONE
+from evaluate.generators import NONE, was_chosen
 
 FEW = 3
 """Seeds below which most of an interval may come from how few they are."""
@@ -111,8 +111,8 @@ def _rank(row: Row, design: str) -> tuple[object, ...]:
 
 
 def _was_chosen(row: Row) -> bool:
-    """Whether validation images chose the arm's generator."""
-    return row.arm.generator.startswith(AUTO)
+    """Whether the arm's own real images chose its generator."""
+    return was_chosen(row.arm.generator)
 
 
 def _action(row: Row) -> str:

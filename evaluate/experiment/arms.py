@@ -33,6 +33,9 @@ class Source(Protocol):
     def without(self, photos: Set[str]) -> "Source":
         """The same, made without the photos of these hashes where that can be had."""
 
+    def asked(self, sampling: Sequence[str], weight: float) -> "Source":
+        """The same, made with further options of generate and adapters at a weight."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingSet:
@@ -56,6 +59,11 @@ class ExistingSet:
 
     def without(self, photos: Set[str]) -> "ExistingSet":
         """Itself: what it was made from is past."""
+        return self
+
+    def asked(self, sampling: Sequence[str], weight: float) -> "ExistingSet":
+        """Itself, which nothing else is asked of."""
+        assert not sampling and weight == 1, (sampling, weight)
         return self
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from evaluate.experiment import leaks
 from evaluate.experiment.child_process import call, environment
-from evaluate.generators import ARM_PHOTOS, Generator
+from evaluate.generators import ARM_CLASSIFIER, ARM_PHOTOS, Generator
 from orchard import shards, software
 from orchard.adapters import adapter
 from orchard.bases.bases import Base
@@ -29,7 +29,7 @@ from orchard.images.framing import Fit
 from orchard.images.images import DECODING, ImageSet, Photo, sha256
 
 FOLDER, PHOTOS, NOTE, SECONDS = "arms", "photos", "arm.json", "seconds.json"
-SAMPLE = "generate"
+SAMPLE, CLASSIFY = "generate", "classify"
 COMMANDS = "generators"
 """What an arm notes of the two commands, besides the options that it gives them."""
 LARGEST_BATCH, LARGEST_MODEL_BATCH = 16, 32
@@ -94,6 +94,8 @@ class OwnGenerator:
     """Images per class; not part of the key, since more rows begin with the same ones."""
     flip: bool
     precision: str
+    weight: float = 1.0
+    """Of the adapters."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -116,6 +118,8 @@ class OwnGenerator:
                 "fit": FIT,
                 "flip": self.flip,
             }
+        if self.weight != 1:
+            found["weight"] = self.weight
         if self.generator.sees_boxes:
             found["boxes"] = self.real.boxes_digest()
         asked = {"tuning": self.generator.tuning, "sampling": self.generator.sampling}
@@ -153,7 +157,7 @@ class OwnGenerator:
     @property
     def _tuned(self) -> "OwnGenerator":
         """The one of equal ``tuning`` that samples with no options of its own."""
-        return replace(self, generator=replace(self.generator, sampling=()))
+        return replace(self, generator=replace(self.generator, sampling=()), weight=1.0)
 
     @property
     def name(self) -> str:
@@ -179,6 +183,11 @@ class OwnGenerator:
     def without(self, photos: Set[str]) -> "OwnGenerator":
         """The same of the arm's other real images."""
         return replace(self, real=self.real.keep(one for one in self.real.photos if one.sha256 not in photos))
+
+    def asked(self, sampling: Sequence[str], weight: float) -> "OwnGenerator":
+        """The same with further options of generate, and its adapters at a weight."""
+        generator = replace(self.generator, sampling=(*self.generator.sampling, *sampling))
+        return replace(self, generator=generator, weight=weight)
 
     def read(self, folder: Path) -> ImageSet:
         """``count`` images a class of the shards there; raises `UserError` where they saw other images."""
@@ -224,11 +233,14 @@ class OwnGenerator:
 
     def _make(self) -> None:
         files = self._tuned.tuned() if self.adapters else ()
+        at = f":{self.weight:g}" if self.weight != 1 else ""
         option = "--generator" if self.generator.model else "--lora"
-        source = (option, *files) if files else ("--base", self.base.name)
+        source = (option, *(f"{file}{at}" for file in files)) if files else ("--base", self.base.name)
         with self._alone() as photos:
             if self.is_there:  # another process had its turn first
                 return
+            if ARM_CLASSIFIER in self.generator.sampling:
+                self._call(CLASSIFY, *self._classify_options(photos))
             # A screen that compares with real images takes them from there, too.
             self._call(SAMPLE, *source, "--data", photos, *self._generate_options(photos))
 
@@ -275,12 +287,21 @@ class OwnGenerator:
             *(("--resume", "latest") if adapter.begun(adapters) else ()),
         ]
 
+    def _classify_options(self, photos: Path) -> Sequence[object]:
+        return [
+            *("--train", photos, "--test", photos, "--size", self.base.resolution),
+            *("--output", self.folder / "classifier"),
+            *("--seed", self.seed, "--precision", self.precision),
+            *(() if self.flip else ("--no_flip",)),
+        ]
+
     def _generate_options(self, photos: Path) -> Sequence[object]:
+        places = {ARM_PHOTOS: photos, ARM_CLASSIFIER: self.folder / "classifier"}
         return [
             *("--output", self.folder / "shards", "--seed", self.seed, "--count", self.count),
             *("--precision", self.precision),
             *(("--prompt", *self.prompts) if self.prompts else ()),
-            *(photos if word == ARM_PHOTOS else word for word in self.generator.sampling),
+            *(places.get(word, word) for word in self.generator.sampling),
         ]
 
     def _call(self, module: str, *options: object) -> None:

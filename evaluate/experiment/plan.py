@@ -11,7 +11,7 @@ from evaluate.experiment.arms import Arm, ExistingSet, Run, Seeds, Source, seeds
 from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.mixtures import Mixture, draw, mix, parse, require_enough
 from evaluate.experiment.own_generator import OwnGenerator
-from evaluate.generators import AUTO, GENERATORS, GIVEN, NONE, chosen_among
+from evaluate.generators import GENERATORS, GIVEN, NONE, chosen_among, was_chosen
 from evaluate.records.records import REAL_PART, WITHOUT
 from orchard.cli import cli
 from orchard.errors import listed
@@ -106,7 +106,7 @@ def _by_generators(config: Evaluate, mixture: Mixture, alone: str) -> Iterator[t
         if generator == NONE:
             if some_real and config.design == "substitute":
                 yield alone, replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), NONE
-        elif generator != AUTO or some_real:
+        elif generator != config.chooser or some_real:
             yield kind, mixture, generator
 
 
@@ -123,7 +123,7 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
     shots = parse_shots(config.shots)
     least = min(sets.train.counts().values())
     cli.check(shots[-1] <= least, f"--shots {shots[-1]}: the smallest class has {least} training images")
-    needs_two = config.validation != "none" or config.mixing == "auto" or AUTO in config.arms_by
+    needs_two = config.validation != "none" or config.mixing == "auto" or config.chooser
     cli.check(
         shots[0] > 1 or not needs_two,
         "--shots 1: leaves no real image to validate on; use --validation none and neither --mixing auto nor "
@@ -231,7 +231,7 @@ def _arm(config: Evaluate, name: str, mixture: Mixture, generator: str, **places
         name=name,
         design="augment" if name == "shots" else config.design,
         mixture=mixture,
-        generator=chosen_among(config.makers) if generator == AUTO else generator,
+        generator=chosen_among(generator, config.makers) if generator == config.chooser else generator,
         mixing=config.mixing if mixed else "union",
         real_weight=config.real_weight,
         **places,
@@ -247,7 +247,7 @@ def _run(
     test: ImageSet,
     sources: Mapping[str, Source],
 ) -> Run:
-    chooses = arm.generator == chosen_among(config.makers)
+    chooses = was_chosen(arm.generator)
     return Run(
         arm=arm,
         seeds=seeds,

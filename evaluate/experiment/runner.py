@@ -1,7 +1,7 @@
 """Runs -> records: each image decoded once, every arm trained and scored the same way."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,9 @@ from classify.sizes import Sizes
 from classify.trainer import Fitted, Labelled, Step, Task, fit
 from evaluate.experiment.arms import Run
 from evaluate.experiment.mixtures import draw
-from evaluate.experiment.validation_search import Candidate, Choice, choose, fixed, parts
+from evaluate.experiment.recipe_search import Search
+from evaluate.experiment.validation_search import Candidate, Choice, candidates, choose, fixed, parts
+from evaluate.generators import SEARCH
 from evaluate.metrics import negative_log_likelihoods, score
 from evaluate.records.records import Key, Prediction, Record, Tested
 from orchard import software
@@ -62,6 +64,8 @@ class Experiment:
     dtype: torch.dtype
     on_fitted: Callable[[Run, Fitted], None]
     """Is shown every classifier with its run."""
+    search: Search
+    """Chooses for arms that look for a recipe."""
     choices: dict[Key, Choice] = field(default_factory=dict)
 
     def record(self, run: Run, report: Report) -> Record:
@@ -96,22 +100,33 @@ class Experiment:
             "seconds_network": round(fitted.seconds_network, 2),
         }
 
+    def tries(self, run: Run) -> int:
+        """Classifiers that are trained, at most, to choose for a run."""
+        recipes = self.search.trials if run.arm.generator.startswith(SEARCH) else len(candidates(run))
+        return recipes * len(parts(run))
+
     def _choice(self, run: Run, report: Report) -> Choice:
         """What the run's arm uses on its draw of images, chosen once where it is to be chosen."""
         if not run.chooses:
             return Choice(candidate=fixed(run.arm))
         key = run.choice_key
         if key not in self.choices:
-            first = self.firsts[key]
-            self.choices[key] = choose(first, lambda tried: self._losses(first, tried, report))
+            self.choices[key] = self._chosen(self.firsts[key], report)
         return self.choices[key]
 
-    def _losses(self, run: Run, candidate: Candidate, report: Report) -> np.ndarray:
-        """(N,) of the run's own real images, each by a classifier that was trained without it.
+    def _chosen(self, run: Run, report: Report) -> Choice:
+        def losses_of(candidate: Candidate) -> Iterator[np.ndarray]:
+            return self._losses(run, candidate, report)
+
+        if run.arm.generator.startswith(SEARCH):
+            return self.search.choose(run, losses_of)
+        return choose(run, lambda candidate: np.concatenate([*losses_of(candidate)]))
+
+    def _losses(self, run: Run, candidate: Candidate, report: Report) -> Iterator[np.ndarray]:
+        """Those of the run's own real images, part by part, by classifiers that were trained without it.
 
         Its synthetic images, too, were made without it, if here: one that repaints photos would win by them.
         """
-        found = []
         for apart in parts(run):
             rest = [photo for photo in run.real if photo.sha256 not in apart]
             tested = [photo for photo in run.real if photo.sha256 in apart]
@@ -120,8 +135,7 @@ class Experiment:
             fitted = self._fit(run, rest, (), synthetic, candidate.mixing, report)
             pixels, labels = self.pixels.of(tested, self.classes)
             answers = probabilities(fitted.model, pixels, self.device, self.dtype)
-            found.append(negative_log_likelihoods(labels, answers))
-        return np.concatenate(found)
+            yield negative_log_likelihoods(labels, answers)
 
     def _fit(
         self,

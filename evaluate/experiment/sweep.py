@@ -11,7 +11,6 @@ from evaluate.analysis.predictions import predicted
 from evaluate.experiment.arms import Run
 from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.experiment.runner import Experiment
-from evaluate.experiment.validation_search import candidates, parts
 from evaluate.records import records
 from evaluate.records.records import Record
 from orchard.cli.terminal import bar
@@ -85,7 +84,9 @@ def sweep(experiment: Experiment, runs: Sequence[Run], folder: Path, state: Part
     mine = share(runs, state.process_index, state.num_processes)
     failures: list[str] = []
     seconds = network = 0.0
-    with bar("evaluating", _steps(mine), unit="steps", show=state.is_main_process and bool(mine)) as advance:
+    with bar(
+        "evaluating", _steps(experiment, mine), unit="steps", show=state.is_main_process and bool(mine)
+    ) as advance:
         for run, record in _attempts(experiment, mine, advance):
             if isinstance(record, str):
                 failures.append(f"{run.title}: {record}")
@@ -123,8 +124,8 @@ def _attempts(
             yield run, reason
 
 
-def _steps(runs: Sequence[Run]) -> int:
+def _steps(experiment: Experiment, runs: Sequence[Run]) -> int:
     """Optimiser steps of classifiers, those that a choice takes included."""
     choosing = {run.choice_key: run for run in runs if run.chooses}.values()
-    tries = sum(run.options.steps * len(candidates(run)) * len(parts(run)) for run in choosing)
+    tries = sum(run.options.steps * experiment.tries(run) for run in choosing)
     return sum(run.options.steps for run in runs) + tries

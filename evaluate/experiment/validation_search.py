@@ -1,32 +1,46 @@
-"""`--mixing auto`, `--generators auto`: what validation images favour, which may be no synthetic images."""
+"""What an arm's own real images favour, which may be no synthetic images: of all that `auto` tries."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from classify.config import MixingName
 from classify.mixing import UNION, Mixing
 from evaluate.experiment.arms import Arm, Run
+from evaluate.generators import ARM_CLASSIFIER
 from evaluate.records.records import MixingChoice, Record
 from orchard.images import splits
 from orchard.images.images import ImageSet
 
 FOLDS = 5
 """Parts of an arm's real images, at most; each is scored by classifiers that have not seen it."""
+CANDIDATES = 3
+KEEPS: Mapping[str, tuple[str, ...]] = {
+    "margin": ("--screen_classifier", ARM_CLASSIFIER),
+    "hard": ("--screen_classifier", ARM_CLASSIFIER),
+    "diverse": ("--screen_classifier", ARM_CLASSIFIER),
+}
+"""Rules of generate that choose between candidates, with the options that they need."""
 UNTRIED = ("other amounts", "other real weights", "strong augmentation", "mixup", "cutmix")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A generator, a way of mixing, and the share of the arm's synthetic images that takes part."""
+    """What makes an arm's synthetic images, how many of them take part, and how they are mixed."""
 
     generator: str = ""
     """Empty where it is not to be chosen."""
     mixing: Mixing = UNION
     share: float = 1.0
+    """Of the arm's synthetic images."""
+    guidance: float | None = None
+    """None for what generate takes."""
+    adapter_weight: float = 1.0
+    keep: str = ""
+    """Rule by which one of `CANDIDATES` images is kept; empty where one is made for each place."""
 
     @property
     def label(self) -> str:
@@ -36,7 +50,21 @@ class Candidate:
         parts = [self.generator] if self.generator else []
         parts += [self.mixing.label] if self.mixing != UNION or not parts else []
         parts += [f"{self.share:.0%} of them"] if self.share < 1 else []
+        parts += [f"guidance {self.guidance:g}"] if self.guidance is not None else []
+        parts += [f"adapters at {self.adapter_weight:g}"] if self.adapter_weight != 1 else []
+        parts += [f"{self.keep} of {CANDIDATES}"] if self.keep else []
         return ", ".join(parts)
+
+    @property
+    def sampling(self) -> tuple[str, ...]:
+        """Options of generate, besides those of its generator."""
+        words = ("--guidance", f"{self.guidance:g}") if self.guidance is not None else ()
+        rule = ("--candidates", str(CANDIDATES), "--keep", self.keep, *KEEPS[self.keep]) if self.keep else ()
+        return *words, *rule
+
+
+ALONE = Candidate(share=0.0)
+"""No synthetic images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +81,10 @@ class Choice:
 
     def made(self, run: Run) -> Run:
         """The run with the source of its images."""
-        return replace(run, source=run.candidates.get(self.candidate.generator, run.source))
+        source = run.candidates.get(self.candidate.generator, run.source)
+        if source is not None:
+            source = source.asked(self.candidate.sampling, self.candidate.adapter_weight)
+        return replace(run, source=source)
 
 
 def fixed(arm: Arm) -> Candidate:
@@ -73,15 +104,24 @@ def candidates(run: Run) -> list[Candidate]:
     else:
         mixed = [fixed(run.arm)]
     generators = [*run.candidates] or [""]
-    return [Candidate(share=0.0), *(replace(one, generator=by) for by in generators for one in mixed)]
+    return [ALONE, *(replace(one, generator=by) for by in generators for one in mixed)]
 
 
 def chosen(record: Record, run: Run) -> Choice | None:
     """The choice that a run's record notes; None where none was made, or of what is not tried any more."""
     noted = record["mixing_choice"]
+    if not noted:
+        return None
+    if "recipe" in noted:
+        return Choice(candidate=of_recipe(noted["recipe"]), record=noted)
     known = {candidate.label: candidate for candidate in candidates(run)}
-    candidate = known.get(str(noted.get("chosen"))) if noted else None
+    candidate = known.get(noted["chosen"])
     return Choice(candidate=candidate, record=noted) if candidate else None
+
+
+def of_recipe(recipe: Mapping[str, Any]) -> Candidate:
+    """The candidate that a record or a trial notes as a mapping of its fields."""
+    return Candidate(**{**recipe, "mixing": Mixing(**recipe["mixing"])})
 
 
 def parts(run: Run) -> list[Set[str]]:
@@ -96,20 +136,23 @@ def parts(run: Run) -> list[Set[str]]:
 
 
 def choose(run: Run, losses_of: Callable[[Candidate], np.ndarray]) -> Choice:
+    """The best of all candidates, as `decide`; ``losses_of`` gives what that compares."""
+    untried = UNTRIED if run.arm.mixing == "auto" else ("other ways of mixing", *UNTRIED)
+    return decide({candidate: losses_of(candidate) for candidate in candidates(run)}, untried)
+
+
+def decide(tried: Mapping[Candidate, np.ndarray], untried: Sequence[str] = ()) -> Choice:
     """No synthetic images, or the candidate of lowest loss if that is lower by more than one standard error.
 
-    ``losses_of`` gives (N,) negative log-likelihoods in nats of the run's own real images, each by a
-    classifier that has not seen it. The error is that of the mean paired difference, as in the
-    one-standard-error rule of Breiman et al. 1984: what few images do not tell apart is decided for the
+    ``tried``, `ALONE` among them, has (N,) negative log-likelihoods in nats of the arm's own real
+    images, each by a classifier that has not seen it. The error is that of the mean paired difference, as in
+    the one-standard-error rule of Breiman et al. 1984: what few images do not tell apart is decided for the
     plainest.
     """
-    tried = {candidate: losses_of(candidate) for candidate in candidates(run)}
-    none, *others = tried
-    gains = {candidate: tried[none] - tried[candidate] for candidate in others}
-    best = max(others, key=lambda candidate: float(gains[candidate].mean()))
+    gains = {candidate: tried[ALONE] - losses for candidate, losses in tried.items() if candidate != ALONE}
     errors = {candidate: float(gain.std(ddof=1)) / len(gain) ** 0.5 for candidate, gain in gains.items()}
-    taken = best if gains[best].mean() > errors[best] else none
-    untried = UNTRIED if run.arm.mixing == "auto" else ("other ways of mixing", *UNTRIED)
+    best = max(gains, key=lambda candidate: float(gains[candidate].mean()), default=ALONE)
+    taken = best if best != ALONE and gains[best].mean() > errors[best] else ALONE
     return Choice(
         candidate=taken,
         record={

@@ -19,7 +19,7 @@ Records of this version also have
 - ``mixing_choice``: what was chosen on validation images, mixing or generator or both, else null: ``chosen``,
   ``tried`` (candidate -> mean negative log-likelihood in nats), ``errors`` (candidate -> standard error of
   the difference to no synthetic images; not in older versions, which took the lowest on a tenth that was
-  held out) and ``untried``;
+  held out), ``untried``, and of a search ``recipe``, what was chosen as `validation_search.Candidate` has it;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
@@ -104,6 +104,7 @@ class MixingChoice(TypedDict):
     chosen: str
     tried: dict[str, float]
     errors: NotRequired[dict[str, float]]
+    recipe: NotRequired[dict[str, Any]]
     untried: list[str]
 
 

@@ -19,7 +19,7 @@ from evaluate.experiment.image_sets import Sets, generator_notes
 from evaluate.experiment.shown_images import ShownImages
 from evaluate.records import combine
 from evaluate.records import records as lines
-from evaluate.report import context, export, fidelity, html_page
+from evaluate.report import context, export, fidelity, html_page, recipe_files
 from evaluate.report.pictures import ReadPixels
 from orchard.classifiers.embeddings import Embed
 from orchard.cli.terminal import say
@@ -60,6 +60,8 @@ def publish(
         say(console, f"note: {note}")
     if around.copies:
         say(console, f"copies: {around.copies}")
+    for line in recipe_files.write(lines.read(config.output), config):
+        say(console, f"search: {line}")
     written = (lines.RECORDS, export.RUNS, export.ARMS, export.ANALYSIS)
     say(console, f"wrote {config.output}/: {', '.join(written)}")
     say(console, f"report: {page.resolve()}")

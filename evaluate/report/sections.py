@@ -183,7 +183,7 @@ def _alike(choices: Sequence[MixingChoice]) -> list[list[MixingChoice]]:
     """The choices, those with the same candidates, chosen in the same way, together."""
     found: dict[tuple[object, ...], list[MixingChoice]] = {}
     for choice in choices:
-        found.setdefault((*choice.tried, bool(choice.errors)), []).append(choice)
+        found.setdefault((*choice.tried, bool(choice.errors), bool(choice.recipe)), []).append(choice)
     return list(found.values())
 
 

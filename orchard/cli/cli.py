@@ -239,7 +239,7 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
-    recipe = recipes.read(path, get_type_hints(config_type))
+    recipe = recipes.read(path, get_type_hints(config_type), config_type.__module__.partition(".")[0])
     where = f"--config {path}"
     require_distinct(where, [key.replace("-", "_") for key in recipe])
     check("config" not in recipe, f"{where}: config: a recipe cannot name another one; copy its lines here")

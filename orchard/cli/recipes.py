@@ -9,13 +9,15 @@ from typing import Any, get_args
 
 import yaml
 
-from orchard.errors import UserError
+from orchard.errors import UserError, listed
 from orchard.files import checked_json, size_limits
 
 Scalar = str | Real | datetime.date
 """What one value can be."""
 
 
+COMMANDS = ("finetune", "classify", "generate", "evaluate")
+"""What a section of a recipe can be for."""
 NULL = "tag:yaml.org,2002:null"
 NUMBERS = (int, float, bool, type(None))
 """Types that YAML has too; all others are text to it."""
@@ -43,8 +45,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def read(path: Path, kinds: Mapping[str, Any], command: str) -> dict[str, Any]:
     """The options of a recipe by name; ``kinds`` are the types of those that there are.
+
+    A recipe of several commands has a section for each of them, of which ``command`` reads its own.
 
     Raises:
         UserError: there is none, it is no YAML, or no list of options.
@@ -55,6 +59,7 @@ def read(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
         text = checked_json.read(path, size_limits.RECIPE)
         recipe = yaml.load(text, _Loader) or {}
         if isinstance(recipe, dict):
+            recipe = _own(recipe, command, path)
             names = {key: str(key).replace("-", "_") for key in recipe}
             recipe = {key: _meant(value, kinds.get(names[key])) for key, value in recipe.items()}
         _require_plain(recipe)
@@ -65,6 +70,21 @@ def read(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise UserError(f"--config {path}: a recipe is a list of `option: value` lines")
     return recipe
+
+
+def _own(recipe: dict[Any, Any], command: str, path: Path) -> dict[Any, Any]:
+    """The section of ``command``; the recipe itself where it has no sections."""
+    sections = [name for name in recipe if name in COMMANDS]
+    if not sections:
+        return recipe
+    if other := [str(name) for name in recipe if name not in COMMANDS]:
+        raise UserError(f"--config {path}: {other[0]} stands beside {sections[0]}; put it into a section")
+    if command not in recipe:
+        raise UserError(f"--config {path}: has no section {command}, only {listed(sections)}")
+    found = recipe[command] or {}
+    if not isinstance(found, dict):
+        raise UserError(f"--config {path}: {command}: a section is a list of `option: value` lines")
+    return found
 
 
 def _meant(value: Any, kind: Any) -> Any:

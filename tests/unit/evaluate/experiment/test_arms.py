@@ -161,6 +161,24 @@ def test_folds_share_untuned_images_and_compare_with_the_real_part_alone(tmp_pat
     assert lines(tmp_path) == found
 
 
+def test_a_search_ends_in_a_record_a_page_and_a_line(tmp_path, made, capsys):
+    asked = {"shots": ("3",), "search": True, "generators": ("untuned", "tuned"), "trials": 4}
+    evaluate(config(tmp_path, **asked))
+    alone, searched = lines(tmp_path)
+    assert (alone["generator"], searched["generator"]) == ("none", "search of untuned, tuned")
+    choice = searched["mixing_choice"]
+    assert len(choice["tried"]) + len(choice["untried"]) == 4
+    assert (choice["chosen"] == "no synthetic images") == (searched["n_synthetic"] == 0)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "search: 3-shot" in printed and ("none pays" in printed) == (searched["n_synthetic"] == 0)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Recipes tried: 3-shot + search" in page
+    calls = len(made)
+    evaluate(config(tmp_path, **asked))
+    assert lines(tmp_path) == [alone, searched]
+    assert len(made) == calls
+
+
 def test_a_ratio_sweep_makes_images_of_its_own_beside_the_given_ones(tmp_path, made):
     write_shards(tmp_path / "given", [], sources.load("demo").classes, count=30, side=64)
     asked = {
