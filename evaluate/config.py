@@ -202,6 +202,10 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Search, Training, Report, cl
         cli.check(
             AUTO not in self.generators, "--search: looks among more than --generators auto; leave auto out"
         )
+        model = next((name for name in self.makers if name in GENERATORS and GENERATORS[name].model), None)
+        cli.check(
+            model is None, f"--generators {model}: --search looks among recipes of diffusion; leave it out"
+        )
         cli.check(self.mixing == "union", f"--mixing {self.mixing}: --search looks for it; leave it out")
         cli.check(not self.controls, "--controls: not with --search; run them in an experiment of their own")
         cli.check(

@@ -81,6 +81,7 @@ class TrainGenerator(Photos, Network, Monitoring, Checkpoints, cli.Common):
     """What training a GAN and a VAE have in common."""
 
     kind: ClassVar[Kind]
+    accumulation: ClassVar[int] = 1
     validate_every: ClassVar[int] = 0
     """Options of train_lora.py that the code of both reads."""
     steps: int

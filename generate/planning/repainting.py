@@ -1,8 +1,9 @@
 """`--repaint`: which training images of a class are repainted, and what of each."""
 
+import operator
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,20 +179,23 @@ def _canvases(
     Raises:
         UserError: a mask that cannot be used.
     """
+    state = devices.processes()
 
-    def one(photo: Photo) -> Canvas | NoMaskError | UserError:
-        try:
-            return _canvas(config, photo, side, source)
-        except (NoMaskError, UserError) as error:
-            return error
+    def mine() -> Iterator[tuple[int, Canvas | NoMaskError | UserError]]:
+        for place in range(len(photos))[state.process_index :: state.num_processes]:
+            try:
+                yield place, _canvas(config, photos[place], side, source)
+            except NoMaskError as reason:
+                yield place, reason
+            except UserError as error:
+                # Raised by all processes together, since the others wait for this one.
+                yield place, error
+                return
 
-    state, places = devices.processes(), range(len(photos))
-    mine = places[state.process_index :: state.num_processes]
-    found = dict(gather_object([(place, one(photos[place])) for place in mine]))
-    # Raised here, where no other process waits for this one.
-    for error in (found[place] for place in places if isinstance(found[place], UserError)):
-        raise error
-    return [found[place] for place in places]
+    found = dict(sorted(gather_object(list(mine())), key=operator.itemgetter(0)))
+    if errors := [one for one in found.values() if isinstance(one, UserError)]:
+        raise errors[0]
+    return list(found.values())
 
 
 def _canvas(config: Generate, photo: Photo, side: int, source: MaskSource | None) -> Canvas:

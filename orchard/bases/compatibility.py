@@ -95,10 +95,12 @@ def _require_autoencoder(family: str, config: Config) -> None:
 
 
 def _require_channels(what: str, denoiser: Config, vae: Config, default: int, inpainting: bool) -> None:
+    """``default`` is also what the stock pipelines take of latents where a denoiser inpaints."""
     latents = vae.get("latent_channels", 4)
     takes = denoiser.get("in_channels", default)
     gives = denoiser.get("out_channels", default)
-    if takes != latents and not (inpainting and takes == inpainting_channels(latents)):
+    inpaints = takes == inpainting_channels(latents) and latents == default
+    if takes != latents and not (inpainting and inpaints):
         raise ValueError(
             f"its {what} takes {takes} channels instead of {latents}, so it inpaints or edits; "
             f"{TEXT_TO_IMAGE}"

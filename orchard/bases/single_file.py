@@ -17,7 +17,6 @@ EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Tensors that mark files of models which are told noise levels as in EDM (Karras et al. 2022)."""
 V_PREDICTION, ZERO_TERMINAL_SNR = "v_pred", "ztsnr"
 """Tensors that mark what SDXL's configs do not say; the tools that share such files go by them."""
-
 TEXT_TO_IMAGE = {
     "sd1": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     # The keys of SD 2 do not say if it predicts epsilon or v; its released checkpoint predicts v.

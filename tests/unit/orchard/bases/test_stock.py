@@ -87,6 +87,7 @@ def lost_shard(folder: Path) -> None:
 
 FAULTS: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "editing": ("sd", configured("unet", in_channels=8), ("takes 8 channels", "text-to-image")),
+    "inpainting of latents of 4": ("sd3", configured("transformer", in_channels=9), ("takes 9 channels",)),
     "variance too": ("sd", configured("unet", out_channels=8), ("gives 8 channels instead of 4",)),
     "latents of 16": ("sd3", configured("vae", latent_channels=16), ("transformer takes 4 channels",)),
     "other text encoder": ("sd", configured("text_encoder", hidden_size=32), ("width 16", "write 32")),
