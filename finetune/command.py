@@ -15,24 +15,28 @@ from rich.console import Console
 from finetune.config import TrainLora
 from finetune.context import Plan, RunContext
 from finetune.data import captions, training_data
+from finetune.models.lora import KOHYA, kohya_copy
 from finetune.models.stable_diffusion import family_of
+from finetune.models.words import words_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
-from finetune.outputs.snippets import KOHYA, generate_command, kohya_copy
+from finetune.outputs.snippets import generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.accelerators import accelerator_for
 from finetune.trainer import StopError, train_adapter
 from finetune.training.interrupt import Interrupt
 from orchard import devices, hub
-from orchard.adapters import adapter
+from orchard.adapters import adapter, embeddings
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.files import atomic
 from orchard.files.lock import writing
 
-OURS = re.compile(rf"{re.escape(model_card.NAME)}|({KOHYA}/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png")
+OURS = re.compile(
+    rf"{re.escape(model_card.NAME)}|(({KOHYA}|{embeddings.FOLDER})/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png"
+)
 """What a folder of adapters may have on the Hub."""
 
 
@@ -111,16 +115,18 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
     run = RunContext(
         config=config,
         plan=plan,
-        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder),
+        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder or config.vectors > 0),
         accelerator=accelerator,
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
     )
     show = accelerator.is_main_process
     for job in plan.unfinished:
-        data = training_data.encode(run, job)
+        words = dict.fromkeys(words_of(config, job.classes).values(), config.vectors)
+        of_job = replace(run, family=replace(run.family, words=words))
+        data = training_data.encode(of_job, job)
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
-            yield train_adapter(run, job, data, advance)
+            yield train_adapter(of_job, job, data, advance)
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
@@ -131,8 +137,11 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
         return
     with tempfile.TemporaryDirectory() as aside:
         files: dict[str, Path | bytes] = {readme.name: readme}
-        for path, _ in adapters:
-            for file in (path, *filter(Path.is_file, (kohya_copy(path), *sheet_paths(path)))):
+        for path, origin in adapters:
+            words = [
+                embeddings.path_of(path, label) for label, one in origin.embeddings.items() if one["sha256"]
+            ]
+            for file in (path, *words, *filter(Path.is_file, (kohya_copy(path), *sheet_paths(path)))):
                 files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):

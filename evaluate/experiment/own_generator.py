@@ -207,11 +207,13 @@ class OwnGenerator:
     def tuned(self) -> list[Path]:
         """The files of its adapters, trained first where one is missing."""
         adapters = self.folder / "adapters"
-        files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in self.real.classes]
-        if not all(map(Path.is_file, files)):
+        if not all(path.exists() for path in self._tuned_files(adapters)):
             with self._alone() as photos:
                 self._call(TUNE, *self._finetune_options(photos, adapters))
-        return files
+        return self._tuned_files(adapters)
+
+    def _tuned_files(self, adapters: Path) -> list[Path]:
+        return [adapter.written(adapters, atomic.file_name(name)) for name in self.real.classes]
 
     @contextmanager
     def _alone(self) -> Iterator[Path]:

@@ -2,10 +2,11 @@
 
 from finetune.config import TrainLora
 from finetune.context import Job, RunContext
-from finetune.data import prior
+from finetune.data import prior, prior_data
 from finetune.data.encoding import Encoder
 from finetune.step.batches import EncodedDataset, TrainingData
 from orchard import prompt_template
+from orchard.bases.bases import Base
 from orchard.cli import cli
 from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
@@ -62,9 +63,16 @@ def encode(run: RunContext, job: Job) -> TrainingData:
     return TrainingData(
         photos=encoded(photos),
         files=[photo.path for photo in photos.photos],
-        prior=prior.dataset(config, plan.base, encoder, job.classes) if config.prior_weight else None,
+        prior=_prior(config, plan.base, job, encoder) if config.prior_weight else None,
         held_out=encoded(held_out) if held_out else None,
     )
+
+
+def _prior(config: TrainLora, base: Base, job: Job, encoder: Encoder) -> EncodedDataset:
+    """What prior preservation keeps: the user's own images, or those that the base samples."""
+    if job.prior_photos:
+        return prior_data.dataset(config, job.prior_photos, encoder)
+    return prior.dataset(config, base, encoder, job.classes)
 
 
 def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:

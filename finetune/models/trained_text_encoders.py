@@ -3,7 +3,7 @@
 As the stock pipelines' ``encode_prompt`` does it, which takes words and cannot be given token ids.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from orchard.bases import embeddings
 from orchard.bases.pipeline import Pipeline
 
 PromptTensors = dict[str, Tensor]
@@ -19,11 +20,18 @@ TOKENS = "_tokens"
 """How the names of token ids end."""
 
 
-def tokenize(pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str]) -> PromptTensors:
-    """P prompts -> (P, L) token ids for each text encoder, under its name and `TOKENS`."""
+def tokenize(
+    pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str], words: Mapping[str, int] = {}
+) -> PromptTensors:
+    """P prompts -> (P, L) token ids for each text encoder, under its name and `TOKENS`.
+
+    ``words`` are those that `orchard.bases.embeddings.extend` will have put in.
+    """
+    tokenizers = {name: getattr(pipe, name.replace("text_encoder", "tokenizer")) for name in encoders}
+    spelled = [embeddings.spelled(prompt, words) for prompt in prompts]
     return {
-        f"{name}{TOKENS}": _token_ids(getattr(pipe, name.replace("text_encoder", "tokenizer")), prompts)
-        for name in encoders
+        f"{name}{TOKENS}": _token_ids(embeddings.with_words(tokenizer, words), spelled)
+        for name, tokenizer in tokenizers.items()
     }
 
 

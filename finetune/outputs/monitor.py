@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from finetune.context import Job, RunContext
-from finetune.models import lora, trained_text_encoders
+from finetune.models import trained_text_encoders, words
+from finetune.models.methods import Method
 from finetune.models.sampling import sample
 from finetune.outputs import logs
 from finetune.outputs.logs import Log
@@ -63,7 +64,7 @@ class Monitor:
             write(sheet, preview_path(self.run.config.output, label, number))
             self.log.picture(number, f"preview/{label}", sheet)
 
-    def write_sheets(self) -> None:
+    def write_sheets(self, method: Method) -> None:
         """Write the loss curve, and samples without and with the adapter as the network has it now."""
         run = self.run
         if not run.config.sheets:
@@ -72,8 +73,8 @@ class Monitor:
         if run.accelerator.is_main_process:
             logs.draw_losses(self.log.path, curve, self.job.name)
         try:
-            with lora.disabled(run.family.models.values()):
-                base_alone = sample_classes(run, self.job)
+            with method.base_alone(run.family):
+                base_alone = sample_classes(run, self.job, plain=True)
             with_adapter = sample_classes(run, self.job)
         except SamplingStoppedError:
             sheet.unlink(missing_ok=True)  # of an earlier run, which had another adapter
@@ -85,7 +86,8 @@ class Monitor:
 
 def sheet_paths(adapter: Path) -> tuple[Path, Path]:
     """Beside an adapter: its loss curve, and samples without and with it."""
-    return adapter.with_name(f"{adapter.stem}-loss.png"), adapter.with_name(f"{adapter.stem}-samples.png")
+    name = adapter.name.removesuffix(".safetensors")
+    return adapter.with_name(f"{name}-loss.png"), adapter.with_name(f"{name}-samples.png")
 
 
 def preview_path(output: Path, label: str, step: int) -> Path:
@@ -93,8 +95,10 @@ def preview_path(output: Path, label: str, step: int) -> Path:
     return output / FOLDER / f"{atomic.file_name(label)}-{step:06d}.png"
 
 
-def sample_classes(run: RunContext, job: Job) -> Samples:
+def sample_classes(run: RunContext, job: Job, *, plain: bool = False) -> Samples:
     """`COUNT` images of each class of the job, at seeds that never change, from the pipeline as it stands.
+
+    ``plain`` asks for classes by their names, also where they have words of their own.
 
     The main process samples and the others get nothing, unless the network is sharded over all of them.
 
@@ -104,11 +108,14 @@ def sample_classes(run: RunContext, job: Job) -> Samples:
     if not (run.accelerator.is_main_process or run.sharded):
         return {}
     after_step: Callable[[], None] = (lambda: None) if run.sharded else run.interrupt.stop_sampling
-    samples = {}
-    for label in job.classes:
-        seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
-        prompt = prompt_template.fill(run.config.prompt, label)
-        samples[label] = sample(run.family.pipe, prompt, seeds, after_step=after_step)
+    # Where the models are in float32 the other parts of the pipeline may not be.
+    precision = run.accelerator.autocast() if job.whole else nullcontext()
+    samples, template = {}, run.config.prompt
+    with precision:
+        for label in job.classes:
+            seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
+            prompt = prompt_template.fill(template, label) if plain else words.prompt(run.config, label)
+            samples[label] = sample(run.family.pipe, prompt, seeds, after_step=after_step)
     return samples
 
 

@@ -5,14 +5,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.models.lora import KOHYA, kohya_copy
 from orchard import cards, prompt_template
-from orchard.adapters import lycoris
-from orchard.adapters.provenance import Provenance
+from orchard.adapters import embeddings, lycoris
+from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.bases import bases
 from orchard.bases.families import FAMILIES
-
-KOHYA = "kohya"
-"""Folder beside the adapters for the files that other tools read."""
+from orchard.files.atomic import file_name
 
 
 def interfaces(method: str, family: str) -> tuple[str, ...]:
@@ -21,7 +20,7 @@ def interfaces(method: str, family: str) -> tuple[str, ...]:
     By their sources: WebUI takes DoRA's norms over the columns, ComfyUI divides them by those of the base's
     rows alone; and of SD 3 WebUI and kohya's own scripts know the names of the original's layers only.
     """
-    if method == "dora":
+    if method in ("dora", FULL):
         return ()
     return ("ComfyUI",) if family == "sd3" else ("WebUI", "ComfyUI")
 
@@ -34,7 +33,7 @@ def generate_command(files: Sequence[Path]) -> str:
 
 def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
     """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
-    prompt = prompt_template.fill(provenance.prompt, provenance.classes[0])
+    prompt = prompt_template.fill(provenance.prompt, provenance.word(provenance.classes[0]))
     where = "" if repo else ", in the folder of this file"
     name = f"{repo}:{adapter.name}" if repo else adapter.name
     return "\n".join(
@@ -61,11 +60,40 @@ def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) ->
         "In diffusers:" if repo else "In diffusers, in the same folder:",
         "",
         "```python",
-        *_pipeline(provenance),
-        f"pipe.load_lora_weights({weights})",
+        *_loaded(adapter, provenance, weights),
         f"pipe({_string(prompt)}).images[0]",
         "```",
     ]
+
+
+def _loaded(adapter: Path, provenance: Provenance, weights: str) -> list[str]:
+    """The lines that load the base with what was learned, or what was made of it."""
+    if provenance.method == FULL:
+        folder = _string(adapter.name)
+        return [
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({folder})",
+        ]
+    lines = _pipeline(provenance)
+    if provenance.method != INVERSION:
+        lines.append(f"pipe.load_lora_weights({weights})")
+    for label, one in provenance.embeddings.items():
+        path = adapter.name if not one["sha256"] else f"{embeddings.FOLDER}/{file_name(label)}.safetensors"
+        lines += _word(path, one["word"], provenance.family)
+    return lines
+
+
+def _word(path: str, word: str, family: str) -> list[str]:
+    """The lines that load a word; where there are two text encoders, into each its own vectors."""
+    if family == "sd":
+        return [f"pipe.load_textual_inversion({_string(path)})"]
+    loads = [
+        f"pipe.load_textual_inversion(vectors[{_string(key)}], token={_string(word)}, "
+        f"text_encoder=pipe.{name}, tokenizer=pipe.{name.replace('text_encoder', 'tokenizer')})"
+        for name, key in embeddings.KEYS.items()
+    ]
+    return ["from safetensors.torch import load_file", f"vectors = load_file({_string(path)})", *loads]
 
 
 def _pipeline(provenance: Provenance) -> list[str]:
@@ -88,6 +116,15 @@ def _string(text: str) -> str:
 
 
 def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]:
+    if provenance.method == FULL:
+        return []
+    if provenance.method == INVERSION:
+        said = prompt.replace(provenance.word(provenance.classes[0]), adapter.stem)
+        return [
+            f"In WebUI and ComfyUI: copy `{adapter.name}` to `embeddings/`, and write {cards.code(said)}; in "
+            f"ComfyUI `embedding:{adapter.stem}`.",
+            "",
+        ]
     source = _file_for_interfaces(adapter, provenance)
     how = {
         "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
@@ -100,11 +137,6 @@ def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]
     if others := [tool for tool in how if tool not in tools]:
         lines += [f"{' and '.join(others)} would apply it differently from how it was trained.", ""]
     return lines
-
-
-def kohya_copy(adapter: Path) -> Path:
-    """Where ``--export kohya`` puts the adapter under kohya's names."""
-    return adapter.parent / KOHYA / adapter.name
 
 
 def _file_for_interfaces(adapter: Path, provenance: Provenance) -> str:

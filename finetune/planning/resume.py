@@ -9,13 +9,13 @@ from finetune.config import TrainLora
 from finetune.context import Job
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
-from orchard.adapters import adapter
+from orchard.adapters import adapter, provenance
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
-BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner"))
+BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner", "prior_data"))
 """Options that `identity` replaces by the contents of what they name."""
 WITHOUT_EFFECT = frozenset(
     (
@@ -38,6 +38,7 @@ def identity(config: TrainLora, base: Base, job: Job, arithmetic: Mapping[str, s
     return options | {
         **arithmetic,
         **_boxes(config, job),
+        **({"prior_photos": job.prior_photos.digest()} if job.prior_photos else {}),
         "classes": list(job.classes),
         "base_digest": base.digest,
         "photos": sha256(photos.encode()),
@@ -87,13 +88,13 @@ def find(config: TrainLora, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
 
 def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
     """Whether ``path`` is a finished adapter of this very run."""
-    if not path.is_file():
+    if not path.exists():
         return False
     try:
-        provenance = adapter.read(path).provenance
+        found = adapter.read(path).provenance if path.is_file() else provenance.of_folder(path)
     except UserError:
         return False
-    return provenance is not None and not checkpoints.changes(provenance.options, identity)
+    return found is not None and not checkpoints.changes(found.options, identity)
 
 
 def _require_nothing_unfinished(output: Path, jobs: Sequence[Job]) -> None:

@@ -28,7 +28,14 @@ SHAPE = "shape"
 """Header key of a state file: the nesting of its tensors."""
 GONE = {"logit_mean": 0.0, "logit_std": 1.0, "mode_scale": 1.29}
 """Options of earlier versions, at the value that means what there is without them."""
-ADDED = {"shift": 1.0}
+ADDED = {
+    "shift": 1.0,
+    "rank_pattern": [],
+    "use_rslora": False,
+    "init_lora_weights": "gaussian",
+    "num_vectors": 0,
+    "loraplus_lr_ratio": 1.0,
+}
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}
 

@@ -13,6 +13,7 @@ from generate.outputs.folder import of_folder
 from generate.planning.jobs import Job
 from generate.sampling.loras import labels_of
 from orchard import cards, hub, shards
+from orchard.adapters import adapter
 from orchard.cli.terminal import say
 from orchard.files import atomic
 
@@ -95,16 +96,18 @@ def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]
     known = {name for job in planned for name in labels_of(job.blend)}
     if own := [name for name in labels if name in known]:
         return ["--lora", *config.lora, *(["--fuse"] if config.fuse else []), "--classes", *own]
-    folders = sorted({one.adapter.path.parent for job in planned for one in job.blend.parts})
-    paths = [folder / f"{atomic.file_name(name)}.safetensors" for name in labels for folder in folders]
-    there = [path for path in paths if path.is_file()]
+    given = {one.adapter.path for job in planned for one in job.blend.parts}
+    given |= {job.blend.base.folder for job in planned if job.blend.base}
+    folders = sorted({path.parent for path in given})
+    paths = [adapter.written(folder, atomic.file_name(name)) for name in labels for folder in folders]
+    there = [path for path in paths if path.exists()]
     names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
     return ["--lora", *names] if names else []
 
 
 def _trained_on(planned: Sequence[Job]) -> str:
     """The real set that all adapters were trained on, if it can be had from here; else nothing."""
-    provenances = [one.adapter.provenance for job in planned for one in job.blend.parts]
+    provenances = [one for job in planned for one in job.blend.provenances]
     names = {provenance.data if provenance else "" for provenance in provenances}
     name = names.pop() if len(names) == 1 else ""
     there = name == "demo" or cards.is_hub_id(name) or (name and Path(name).expanduser().is_dir())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchard import cards
-from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
-from orchard.adapters.provenance import HEADER, Provenance, of_header
+from orchard.adapters import dialects, embeddings, layers, lycoris, peft_state, scaling
+from orchard.adapters.provenance import HEADER, INVERSION, NAME, Provenance, of_header
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import ALPHA, MID, Method, methods_of, split_name
 from orchard.bases import bases
@@ -48,6 +48,8 @@ class Adapter:
     """Alpha / rank, what the product of its matrices is multiplied by; None when layers differ in it."""
     scalings: dict[str, Scaling]
     """What its peft configs say of the scale; empty for a file with alphas, or with none of both."""
+    vectors: dict[str, Path] = field(default_factory=dict)
+    """The files with the vectors of its words, by word."""
 
 
 def save(
@@ -58,13 +60,14 @@ def save(
     prefix: str = "unet",
     text_encoders: Mapping[str, Any] = {},
     dialect: Literal["diffusers", "kohya"] = "diffusers",
+    bundled: Mapping[str, Tensor] = {},
 ) -> None:
     """Write the adapter of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
     such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
     DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
-    written in kohya's.
+    written in kohya's. ``bundled`` are vectors of words, which kohya's may have beside the layers.
     """
     from safetensors.torch import save_file
 
@@ -79,7 +82,7 @@ def save(
         metadata[DIFFUSERS_HEADER] = json.dumps(peft_state.configs(models), sort_keys=True)
         tensors = dialects.for_stock(tensors)
     with whole_file(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
+        save_file({**tensors, **bundled}, aside, metadata=metadata)
 
 
 def shareable(path: Path, folder: Path) -> Path:
@@ -117,12 +120,14 @@ def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
-    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder of peft's."""
+    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder: peft's, or one of a
+    pipeline that finetune has trained.
+    """
     choices = [Path(name).expanduser()]
     if len(choices[0].parts) == 1:
         choices.append(folder / name)
     for path in choices:
-        if path.is_file():
+        if path.is_file() or (path / NAME).is_file():
             return path
         if (path / PEFT_WEIGHTS).is_file():
             return path / PEFT_WEIGHTS
@@ -134,7 +139,12 @@ def find(name: str, folder: Path = Path("adapters")) -> Path:
 
 def begun(folder: Path) -> bool:
     """Whether finetune left something in ``folder`` to go on from: an adapter, or a checkpoint of one."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("checkpoints/*/step-*"))
+    return any(any(folder.glob(one)) for one in ("*.safetensors", f"*/{NAME}", "checkpoints/*/step-*"))
+
+
+def written(folder: Path, name: str) -> Path:
+    """What finetune has written of this name: a file, or the folder of a pipeline."""
+    return folder / name if (folder / name / NAME).is_file() else folder / f"{name}.safetensors"
 
 
 def read(path: Path) -> Adapter:
@@ -152,6 +162,10 @@ def read(path: Path) -> Adapter:
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
+    provenance = of_header(path, header)
+    vectors = _vectors(path, provenance) if provenance else {}
+    if provenance and provenance.method == INVERSION:
+        return _of_words(path, provenance, vectors)
     if other := dialects.foreign(keys):
         raise UserError(
             f"--lora {path}: holds LyCORIS's {other}; of its methods LoRA, LoCon, DoRA, LoHa and LoKr load"
@@ -168,7 +182,7 @@ def read(path: Path) -> Adapter:
     return Adapter(
         path=path,
         digest=file_hash(path),
-        provenance=of_header(path, header),
+        provenance=provenance,
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
         tensors=sum(split_name(name)[1] not in (ALPHA, MID) for name in named),
@@ -176,7 +190,39 @@ def read(path: Path) -> Adapter:
         methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,
         scalings=scalings,
+        vectors=vectors,
     )
+
+
+def _of_words(path: Path, provenance: Provenance, vectors: dict[str, Path]) -> Adapter:
+    """A file of textual inversion, which has no layers."""
+    return Adapter(
+        path=path,
+        digest=file_hash(path),
+        provenance=provenance,
+        cross_attention_dim=None,
+        made_for=None,
+        tensors=0,
+        dialect="textual inversion",
+        methods=(),
+        scale=None,
+        scalings={},
+        vectors=vectors,
+    )
+
+
+def _vectors(path: Path, provenance: Provenance) -> dict[str, Path]:
+    """The files of an adapter's words; raises `UserError` for one that is not the one it was trained with."""
+    found = {}
+    for label, one in provenance.embeddings.items():
+        file = embeddings.path_of(path, label) if one["sha256"] else path
+        if one["sha256"] and not (file.is_file() and file_hash(file) == one["sha256"]):
+            raise UserError(
+                f"--lora {path}: its prompts say {one['word']}, whose vectors are not in {file}; put the "
+                "file there that it was trained with"
+            )
+        found[one["word"]] = file
+    return found
 
 
 def require_fit(adapter: Adapter, base: Base) -> None:
@@ -203,6 +249,8 @@ def require_fit(adapter: Adapter, base: Base) -> None:
 
 def require_finite(adapter: Adapter) -> None:
     """Raise `UserError` when a tensor of the file holds NaN or infinity."""
+    for word, path in adapter.vectors.items():
+        embeddings.read(path, word)
     tensors = weights_of(adapter)
     bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
