@@ -1,5 +1,6 @@
 """Adapters of every method on a model, through peft: inject, disable, remove."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def _start_at_largest_values(model: Any, config: PeftConfig) -> None:
     Meng et al. 2024, equations 2 to 4. The weight itself stays whole: a second adapter, which does not learn,
     takes the same part off. Both together are what is learned, on the base as it was.
     """
-    inject_adapter_in_model(config, model, adapter_name=peft_state.START)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        inject_adapter_in_model(config, model, adapter_name=peft_state.START)
     for layer in peft_state.tuned_layers(model).values():
         down, up = (getattr(layer, f"lora_{role}") for role in "AB")
         weight = layer.get_base_layer().weight.detach().float()

@@ -77,8 +77,8 @@ def require_method(accelerator: Accelerator, method: str) -> None:
     plugin = accelerator.distributed_type
     cli.check(
         method != FULL or plugin not in WHOLE_RUN,
-        f"--method {method}: {plugin.value} divides the weights, and would not write them as a pipeline; launch "
-        "without it",
+        f"--method {method}: {plugin.value} divides the weights and would not write them as a pipeline; "
+        "launch without it",
     )
 
 

@@ -1,8 +1,8 @@
 """Files of textual inversion: a word of a class, and the vectors that text encoders take for it.
 
 With one text encoder the vectors lie under the word, which is how diffusers names it and WebUI finds them;
-with SDXL's two under kohya's ``clip_l`` and ``clip_g``, which WebUI and ComfyUI read, and diffusers where it is
-told the word.
+with SDXL's two under kohya's ``clip_l`` and ``clip_g``, which WebUI and ComfyUI read, and diffusers where it
+is told the word.
 """
 
 from __future__ import annotations
