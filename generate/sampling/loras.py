@@ -102,7 +102,7 @@ def blends(config: Generate) -> list[Blend]:
     """
     lcm = _read("--lcm", config.lcm) if config.lcm else None
     base = _tuned(config.base) if config.base else None
-    found = [_blend(spec, lcm, base) for spec in config.lora] or [Blend(lcm=lcm, base=base)]
+    found = [_blend(config, spec, lcm, base) for spec in config.lora] or [Blend(lcm=lcm, base=base)]
     if config.fuse:
         for spec, one in zip(config.lora, found, strict=True):
             cli.check(bool(one.parts), f"--fuse: --lora {spec} is a whole pipeline; sample it by itself")
@@ -112,12 +112,12 @@ def blends(config: Generate) -> list[Blend]:
     return found
 
 
-def _blend(spec: str, lcm: Weighted | None, base: Base | None) -> Blend:
+def _blend(config: Generate, spec: str, lcm: Weighted | None, base: Base | None) -> Blend:
     """One of ``--lora``: an adapter in its base, or the folder of a pipeline that finetune has trained."""
     folder = _local(spec)
     if folder is None or not folder.is_dir():
         return Blend(parts=(_read("--lora", spec),), lcm=lcm, base=base)
-    cli.check(base is None, f"--lora {spec}: is a whole pipeline, so --base has no say; leave --base out")
+    cli.check(not config.base, f"--lora {spec}: is a whole pipeline, so --base has no say; leave --base out")
     return Blend(lcm=lcm, base=bases.resolve(str(folder)))
 
 

@@ -43,9 +43,7 @@ def test_every_weight_learns_and_stock_diffusers_loads_the_folder(folders, tmp_p
     stock = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
     before = DiffusionPipeline.from_pretrained(folders[name])
     for part in ("transformer" if name == "sd3-t5" else "unet", "text_encoder", "text_encoder_2"):
-        pairs = zip(
-            getattr(stock, part).named_parameters(), getattr(before, part).parameters(), strict=True
-        )
+        pairs = zip(getattr(stock, part).named_parameters(), getattr(before, part).parameters(), strict=True)
         still = [key for (key, one), other in pairs if torch.equal(one, other)]
         # What nothing is computed from: SDXL takes the states before the last layer of its first encoder.
         assert all("layers.1." in key or "final_layer_norm" in key for key in still), still
@@ -81,10 +79,8 @@ def test_a_folder_per_class_goes_from_photos_to_one_set_that_names_what_each_has
     options = ["--data", "demo", "--count", 1, "--steps", 2, "--scheduler", "base", "--precision", "fp32"]
     said = command(tmp_path, *GENERATE, "--lora", "apple", "banana", *options)
     assert "none (tuned base)" in said
-    for name in ("apple", "banana"):
-        path = shards.path_of(tmp_path / "shards", name, 0)
-        header = shards.opening.header_of(path) if hasattr(shards, "opening") else None
-        assert header is None or header.trained_on == provenance.of_folder(adapters / name).trained_on
+    for shard in shards.existing(tmp_path / "shards"):
+        assert shard.header.trained_on == provenance.of_folder(adapters / shard.header.label).trained_on
     both = {one for name in ("apple", "banana") for one in provenance.of_folder(adapters / name).trained_on}
     manifest = shards.read_manifest(tmp_path / "shards")
     assert set(manifest["trained_on"]) == both and not manifest["unknown_ledger"]

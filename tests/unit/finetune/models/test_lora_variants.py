@@ -109,12 +109,16 @@ def test_pissa_starts_where_pefts_does_and_changes_nothing_yet(folders):
     lora.inject(pipe.unet, 3, 6, 0, pissa=True)
     assert np.abs(picture(pipe) - plain).max() < 1e-4
     _, other = pipelines.load(folders["sd"])
-    config = LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa", target_modules=sorted(targets.ATTENTION))
+    config = LoraConfig(
+        r=3, lora_alpha=6, init_lora_weights="pissa", target_modules=sorted(targets.ATTENTION)
+    )
     inject_adapter_in_model(config, other.unet)
     for path, layer in other.unet.named_modules():
         if hasattr(layer, "lora_A"):
             mine = pipe.unet.get_submodule(path)
-            assert torch.allclose(mine.get_delta_weight("default"), layer.get_delta_weight("default"), atol=1e-5)
+            assert torch.allclose(
+                mine.get_delta_weight("default"), layer.get_delta_weight("default"), atol=1e-5
+            )
             assert torch.equal(mine.base_layer.weight, weight[f"{path}.weight"])
     assert base.family == "sd"
 

@@ -26,7 +26,9 @@ SMALL = {"data": "demo", "precision": "fp32", "batch_size": 2, "learning_rate": 
 
 def trained(base: Path, output: Path, **options) -> adapter.Adapter:
     """The last class's file."""
-    config = TrainLora(base=str(base), output=output, **{"classes": ("apple",), "steps": 2, **SMALL, **options})
+    config = TrainLora(
+        base=str(base), output=output, **{"classes": ("apple",), "steps": 2, **SMALL, **options}
+    )
     train(config)
     return adapter.read(output / f"{'joint' if config.joint else config.classes[-1]}.safetensors")
 
@@ -132,11 +134,24 @@ def test_the_files_are_as_the_other_tools_read_them(folders, tmp_path):
 
 
 def test_words_resume_exactly_and_go_into_shards(base, tmp_path):
-    shared = [TRAIN[1], "--data", "demo", "--base", base, "--classes", "apple", "--precision", "fp32", "--no_sheets"]
+    shared = [
+        TRAIN[1],
+        "--data",
+        "demo",
+        "--base",
+        base,
+        "--classes",
+        "apple",
+        "--precision",
+        "fp32",
+        "--no_sheets",
+    ]
     shared += ["--method", "textual_inversion", "--num_vectors", 2, "--learning_rate", 0.1, "--batch_size", 2]
     shared += ["--steps", 4, "--save_every", 2, "--keep", 0, "--output", "adapters"]
     said = command(tmp_path, TRAIN[0], *shared)
-    assert "words of 2 vectors" in said and "a photo of <apple>" in (tmp_path / "adapters/README.md").read_text()
+    assert (
+        "words of 2 vectors" in said and "a photo of <apple>" in (tmp_path / "adapters/README.md").read_text()
+    )
     path = tmp_path / "adapters" / "apple.safetensors"
     straight = load_file(path)
     path.unlink()
@@ -194,7 +209,10 @@ def test_captions_name_the_word_where_they_named_the_class(refused):
     [
         ({"method": "textual_inversion", "joint": True}, ("--joint", "each class")),
         ({"method": "textual_inversion", "rank": 4}, ("--rank", "leave it out")),
-        ({"method": "textual_inversion", "train_text_encoder": True}, ("--train_text_encoder", "--num_vectors")),
+        (
+            {"method": "textual_inversion", "train_text_encoder": True},
+            ("--train_text_encoder", "--num_vectors"),
+        ),
         ({"method": "full", "num_vectors": 1}, ("--num_vectors 1", "--method full")),
         ({"text_encoder_learning_rate": 0.1}, ("0.1", "--train_text_encoder or --num_vectors")),
     ],
