@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from finetune.config import TrainLora
 from finetune.models.family import Family
 from finetune.models.targets import ATTENTION, Targets, ranks_of
 from orchard.adapters import adapter, embeddings, peft_state
-from orchard.adapters.provenance import Provenance
+from orchard.adapters.provenance import Embedding, Provenance
 from orchard.adapters.tensor_roles import Method
 from orchard.bases import embeddings as known_words
 from orchard.bases.pipeline import Pipeline
@@ -190,10 +190,12 @@ class Layers:
         encoders = {name: model for name, model in family.text_encoders.items() if name in self.targets}
         if self.config.export == "kohya":
             vectors = known_words.vectors_of(family.pipe, family.words)
+            said = provenance.embeddings.items()
+            inside: dict[str, Embedding] = {name: {**one, "sha256": ""} for name, one in said}
             adapter.save(
                 kohya_copy(path),
                 family.denoiser,
-                provenance,
+                replace(provenance, embeddings=inside),
                 prefix=family.prefix,
                 text_encoders=encoders,
                 dialect="kohya",

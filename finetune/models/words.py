@@ -11,7 +11,7 @@ import torch
 from finetune.config import TrainLora
 from finetune.models.family import Family
 from orchard import prompt_template
-from orchard.adapters import embeddings
+from orchard.adapters import adapter, embeddings
 from orchard.adapters.contexts import Caption
 from orchard.adapters.provenance import INVERSION, Embedding, Provenance
 from orchard.bases import embeddings as known_words
@@ -66,8 +66,9 @@ class Words:
         said: dict[str, Embedding] = {}
         for label, word in self.of.items():
             file = path if self.alone else embeddings.path_of(path, label)
+            # Its hash is in the adapter's header, so it has to be fit to be shared as it is.
             of_class = replace(
-                provenance,
+                provenance if self.alone else adapter.public(provenance),
                 method=INVERSION,
                 classes=[label],
                 contexts={name: bank for name, bank in provenance.contexts.items() if name == label},

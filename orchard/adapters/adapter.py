@@ -95,18 +95,20 @@ def shareable(path: Path, folder: Path) -> Path:
 
     provenance = read(path).provenance
     assert provenance, path
-    public = replace(
-        provenance,
-        base=bases.public_name(provenance.base, provenance.base_digest),
-        data=cards.public(provenance.data),
-    )
-    if public == provenance:
+    shared = public(provenance)
+    if shared == provenance:
         return path
     with checked_safetensors.opened(path) as file:
-        header = {**file.metadata(), HEADER: json.dumps(asdict(public), sort_keys=True)}
+        header = {**file.metadata(), HEADER: json.dumps(asdict(shared), sort_keys=True)}
     copy = folder / path.name
     save_file(checked_safetensors.load(path), copy, metadata=header)
     return copy
+
+
+def public(provenance: Provenance) -> Provenance:
+    """The same without places of this machine."""
+    base = bases.public_name(provenance.base, provenance.base_digest)
+    return replace(provenance, base=base, data=cards.public(provenance.data))
 
 
 def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
@@ -157,13 +159,19 @@ def read(path: Path) -> Adapter:
     try:
         with checked_safetensors.opened(path) as file:
             header = file.metadata() or {}
-            keys = list(file.keys())
+            bundle = [key for key in file.keys() if embeddings.is_bundled(key)]  # noqa: SIM118
+            keys = [key for key in file.keys() if key not in bundle]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     provenance = of_header(path, header)
     vectors = _vectors(path, provenance) if provenance else {}
+    if bundle and not vectors:
+        raise UserError(
+            f"--lora {path}: holds words too ({bundle[0][:60]}), which are read of this toolkit's files alone; "
+            "take them out of it"
+        )
     if provenance and provenance.method == INVERSION:
         return _of_words(path, provenance, vectors)
     if other := dialects.foreign(keys):
@@ -258,11 +266,12 @@ def require_finite(adapter: Adapter) -> None:
 
 
 def weights_of(adapter: Adapter) -> dict[str, Tensor]:
-    """The tensors as the file names them."""
+    """The tensors of its layers as the file names them."""
     try:
-        return checked_safetensors.load(adapter.path)
+        tensors = checked_safetensors.load(adapter.path)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: not a LoRA's tensors ({error})") from None
+    return {key: value for key, value in tensors.items() if not embeddings.is_bundled(key)}
 
 
 def made_for(adapter: Adapter) -> str:

@@ -26,6 +26,8 @@ FOLDER = "embeddings"
 KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 BUNDLE = "bundle_emb"
 """How keys begin of vectors inside a LoRA file, which WebUI and ComfyUI read."""
+ALL = "string_to_param.*"
+"""How they end where there is one text encoder."""
 
 
 def word_of(label: str) -> str:
@@ -64,14 +66,18 @@ def save(path: Path, word: str, vectors: Mapping[str, Tensor], provenance: Prove
 
 
 def read(path: Path, word: str) -> dict[str, Tensor]:
-    """The vectors of a word by text encoder, (N, D) each.
+    """The vectors of a word by text encoder, (N, D) each, from a file of its own or a bundle.
 
     Raises:
         UserError: the file holds something else, NaN or infinity.
     """
+    prefix = f"{BUNDLE}.{word}."
     try:
-        tensors = checked_safetensors.load(path)
-        named = {word: "text_encoder"} if word in tensors else {key: name for name, key in KEYS.items()}
+        everything = checked_safetensors.load(path)
+        own = {key.removeprefix(prefix): value for key, value in everything.items() if key.startswith(prefix)}
+        tensors = own or everything
+        one = tensors.keys() & {word, ALL}
+        named = dict.fromkeys(one, "text_encoder") or {key: name for name, key in KEYS.items()}
         if tensors.keys() != named.keys():
             raise ValueError(f"it holds {', '.join(sorted(tensors))[:80]}")
         sizes = {tensor.ndim == 2 and len(tensor) for tensor in tensors.values()}
@@ -84,11 +90,16 @@ def read(path: Path, word: str) -> dict[str, Tensor]:
     return {named[key]: tensor.float() for key, tensor in tensors.items()}
 
 
+def is_bundled(key: str) -> bool:
+    """Whether a key of a LoRA file is one of vectors."""
+    return key.startswith(f"{BUNDLE}.")
+
+
 def bundled(vectors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Text encoder -> word -> vectors, under the names that they have inside a LoRA file."""
     one = len(vectors) == 1
     return {
-        f"{BUNDLE}.{word}.{'string_to_param.*' if one else KEYS[name]}": value.contiguous()
+        f"{BUNDLE}.{word}.{ALL if one else KEYS[name]}": value.contiguous()
         for name, of_words in vectors.items()
         for word, value in of_words.items()
     }

@@ -1,4 +1,4 @@
-"""rsLoRA, PiSSA, ranks by pattern and LoRA+: what they learn, and what stock diffusers makes of their files."""
+"""rsLoRA, PiSSA, ranks by pattern and LoRA+: what they learn, and what other tools make of their files."""
 
 import json
 from pathlib import Path

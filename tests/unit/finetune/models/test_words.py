@@ -7,7 +7,7 @@ import numpy as np
 import pipelines
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from shell import GENERATE, TRAIN, command, refusal
 
 from finetune.command import train
@@ -107,6 +107,14 @@ def test_a_word_starts_from_the_class_name(folders):
     assert torch.equal(found[3], rows[[0, 1, 0]])
 
 
+def test_a_strangers_bundle_is_refused(folders, tmp_path, refused):
+    one = trained(folders["sd"], tmp_path, rank=2)
+    tensors = load_file(one.path)
+    save_file({**tensors, "bundle_emb.x.string_to_param.*": torch.ones(1, 16)}, tmp_path / "b.safetensors")
+    with refused("bundle_emb.x", "take them out"):
+        adapter.read(tmp_path / "b.safetensors")
+
+
 def test_only_the_words_learn(folders, tmp_path):
     base, pipe = pipelines.load(folders["sd"])
     family = family_of(pipe, base, trains_text=True)
@@ -131,6 +139,16 @@ def test_the_files_are_as_the_other_tools_read_them(folders, tmp_path):
     for key, value in vectors.items():
         assert torch.equal(bundle[f"bundle_emb.<apple>.{key}"], value)
     assert one.provenance.embeddings["apple"]["word"] == "<apple>"
+    pictures = []
+    for path in (one.path, tmp_path / "both" / "kohya" / "apple.safetensors"):
+        _, pipe = pipelines.load(folders["sdxl"])
+        attaching.attach(pipe, adapter.read(path))
+        pictures.append(picture(pipe, "a photo of <apple>"))
+    assert np.abs(pictures[0] - pictures[1]).max() < 1e-5
+    assert (
+        adapter.shareable(tmp_path / "both/embeddings/apple.safetensors", tmp_path).parent.name
+        == "embeddings"
+    )
 
 
 def test_words_resume_exactly_and_go_into_shards(base, tmp_path):
