@@ -45,6 +45,8 @@ class Generator:
 GENERATORS: Mapping[str, Generator] = {
     "untuned": Generator(tuning=None),
     TUNED: Generator(),
+    "full": Generator(tuning=("--method", "full", "--learning_rate", "1e-5")),
+    "textual_inversion": Generator(tuning=("--method", "textual_inversion", "--learning_rate", "5e-3")),
     "context": Generator(tuning=CAPTIONS, sampling=("--contexts", "shuffled")),
     "context:own": Generator(tuning=CAPTIONS, sampling=("--contexts", "own")),
     "repaint:background": Generator(sampling=("--repaint", "background")),

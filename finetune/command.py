@@ -12,13 +12,15 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from finetune.config import TrainLora
-from finetune.context import Plan, RunContext
+from finetune.context import Job, Plan, RunContext
 from finetune.data import captions, training_data
 from finetune.models import quantized, trained_text_encoders
+from finetune.models.lora import EXPORTS, exported
 from finetune.models.stable_diffusion import family_of
+from finetune.models.words import words_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
-from finetune.outputs.snippets import EXPORTS, exported, generate_command
+from finetune.outputs.snippets import generate_command
 from finetune.planning import plan as planning
 from finetune.planning import resume
 from finetune.planning.accelerators import accelerator_for
@@ -26,7 +28,7 @@ from finetune.trainer import train_adapter
 from finetune.training import saving
 from finetune.training.interrupt import Interrupt
 from orchard import devices, hub
-from orchard.adapters import adapter, merged
+from orchard.adapters import adapter, embeddings, merged
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.cli.terminal import Terminal, bar, say
@@ -34,7 +36,8 @@ from orchard.files import atomic
 from orchard.files.lock import writing
 
 OURS = re.compile(
-    rf"{re.escape(model_card.NAME)}|(({'|'.join(EXPORTS)})/)?[^/]+\.safetensors|[^/]+-(loss|samples)\.png"
+    rf"{re.escape(model_card.NAME)}|(({'|'.join((*EXPORTS, embeddings.FOLDER))})/)?[^/]+\.safetensors"
+    r"|[^/]+-(loss|samples)\.png"
 )
 """What a folder of adapters may have on the Hub."""
 
@@ -112,7 +115,12 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
     run = RunContext(
         config=config,
         plan=plan,
-        family=family_of(pipe, plan.base, trains_text=config.train_text_encoder, clip_skip=config.clip_skip),
+        family=family_of(
+            pipe,
+            plan.base,
+            trains_text=config.train_text_encoder or config.vectors > 0,
+            clip_skip=config.clip_skip,
+        ),
         accelerator=accelerator,
         interrupt=Interrupt(),
         scaler=accelerator.scaler.state_dict() if accelerator.scaler else {},
@@ -122,11 +130,17 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
         quantized.quantize(run.family.denoiser, config.quantize)
     show = accelerator.is_main_process
     # All of it first: text encoders and denoiser need not be on the device together.
-    encoded = [training_data.encode(run, job) for job in plan.unfinished]
+    runs = [replace(run, family=replace(run.family, words=_words(config, job))) for job in plan.unfinished]
+    encoded = [training_data.encode(of_job, job) for of_job, job in zip(runs, plan.unfinished, strict=True)]
     run.family.denoiser.to(accelerator.device)
-    for job, data in zip(plan.unfinished, encoded, strict=True):
+    for of_job, job, data in zip(runs, plan.unfinished, encoded, strict=True):
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
-            yield train_adapter(run, job, data, advance)
+            yield train_adapter(of_job, job, data, advance)
+
+
+def _words(config: TrainLora, job: Job) -> dict[str, int]:
+    """The words that a job learns, and the number of vectors of each."""
+    return dict.fromkeys(words_of(config, job.classes).values(), config.vectors)
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
@@ -137,9 +151,12 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
         return
     with tempfile.TemporaryDirectory() as aside:
         files: dict[str, Path | bytes] = {readme.name: readme}
-        for path, _ in adapters:
+        for path, origin in adapters:
+            words = [
+                embeddings.path_of(path, label) for label, one in origin.embeddings.items() if one["sha256"]
+            ]
             others = (*(exported(path, export) for export in EXPORTS), *sheet_paths(path))
-            for file in (path, *filter(Path.is_file, others)):
+            for file in (path, *words, *filter(Path.is_file, others)):
                 files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from orchard import prompt_template
-from orchard.adapters.tensor_roles import Method
 from orchard.cli import cli
 from orchard.images.framing import Fit
 
+Method = Literal["lora", "dora", "loha", "lokr", "full", "textual_inversion"]
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts"]
 Quantize = Literal["none", "nf4", "int8"]
@@ -23,6 +23,8 @@ LEAST = {
     "prior_count": 1,
     **dict.fromkeys(("batch_size", "accumulation", "learning_rate", "shift"), 0),
     **dict.fromkeys(("weight_decay", "max_grad_norm", "caption_dropout", "clip_skip"), 0),
+    "loraplus_lr_ratio": 1,
+    "num_vectors": 0,
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
 }
@@ -75,14 +77,24 @@ class Captioning(cli.Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(cli.Options):
-    """The adapter's layers and file."""
+    """What learns, and the file."""
 
     method: Method = "lora"
-    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone."""
+    """dora also learns each row's norm; loha and lokr are read by generate, WebUI and ComfyUI alone. full
+    trains all weights and writes a pipeline folder CLASS; textual_inversion learns a word per class."""
     rank: int = 16
     """LoRA rank, 1 to 128."""
+    rank_pattern: cli.Section = ()
+    """Ranks of the layers that have a part of their name as said, as in mid_block=32 attn2.to_k=4."""
     alpha: float = 0.0
     """LoRA alpha (the update is scaled by alpha/rank); 0 takes the rank."""
+    use_rslora: bool = False
+    """Scale the update by alpha / root of the rank instead, which lets large ranks learn as fast."""
+    init_lora_weights: Literal["gaussian", "pissa"] = "gaussian"
+    """What lora starts from: nothing, or (pissa) the largest singular values of the weights themselves."""
+    num_vectors: int = 0
+    """Embedding vectors of a word for each class that is learned too (pivotal tuning), at the rate of text
+    encoders; 0 for none. textual_inversion learns 1 unless given."""
     targets: tuple[str, ...] = ("attention",)
     """attention, attention+feedforward, all-linear, all (convolutions too), or endings of layer names."""
     train_text_encoder: bool = False
@@ -129,6 +141,8 @@ class Optimization(cli.Options):
     """Decay of the optimiser's averages of gradients and of their squares."""
     max_grad_norm: float = 1.0
     """Longest gradient of a step; longer ones are scaled down to it. 0 leaves them."""
+    loraplus_lr_ratio: float = 1.0
+    """LoRA+: how many times faster the B matrices learn than the A matrices, e.g. 16; 1 turns it off."""
     ema_decay: float = 0.0
     """Save an exponential moving average of the weights, e.g. 0.99; 0 saves the last weights."""
 
@@ -158,6 +172,8 @@ class Prior(cli.Options):
     """Weight of prior preservation, the loss on images of the class sampled from the base; 0 turns it off."""
     prior_count: int = 100
     """Images per class that the base samples for it, once."""
+    prior_data: str = ""
+    """Your own images of the classes instead: a set, named as for --data, whose training split is taken."""
     prior_prompt: str = prompt_template.DEFAULT
     """Their prompt template; give the photos another --prompt, e.g. `a photo of sks {label}`."""
 
@@ -242,6 +258,8 @@ class TrainLora(
         self._require_consistent()
         self._require_schedule()
         self._require_method()
+        self._require_whole()
+        self._require_lora()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompt_template.require_placeholder(self.prompt)
         prompt_template.require_placeholder(self.prior_prompt)
@@ -272,6 +290,14 @@ class TrainLora(
         )
         dropout = self.caption_dropout
         cli.check(dropout < 1, f"--caption_dropout {dropout:g}: give 0 (off) or more, less than 1")
+        cli.check(
+            not self.prior_data or self.prior_weight > 0,
+            f"--prior_data {self.prior_data}: goes with --prior_weight, such as 1",
+        )
+        cli.check(
+            not self.prior_data or self.prior_count == TrainLora.prior_count,
+            f"--prior_count {self.prior_count}: of images that the base samples; --prior_data has its own",
+        )
         weighting, gamma = self.loss_weighting, self.snr_gamma
         if weighting == "min_snr":
             cli.check(gamma > 0, "--loss_weighting min_snr: needs --snr_gamma above 0")
@@ -322,7 +348,8 @@ class TrainLora(
         rate = self.text_encoder_learning_rate
         option = f"--text_encoder_learning_rate {rate:g}"
         cli.check(0 <= rate < 10, f"{option}: give more than 0, less than 10")
-        cli.check(not rate or self.train_text_encoder, f"{option}: goes with --train_text_encoder")
+        trains = self.train_text_encoder or self.num_vectors > 0
+        cli.check(not rate or trains, f"{option}: goes with --train_text_encoder or --num_vectors")
         cli.check(
             not rate or self.optimizer != "prodigy",
             f"{option}: --optimizer prodigy finds one step size for everything; leave it out",
@@ -336,3 +363,57 @@ class TrainLora(
             "--export kohya: WebUI and ComfyUI apply the norms of --method dora differently, which gives "
             "wrong weights; give --export merged",
         )
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of each class's word; 0 where classes have none."""
+        return self.num_vectors or int(self.method == "textual_inversion")
+
+    def _require_whole(self) -> None:
+        """Options that make no sense where no layer gets an adapter, or that the method has no place for."""
+        method = f"--method {self.method}"
+        if self.method in ("full", "textual_inversion"):
+            usual = TrainLora()
+            names = ("rank", "alpha", "targets", "rank_pattern", "export")
+            given = [name for name in names if getattr(self, name) != getattr(usual, name)]
+            cli.check(
+                not given, f"--{given[0] if given else ''}: of adapters; {method} has none, leave it out"
+            )
+        if self.method == "full":
+            cli.check(
+                not self.num_vectors, f"--num_vectors {self.num_vectors}: goes with adapters, not {method}"
+            )
+            cli.check(
+                not self.push_to_hub,
+                f"--push_to_hub: not for {method}; `hf upload NAME FOLDER` takes a folder",
+            )
+        if self.method == "textual_inversion":
+            cli.check(not self.joint, f"--joint: with {method} each class learns for itself; leave it out")
+            cli.check(
+                not self.train_text_encoder,
+                f"--train_text_encoder: {method} learns words alone; for both give --num_vectors with a LoRA",
+            )
+
+    def _require_lora(self) -> None:
+        """Options of LoRA and its kin."""
+        for name, methods in (
+            ("use_rslora", ("lora", "dora")),
+            ("loraplus_lr_ratio", ("lora", "dora")),
+            ("init_lora_weights", ("lora",)),
+        ):
+            value, usual = getattr(self, name), getattr(TrainLora, name)
+            cli.check(
+                value == usual or self.method in methods,
+                f"--{name} {value}: goes with --method {' or '.join(methods)}, not {self.method}",
+            )
+        cli.check(
+            self.loraplus_lr_ratio == 1 or self.optimizer != "prodigy",
+            f"--loraplus_lr_ratio {self.loraplus_lr_ratio:g}: --optimizer prodigy finds one step size for "
+            "everything; leave it out",
+        )
+        for pattern in self.rank_pattern:
+            part, _, rank = pattern.partition("=")
+            cli.check(
+                bool(part) and rank.isascii() and rank.isdigit() and 1 <= int(rank) <= 128,
+                f"--rank_pattern {pattern}: give PART=RANK with a rank of 1 to 128, as in mid_block=32",
+            )

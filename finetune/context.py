@@ -16,7 +16,7 @@ from finetune.training.checkpoints import Checkpoint
 from finetune.training.interrupt import Interrupt
 from finetune.training.sharded import is_sharded
 from orchard.bases.bases import Base
-from orchard.images.images import ImageSet
+from orchard.images.images import ImageSet, Photo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,20 @@ class Job:
     name: str
     classes: tuple[str, ...]
     photos: ImageSet
+    prior_photos: ImageSet | None = None
+    """The user's own images for prior preservation; None without."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """Everything its weights depend on; equal values give equal adapters on one machine."""
     checkpoint: Checkpoint | None = None
     """Where to resume; None starts from the first step."""
     finished: bool = False
+    whole: bool = False
+    """Whether all weights are trained, so that it makes the folder of a pipeline instead of a file."""
+
+    @property
+    def encoded(self) -> list[Photo]:
+        """Every image of its that is encoded."""
+        return [*self.photos.photos, *(self.prior_photos.photos if self.prior_photos else ())]
 
     @property
     def steps_done(self) -> int:
@@ -38,8 +47,8 @@ class Job:
         return self.checkpoint.step if self.checkpoint else 0
 
     def path(self, output: Path) -> Path:
-        """Where its adapter is written."""
-        return output / f"{self.name}.safetensors"
+        """Where its adapter is written, or its pipeline."""
+        return output / (self.name if self.whole else f"{self.name}.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from finetune.context import Job, RunContext
-from finetune.models import lora
+from finetune.models.methods import Method, method_of
 from finetune.outputs.monitor import Monitor
-from finetune.outputs.snippets import exported
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, saving, sharded
 from finetune.training import learner as learners
@@ -18,8 +17,8 @@ from finetune.training.learner import Learner
 from finetune.training.loop import train_steps
 from finetune.training.saving import StopError
 from orchard import software
-from orchard.adapters import adapter, contexts
-from orchard.adapters.provenance import Provenance
+from orchard.adapters import contexts, provenance
+from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.errors import UserError
 from orchard.images.splits import stable_hash
 
@@ -37,7 +36,8 @@ def train_adapter(
     """
     config, losses = run.config, list(job.checkpoint.losses) if job.checkpoint else []
     try:
-        with run.interrupt, _injected(run, job) as learner:
+        method = method_of(config, run.plan.targets, job.classes)
+        with run.interrupt, _put_in(run, job, method) as learner:
             monitor = Monitor(run, job, data.held_out)
             for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
                 losses.append(step.loss)
@@ -48,8 +48,8 @@ def train_adapter(
                 )
             with learner.for_inference():
                 learner.require_finite()
-                monitor.write_sheets()
-                _write_adapter(run, job, losses)
+                monitor.write_sheets(method)
+                _write(run, job, method, losses)
             if code := run.interrupt.exit_code(run.accelerator):
                 raise StopError(job.path(config.output), code)
     except FloatingPointError as error:
@@ -58,8 +58,8 @@ def train_adapter(
 
 
 @contextmanager
-def _injected(run: RunContext, job: Job) -> Iterator[Learner]:
-    """Inside, the base has a fresh adapter, or that of the job's checkpoint; afterwards none.
+def _put_in(run: RunContext, job: Job, method: Method) -> Iterator[Learner]:
+    """Inside, the base has what learns, fresh or of the job's checkpoint; afterwards it is as it was.
 
     Depends on nothing trained before: the same job gives the same bits first or last in a run.
     """
@@ -69,7 +69,7 @@ def _injected(run: RunContext, job: Job) -> Iterator[Learner]:
         torch.manual_seed(stable_hash("training", config.seed, job.name, accelerator.process_index))
         if run.scaler:
             accelerator.scaler.load_state_dict(run.scaler)
-        groups = learners.parameter_groups(lora.inject_all(family, run.plan.targets, config), family, config)
+        groups = learners.parameter_groups(method.put_in(family), family, config)
         learner = learners.prepare(family, groups, config, accelerator)
         if accelerator.is_main_process:
             checkpoints.tidy(folder)
@@ -81,34 +81,24 @@ def _injected(run: RunContext, job: Job) -> Iterator[Learner]:
             yield learner
         finally:
             learner.release(accelerator)
-            for model in family.models.values():
-                lora.remove(model)
+            method.take_out(family)
 
 
-def _write_adapter(run: RunContext, job: Job, losses: Sequence[float]) -> None:
-    """Write the adapter, and by ``--export`` a file for other tools; called by all processes.
+def _write(run: RunContext, job: Job, method: Method, losses: Sequence[float]) -> None:
+    """Write what was learned; called by all processes.
 
-    The adapter comes last: once it is there, the job counts as finished.
+    What is at the job's own path comes last: once it is there, the job counts as finished.
     """
-    family, path = run.family, job.path(run.config.output)
-    with sharded.gathered_parameters(family.models.values()):
+    with sharded.gathered_parameters(run.family.models.values()):
         if run.accelerator.is_main_process:
-            provenance, encoders = _provenance(run, job, losses), family.text_encoders
-            if run.config.export != "none":
-                adapter.save(
-                    exported(path, run.config.export),
-                    family.denoiser,
-                    provenance,
-                    prefix=family.prefix,
-                    text_encoders=encoders,
-                    dialect=run.config.export,
-                )
-            adapter.save(path, family.denoiser, provenance, prefix=family.prefix, text_encoders=encoders)
+            method.save(job.path(run.config.output), run.family, _provenance(run, job, losses))
     run.accelerator.wait_for_everyone()
 
 
 def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenance:
     config, base, captions = run.config, run.plan.base, run.plan.captions
+    adapts = config.method not in (FULL, INVERSION)
+    trained = list(run.plan.targets) if adapts else list(run.family.models)
     tenth = max(1, len(losses) // 10)
     return Provenance(
         base=base.name,
@@ -118,18 +108,24 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
         classes=list(job.classes),
         all_classes=list(job.photos.classes),
         prompt=config.template,
-        rank=config.rank,
-        alpha=config.alpha or config.rank,
+        rank=config.rank if adapts else 0,
+        alpha=(config.alpha or config.rank) if adapts else 0.0,
         method=config.method,
-        targets=list(config.targets),
-        text_encoders=list(run.family.text_encoders),
+        targets=list(config.targets) if adapts else [],
+        text_encoders=[name for name in trained if name != run.family.prefix],
         steps=config.steps,
         seed=config.seed,
         losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
-        trained_on=sorted(job.photos.hashes()),
+        trained_on=sorted(_seen(run, job)),
         data=job.photos.name,
         contexts={name: contexts.bank(said) for name, said in captions.by_class(job.photos).items()},
         options=dict(job.identity),
         versions=software.versions(),
         commit=software.commit(),
     )
+
+
+def _seen(run: RunContext, job: Job) -> set[str]:
+    """Hashes of every real image that is in the weights: photos, the user's prior images, and the base's."""
+    tuned = provenance.of_folder(run.plan.base.folder)
+    return {photo.sha256 for photo in job.encoded}.union(tuned.trained_on if tuned else ())

@@ -22,8 +22,9 @@ class Adapters(cli.Options):
     """What is sampled from."""
 
     lora: tuple[str, ...] = ()
-    """LoRA files, looked for here and then in adapters/, or on the Hub as OWNER/NAME or OWNER/NAME:FILE; a
-    weight may follow, as in apple.safetensors:0.7. None samples the untuned base (a control)."""
+    """What finetune wrote, looked for here and then in adapters/: LoRA files, words of textual inversion, or
+    folders of whole pipelines (--method full). Files also from the Hub, as OWNER/NAME or OWNER/NAME:FILE; a
+    weight may follow, as in apple.safetensors:0.7. None samples the base as it is (a control)."""
     fuse: bool = False
     """Sample from all of --lora at once, each at its weight, instead of from each in turn."""
     lcm: str = ""

@@ -247,12 +247,14 @@ class OwnGenerator:
     def tuned(self) -> list[Path]:
         """The files of its adapters, trained first where one is missing."""
         adapters = self.folder / "adapters"
-        names = [self.generator.model] if self.generator.model else self.real.classes
-        files = [adapters / f"{atomic.file_name(name)}.safetensors" for name in names]
-        if not all(map(Path.is_file, files)):
+        if not all(path.exists() for path in self._tuned_files(adapters)):
             with self._alone() as photos:
                 self._call(self.generator.trainer, *self._finetune_options(photos, adapters))
-        return files
+        return self._tuned_files(adapters)
+
+    def _tuned_files(self, adapters: Path) -> list[Path]:
+        names = [self.generator.model] if self.generator.model else self.real.classes
+        return [adapter.written(adapters, atomic.file_name(name)) for name in names]
 
     @contextmanager
     def _alone(self) -> Iterator[Path]:

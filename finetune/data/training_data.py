@@ -2,11 +2,12 @@
 
 from finetune.config import TrainLora
 from finetune.context import Job, RunContext
-from finetune.data import prior
+from finetune.data import prior, prior_data
 from finetune.data.encoding import Encoder
 from finetune.step.batches import EncodedDataset, TrainingData
 from orchard import prompt_template
 from orchard.bases import prompt_embeds
+from orchard.bases.bases import Base
 from orchard.cli import cli
 from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
@@ -70,10 +71,17 @@ def encode(run: RunContext, job: Job) -> TrainingData:
     return TrainingData(
         photos=encoded(photos, with_empty=config.caption_dropout > 0),
         files=[photo.path for photo in photos.photos],
-        prior=prior.dataset(config, plan.base, encoder, job.classes) if config.prior_weight else None,
+        prior=_prior(config, plan.base, job, encoder) if config.prior_weight else None,
         held_out=encoded(held_out) if held_out else None,
         classes=[photo.label for photo in photos.photos] if config.balance else None,
     )
+
+
+def _prior(config: TrainLora, base: Base, job: Job, encoder: Encoder) -> EncodedDataset:
+    """What prior preservation keeps: the user's own images, or those that the base samples."""
+    if job.prior_photos:
+        return prior_data.dataset(config, job.prior_photos, encoder)
+    return prior.dataset(config, base, encoder, job.classes)
 
 
 def hold_out(photos: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -33,7 +33,7 @@ def select(everything: ImageSet, config: TrainLora | TrainGenerator) -> tuple[Im
         by_class = ([photo for photo in photos.photos if photo.label == name] for name in chosen)
         drawn = (splits.subset(one, config.shots, "shots", config.seed) for one in by_class)
         photos = photos.keep(photo for one in drawn for photo in one)
-    return photos, sizes or _sizes(photos)
+    return photos, sizes or sizes_of(photos)
 
 
 def _without_bad(photos: ImageSet) -> tuple[ImageSet, Sizes]:
@@ -53,7 +53,8 @@ def _require_enough(name: str, count: int, least: int) -> None:
     )
 
 
-def _sizes(photos: ImageSet) -> Sizes:
+def sizes_of(photos: ImageSet) -> Sizes:
+    """Their sizes; raises `UserError` for a photo that is not whole."""
     sizes = {}
     for photo, size in zip(photos.photos, images.measure(photos.photos), strict=True):
         if isinstance(size, UserError):

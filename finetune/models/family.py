@@ -1,8 +1,8 @@
 """A family of base models as something to train: its encoders, its prediction, its loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +31,8 @@ class Family(ABC):
     """Whether the text encoders learn too, all but T5."""
     clip_skip: int = 0
     """Layer of the text encoders, as `prompt_embeds.Reading` has it."""
+    words: Mapping[str, int] = field(default_factory=dict)
+    """Words that they learn, and the number of vectors of each."""
 
     name: ClassVar[str]
     """Its name in `orchard.bases.families.FAMILIES`."""
@@ -52,7 +54,7 @@ class Family(ABC):
 
     @property
     def models(self) -> dict[str, Any]:
-        """The models that get an adapter, by component of the pipeline; the denoiser first."""
+        """The models that something learns in, by component of the pipeline; the denoiser first."""
         names = adapted_components(self.name, trains_text=self.trains_text)
         return {name: getattr(self.pipe, name) for name in names}
 
@@ -122,7 +124,9 @@ class Family(ABC):
 
     def token_ids(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
         """P prompts -> (P, chunks * L) token ids for each text encoder that is trained."""
-        return trained_text_encoders.tokenize(self.pipe, list(self.text_encoders), prompts, chunks)
+        return trained_text_encoders.tokenize(
+            self.pipe, list(self.text_encoders), prompts, chunks, self.words
+        )
 
     def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:
         """Prompts of a `Batch` -> prompt embeddings for the denoiser, (B, ...) each.

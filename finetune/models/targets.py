@@ -49,10 +49,6 @@ def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: 
         component: getattr(pipe, component)
         for component in adapted_components(family, trains_text=trains_text)
     }
-    for component, model in models.items():
-        # Stock pipelines mask padding where the config says so; no released base does.
-        if component.startswith("text_encoder") and getattr(model.config, "use_attention_mask", False):
-            raise UserError(f"--train_text_encoder: the {component} of the base masks padding; leave it out")
     layers = {component: _layers(family, component, model) for component, model in models.items()}
     everything = [name for found in layers.values() for name in found]
     for target in wanted:
@@ -70,6 +66,47 @@ def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: 
             )
         resolved[component] = _endings(chosen, [name for name, _ in models[component].named_modules()])
     return resolved
+
+
+def require_unmasked(pipe: Pipeline, family: str, option: str) -> None:
+    """Raise `UserError` naming ``option``, which trains through text encoders, where one masks padding.
+
+    Stock pipelines do so where the config says it; no released base has it.
+    """
+    for component in adapted_components(family, trains_text=True)[1:]:
+        if getattr(getattr(pipe, component).config, "use_attention_mask", False):
+            raise UserError(f"{option}: the {component} of the base masks padding; leave it out")
+
+
+def ranks_of(model: Any, endings: Sequence[str], patterns: Sequence[str]) -> dict[str, int]:
+    """Layer of ``model`` -> its own rank, of those with an adapter that a pattern names.
+
+    A pattern ``PART=RANK`` is for the layers that have PART in their names, in whole words between dots:
+    ``mid_block``, ``down_blocks.1``, ``attn2.to_k``. The first one that fits counts.
+    """
+    pairs = [pattern.split("=") for pattern in patterns]
+    adapted = [
+        name
+        for name, one in model.named_modules()
+        if isinstance(one, nn.Linear | nn.Conv2d) and any(_ends(name, ending) for ending in endings)
+    ]
+    fitting = {name: [int(rank) for part, rank in pairs if _has(name, part)] for name in adapted}
+    return {name: ranks[0] for name, ranks in fitting.items() if ranks}
+
+
+def _has(name: str, part: str) -> bool:
+    return f".{part}." in f".{name}."
+
+
+def require_ranks(patterns: Sequence[str], pipe: Pipeline, targets: Targets) -> None:
+    """Raise `UserError` for a pattern of `ranks_of` that is none, or that no layer with an adapter fits."""
+    for pattern in patterns:
+        found = any(ranks_of(getattr(pipe, name), endings, [pattern]) for name, endings in targets.items())
+        if not found:
+            raise UserError(
+                f"--rank_pattern {pattern}: no layer with an adapter has {pattern.partition('=')[0]} in its "
+                "name; give a part of one between dots, such as mid_block or attn2"
+            )
 
 
 def _layers(family: str, component: str, model: Any) -> dict[str, nn.Module]:

@@ -3,7 +3,7 @@
 As the stock pipelines' ``encode_prompt`` does it, which takes words and cannot be given token ids.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchard.bases import prompt_embeds
+from orchard.bases import embeddings, prompt_embeds
 from orchard.bases.pipeline import Pipeline
 
 PromptTensors = dict[str, Tensor]
@@ -21,11 +21,22 @@ TOKENS = "_tokens"
 """How the names of token ids end."""
 
 
-def tokenize(pipe: Pipeline, encoders: Sequence[str], prompts: Sequence[str], chunks: int) -> PromptTensors:
-    """P prompts -> (P, chunks * L) token ids for each text encoder, under its name and `TOKENS`."""
+def tokenize(
+    pipe: Pipeline,
+    encoders: Sequence[str],
+    prompts: Sequence[str],
+    chunks: int,
+    words: Mapping[str, int] = {},
+) -> PromptTensors:
+    """P prompts -> (P, chunks * L) token ids for each text encoder, under its name and `TOKENS`.
+
+    ``words`` are those that `orchard.bases.embeddings.extend` will have put in.
+    """
+    tokenizers = {name: prompt_embeds.tokenizer_of(pipe, name) for name in encoders}
+    spelled = [embeddings.spelled(prompt, words) for prompt in prompts]
     return {
-        f"{name}{TOKENS}": prompt_embeds.token_ids(prompt_embeds.tokenizer_of(pipe, name), prompts, chunks)
-        for name in encoders
+        f"{name}{TOKENS}": prompt_embeds.token_ids(embeddings.with_words(tokenizer, words), spelled, chunks)
+        for name, tokenizer in tokenizers.items()
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.outputs import snippets
 from finetune.outputs.monitor import sheet_paths
 from orchard import cards, prompt_template
-from orchard.adapters import adapter
+from orchard.adapters import adapter, provenance
 from orchard.adapters.provenance import Provenance
 from orchard.bases import bases
 from orchard.bases.bases import Base
@@ -25,11 +25,12 @@ COLUMNS = (
 def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
     """The adapters in the folder that were trained on this base, by this run or earlier ones."""
     found = []
-    for path in sorted(folder.glob("*.safetensors")):
+    pipelines = (file.parent for file in folder.glob(f"*/{provenance.NAME}"))
+    for path in sorted([*folder.glob("*.safetensors"), *pipelines]):
         with suppress(UserError):  # what this toolkit did not write is no part of the card
-            provenance = adapter.read(path).provenance
-            if provenance and provenance.base_digest == base.digest:
-                found.append((path, provenance))
+            origin = adapter.read(path).provenance if path.is_file() else provenance.of_folder(path)
+            if origin and origin.base_digest == base.digest:
+                found.append((path, origin))
     return found
 
 
@@ -46,7 +47,9 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
     first = adapters[0][1]
     name = bases.public_name(first.base, first.base_digest)
     base = bases.HUB.get(name, name)
-    wanted = [prompt_template.fill(one.prompt, label) for _, one in adapters for label in one.classes]
+    wanted = [
+        prompt_template.fill(one.prompt, one.word(label)) for _, one in adapters for label in one.classes
+    ]
     head = {
         "license": cards.licence([name]),
         "library_name": "diffusers",

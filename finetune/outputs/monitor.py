@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from finetune.context import Job, RunContext
-from finetune.models import lora
+from finetune.models import words
+from finetune.models.methods import Method
 from finetune.models.sampling import Settings, sample
 from finetune.outputs import logs
 from finetune.outputs.logs import Log
@@ -61,7 +62,7 @@ class Monitor:
             write(sheet, preview_path(self.run.config.output, label, number))
             self.log.picture(number, f"preview/{label}", sheet)
 
-    def write_sheets(self) -> None:
+    def write_sheets(self, method: Method) -> None:
         """Write the loss curve, and samples without and with the adapter as the network has it now."""
         run = self.run
         if not run.config.sheets:
@@ -70,8 +71,8 @@ class Monitor:
         if run.accelerator.is_main_process:
             logs.draw_losses(self.log.path, curve, self.job.name)
         try:
-            with lora.disabled(run.family.models.values()):
-                base_alone = sample_classes(run, self.job)
+            with method.base_alone(run.family):
+                base_alone = sample_classes(run, self.job, plain=True)
             with_adapter = sample_classes(run, self.job)
         except SamplingStoppedError:
             sheet.unlink(missing_ok=True)  # of an earlier run, which had another adapter
@@ -83,7 +84,8 @@ class Monitor:
 
 def sheet_paths(adapter: Path) -> tuple[Path, Path]:
     """Beside an adapter: its loss curve, and samples without and with it."""
-    return adapter.with_name(f"{adapter.stem}-loss.png"), adapter.with_name(f"{adapter.stem}-samples.png")
+    name = adapter.name.removesuffix(".safetensors")
+    return adapter.with_name(f"{name}-loss.png"), adapter.with_name(f"{name}-samples.png")
 
 
 def preview_path(output: Path, label: str, step: int) -> Path:
@@ -91,8 +93,10 @@ def preview_path(output: Path, label: str, step: int) -> Path:
     return output / FOLDER / f"{atomic.file_name(label)}-{step:06d}.png"
 
 
-def sample_classes(run: RunContext, job: Job) -> Samples:
+def sample_classes(run: RunContext, job: Job, *, plain: bool = False) -> Samples:
     """`COUNT` images of each class of the job, at seeds that never change, from the pipeline as it stands.
+
+    ``plain`` asks for classes by their names, also where they have words of their own.
 
     The main process samples and the others get nothing, unless the network is sharded over all of them.
 
@@ -102,12 +106,15 @@ def sample_classes(run: RunContext, job: Job) -> Samples:
     if not (run.accelerator.is_main_process or run.sharded):
         return {}
     after_step: Callable[[], None] = (lambda: None) if run.sharded else run.interrupt.stop_sampling
-    samples = {}
-    for label in job.classes:
-        seeds = [stable_hash("preview", run.config.seed, label, number) for number in range(COUNT)]
-        prompt = prompt_template.fill(run.config.template, label)
-        how = Settings.of(run.plan.base, prompt, run.config.clip_skip)
-        samples[label] = sample(run.family, prompt, seeds, how, after_step=after_step)
+    # Where the models are in float32 the other parts of the pipeline may not be.
+    precision = run.accelerator.autocast() if job.whole else nullcontext()
+    config, samples = run.config, {}
+    with precision:
+        for label in job.classes:
+            seeds = [stable_hash("preview", config.seed, label, number) for number in range(COUNT)]
+            prompt = prompt_template.fill(config.template, label) if plain else words.prompt(config, label)
+            how = Settings.of(run.plan.base, prompt, config.clip_skip)
+            samples[label] = sample(run.family, prompt, seeds, how, after_step=after_step)
     return samples
 
 

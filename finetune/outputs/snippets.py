@@ -5,18 +5,18 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.models.lora import exported
 from orchard import cards, prompt_template
-from orchard.adapters import lycoris, merged
-from orchard.adapters.provenance import Provenance
+from orchard.adapters import embeddings, lycoris, merged
+from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.bases import bases
 from orchard.bases.families import FAMILIES
+from orchard.files.atomic import file_name
 
 REPAINT = ("--repaint", "object")
 """What generate has to be told for a base that inpaints."""
 PHOTO = ', image=load_image("photo.jpg"), mask_image=load_image("mask.png")'
 """What its pipeline has to be given: white in the mask is what is drawn."""
-EXPORTS = ("kohya", "merged")
-"""Folders beside the adapters for the files that other tools read, one for each value of ``--export``."""
 SD3_IN_WEBUI = "WebUI does not load it: its loader stops at the alphas of a LoRA for SD 3."
 
 
@@ -27,7 +27,7 @@ def interfaces(method: str, family: str) -> tuple[str, ...]:
     rows alone. For SD 3 WebUI splits every name into three, which fails at alphas (``networks.py``), and
     kohya's own scripts know the original's layers alone (``lora_sd3.py``).
     """
-    if method == "dora":
+    if method in ("dora", FULL):
         return ()
     return ("ComfyUI",) if family == "sd3" else ("WebUI", "ComfyUI")
 
@@ -40,7 +40,7 @@ def generate_command(files: Sequence[Path], *, inpaints: bool) -> str:
 
 def markdown(adapter: Path, provenance: Provenance, repo: str = "") -> str:
     """The section of a model card on the use of ``adapter``, beside it or in ``repo`` on the Hub."""
-    prompt = prompt_template.fill(provenance.prompt, provenance.classes[0])
+    prompt = prompt_template.fill(provenance.prompt, provenance.word(provenance.classes[0]))
     where = "" if repo else ", in the folder of this file"
     name = f"{repo}:{adapter.name}" if repo else adapter.name
     return "\n".join(
@@ -70,11 +70,40 @@ def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) ->
         "In diffusers:" if repo else "In diffusers, in the same folder:",
         "",
         "```python",
-        *_pipeline(provenance),
-        f"pipe.load_lora_weights({weights})",
+        *_loaded(adapter, provenance, weights),
         f"pipe({_string(prompt)}{PHOTO if provenance.inpaints else ''}).images[0]",
         "```",
     ]
+
+
+def _loaded(adapter: Path, provenance: Provenance, weights: str) -> list[str]:
+    """The lines that load the base with what was learned, or what was made of it."""
+    if provenance.method == FULL:
+        folder = _string(adapter.name)
+        return [
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({folder})",
+        ]
+    lines = _pipeline(provenance)
+    if provenance.method != INVERSION:
+        lines.append(f"pipe.load_lora_weights({weights})")
+    for label, one in provenance.embeddings.items():
+        path = adapter.name if not one["sha256"] else f"{embeddings.FOLDER}/{file_name(label)}.safetensors"
+        lines += _word(path, one["word"], provenance.family)
+    return lines
+
+
+def _word(path: str, word: str, family: str) -> list[str]:
+    """The lines that load a word; where there are two text encoders, into each its own vectors."""
+    if family == "sd":
+        return [f"pipe.load_textual_inversion({_string(path)})"]
+    loads = [
+        f"pipe.load_textual_inversion(vectors[{_string(key)}], token={_string(word)}, "
+        f"text_encoder=pipe.{name}, tokenizer=pipe.{name.replace('text_encoder', 'tokenizer')})"
+        for name, key in embeddings.KEYS.items()
+    ]
+    return ["from safetensors.torch import load_file", f"vectors = load_file({_string(path)})", *loads]
 
 
 def _pipeline(provenance: Provenance) -> list[str]:
@@ -101,6 +130,15 @@ def _string(text: str) -> str:
 
 
 def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]:
+    if provenance.method == FULL:
+        return []
+    if provenance.method == INVERSION:
+        said = prompt.replace(provenance.word(provenance.classes[0]), adapter.stem)
+        return [
+            f"In WebUI and ComfyUI: copy `{adapter.name}` to `embeddings/`, and write {cards.code(said)}; in "
+            f"ComfyUI `embedding:{adapter.stem}`.",
+            "",
+        ]
     method, source, note = _file_for_interfaces(adapter, provenance)
     how = {
         "WebUI": f"copy {source} to `models/Lora/`, choose a checkpoint of the base, and write "
@@ -113,11 +151,6 @@ def _interfaces(adapter: Path, provenance: Provenance, prompt: str) -> list[str]
     if tools and "WebUI" not in tools:
         lines += [SD3_IN_WEBUI, ""]
     return [*lines, *((note, "") if note else ())]
-
-
-def exported(adapter: Path, export: str) -> Path:
-    """Where ``--export`` puts the adapter for other tools."""
-    return adapter.parent / export / adapter.name
 
 
 def _file_for_interfaces(adapter: Path, provenance: Provenance) -> tuple[str, str, str]:

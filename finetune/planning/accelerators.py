@@ -8,6 +8,7 @@ from finetune.config import TrainLora
 from finetune.generators.config import TrainGenerator
 from finetune.outputs import logs
 from orchard import devices
+from orchard.adapters.provenance import FULL
 from orchard.cli import cli
 
 MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -89,6 +90,16 @@ def require_jobs(accelerator: Accelerator, jobs: int) -> None:
         jobs <= 1 or plugin not in WHOLE_RUN,
         f"--classes: {plugin.value} does not release the base and trains one adapter per run, not {jobs}; "
         "name one class, or give --joint",
+    )
+
+
+def require_method(accelerator: Accelerator, method: str) -> None:
+    """Raise `UserError` for a method that the launcher's plugin cannot train."""
+    plugin = accelerator.distributed_type
+    cli.check(
+        method != FULL or plugin not in WHOLE_RUN,
+        f"--method {method}: {plugin.value} divides the weights and would not write them as a pipeline; "
+        "launch without it",
     )
 
 

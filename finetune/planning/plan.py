@@ -1,6 +1,6 @@
 """What a run is going to do: everything that can be found out and refused before a weight is loaded."""
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -8,22 +8,34 @@ from accelerate import Accelerator
 
 from finetune.config import TrainLora
 from finetune.context import Job, Plan
-from finetune.data import captioner, captions, masks, training_data, training_set
+from finetune.data import captioner, captions, masks, prior_data, training_data, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.training_data import prompt_of
-from finetune.models import quantized, targets
+from finetune.models import methods, quantized, words
+from finetune.models.lora import EXPORTS
 from finetune.outputs import logs, snippets
 from finetune.planning import defaults, preflight, resume
-from finetune.planning.accelerators import arithmetic_of, processes_of, require_jobs, share_batches
+from finetune.planning.accelerators import (
+    arithmetic_of,
+    processes_of,
+    require_jobs,
+    require_method,
+    share_batches,
+)
 from finetune.step import objective
 from finetune.training import optimizers
 from orchard import prompt_template
-from orchard.adapters import contexts, layers, lycoris
+from orchard.adapters import contexts, embeddings, layers, lycoris
+from orchard.adapters.provenance import FULL, INVERSION
 from orchard.bases import bases, prompt_embeds
+from orchard.cli import cli
 from orchard.datasets import folders, sources
 from orchard.files import atomic, checked_json
 from orchard.images.images import ImageSet
 
+TAKEN = (*EXPORTS, embeddings.FOLDER, "checkpoints", "logs", "previews", "prior")
+"""Folders of the output that are no pipelines."""
+HIGHEST_FULL_RATE = 1e-4
 MOST_WARNINGS = 5
 """Prompts that are too long and listed one by one; the others are counted."""
 
@@ -49,18 +61,22 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     layers.require_loadable(base)
     prompt_embeds.require_clip_skip(base, config.clip_skip)
     skeleton = layers.skeleton(base.folder)
-    chosen = targets.resolve(config.targets, skeleton, base.family, trains_text=config.train_text_encoder)
+    chosen = methods.targets_of(config, skeleton, base.family)
     selected, sizes = training_set.select(everything, config)
     photos, said = captions.choose(config, selected, model)
+    words.require_supported(config, base, config.classes or photos.classes)
+    photos = words.in_prompts(config, photos, said.of)
+    prior_photos, prior_sizes = prior_data.load(config, config.classes or photos.classes)
     arithmetic = arithmetic_of(accelerator, dtype)
-    jobs = _jobs(photos, config.classes, joint=config.joint)
+    jobs = _jobs(config, photos, prior_photos)
     jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
+    require_method(accelerator, config.method)
     for job in jobs:
         training_data.require_usable(config, job)
     jobs, broken = resume.find(config, jobs)
     precision, device = arithmetic["precision"], accelerator.device
-    shapes = preflight.encoded_sizes(base, sizes, bucketed=config.buckets)
+    shapes = preflight.encoded_sizes(base, {**prior_sizes, **sizes}, bucketed=config.buckets)
     plan = Plan(
         base=base,
         photos=photos,
@@ -76,19 +92,30 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     return config, replace(plan, checks=preflight.check(config, plan, device))
 
 
-def _jobs(photos: ImageSet, classes: Sequence[str], *, joint: bool) -> list[Job]:
-    classes = classes or photos.classes
+def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) -> list[Job]:
+    classes, whole = config.classes or photos.classes, config.method == FULL
     atomic.require_distinct_files(photos.classes)
-    if joint:
-        return [Job(name="joint", classes=tuple(sorted(classes)), photos=photos)]
-    return [
+    if config.joint:
+        names = tuple(sorted(classes))
+        return [Job(name="joint", classes=names, photos=photos, prior_photos=prior_photos, whole=whole)]
+    jobs = [
         Job(
             name=atomic.file_name(name),
             classes=(name,),
             photos=photos.keep(p for p in photos.photos if p.label == name),
+            prior_photos=prior_photos
+            and prior_photos.keep(p for p in prior_photos.photos if p.label == name),
+            whole=whole,
         )
         for name in classes
     ]
+    for job in jobs:
+        cli.check(
+            not whole or job.name not in TAKEN,
+            f"--method full: class {job.name} would go into a folder of that name, where others things lie; "
+            "rename it",
+        )
+    return jobs
 
 
 def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
@@ -103,9 +130,9 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
             if len(job.photos) == 1
         ),
         f"base      {base.title} ({base.family}, {base.resolution} px, {base.prediction_type})",
-        f"adapters  {', '.join(job.name for job in plan.jobs)}: {config.method} of rank {config.rank} on "
-        f"{', '.join(config.targets)}{' and the text encoders' if config.train_text_encoder else ''}, "
+        f"adapters  {', '.join(job.name for job in plan.jobs)}: {_learned(config)}, "
         f"{config.steps} steps of {_images_per_step(config.batch_size, config.accumulation)} images",
+        *_rate_warning(config),
         *(f"finished  {job.name}" for job in plan.jobs if job.finished),
         *(f"skipped   {line}" for line in plan.broken),
         *(
@@ -116,13 +143,34 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
         *defaults.lines(config, base),
         *_caption_lines(config, plan),
         *([f"masks     {masks.said(plan.photos)}"] if base.inpaints else []),
-        *_prior_line(config),
+        *_prior_line(config, plan),
         *_long_lines(config, plan),
         *_truncation_lines(config, plan),
         *_export_line(config.method, config.export, base.family),
         f"output    {config.output}",
         *plan.checks,
         f"processes {processes_of(accelerator)}, precision {plan.precision}",
+    ]
+
+
+def _learned(config: TrainLora) -> str:
+    """What learns, in words."""
+    text = " and the text encoders" if config.train_text_encoder else ""
+    words = f"words of {config.vectors} vector{'s' if config.vectors > 1 else ''}"
+    if config.method == INVERSION:
+        return words
+    if config.method == FULL:
+        return f"all weights of the denoiser{text}"
+    said = f"{config.method} of rank {config.rank} on {', '.join(config.targets)}{text}"
+    return f"{said}, and {words}" if config.vectors else said
+
+
+def _rate_warning(config: TrainLora) -> list[str]:
+    if config.method != FULL or config.learning_rate <= HIGHEST_FULL_RATE:
+        return []
+    return [
+        f"warning   --learning_rate {config.learning_rate:g} is one for adapters and ruins whole models; "
+        "DreamBooth takes 5e-6"
     ]
 
 
@@ -136,7 +184,8 @@ def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
     if config.captions == "none":
         return [f"captions  none: all photos take `{template}`"]
     if config.captions == "own":
-        own = sum(bool(photo.text) for photo in photos.photos)
+        plain = {label: words.prompt(config, label) for label in photos.classes}
+        own = sum(prompt_of(photo, template) != plain[photo.label] for photo in photos.photos)
         others = "" if own == len(photos) else f", the others take `{template}`"
         return [f"captions  {own} of {len(photos)} photos have their own{others}"]
     counts = [f"{count} {source}" for source, count in plan.captions.sources.items()]
@@ -192,8 +241,14 @@ def _export_line(method: str, export: str, family: str) -> list[str]:
     return [f"export    kohya's names of SD 3 are for {tools}; WebUI and kohya's scripts do not read them"]
 
 
-def _prior_line(config: TrainLora) -> list[str]:
+def _prior_line(config: TrainLora, plan: Plan) -> list[str]:
     if not config.prior_weight:
         return []
     images = f"{config.prior_count} images of `{config.prior_prompt}` per class"
+    if config.prior_data:
+        counts = Counter(
+            photo.label for job in plan.jobs if job.prior_photos for photo in job.prior_photos.photos
+        )
+        there = ", ".join(f"{name} {count}" for name, count in counts.items())
+        images = f"images of {config.prior_data} as `{config.prior_prompt}`: {there}"
     return [f"prior     {images}, weight {config.prior_weight:g}"]

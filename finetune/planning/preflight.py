@@ -16,7 +16,7 @@ from finetune.context import Job, Plan
 from finetune.data import encoded_cache, training_data
 from finetune.data.encoded_cache import PHOTOS, Key
 from finetune.data.training_set import Sizes
-from finetune.models import lora
+from finetune.models import methods
 from finetune.models.targets import Targets
 from finetune.planning import memory
 from finetune.step import buckets
@@ -24,6 +24,7 @@ from finetune.training.optimizers import KINDS
 from orchard import devices
 from orchard.adapters import layers
 from orchard.adapters.merged import MOST_RANK
+from orchard.adapters.provenance import FULL
 from orchard.bases import bases, prompt_embeds
 from orchard.bases.bases import Base
 from orchard.cli import cli
@@ -102,7 +103,7 @@ def encoded_sizes(base: Base, sizes: Sizes, *, bucketed: bool) -> Sizes:
 
 def _needed_entries(config: TrainLora, plan: Plan, jobs: Sequence[Job]) -> list[Key]:
     """Keys of everything that is to be encoded, each once."""
-    photos = {photo.sha256: photo for job in jobs for photo in job.photos.photos}
+    photos = {photo.sha256: photo for job in jobs for photo in job.encoded}
     prompts: set[tuple[str, int]] = set()
     for job in jobs:
         said = training_data.prompts(config, job)
@@ -125,7 +126,8 @@ def _cache_line(cache: Path | None, needed: Sequence[Key], missing: Sequence[Key
 
 def _needs(config: TrainLora, plan: Plan, missing: Sequence[Key]) -> list[Need]:
     base, jobs = plan.base, plan.unfinished
-    images = config.prior_count * sum(len(job.classes) for job in jobs) if config.prior_weight else 0
+    sampled = config.prior_weight and not config.prior_data
+    images = config.prior_count * sum(len(job.classes) for job in jobs) if sampled else 0
     size = adapter_bytes(config, base, plan.targets, len(jobs)) + prior_bytes(base, images)
     needs = [Need(what="adapters and checkpoints", option="--output", folder=config.output, size=size)]
     if plan.cache is not None:
@@ -168,7 +170,7 @@ def prior_bytes(base: Base, images: int) -> int:
 
 
 def adapter_bytes(config: TrainLora, base: Base, targets: Targets, jobs: int) -> int:
-    """Bytes of ``jobs`` adapters and their checkpoints, plus one while it is being written."""
+    """Bytes of ``jobs`` adapters or pipelines and their checkpoints, plus one while it is being written."""
     weights = FLOAT * _parameters(config, base, targets)
     due = (config.steps - 1) // config.save_every if config.save_every else 0
     kept = min(due, config.keep) if config.keep else due
@@ -177,18 +179,27 @@ def adapter_bytes(config: TrainLora, base: Base, targets: Targets, jobs: int) ->
         export = FLOAT * _parameters(replace(config, method="lora", rank=MOST_RANK), base, targets)
     state = 1 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
     checkpoints = (kept * jobs + 1) * state
-    return weights * (jobs + checkpoints) + export * jobs
+    rest = jobs * bases.weights_bytes(base) if config.method == FULL else 0
+    return weights * (jobs + checkpoints) + export * jobs + rest
 
 
 def _parameters(config: TrainLora, base: Base, targets: Targets) -> int:
-    """Weights of one adapter."""
-    pipe = layers.skeleton(base.folder)
-    shape = (config.rank, config.rank, config.seed)
-    injected = [
-        lora.inject(getattr(pipe, component), *shape, endings, config.method)
-        for component, endings in targets.items()
-    ]
-    return sum(parameter.numel() for parameters in injected for parameter in parameters)
+    """Weights that learn for one job."""
+    return methods.parameters(config, layers.skeleton(base.folder), base.family, targets)
+
+
+def _memory_line(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
+    """What training all weights holds at once, where that is most of what a run needs."""
+    if config.method != FULL:
+        return []
+    numbers = 2 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
+    size = FLOAT * numbers * _parameters(config, plan.base, plan.targets)
+    average = ", their average" if config.ema_decay else ""
+    there = ""
+    if device.type == "cuda":
+        there = f"; the device has {decimal(torch.cuda.get_device_properties(device).total_memory)}"
+    said = f"{decimal(size)} for weights, gradients, optimiser{average}; activations come on top{there}"
+    return [f"memory    {said}"]
 
 
 def require_space(needs: Sequence[Need]) -> None:

@@ -12,14 +12,19 @@ from finetune.data import masks
 from finetune.generators.config import TrainGenerator
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
-from orchard.adapters import adapter
+from orchard.adapters import adapter, provenance
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.generators import files
 from orchard.images.images import DECODING, sha256
 
 LATEST = "latest"
-BY_CONTENT = frozenset(("config", "data", "base", "classes", "joint", "captions", "captioner", "compile"))
+BY_CONTENT = frozenset(
+    (
+        *("config", "data", "base", "classes", "joint", "captions", "captioner", "prior_data"),
+        "compile",
+    )
+)
 """Options that `identity` replaces by the contents of what they name, or by what they make of a run."""
 WITHOUT_EFFECT = frozenset(
     (
@@ -46,6 +51,7 @@ def identity(
         **arithmetic,
         **_boxes(config, job, masked=masked),
         **({"masks": list(masks.KINDS)} if masked else {}),
+        **({"prior_photos": job.prior_photos.digest()} if job.prior_photos else {}),
         "classes": list(job.classes),
         **({"base_digest": base.digest} if base else {}),
         "photos": sha256(photos.encode()),
@@ -94,16 +100,16 @@ def find(config: TrainLora | TrainGenerator, jobs: Sequence[Job]) -> tuple[list[
 
 
 def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether ``path`` is a finished adapter, or generator, of this very run."""
-    made_with = _options(path) if path.is_file() else None
+    """Whether ``path`` is a finished adapter, pipeline or generator of this very run."""
+    made_with = _options(path) if path.exists() else None
     return made_with is not None and not checkpoints.changes(made_with, identity)
 
 
 def _options(path: Path) -> Mapping[str, Any] | None:
-    """What the weights in a file of ours depend on."""
+    """What the weights at a path of ours depend on."""
     with suppress(UserError):
-        provenance = adapter.read(path).provenance
-        return provenance.options if provenance else None
+        found = adapter.read(path).provenance if path.is_file() else provenance.of_folder(path)
+        return found.options if found else None
     with suppress(UserError):
         return files.read(path).options
     return None

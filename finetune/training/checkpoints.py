@@ -40,6 +40,11 @@ ADDED = {
     "caption_dropout": 0.0,
     "clip_skip": 0,
     "quantize": "none",
+    "rank_pattern": [],
+    "use_rslora": False,
+    "init_lora_weights": "gaussian",
+    "num_vectors": 0,
+    "loraplus_lr_ratio": 1.0,
 }
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}

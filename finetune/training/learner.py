@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from finetune.config import TrainLora
-from finetune.models import cpu_layers
+from finetune.models import cpu_layers, lora
 from finetune.models.family import Family, Network
 from finetune.training import sharded
 from finetune.training.optimizers import RELATIVE_RATE, build, set_mode
@@ -43,8 +43,10 @@ class Learner:
 
         Changes no bit of the training, nor do random numbers drawn inside.
         """
-        # A schedule-free optimiser's own way back rounds.
-        kept = [parameter.detach().clone() for parameter in self.parameters]
+        # A schedule-free optimiser's own way back rounds. Without it or an average nothing is changed.
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)  # what accelerate has wrapped
+        changed = self.average is not None or hasattr(inner, "eval")
+        kept = [parameter.detach().clone() for parameter in self.parameters] if changed else []
         devices = {parameter.device for parameter in self.parameters if parameter.is_cuda}
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             set_mode(self.optimizer, training=False)
@@ -53,7 +55,7 @@ class Learner:
                 self.average.copy_to(self.parameters)
             yield
             self.train()
-            for parameter, value in zip(self.parameters, kept, strict=True):
+            for parameter, value in zip(self.parameters, kept, strict=False):
                 parameter.copy_(value)
 
     def require_finite(self) -> None:
@@ -110,13 +112,22 @@ def prepare(
 def parameter_groups(
     parameters: Mapping[str, Sequence[torch.nn.Parameter]], family: Family, config: TrainLora
 ) -> list[dict[str, Any]]:
-    """Parameter groups for the optimiser: a second one where text encoders learn at a rate of their own."""
-    rate = config.text_encoder_learning_rate
-    denoiser, *others = (list(parameters[name]) for name in family.models)
-    text = [parameter for encoder in others for parameter in encoder]
-    if not rate:
-        return [{"params": denoiser + text}]
-    return [{"params": denoiser}, {"params": text, RELATIVE_RATE: rate / config.learning_rate}]
+    """Parameter groups for the optimiser: one for each rate, that of the denoiser first.
+
+    Text encoders may have one of their own, and with LoRA+ B matrices.
+    """
+    text, ratio = config.text_encoder_learning_rate / config.learning_rate, config.loraplus_lr_ratio
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+    for name, model in family.models.items():
+        apart = bool(text) and name != family.prefix
+        faster = lora.up_matrices(model) if ratio != 1 else frozenset()
+        for parameter in parameters[name]:
+            factor = ratio if parameter in faster else 1.0
+            groups.setdefault((apart, factor), []).append(parameter)
+    return [
+        {"params": found, RELATIVE_RATE: (text if apart else 1.0) * factor}
+        for (apart, factor), found in groups.items()
+    ]
 
 
 def _checkpoint_gradients(model: Any) -> None:

@@ -13,6 +13,7 @@ from generate.outputs.folder import of_folder
 from generate.planning.jobs import Diffusion, Job
 from generate.sampling.loras import labels_of
 from orchard import cards, hub, shards
+from orchard.adapters import adapter
 from orchard.cli.terminal import say
 from orchard.files import atomic
 
@@ -97,9 +98,11 @@ def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]
     known = {name for blend in blends for name in labels_of(blend)}
     if own := [name for name in labels if name in known]:
         return ["--lora", *config.lora, *(["--fuse"] if config.fuse else []), "--classes", *own]
-    folders = sorted({one.adapter.path.parent for blend in blends for one in blend.parts})
-    paths = [folder / f"{atomic.file_name(name)}.safetensors" for name in labels for folder in folders]
-    there = [path for path in paths if path.is_file()]
+    given = {one.adapter.path for blend in blends for one in blend.parts}
+    given |= {blend.base.folder for blend in blends if blend.base}
+    folders = sorted({path.parent for path in given})
+    paths = [adapter.written(folder, atomic.file_name(name)) for name in labels for folder in folders]
+    there = [path for path in paths if path.exists()]
     names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
     return ["--lora", *names] if names else []
 

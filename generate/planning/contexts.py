@@ -89,7 +89,11 @@ def resolve(
             f"or leave --contexts and {{{{ {NAME} }}}} out"
         )
     pool = sorted({text for blend in blends for one in _banks(blend) for text in one["contexts"]})
-    return {label: _of_bank(config, wanted or "shuffled", label, bank, pool) for label, bank in banks.items()}
+    words = {label: blend.word(label) for label, blend in classes.items()}
+    return {
+        label: _of_bank(config, wanted or "shuffled", words[label], bank, pool)
+        for label, bank in banks.items()
+    }
 
 
 def _of_bank(config: Generate, mode: Contexts, label: str, bank: Bank, pool: Sequence[str]) -> ClassContexts:
@@ -103,14 +107,12 @@ def _of_bank(config: Generate, mode: Contexts, label: str, bank: Bank, pool: Seq
 
 
 def _banks(blend: Blend) -> list[Bank]:
-    provenances = [one.adapter.provenance for one in blend.parts]
-    return [bank for one in provenances if one for bank in one.contexts.values()]
+    return [bank for one in blend.provenances if one for bank in one.contexts.values()]
 
 
 def _of_class(blend: Blend, label: str) -> Bank | None:
     """The bank of a class; of several adapters that know the class their sum."""
-    provenances = [one.adapter.provenance for one in blend.parts]
-    banks = [one.contexts[label] for one in provenances if one and label in one.contexts]
+    banks = [one.contexts[label] for one in blend.provenances if one and label in one.contexts]
     if not banks:
         return None
     contexts, colours = Counter[str](), Counter[str]()

@@ -51,9 +51,8 @@ class Diffusion:
 
     @property
     def data(self) -> list[str]:
-        """Names of the real sets that the adapters were trained on; empty ones where they do not say."""
-        provenances = [one.adapter.provenance for one in self.blend.parts]
-        return [provenance.data if provenance else "" for provenance in provenances]
+        """Names of the real sets that all of it was trained on; empty ones where it does not say."""
+        return [provenance.data if provenance else "" for provenance in self.blend.provenances]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +146,9 @@ def _templates(config: Generate, own: str, names: Sequence[str]) -> tuple[str, .
 
 def _classes(config: Generate, blend: Blend) -> list[ClassSource]:
     """The classes that are sampled from a blend; those of a LoRA that does not say have to be given."""
-    provenances = [one.adapter.provenance for one in blend.parts]
-    provenance = next((one for one in provenances if one is not None), None)
-    base = bases.resolve(config.base or (provenance.base if provenance else "mini"), inpainting=True)
+    provenance = next((one for one in blend.provenances if one is not None), None)
+    named = config.base or (provenance.base if provenance else "mini")
+    base = blend.base or bases.resolve(named, inpainting=True)
     repainting.require_base(base, repaint=config.repaint is not None)
     layers.require_loadable(base)
     loras.require_fit(blend, base)
@@ -262,7 +261,8 @@ def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:
     vary = _vocabularies(config, one)
     called = one.contexts.names if one.contexts and label == one.label else ()
     try:
-        return prompts.render(_templates(config, one.own, [*vary]), vary, label, config.seed, called)
+        word = one.blend.word(label)
+        return prompts.render(_templates(config, one.own, [*vary]), vary, word, config.seed, called)
     except UserError as error:
         if config.prompt:
             raise
@@ -278,11 +278,12 @@ def _vocabularies(config: Generate, one: ClassSource) -> dict[str, tuple[str, ..
 
 def _arguments(config: Generate, one: ClassSource, plan: ClassPlan, settings: Settings) -> dict[str, Any]:
     """Everything that decides the pixels of a row; what is not in use is left out."""
+    word = one.blend.word(one.label)
     found: dict[str, Any] = {
         "base": one.base.public_name,
         "base_digest": one.base.digest,
         **one.blend.arguments(),
-        "prompt": " | ".join(fill(template, one.label) for template in config.prompt or (one.own,)),
+        "prompt": " | ".join(fill(template, word) for template in config.prompt or (one.own,)),
         "steps": settings.steps,
         "guidance": plan.steering.guidance.argument,
         "scheduler": settings.scheduler,

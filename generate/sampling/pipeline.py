@@ -85,7 +85,7 @@ def _load(config: Generate, base: Base, dtype: torch.dtype, device: torch.device
 
 def _compile(pipe: Pipeline, blend: Blend) -> None:
     """Fuse the adapters into the base's weights, then compile the denoiser."""
-    if blend.all:
+    if any(one.adapter.methods for one in blend.all):
         pipe.fuse_lora()
         pipe.unload_lora_weights()
     devices.require_compiler()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchard import cards
-from orchard.adapters import dialects, layers, lycoris, merged, peft_state, scaling
-from orchard.adapters.provenance import HEADER, Provenance, of_header
+from orchard.adapters import dialects, embeddings, layers, lycoris, merged, peft_state, scaling
+from orchard.adapters.provenance import HEADER, INVERSION, NAME, Provenance, of_header
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import Method, methods_of
 from orchard.bases import bases
@@ -41,11 +41,13 @@ class Adapter:
     dialect: str
     """The tool whose names they have, in words."""
     methods: tuple[Method, ...]
-    """What its layers are, usually one."""
+    """What its layers are, usually one; none where it has words alone."""
     scale: float | None
     """Alpha / rank, what the product of its matrices is multiplied by; None when layers differ in it."""
     scalings: dict[str, Scaling]
     """What its peft configs say of the scale; empty for a file with alphas, or with none of both."""
+    vectors: dict[str, Path] = field(default_factory=dict)
+    """The files with the vectors of its words, by word."""
 
 
 def save(
@@ -56,13 +58,15 @@ def save(
     prefix: str = "unet",
     text_encoders: Mapping[str, Any] = {},
     dialect: Literal["diffusers", "kohya", "merged"] = "diffusers",
+    bundled: Mapping[str, Tensor] = {},
 ) -> None:
     """Write the adapter of peft-injected models under ``path``, whole or not at all.
 
     ``prefix`` is the denoiser's place in its pipeline (``unet`` or ``transformer``), ``text_encoders`` maps
     such places to further models. Stock diffusers reads both dialects, except from kohya's: transformers,
     DoRA, and text encoders whose ``out_proj`` has no LoRA. LoHa and LoKr it does not read; they are always
-    written in kohya's. ``merged`` is the plain LoRA of `orchard.adapters.merged` in kohya's.
+    written in kohya's. ``merged`` is the plain LoRA of `orchard.adapters.merged` in kohya's. ``bundled`` are
+    vectors of words, which kohya's may have beside the layers.
     """
     from safetensors.torch import save_file
 
@@ -82,7 +86,7 @@ def save(
         metadata[DIFFUSERS_HEADER] = json.dumps(peft_state.configs(models), sort_keys=True)
         tensors = dialects.for_stock(tensors)
     with whole_file(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
+        save_file({**tensors, **bundled}, aside, metadata=metadata)
 
 
 def shareable(path: Path, folder: Path) -> Path:
@@ -95,18 +99,20 @@ def shareable(path: Path, folder: Path) -> Path:
 
     provenance = read(path).provenance
     assert provenance, path
-    public = replace(
-        provenance,
-        base=bases.public_name(provenance.base, provenance.base_digest),
-        data=cards.public(provenance.data),
-    )
-    if public == provenance:
+    shared = public(provenance)
+    if shared == provenance:
         return path
     with checked_safetensors.opened(path) as file:
-        header = {**file.metadata(), HEADER: json.dumps(asdict(public), sort_keys=True)}
+        header = {**file.metadata(), HEADER: json.dumps(asdict(shared), sort_keys=True)}
     copy = folder / path.name
     save_file(checked_safetensors.load(path), copy, metadata=header)
     return copy
+
+
+def public(provenance: Provenance) -> Provenance:
+    """The same without places of this machine."""
+    base = bases.public_name(provenance.base, provenance.base_digest)
+    return replace(provenance, base=base, data=cards.public(provenance.data))
 
 
 def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
@@ -121,12 +127,14 @@ def spelling(models: Mapping[str, Any]) -> dialects.Kohya:
 
 
 def find(name: str, folder: Path = Path("adapters")) -> Path:
-    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder of peft's."""
+    """A LoRA file by path, or by bare name here and then in ``adapters/``; or a folder: peft's, or one of a
+    pipeline that finetune has trained.
+    """
     choices = [Path(name).expanduser()]
     if len(choices[0].parts) == 1:
         choices.append(folder / name)
     for path in choices:
-        if path.is_file():
+        if path.is_file() or (path / NAME).is_file():
             return path
         if (path / PEFT_WEIGHTS).is_file():
             return path / PEFT_WEIGHTS
@@ -138,7 +146,12 @@ def find(name: str, folder: Path = Path("adapters")) -> Path:
 
 def begun(folder: Path) -> bool:
     """Whether finetune left something in ``folder`` to go on from: an adapter, or a checkpoint of one."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("checkpoints/*/step-*"))
+    return any(any(folder.glob(one)) for one in ("*.safetensors", f"*/{NAME}", "checkpoints/*/step-*"))
+
+
+def written(folder: Path, name: str) -> Path:
+    """What finetune has written of this name: a file, or the folder of a pipeline."""
+    return folder / name if (folder / name / NAME).is_file() else folder / f"{name}.safetensors"
 
 
 def read(path: Path) -> Adapter:
@@ -151,11 +164,21 @@ def read(path: Path) -> Adapter:
     try:
         with checked_safetensors.opened(path) as file:
             header = file.metadata() or {}
-            keys = list(file.keys())
+            bundle = [key for key in file.keys() if embeddings.is_bundled(key)]  # noqa: SIM118
+            keys = [key for key in file.keys() if key not in bundle]  # noqa: SIM118
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
             alphas = {key: file.get_tensor(key) for key in keys if dialects.is_alpha(key)}
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
+    provenance = of_header(path, header)
+    vectors = _vectors(path, provenance) if provenance else {}
+    if bundle and not vectors:
+        raise UserError(
+            f"--lora {path}: holds words too ({bundle[0][:60]}), which are read of this toolkit's files "
+            "alone; take them out of it"
+        )
+    if provenance and provenance.method == INVERSION:
+        return _of_words(path, provenance, vectors)
     if other := dialects.foreign(keys):
         raise UserError(f"--lora {path}: holds {other}")
     learned = [key.lower() for key in shapes if key not in alphas]
@@ -170,14 +193,45 @@ def read(path: Path) -> Adapter:
     return Adapter(
         path=path,
         digest=file_hash(path),
-        provenance=of_header(path, header),
+        provenance=provenance,
         cross_attention_dim=layers.text_width(named),
         made_for=layers.family(named),
         dialect=dialects.dialect_of(keys),
         methods=methods_of(named),
         scale=scales.pop() if len(scales) == 1 else None,
         scalings=scalings,
+        vectors=vectors,
     )
+
+
+def _of_words(path: Path, provenance: Provenance, vectors: dict[str, Path]) -> Adapter:
+    """A file of textual inversion, which has no layers."""
+    return Adapter(
+        path=path,
+        digest=file_hash(path),
+        provenance=provenance,
+        cross_attention_dim=None,
+        made_for=None,
+        dialect="textual inversion",
+        methods=(),
+        scale=None,
+        scalings={},
+        vectors=vectors,
+    )
+
+
+def _vectors(path: Path, provenance: Provenance) -> dict[str, Path]:
+    """The files of an adapter's words; raises `UserError` for one that is not the one it was trained with."""
+    found = {}
+    for label, one in provenance.embeddings.items():
+        file = embeddings.path_of(path, label) if one["sha256"] else path
+        if one["sha256"] and not (file.is_file() and file_hash(file) == one["sha256"]):
+            raise UserError(
+                f"--lora {path}: its prompts say {one['word']}, whose vectors are not in {file}; put the "
+                "file there that it was trained with"
+            )
+        found[one["word"]] = file
+    return found
 
 
 def require_fit(adapter: Adapter, base: Base) -> None:
@@ -204,6 +258,8 @@ def require_fit(adapter: Adapter, base: Base) -> None:
 
 def require_finite(adapter: Adapter) -> None:
     """Raise `UserError` when a tensor of the file holds NaN or infinity."""
+    for word, path in adapter.vectors.items():
+        embeddings.read(path, word)
     tensors = weights_of(adapter)
     bad = [key for key, value in tensors.items() if not value.float().isfinite().all()]
     if bad:
@@ -211,11 +267,12 @@ def require_finite(adapter: Adapter) -> None:
 
 
 def weights_of(adapter: Adapter) -> dict[str, Tensor]:
-    """The tensors as the file names them."""
+    """The tensors of its layers as the file names them."""
     try:
-        return checked_safetensors.load(adapter.path)
+        tensors = checked_safetensors.load(adapter.path)
     except ValueError as error:
         raise UserError(f"--lora {adapter.path}: not a LoRA's tensors ({error})") from None
+    return {key: value for key, value in tensors.items() if not embeddings.is_bundled(key)}
 
 
 def made_for(adapter: Adapter) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchard.adapters import dialects, layers, lycoris, peft_state, scaling
+from orchard.adapters import dialects, embeddings, layers, lycoris, peft_state, scaling
 from orchard.adapters.adapter import Adapter, is_lycoris, made_for, weights_of
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import DOWN, MAGNITUDE, MID, UP, by_module
@@ -19,7 +19,36 @@ if TYPE_CHECKING:
 
 def require_matching_layers(adapter: Adapter, base: Base) -> None:
     """Raise `UserError` when a tensor finds no place in the base; reads its configs, not its weights."""
-    _placed(layers.skeleton(base.folder), adapter)
+    skeleton = layers.skeleton(base.folder)
+    vectors_for(skeleton, [adapter])
+    if adapter.methods:
+        _placed(skeleton, adapter)
+
+
+def vectors_for(pipe: Pipeline, adapters: Iterable[Adapter]) -> dict[str, dict[str, Tensor]]:
+    """Text encoder -> word -> vectors (N, D) of the adapters' words.
+
+    Raises:
+        UserError: they are for other text encoders than the pipeline has.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    for adapter in adapters:
+        for word, path in adapter.vectors.items():
+            vectors = embeddings.read(path, word)
+            widths = {
+                name: encoder.get_input_embeddings().weight.shape[1]
+                for name in embeddings.KEYS
+                if (encoder := getattr(pipe, name, None)) is not None
+            }
+            if {name: value.shape[1] for name, value in vectors.items()} != widths:
+                wide = ", ".join(f"{name} {width}" for name, width in widths.items())
+                raise UserError(
+                    f"--lora {path}: its vectors of {word} are for text encoders of other widths than those "
+                    f"of the base ({wide}); pass the base it was made for"
+                )
+            for name, value in vectors.items():
+                found.setdefault(name, {})[word] = value
+    return found
 
 
 def attach(pipe: Pipeline, adapter: Adapter) -> None:
@@ -30,13 +59,22 @@ def attach(pipe: Pipeline, adapter: Adapter) -> None:
     Raises:
         UserError: a tensor found no place in the pipeline, or one of another shape.
     """
-    fitting = _placed(pipe, adapter)
+    fitting = _placed(pipe, adapter) if adapter.methods else {}
+    learn_words(pipe, [adapter])
     pipe.unload_lora_weights()
-    _load(pipe, adapter, fitting, "default")
+    if fitting:
+        _load(pipe, adapter, fitting, "default")
+
+
+def learn_words(pipe: Pipeline, adapters: Sequence[Adapter]) -> None:
+    """Let the pipeline know the words of these adapters, and no others; raises as `vectors_for`."""
+    from orchard.bases.embeddings import extend
+
+    extend(pipe, vectors_for(pipe, adapters))
 
 
 def add(pipe: Pipeline, adapter: Adapter, name: str) -> None:
-    """Load the adapter into a stock pipeline under ``name``, beside those that are there.
+    """Load the adapter's layers into a stock pipeline under ``name``, beside those that are there.
 
     Raises:
         UserError: as for `attach`.

@@ -48,13 +48,15 @@ def lora(models: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]
 def update(layer: Any) -> Tensor:
     """What a layer of peft adds to its base's weight, of that weight's shape, in float32.
 
+    That is all of its adapters, since PiSSA has one that takes off what it started from.
+
     Of DoRA that is m (W + s B A) / |W + s B A| - W with the norms of rows (Liu et al. 2024, eq. 5).
     """
     import torch
     from peft.utils.integrations import dequantize_module_weight
 
     with torch.no_grad():
-        added = layer.get_delta_weight("default").float()
+        added = sum(layer.get_delta_weight(name).float() for name in layer.active_adapters)
         magnitudes = getattr(layer, "lora_magnitude_vector", None)
         if not magnitudes:
             return added

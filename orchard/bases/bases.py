@@ -269,6 +269,15 @@ def _digest(folder: Path, parts: Iterable[str], variant: str | None) -> str:
     return digest.hexdigest()
 
 
+def weights_bytes(base: Base) -> int:
+    """Bytes of all its weights."""
+    if base.file:
+        return base.file.stat().st_size
+    parts = _components(base.folder, base.family, base.name)
+    files = (path for part in parts for path in components.weights_of(base.folder, part, base.variant))
+    return sum(path.stat().st_size for path in files)
+
+
 def components_digest(base: Base, parts: Sequence[str]) -> str:
     """Hash of everything that the named components are loaded from: weights, configs, tokenizer files."""
     found = hashlib.sha256()

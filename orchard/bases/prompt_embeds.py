@@ -72,10 +72,7 @@ def _read(pipe: Pipeline, prompts: Sequence[str], negative: bool, reading: Readi
     encoders = [name for name in ("text_encoder", "text_encoder_2") if hasattr(pipe, name)]
 
     def states(texts: Sequence[str], clip_skip: int) -> dict[str, Tensor]:
-        ids = {
-            name: token_ids(tokenizer_of(pipe, name), texts, reading.chunks).to(pipe._execution_device)
-            for name in encoders
-        }
+        ids = {name: _worded_ids(pipe, tokenizer_of(pipe, name), texts, reading.chunks) for name in encoders}
         joint, pooled = from_tokens(pipe, ids, clip_skip)
         return {"prompt_embeds": joint, **({"pooled_prompt_embeds": pooled[1]} if pooled[1:] else {})}
 
@@ -86,6 +83,12 @@ def _read(pipe: Pipeline, prompts: Sequence[str], negative: bool, reading: Readi
             empty = {name: torch.zeros_like(state) for name, state in empty.items()}
         found |= {f"negative_{name}": state for name, state in empty.items()}
     return found
+
+
+def _worded_ids(pipe: Pipeline, tokenizer: Any, texts: Sequence[str], chunks: int) -> Tensor:
+    """`token_ids` on the pipeline's device, with all tokens of the words that the pipeline has learned."""
+    spelled = pipe.maybe_convert_prompt(list(texts), tokenizer)
+    return token_ids(tokenizer, spelled, chunks).to(pipe._execution_device)
 
 
 def tokenizer_of(pipe: Pipeline, encoder: str) -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -46,6 +47,32 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
                 with suppress(OSError):
                     aside.unlink(missing_ok=True)
                 raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into beside ``path``; it becomes ``path`` once all of its files are on disk.
+
+    Raises:
+        WriteError: it cannot be written; nothing is left beside ``path``.
+    """
+    aside, before = (path.with_name(f".{path.name}.{end}") for end in ("part", "old"))
+    with written(path):
+        for left in (aside, before):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            yield aside
+            for file in filter(Path.is_file, aside.rglob("*")):
+                with file.open("rb") as data:
+                    os.fsync(data.fileno())
+            if path.exists():
+                path.replace(before)
+            aside.replace(path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

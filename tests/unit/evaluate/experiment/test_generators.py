@@ -51,6 +51,8 @@ def test_every_generator_asks_for_what_sets_it_apart():
     assert extra == {
         "untuned": ([], []),
         "tuned": ([], []),
+        "full": (["--method", "full", "--learning_rate", "1e-5"], []),
+        "textual_inversion": (["--method", "textual_inversion", "--learning_rate", "5e-3"], []),
         "context": (captions, ["--contexts", "shuffled"]),
         "context:own": (captions, ["--contexts", "own"]),
         "repaint:background": ([], ["--repaint", "background"]),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pictures
 import pipelines
 import pytest
 import stub_sampler
@@ -24,7 +25,10 @@ from finetune.step.batches import TrainingData, draw
 from finetune.step.objective import Objective
 from finetune.training import learner
 from finetune.training.loop import train_steps
+from orchard.adapters import adapter
 from orchard.bases import bases
+from orchard.errors import UserError
+from orchard.images.images import sha256
 from orchard.images.splits import stable_hash
 
 CPU = torch.device("cpu")
@@ -145,3 +149,47 @@ def test_photos_under_other_prompts_than_the_prior_are_taken(tmp_path, folder, c
         (photos / "train" / f"{name}.txt").write_text(text)
     given = {"base": str(folder), "data": str(photos), "output": tmp_path / "out", "dry_run": True}
     train(TrainLora(**{**given, "prior_weight": 1.0, **options}))
+
+
+def test_own_images_take_the_place_of_sampled_ones_and_are_in_the_ledger(tmp_path, folder, monkeypatch):
+    photos = stub_sampler.photos(tmp_path / "photos")
+    others = stub_sampler.photos(tmp_path / "others")
+    extra = pictures.encoded(pictures.noise(99))
+    (others / "train" / "apple" / "extra.png").write_bytes(extra)
+    monkeypatch.setattr(prior, "dataset", None)
+    given = {"base": str(folder), "data": str(photos), "prompt": "a photo of sks {label}", "sheets": False}
+    given |= {"classes": ("apple",), "steps": 2, "batch_size": 2, "precision": "fp32", "learning_rate": 0.1}
+    kept = {"prior_weight": 1.0, "prior_data": str(others)}
+    train(TrainLora(**given, output=tmp_path / "plain"))
+    train(TrainLora(**given, **kept, output=tmp_path / "kept", save_every=1))
+    found = [adapter.read(tmp_path / name / "apple.safetensors") for name in ("plain", "kept")]
+    weights = [load_file(one.path) for one in found]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert sha256(extra) not in found[0].provenance.trained_on
+    assert sha256(extra) in found[1].provenance.trained_on
+    # The test split of the other set stays unseen, and other prior images are another run.
+    tested = {sha256(path.read_bytes()) for path in (others / "test" / "apple").iterdir()}
+    assert not tested & set(found[1].provenance.trained_on)
+    (others / "train" / "apple" / "extra.png").unlink()
+    (tmp_path / "kept" / "apple.safetensors").unlink()
+    with pytest.raises(UserError, match="prior_photos"):
+        train(TrainLora(**given, **kept, output=tmp_path / "kept", save_every=1, resume="latest"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prior_data": "demo"}, ("--prior_data demo", "--prior_weight")),
+        ({"prior_data": "demo", "prior_weight": 1.0, "prior_count": 3}, ("--prior_count 3", "--prior_data")),
+    ],
+)
+def test_own_images_without_a_weight_or_with_a_count_are_refused(refused, options, words):
+    with refused(*words):
+        TrainLora(**options).require_valid()
+
+
+def test_own_images_that_lack_a_class_are_refused(tmp_path, folder, refused):
+    photos = stub_sampler.photos(tmp_path / "photos")
+    given = {"base": str(folder), "data": "demo", "classes": ("orange",), "output": tmp_path / "out"}
+    with refused("orange"):
+        train(TrainLora(**given, prompt="sks {label}", prior_weight=1.0, prior_data=str(photos)))
