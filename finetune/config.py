@@ -126,7 +126,8 @@ class Optimization(cli.Options):
     optimizer: Optimizer = "adamw"
     """All but adamw need their package: bitsandbytes, prodigyopt, schedulefree."""
     learning_rate: float = 0.0
-    """Peak of the schedule; 0 is usual for the base: 1e-3 on mini, else 1e-4; with prodigy 1."""
+    """Peak of the schedule; 0 is usual: 1e-3 on mini, else 1e-4; for full 5e-6, for
+    textual_inversion 5e-4; with prodigy 1."""
     text_encoder_learning_rate: float = 0.0
     """Peak learning rate of the text encoders; 0 uses --learning_rate."""
     lr_scheduler: Schedule = "cosine"

@@ -15,7 +15,7 @@ def resolve(config: TrainLora, base: Base, processes: int) -> TrainLora:
         UserError: the base's own shift is no number, or not one that `--shift` takes.
     """
     batch_size, accumulation = _batches(config, base, processes)
-    rate = 1.0 if KINDS[config.optimizer].finds_scale else usual.training(base).learning_rate
+    rate = 1.0 if KINDS[config.optimizer].finds_scale else usual.training(base, config.method).learning_rate
     resolved = replace(
         config,
         batch_size=batch_size,
@@ -29,7 +29,7 @@ def resolve(config: TrainLora, base: Base, processes: int) -> TrainLora:
 
 def _batches(config: TrainLora, base: Base, processes: int) -> tuple[int, int]:
     """Images per batch and batches per step."""
-    found = usual.training(base)
+    found = usual.training(base, config.method)
     if config.batch_size or config.accumulation:
         return config.batch_size or found.batch_size, config.accumulation or 1
     images = found.batch_size * found.accumulation
@@ -40,7 +40,7 @@ def _batches(config: TrainLora, base: Base, processes: int) -> tuple[int, int]:
 
 def lines(config: TrainLora, base: Base) -> list[str]:
     """Of resolved options, those that are what is usual for the base, and who says so."""
-    found = usual.training(base)
+    found = usual.training(base, config.method)
     images = found.batch_size * found.accumulation
     parts = []
     if config.learning_rate == found.learning_rate:

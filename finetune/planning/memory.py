@@ -10,6 +10,7 @@ from finetune.models import quantized
 from finetune.models.targets import adapted_components
 from finetune.training.optimizers import KINDS
 from orchard.adapters import layers
+from orchard.adapters.provenance import FULL
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.cli import cli
@@ -29,10 +30,13 @@ def phases(config: TrainLora, base: Base, precision: str, trained: int) -> dict[
     parts = vars(layers.skeleton(base.folder, (layout.denoiser, "vae", *layout.text_encoders)))
     sizes = {name: quantized.size(part, "none", WEIGHT[precision]) for name, part in parts.items()}
     sizes[layout.denoiser] = quantized.size(parts[layout.denoiser], config.quantize, WEIGHT[precision])
-    learning = adapted_components(base.family, trains_text=config.train_text_encoder)
+    trains_text = config.train_text_encoder or config.vectors > 0
+    learning = adapted_components(base.family, trains_text=trains_text)
     waiting = max((size for name, size in sizes.items() if name not in (*learning, "vae")), default=0)
     states = 2 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
-    steps = sizes["vae"] + sum(sizes[name] for name in learning) + trained * states * FLOAT
+    # Whole models that learn are held in float32 alone, which `trained` counts.
+    frozen = 0 if config.method == FULL else sum(sizes[name] for name in learning)
+    steps = sizes["vae"] + frozen + trained * states * FLOAT
     found = {
         "prompts": sizes["vae"] + max(sizes[name] for name in layout.text_encoders if name in sizes),
         "photos": sizes["vae"],
@@ -63,6 +67,8 @@ def line(config: TrainLora, found: Mapping[str, int], device: torch.device) -> s
 def _remedy(config: TrainLora, phase: str) -> str:
     if phase == "samples":
         return "give --no_sheets without --preview_every"
+    if config.method == FULL:
+        return "give --method lora" if config.optimizer == "adamw8bit" else "give --optimizer adamw8bit"
     if phase == "steps" and config.quantize != "nf4":
         return "give --quantize nf4"
     return "give a smaller --base, or a larger GPU"

@@ -188,20 +188,6 @@ def _parameters(config: TrainLora, base: Base, targets: Targets) -> int:
     return methods.parameters(config, layers.skeleton(base.folder), base.family, targets)
 
 
-def _memory_line(config: TrainLora, plan: Plan, device: torch.device) -> list[str]:
-    """What training all weights holds at once, where that is most of what a run needs."""
-    if config.method != FULL:
-        return []
-    numbers = 2 + KINDS[config.optimizer].state_per_weight + bool(config.ema_decay)
-    size = FLOAT * numbers * _parameters(config, plan.base, plan.targets)
-    average = ", their average" if config.ema_decay else ""
-    there = ""
-    if device.type == "cuda":
-        there = f"; the device has {decimal(torch.cuda.get_device_properties(device).total_memory)}"
-    said = f"{decimal(size)} for weights, gradients, optimiser{average}; activations come on top{there}"
-    return [f"memory    {said}"]
-
-
 def require_space(needs: Sequence[Need]) -> None:
     """Raise `UserError` with both numbers where needs on one disk are together more than is free there."""
     disks: dict[int, list[Need]] = {}

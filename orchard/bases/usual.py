@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchard.bases import components
 from orchard.bases.bases import FLOW, MINI, Base
@@ -13,7 +13,7 @@ DIFFUSERS = "diffusers' examples/dreambooth"
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How adapters for a base are usually trained."""
+    """How a base is usually trained."""
 
     learning_rate: float = 1e-4
     batch_size: int
@@ -44,6 +44,11 @@ TRAINING = {
     "sd3": Training(batch_size=1, accumulation=4, source=f"{DIFFUSERS}/train_dreambooth_lora_sd3.py"),
 }
 """By name, else by family."""
+RATES = {
+    "full": (5e-6, f"{DIFFUSERS}/README.md"),
+    "textual_inversion": (5e-4, "diffusers' examples/textual_inversion/README.md"),
+}
+"""Of what is no adapter: learning rate and source, whatever the base."""
 STEPS = Sampling(steps=20)
 SAMPLING = {MINI: Sampling(steps=10, source="docs/log/fruit.md")}
 TURBO = Sampling(steps=4, guidance=1.0, scheduler="base", source="the model cards of Turbo, 1 to 4 steps")
@@ -52,9 +57,11 @@ DISTILLED = {"turbo": TURBO, "lightning": LIGHTNING}
 """Bases distilled to few steps without guidance, by a word of their names: no config says so."""
 
 
-def training(base: Base) -> Training:
-    """How adapters for the base are usually trained."""
-    return TRAINING.get(base.name) or TRAINING[base.family]
+def training(base: Base, method: str = "lora") -> Training:
+    """How the base is usually trained by a method."""
+    found = TRAINING.get(base.name) or TRAINING[base.family]
+    rate, source = RATES.get(method, (found.learning_rate, found.source))
+    return replace(found, learning_rate=rate, source=source)
 
 
 def sampling(base: Base) -> Sampling:
