@@ -188,6 +188,8 @@ class Layers:
     def save(self, path: Path, family: Family, provenance: Provenance) -> Provenance:
         """Write the adapter, and before it by ``--export`` a file for other tools."""
         encoders = {name: model for name, model in family.text_encoders.items() if name in self.targets}
+        for export in EXPORTS:  # those of an adapter that this one replaces are not its own
+            exported(path, export).unlink(missing_ok=True)
         if self.config.export != "none":
             vectors = known_words.vectors_of(family.pipe, family.words)
             said = provenance.embeddings.items()

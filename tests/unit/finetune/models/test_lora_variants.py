@@ -85,12 +85,13 @@ def test_stock_diffusers_and_generate_apply_the_file_as_it_was_trained(folders, 
     assert np.abs(picture(family.pipe) - plain).max() == 0
 
 
+@pytest.mark.parametrize("export", ["kohya", "merged"])
 @pytest.mark.parametrize("variant", ["rslora", "pissa", "pattern"])
-def test_kohyas_alpha_over_rank_gives_the_update_that_was_trained(folders, tmp_path, variant):
+def test_kohyas_alpha_over_rank_gives_the_update_that_was_trained(folders, tmp_path, variant, export):
     """As WebUI and ComfyUI compute it: up x down x alpha / rank, with nothing else to go by."""
-    base, family, part = learned(folders["sd"], **VARIANTS[variant], export="kohya")
+    base, family, part = learned(folders["sd"], **VARIANTS[variant], export=export)
     part.save(tmp_path / "a.safetensors", family, provenance(base))
-    tensors = load_file(tmp_path / "kohya" / "a.safetensors")
+    tensors = load_file(tmp_path / export / "a.safetensors")
     for path, layer in family.denoiser.named_modules():
         if not hasattr(layer, "lora_A"):
             continue
@@ -100,6 +101,19 @@ def test_kohyas_alpha_over_rank_gives_the_update_that_was_trained(folders, tmp_p
         layer.merge()
         assert torch.allclose(written, sum(map(layer.get_delta_weight, layer.active_adapters)), atol=1e-5)
         layer.unmerge()
+
+
+def test_what_was_exported_of_an_adapter_goes_when_another_one_replaces_it(folders, tmp_path):
+    for export, there in (
+        ("kohya", ["kohya/a.safetensors"]),
+        ("merged", ["merged/a.safetensors"]),
+        ("none", []),
+    ):
+        base, family, part = learned(folders["sd"], export=export)
+        part.save(tmp_path / "a.safetensors", family, provenance(base))
+        part.take_out(family)
+        found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
+        assert found == ([f"{export}/a.safetensors"] if export != "none" else [])
 
 
 def test_pissa_starts_where_pefts_does_and_changes_nothing_yet(folders):
