@@ -104,11 +104,7 @@ def test_kohyas_alpha_over_rank_gives_the_update_that_was_trained(folders, tmp_p
 
 
 def test_what_was_exported_of_an_adapter_goes_when_another_one_replaces_it(folders, tmp_path):
-    for export, there in (
-        ("kohya", ["kohya/a.safetensors"]),
-        ("merged", ["merged/a.safetensors"]),
-        ("none", []),
-    ):
+    for export in ("kohya", "merged", "none"):
         base, family, part = learned(folders["sd"], export=export)
         part.save(tmp_path / "a.safetensors", family, provenance(base))
         part.take_out(family)
