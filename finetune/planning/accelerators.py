@@ -51,6 +51,11 @@ def share_batches(config: TrainLora, accelerator: Accelerator) -> None:
         f"--batch_size {config.batch_size}: cannot be shared by {accelerator.num_processes} processes; "
         "give a multiple",
     )
+    plugin = accelerator.distributed_type
+    cli.check(
+        config.quantize == "none" or plugin not in WHOLE_RUN,
+        f"--quantize {config.quantize}: {plugin.value} divides weights that can be trained; give none",
+    )
     accelerator.gradient_accumulation_steps = config.accumulation
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
