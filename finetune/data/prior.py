@@ -61,6 +61,7 @@ def _key(config: TrainLora, base: Base, prompt: str, numbers: range, setting: Ma
     """The key of images ``numbers`` of a prompt; their entry lies in the folder ``prior`` of the output."""
     how = Settings.of(base, prompt, config.clip_skip)
     return {
+        **({} if config.quantize == "none" else {"quantize": config.quantize}),
         **({} if how.reading == STOCK else {"reading": asdict(how.reading)}),
         "kind": "prior",
         "base": base.digest,

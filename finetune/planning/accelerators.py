@@ -64,6 +64,10 @@ def share_batches(config: TrainLora | TrainGenerator, accelerator: Accelerator) 
         config.export != "merged" or plugin not in WHOLE_RUN,
         f"--export merged: {plugin.value} may divide the base's weights, which it takes; train without",
     )
+    cli.check(
+        config.quantize == "none" or plugin not in WHOLE_RUN,
+        f"--quantize {config.quantize}: {plugin.value} divides weights that can be trained; give none",
+    )
     accelerator.gradient_accumulation_steps = config.accumulation
     if plugin == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)

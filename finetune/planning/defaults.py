@@ -51,4 +51,5 @@ def lines(config: TrainLora, base: Base) -> list[str]:
         parts = [f"{' and '.join(parts)} ({found.source})"]
     if base.prediction_type == FLOW and config.shift == usual.shift(base):
         parts.append(f"shift {config.shift:g} (its scheduler)")
-    return [f"usual     for {base.family}: {', '.join(parts)}"] if parts else []
+    kind = base.name if base.name in usual.TRAINING else base.family
+    return [f"usual     for {kind}: {', '.join(parts)}"] if parts else []

@@ -100,11 +100,11 @@ def test_an_adapter_with_everything_is_trained_and_generate_reads_as_it_did(base
     shards_of = tmp_path / "shards"
     wanted = {"count": 1, "steps": 1, "precision": "fp32", "screens": ("none",), "safety_checker": False}
     generate(Generate(lora=(str(found.path),), data=str(photos), output=str(shards_of), **wanted))
-    arguments = next(shards.existing(shards_of)).header.arguments
+    arguments = shards.existing(shards_of)[0].header.arguments
     assert arguments["clip_skip"] == 2 and "chunks" not in arguments
     long = {**wanted, "prompt": ("{label} " + "x" * 40,), "output": str(tmp_path / "long")}
     generate(Generate(lora=(str(found.path),), data=str(photos), **long))
-    assert next(shards.existing(tmp_path / "long")).header.arguments["chunks"] == 2
+    assert shards.existing(tmp_path / "long")[0].header.arguments["chunks"] == 2
 
 
 REFUSED = [
