@@ -2,7 +2,8 @@
 
 The generator of DCGAN with a norm for every class (`orchard.generators.decoder`); a discriminator under
 spectral norm (Miyato et al. 2018) that sees the class by projection (Miyato & Koyama 2018); the hinge loss
-(Lim & Ye 2017); differentiable augmentation (Zhao et al. 2020); averaged weights (Yazıcı et al. 2019).
+(Lim & Ye 2017) with mode seeking (Mao et al. 2019); differentiable augmentation (Zhao et al. 2020); averaged
+weights (Yazıcı et al. 2019).
 """
 
 from collections.abc import Sequence
@@ -21,12 +22,14 @@ from finetune.generators.learner import Learner, adam, downsampling
 from orchard.generators.decoder import Decoder, widths
 
 BETAS = (0.0, 0.99)
+SEEKING, LEAST_DIFFERENCE = 0.1, 1e-5
+"""Weight of `sameness`; without it a class comes to be one image."""
 FASTER = 2
 """The discriminator's learning rate over the generator's (Heusel et al. 2017)."""
 
 
 class Discriminator(nn.Module):
-    """How real an image of a class looks: no layer can stretch a difference, so neither can the whole."""
+    """How real an image of a class looks; the largest singular value of each layer's weights is 1."""
 
     def __init__(self, *, classes: int, size: int, width: int) -> None:
         super().__init__()
@@ -51,6 +54,15 @@ def generator_loss(generated: Tensor) -> Tensor:
     return -generated.mean()
 
 
+def sameness(images: Tensor, latents: Tensor) -> Tensor:
+    """(2B, 3, S, S) images of (2B, Z) latents, the halves of equal classes -> how alike they are.
+
+    The difference of latents over that of images, the means over all pairs (Mao et al. 2019, eq. 4).
+    """
+    (one, other), (left, right) = images.chunk(2), latents.chunk(2)
+    return (left - right).abs().mean() / ((one - other).abs().mean() + LEAST_DIFFERENCE)
+
+
 class GanLearner(Learner):
     """Generator and discriminator in training, one step of each in turn."""
 
@@ -67,18 +79,19 @@ class GanLearner(Learner):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the discriminator, then one of the generator on the same latents."""
-        latents = torch.randn(len(batch.labels), self.decoder.latent, generator=batch.generator)
+        labels = batch.labels[: (len(batch.labels) + 1) // 2].repeat(2)  # two images a class, to compare
+        latents = torch.randn(len(labels), self.decoder.latent, generator=batch.generator).to(labels.device)
         with self.accelerator.autocast():
-            generated = self.networks["decoder"](latents.to(self.accelerator.device), batch.labels)
+            generated = self.networks["decoder"](latents, labels)
             both = torch.cat([batch.pixels, generated.detach()])
             seen = augment(both, self.policies, batch.generator)
-            scores = self.networks["discriminator"](seen, batch.labels.repeat(2))
-            loss = discriminator_loss(*scores.chunk(2))
+            scores = self.networks["discriminator"](seen, torch.cat([batch.labels, labels]))
+            loss = discriminator_loss(*scores.tensor_split([len(batch.labels)]))
         self._descend("discriminator", loss)
         discriminator = self._bare(self.networks["discriminator"]).requires_grad_(False)
         with self.accelerator.autocast():
-            fooled = discriminator(augment(generated, self.policies, batch.generator), batch.labels)
-            of_generator = generator_loss(fooled)
+            fooled = discriminator(augment(generated, self.policies, batch.generator), labels)
+            of_generator = generator_loss(fooled) + SEEKING * sameness(generated, latents)
         self._descend("decoder", of_generator)
         discriminator.requires_grad_(True)
         return {"loss": loss, "generator_loss": of_generator}

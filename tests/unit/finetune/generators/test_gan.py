@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.generators.diffaugment import POLICIES, augment
-from finetune.generators.gan import Discriminator, discriminator_loss, generator_loss
+from finetune.generators.gan import Discriminator, discriminator_loss, generator_loss, sameness
 from finetune.generators.learner import Learner
 from orchard.generators.decoder import Decoder
 
@@ -26,7 +26,15 @@ def test_hinge_losses_are_those_by_hand():
     assert generator_loss(generated).item() == pytest.approx(1 / 3)
 
 
-def test_no_layer_of_the_discriminator_stretches_a_vector():
+def test_images_of_a_class_that_differ_less_than_their_latents_are_alike():
+    latents = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [1.0, 3.0]])  # apart by 1 in the mean
+    images = torch.zeros(4, 3, 2, 2)
+    images[2:] = torch.tensor([0.25, 0.75])[:, None, None, None]  # by 0.5
+    assert sameness(images, latents).item() == pytest.approx(2, rel=1e-3)
+    assert sameness(torch.zeros(4, 3, 2, 2), latents).item() > 1e4
+
+
+def test_the_weights_of_each_layer_of_the_discriminator_have_a_spectral_norm_of_one():
     torch.manual_seed(0)
     network = Discriminator(classes=3, size=32, width=4)
     with torch.no_grad():
