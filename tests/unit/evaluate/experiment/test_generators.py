@@ -106,6 +106,8 @@ def test_generators_of_equal_tuning_share_adapters_and_each_has_images_of_its_ow
         None: 1,
         sources[TUNED].folder / "adapters": 6,
         sources["context"].adapters: 2,
+        sources["full"].adapters: 1,
+        sources["textual_inversion"].adapters: 1,
     }
     assert sources["context"].adapters.parent not in {source.folder for source in sources.values()}
 
