@@ -134,6 +134,8 @@ def test_generators_of_equal_tuning_share_adapters_and_each_has_images_of_its_ow
         sources["context"].adapters: 2,
         sources["gan"].adapters: 1,
         sources["vae"].adapters: 1,
+        sources["full"].adapters: 1,
+        sources["textual_inversion"].adapters: 1,
     }
     assert sources["context"].adapters.parent not in {source.folder for source in sources.values()}
 

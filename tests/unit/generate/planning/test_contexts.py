@@ -11,19 +11,20 @@ import pytest
 from generate.config import Generate
 from generate.planning import contexts, prompts
 from generate.planning.jobs import jobs
+from generate.sampling.loras import Blend
 from orchard.adapters import adapter
 
 APPLE = {"contexts": {"white background, single": 6, "scene background": 2}, "colours": {"red": 3, "": 1}}
 PEAR = {"contexts": {"blue background": 3}, "colours": {"green": 3}}
 
 
-def blend(**banks) -> SimpleNamespace:
+def blend(**banks) -> Blend:
     """An adapter with these banks."""
-    return SimpleNamespace(parts=[SimpleNamespace(adapter=SimpleNamespace(provenance=_provenance(banks)))])
+    return Blend(parts=(SimpleNamespace(adapter=SimpleNamespace(provenance=_provenance(banks))),))
 
 
 def _provenance(banks) -> SimpleNamespace:
-    return SimpleNamespace(contexts=banks, classes=list(banks))
+    return SimpleNamespace(contexts=banks, classes=list(banks), embeddings={})
 
 
 def resolved(mode: str, **options) -> dict[str, contexts.ClassContexts]:
