@@ -174,8 +174,8 @@ def read(path: Path) -> Adapter:
     vectors = _vectors(path, provenance) if provenance else {}
     if bundle and not vectors:
         raise UserError(
-            f"--lora {path}: holds words too ({bundle[0][:60]}), which are read of this toolkit's files "
-            "alone; take them out of it"
+            f"--lora {path}: holds WebUI's bundled embeddings ({bundle[0][:60]}), which are read of this "
+            "toolkit's files alone; save the LoRA without them"
         )
     if provenance and provenance.method == INVERSION:
         return _of_words(path, provenance, vectors)

@@ -67,7 +67,6 @@ _FOREIGN = tuple(
             "a LoRA of T5, which stock pipelines do not load",
             "train the CLIP text encoders alone",
         ),
-        (r"^bundle_emb\.", "WebUI's bundled embeddings", "save the LoRA without them"),
         (r"^lllite_", "a ControlNet-LLLite", "give a LoRA"),
         (r"^lora_prior_", "a LoRA of Stable Cascade", "give one of Stable Diffusion"),
         (

@@ -21,6 +21,7 @@ from finetune.context import Job
 from finetune.data import masks, prior
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
+from finetune.models.sampling import Settings
 from finetune.models.stable_diffusion import family_of
 from finetune.planning import resume
 from finetune.step.batches import draw
@@ -193,7 +194,7 @@ def test_prior_images_are_trained_on_as_they_were_sampled_with_nothing_kept(tmp_
     found = prior.dataset(config, base, encoder, ["apple"])
     seen, unet = [], encoder.family.pipe.unet
     unet.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    prior._sample(config.seed, encoder.family, "a photo of apple", range(1))
+    prior._sample(config.seed, Settings(), encoder.family, "a photo of apple", range(1))
     mask, latents = found.masked[0].masks, found.masked[0].mean
     assert mask.all() and (seen[0][:, 4] == 1).all()
     # What is left of an image of which nothing is left, as the pipeline sampled it: within its posterior.

@@ -111,7 +111,7 @@ def test_a_strangers_bundle_is_refused(folders, tmp_path, refused):
     one = trained(folders["sd"], tmp_path, rank=2)
     tensors = load_file(one.path)
     save_file({**tensors, "bundle_emb.x.string_to_param.*": torch.ones(1, 16)}, tmp_path / "b.safetensors")
-    with refused("bundle_emb.x", "take them out"):
+    with refused("bundle_emb.x", "save the LoRA without them"):
         adapter.read(tmp_path / "b.safetensors")
 
 

@@ -89,7 +89,7 @@ def test_resume_refuses_what_would_not_be_exact(base, tmp_path):
     (tmp_path / "out" / "apple.safetensors").unlink()
     changed = ("--steps", 4, "--resume", "latest", "--learning_rate", 0.01, "--seed", 3)
     line = refusal(tmp_path, *words(base, "out", *changed))
-    assert "learning_rate 0.001 (requested: 0.01)" in line and "seed 0 (requested: 3)" in line
+    assert "learning_rate 0.0001 (requested: 0.01)" in line and "seed 0 (requested: 3)" in line
     assert "no such folder" in refusal(tmp_path, *words(base, "out", "--resume", "nowhere"))
 
 
