@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from finetune.config import Quantize
+from finetune.options import Quantize
 from orchard.errors import UserError
 
 BYTES = {"nf4": 0.5 + 4 / 64, "int8": 1.0}

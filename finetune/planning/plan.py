@@ -112,7 +112,7 @@ def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) ->
     for job in jobs:
         cli.check(
             not whole or job.name not in TAKEN,
-            f"--method full: class {job.name} would go into a folder of that name, where others things lie; "
+            f"--method full: class {job.name} would go into a folder of that name, where other things lie; "
             "rename it",
         )
     return jobs

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from finetune.config import Loss, TimestepSampling
+from finetune.options import Loss, TimestepSampling
 from finetune.step import loss
 from orchard.bases.bases import FLOW, Base
 from orchard.cli import cli

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from finetune.config import Optimization
+from finetune.options import Optimization
 from orchard.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from finetune.config import Optimization
+from finetune.options import Optimization
 from finetune.training.optimizers import KINDS
 
 WARM_UP = 0.05

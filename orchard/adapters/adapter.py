@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,12 +171,7 @@ def read(path: Path) -> Adapter:
     except ValueError as error:
         raise UserError(f"--lora {path}: not a safetensors file ({error})") from None
     provenance = of_header(path, header)
-    vectors = _vectors(path, provenance) if provenance else {}
-    if bundle and not vectors:
-        raise UserError(
-            f"--lora {path}: holds WebUI's bundled embeddings ({bundle[0][:60]}), which are read of this "
-            "toolkit's files alone; save the LoRA without them"
-        )
+    vectors = _vectors(path, provenance, bundle)
     if provenance and provenance.method == INVERSION:
         return _of_words(path, provenance, vectors)
     if other := dialects.foreign(keys):
@@ -220,10 +215,19 @@ def _of_words(path: Path, provenance: Provenance, vectors: dict[str, Path]) -> A
     )
 
 
-def _vectors(path: Path, provenance: Provenance) -> dict[str, Path]:
-    """The files of an adapter's words; raises `UserError` for one that is not the one it was trained with."""
+def _vectors(path: Path, provenance: Provenance | None, bundle: Sequence[str]) -> dict[str, Path]:
+    """The files of an adapter's words; ``bundle`` are keys of vectors that its own file holds.
+
+    Raises:
+        UserError: a file is not the one it was trained with, or the bundle is another tool's.
+    """
+    if bundle and not (provenance and provenance.embeddings):
+        raise UserError(
+            f"--lora {path}: holds WebUI's bundled embeddings ({bundle[0][:60]}), which are read of this "
+            "toolkit's files alone; save the LoRA without them"
+        )
     found = {}
-    for label, one in provenance.embeddings.items():
+    for label, one in provenance.embeddings.items() if provenance else ():
         file = embeddings.path_of(path, label) if one["sha256"] else path
         if one["sha256"] and not (file.is_file() and file_hash(file) == one["sha256"]):
             raise UserError(

@@ -7,10 +7,10 @@ from rich.table import Table
 
 from bench import released
 from bench.training import GIB, Shape, measure
-from finetune.config import Quantize
 from finetune.models import quantized
 from finetune.models.stable_diffusion import StableDiffusion, StableDiffusion3, StableDiffusionXL
 from finetune.models.targets import ATTENTION
+from finetune.options import Quantize
 from orchard.bases import families
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

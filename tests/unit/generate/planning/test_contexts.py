@@ -71,7 +71,8 @@ def test_colours_stay_with_their_class_in_the_shares_of_its_photos(mode):
 
 def test_a_classs_contexts_are_those_of_all_adapters_that_know_it():
     fused = blend(apple=APPLE)
-    fused.parts += blend(apple={"contexts": {"scene background": 4}, "colours": {"": 4}}).parts
+    other = blend(apple={"contexts": {"scene background": 4}, "colours": {"": 4}})
+    fused = Blend(parts=fused.parts + other.parts)
     (found,) = contexts.resolve(Generate(), "own", {"apple": fused}, [fused]).values()
     assert Counter(found.phrases) == {"white background, single": 6, "scene background": 6}
 
