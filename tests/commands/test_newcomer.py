@@ -76,9 +76,7 @@ def test_the_experiment_is_proposed_on_the_photos_of_the_adapters(data, said, tm
     """Unless they are another tool's, do not agree, or were trained on a folder that is not here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    origins = [SimpleNamespace(data=name) if name else None for name in data]
-    parts = [SimpleNamespace(adapter=SimpleNamespace(provenance=origin)) for origin in origins]
-    planned = [SimpleNamespace(blend=SimpleNamespace(parts=[part])) for part in parts]
+    planned = [SimpleNamespace(source=SimpleNamespace(data=[name or ""])) for name in data]
     manifest = {"classes": ["apple"], "rows": {"apple": 1}}
     line = finish.next_command(Generate(), manifest, planned)
     assert line == f"python -m evaluate --ratios all {said}".strip()
@@ -197,6 +195,8 @@ def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
         prompt="{label}",
         classes=["apple"],
         inpaints=False,
+        embeddings={},
+        word=str,
     )
     lines = snippets.markdown(Path("adapters/apple.safetensors"), origin)
     assert f"pipe = {line}\n" in lines
