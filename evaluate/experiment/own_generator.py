@@ -47,7 +47,7 @@ from dataclasses import asdict
 from finetune.config import TrainLora
 from generate.config import Generate
 from generate.planning import repainting, settings, steering
-from orchard.bases import bases
+from orchard.bases import bases, usual
 from orchard.cli import cli
 options = [cli.describe(TrainLora()), cli.describe(Generate())]
 base = bases.resolve(sys.argv[1])
@@ -55,7 +55,8 @@ resolved = settings.resolve(Generate(), base)
 led = steering.resolve(Generate(), base, resolved, "", ("",), lambda label: ())
 modes = {name: [asdict(one) for one in passes] for name, passes in repainting.MODES.items()}
 repaint = {"guidance": repainting.GUIDANCE, "modes": modes}
-print(json.dumps([*options, asdict(resolved), asdict(led), repaint], sort_keys=True))
+tuned = {method: asdict(usual.training(base, method)) for method in ("lora", *usual.RATES)}
+print(json.dumps([*options, asdict(resolved), asdict(led), repaint, tuned], sort_keys=True))
 """
 """Prints every default of the two commands, those that hang on the base resolved."""
 MODEL_DEFAULTS = """

@@ -49,19 +49,8 @@ def test_an_older_experiment_is_finished_and_shown_anew(folder):
 def test_an_older_adapter_counts_as_finished(folder):
     before = (folder / "adapters" / "apple.safetensors").read_bytes()
     words = ("--base", "base", "--data", "demo", "--classes", "apple", "--shots", 2, "--steps", 2)
-    words += (
-        "--learning_rate",
-        1e-3,
-        "--batch_size",
-        2,
-        "--rank",
-        1,
-        "--targets",
-        "to_q",
-        "--no_sheets",
-        "--save_every",
-        0,
-    )
+    words += ("--batch_size", 2, "--rank", 1, "--targets", "to_q", "--no_sheets", "--save_every", 0)
+    words += ("--learning_rate", 1e-3)  # what was the default
     said = command(folder, *TRAIN, *words, "--cache", "none", "--precision", "fp32", "--resume", "latest")
     assert "nothing: all adapters are finished" in said
     assert (folder / "adapters" / "apple.safetensors").read_bytes() == before

@@ -194,7 +194,7 @@ def test_a_given_set_of_another_size_than_the_base_makes_is_refused(small, refus
 
 
 @pytest.mark.parametrize(
-    ("ratio", "real", "options"), [("0.1", 3, {"model": "features:cnn"}), ("0.2", 5, {"mixing": "auto"})]
+    ("ratio", "real", "options"), [("0.1", 3, {"model": "features:cnn"}), ("0.2", 5, {"mixing": "weight"})]
 )
 def test_small_classes_stay_in_every_arm(small, ratio, real, options):
     write_images(Path("few", "train"), {"x": 12, "y": 12, "z": 2}, size=16)

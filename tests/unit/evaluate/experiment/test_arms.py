@@ -322,7 +322,7 @@ def test_untuned_images_that_know_a_photo_have_no_record(tmp_path, made, monkeyp
 def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tmp_path, made, monkeypatch):
     evaluate(config(tmp_path, shots=("2",)))
     (first,) = (tmp_path / "arms").iterdir()
-    monkeypatch.setattr(own_generator, "_defaults", lambda base: "others")
+    monkeypatch.setattr(own_generator, "_defaults", lambda *_: "others")
     evaluate(config(tmp_path, shots=("2",)))
     assert json.loads((tmp_path / "fidelity.json").read_text())["arm"] == "40% real, shots 2, seed 0"
     assert list((tmp_path / "arms").iterdir()) == [first] and len(made) == 2
@@ -333,11 +333,15 @@ def test_an_arm_of_other_defaults_or_versions_is_another_one_but_can_be_shown(tm
 def test_the_key_of_an_arm_covers_every_default_of_the_commands():
     words = [sys.executable, "-c", own_generator.DEFAULTS, "mini"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True)
-    finetune, generate, settings, steering, repaint = json.loads(done.stdout)
+    finetune, generate, settings, steering, repaint, tuned = json.loads(done.stdout)
     assert finetune.keys() >= {"rank", "learning_rate", "targets", "loss_weighting", "method"}
     assert generate.keys() >= {"guidance", "screens", "attempts", "shard_size"}
-    assert settings == {"scheduler": "dpmsolver++", "steps": 10, "resolution": 64, "contrast": 0.0}
+    assert settings == {
+        **{"scheduler": "dpmsolver++", "steps": 10, "resolution": 64, "contrast": 0.0},
+        "reading": {"clip_skip": 0, "chunks": 1},
+    }
     assert steering["guidance"] == {"low": 2.0, "high": 2.0}
+    assert (tuned["lora"]["learning_rate"], tuned["full"]["learning_rate"]) == (1e-3, 5e-6)
     assert repaint["guidance"] == 3.0
     assert repaint["modes"]["background"] == [{"inside": False, "strength": 0.95}]
 

@@ -198,7 +198,7 @@ def test_auto_chooses_among_the_others_and_comes_after_them():
     best = choose(auto, lambda one: np.full(6, {"untuned": 0.1}.get(one.label, 0.5)))
     assert best.record["chosen"] == "untuned"
     assert best.record["untried"] == ["other ways of mixing", *UNTRIED]
-    assert best.made(auto).source is auto.candidates["untuned"]
+    assert best.made(auto).source == auto.candidates["untuned"]
     assert choose(auto, lambda one: np.ones(6)).record["chosen"] == "no synthetic images"
     shares = (1.0, 0.5, 0.0)
     mixed = planned(seeds=1, shares=shares, generators=("auto", "untuned"))
