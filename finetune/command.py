@@ -12,12 +12,11 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from finetune.config import TrainLora
-from finetune.context import Job, Plan, RunContext
+from finetune.context import Plan, RunContext
 from finetune.data import captions, training_data
-from finetune.models import quantized, trained_text_encoders
+from finetune.models import quantized, trained_text_encoders, words
 from finetune.models.lora import EXPORTS, exported
 from finetune.models.stable_diffusion import family_of
-from finetune.models.words import words_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
 from finetune.outputs.snippets import generate_command
@@ -91,7 +90,7 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
                     file = exported(path, "merged")
                     say(console, f"merged    {file}: {merged.described(file)}")
             _share(console, config, plan.base, repo)
-    say(console, f"card: {config.output / model_card.NAME} shows the use in diffusers, WebUI and ComfyUI")
+    say(console, f"card: {config.output / model_card.NAME} shows what uses them, and how")
     say(console, f"next: {generate_command(files, inpaints=plan.base.inpaints)}")
     return {name: job.path(config.output) for job in plan.jobs for name in job.classes}
 
@@ -130,17 +129,13 @@ def _adapters(config: TrainLora, plan: Plan, accelerator: Accelerator, dtype: to
         quantized.quantize(run.family.denoiser, config.quantize)
     show = accelerator.is_main_process
     # All of it first: text encoders and denoiser need not be on the device together.
-    runs = [replace(run, family=replace(run.family, words=_words(config, job))) for job in plan.unfinished]
+    learned = [words.counts(config, job.classes) for job in plan.unfinished]
+    runs = [replace(run, family=replace(run.family, words=of_job)) for of_job in learned]
     encoded = [training_data.encode(of_job, job) for of_job, job in zip(runs, plan.unfinished, strict=True)]
     run.family.denoiser.to(accelerator.device)
     for of_job, job, data in zip(runs, plan.unfinished, encoded, strict=True):
         with bar(job.name, config.steps - job.steps_done, unit="steps", show=show) as advance:
             yield train_adapter(of_job, job, data, advance)
-
-
-def _words(config: TrainLora, job: Job) -> dict[str, int]:
-    """The words that a job learns, and the number of vectors of each."""
-    return dict.fromkeys(words_of(config, job.classes).values(), config.vectors)
 
 
 def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
@@ -152,11 +147,11 @@ def _share(console: Console, config: TrainLora, base: Base, repo: str) -> None:
     with tempfile.TemporaryDirectory() as aside:
         files: dict[str, Path | bytes] = {readme.name: readme}
         for path, origin in adapters:
-            words = [
+            vectors = [
                 embeddings.path_of(path, label) for label, one in origin.embeddings.items() if one["sha256"]
             ]
             others = (*(exported(path, export) for export in EXPORTS), *sheet_paths(path))
-            for file in (path, *words, *filter(Path.is_file, others)):
+            for file in (path, *vectors, *filter(Path.is_file, others)):
                 files[file.relative_to(config.output).as_posix()] = _shareable(file, Path(aside))
         push = hub.Push(repo=repo, kind="model", folder=config.output, files=files, ours=OURS)
         for line in hub.upload(push, private=config.private, message="Add LoRA adapters"):

@@ -99,6 +99,10 @@ class TrainLora(
             not self.captioner or self.captions == "context",
             f"--captioner {self.captioner}: goes with --captions context",
         )
+        cli.check(
+            self.trigger == self.trigger.strip() and not {"{", "}"} & {*self.trigger},
+            f"--trigger {self.trigger!r}: give plain words, without braces and spaces around them",
+        )
         cli.check(self.joint or not self.balance, "--balance: goes with --joint, one adapter of all classes")
         cli.check(
             not (self.balance and self.buckets), "--balance: does not go with --buckets; give one of them"

@@ -21,7 +21,7 @@ def load(config: TrainLora, classes: Sequence[str]) -> tuple[ImageSet | None, Si
     """
     if not config.prior_data:
         return None, {}
-    found = sources.load(config.prior_data, classes).of(TRAIN)
+    found = sources.load(config.prior_data, classes, option="--prior_data").of(TRAIN)
     images = found.keep(photo for photo in found.photos if photo.label in classes)
     for name in classes:
         cli.check(

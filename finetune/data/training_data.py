@@ -60,7 +60,7 @@ def encode(run: RunContext, job: Job) -> TrainingData:
         keys=plan.keys,
         folder=plan.cache,
         accelerator=run.accelerator,
-        chunks=prompt_embeds.chunks(plan.base, prompts(config, job)),
+        chunks=prompt_embeds.chunks(plan.base, prompts(config, job), run.family.words),
     )
 
     def encoded(images: ImageSet, **options: bool) -> EncodedDataset:

@@ -1,6 +1,6 @@
 """Samples for previews and prior preservation, through the stock pipeline with its own scheduler."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,9 +25,12 @@ class Settings:
     """How the prompt is read."""
 
     @classmethod
-    def of(cls, base: Base, prompt: str, clip_skip: int) -> Self:
-        """Those for a prompt; of a base distilled to few steps its own steps and guidance scale."""
-        reading = Reading(clip_skip=clip_skip, chunks=prompt_embeds.chunks(base, [prompt]))
+    def of(cls, base: Base, prompt: str, clip_skip: int, words: Mapping[str, int] = {}) -> Self:
+        """Those for a prompt; of a base distilled to few steps its own steps and guidance scale.
+
+        ``words`` as in `prompt_embeds.chunks`.
+        """
+        reading = Reading(clip_skip=clip_skip, chunks=prompt_embeds.chunks(base, [prompt], words))
         found = usual.sampling(base)
         if found.guidance is None:
             return cls(reading=reading)

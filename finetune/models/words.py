@@ -15,6 +15,7 @@ from orchard.adapters import adapter, embeddings
 from orchard.adapters.contexts import Caption
 from orchard.adapters.provenance import INVERSION, Embedding, Provenance
 from orchard.bases import embeddings as known_words
+from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
 from orchard.cli import cli
 from orchard.files.atomic import file_hash
@@ -85,6 +86,11 @@ def words_of(config: TrainLora, classes: Sequence[str]) -> dict[str, str]:
     return {label: embeddings.word_of(label) for label in classes} if config.vectors else {}
 
 
+def counts(config: TrainLora, classes: Sequence[str]) -> dict[str, int]:
+    """The words of classes, and the number of vectors of each."""
+    return dict.fromkeys(words_of(config, classes).values(), config.vectors)
+
+
 def prompt(config: TrainLora, label: str) -> str:
     """The prompt of a class, with its word if it has one."""
     return prompt_template.fill(config.template, words_of(config, [label]).get(label, label))
@@ -130,3 +136,11 @@ def require_supported(config: TrainLora, base: Base, classes: Sequence[str]) -> 
         f"into SD 3, which --base {base.name} is; train a LoRA, with --train_text_encoder if you like",
     )
     embeddings.require_distinct(classes)
+    for label, word in words_of(config, classes).items():
+        said = prompt(config, label)
+        lost = prompt_embeds.cut(base, [said], {word: config.vectors}).get(said, "")
+        cli.check(
+            word not in lost,
+            f"--num_vectors {config.vectors}: more than the text encoders of --base {base.name} read of "
+            f"{said!r}; give fewer",
+        )

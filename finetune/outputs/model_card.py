@@ -8,7 +8,7 @@ from finetune.outputs import snippets
 from finetune.outputs.monitor import sheet_paths
 from orchard import cards, prompt_template
 from orchard.adapters import adapter, provenance
-from orchard.adapters.provenance import Provenance
+from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.errors import UserError
@@ -16,6 +16,9 @@ from orchard.files.atomic import whole_file
 from orchard.images.images import sha256
 
 NAME = "README.md"
+TITLES = {FULL: "Whole models", INVERSION: "Learned words"}
+TAGS = {FULL: "dreambooth", INVERSION: "textual_inversion"}
+"""Of what is no adapter."""
 COLUMNS = (
     *("file", "classes", "real images", "ledger", "method", "trained layers"),
     *("rank", "alpha", "steps", "loss, first to last tenth"),
@@ -54,7 +57,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
         "license": cards.licence([name]),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["lora", "text-to-image", "diffusers", f"base-{first.family}"],
+        "tags": [TAGS.get(first.method, "lora"), "text-to-image", "diffusers", f"base-{first.family}"],
         "widget": [{"text": text} for text in dict.fromkeys(wanted)],
     }
     if cards.is_hub_id(base):
@@ -62,7 +65,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
     return "\n".join(
         [
             cards.head(head),
-            f"# LoRA adapters for {cards.plain(name)}",
+            f"# {TITLES.get(first.method, 'LoRA adapters')} for {cards.plain(name)}",
             "",
             f"Trained on {cards.code(cards.public(first.data))} with the base {cards.plain(base)} "
             f"({first.family}, {first.resolution} px). The base's licence applies.",

@@ -113,7 +113,7 @@ def sample_classes(run: RunContext, job: Job, *, plain: bool = False) -> Samples
         for label in job.classes:
             seeds = [stable_hash("preview", config.seed, label, number) for number in range(COUNT)]
             prompt = prompt_template.fill(config.template, label) if plain else words.prompt(config, label)
-            how = Settings.of(run.plan.base, prompt, config.clip_skip)
+            how = Settings.of(run.plan.base, prompt, config.clip_skip, run.family.words)
             samples[label] = sample(run.family, prompt, seeds, how, after_step=after_step)
     return samples
 

@@ -71,9 +71,16 @@ def _diffusers(adapter: Path, provenance: Provenance, prompt: str, repo: str) ->
         "",
         "```python",
         *_loaded(adapter, provenance, weights),
-        f"pipe({_string(prompt)}{PHOTO if provenance.inpaints else ''}).images[0]",
+        f"pipe({_string(prompt)}{_further(provenance)}).images[0]",
         "```",
     ]
+
+
+def _further(provenance: Provenance) -> str:
+    """What a pipeline is called with besides the prompt; diffusers counts one layer less than kohya."""
+    skipped = provenance.options.get("clip_skip", 0)
+    layer = f", clip_skip={skipped - 1}" if skipped else ""
+    return f"{PHOTO if provenance.inpaints else ''}{layer}"
 
 
 def _loaded(adapter: Path, provenance: Provenance, weights: str) -> list[str]:

@@ -206,7 +206,8 @@ def _caption_lines(config: TrainLora, plan: Plan) -> list[str]:
 def _long_lines(config: TrainLora, plan: Plan) -> list[str]:
     """How many prompts CLIP reads in several chunks."""
     found = {prompt for job in plan.jobs for prompt in training_data.prompts(config, job)}
-    longer = sum(prompt_embeds.chunks(plan.base, [prompt]) > 1 for prompt in found)
+    counts = words.counts(config, plan.photos.classes)
+    longer = sum(prompt_embeds.chunks(plan.base, [prompt], counts) > 1 for prompt in found)
     if not longer:
         return []
     return [f"prompts   {longer} of {len(found)} are longer than CLIP reads at once, and read in chunks"]
@@ -222,11 +223,11 @@ def _truncation_lines(config: TrainLora, plan: Plan) -> list[str]:
             prompt_template.fill(config.prior_prompt, name) for job in plan.jobs for name in job.classes
         ]
     sources_of |= {prompt: f"prompt {prompt!r}" for prompt in filled}
-    cut = prompt_embeds.cut(plan.base, sources_of)
+    cut = prompt_embeds.cut(plan.base, sources_of, words.counts(config, plan.photos.classes))
     listed = [
         f"warning   {sources_of[prompt]} is too long, the text encoder will not see "
-        f"{checked_json.shown(words)}"
-        for prompt, words in list(cut.items())[:MOST_WARNINGS]
+        f"{checked_json.shown(lost)}"
+        for prompt, lost in list(cut.items())[:MOST_WARNINGS]
     ]
     more = len(cut) - len(listed)
     return [*listed, f"warning   and {more} more are too long"] if more else listed

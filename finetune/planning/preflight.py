@@ -16,7 +16,7 @@ from finetune.context import Job, Plan
 from finetune.data import encoded_cache, training_data
 from finetune.data.encoded_cache import PHOTOS, Key
 from finetune.data.training_set import Sizes
-from finetune.models import methods
+from finetune.models import methods, words
 from finetune.models.targets import Targets
 from finetune.planning import memory
 from finetune.step import buckets
@@ -107,7 +107,7 @@ def _needed_entries(config: TrainLora, plan: Plan, jobs: Sequence[Job]) -> list[
     prompts: set[tuple[str, int]] = set()
     for job in jobs:
         said = training_data.prompts(config, job)
-        chunks = prompt_embeds.chunks(plan.base, said)
+        chunks = prompt_embeds.chunks(plan.base, said, words.counts(config, job.classes))
         prompts |= {(prompt, chunks) for prompt in said}
     return [
         *map(plan.keys.photo, photos.values()),

@@ -83,9 +83,8 @@ def next_command(config: Generate, manifest: shards.Manifest, planned: Sequence[
     if missing and config.lora and config.balance is None:
         adapters = _adapters_of(config, planned, missing)
         if not adapters:
-            name = _diffusion(planned)[0].base.name
-            base = ["--base", name] if name != "mini" else []
-            return shlex.join(["python", "-m", "finetune.train_lora", "--classes", *missing, *base, *data])
+            options = _tuning_of(_diffusion(planned)[0])
+            return shlex.join(["python", "-m", "finetune.train_lora", "--classes", *missing, *options, *data])
         count = ["--count", str(config.count)] if config.count else []
         return shlex.join(["python", "-m", "generate", *adapters, *count, *output])
     synthetic = ["--synthetic", str(config.output)] if output else []
@@ -105,6 +104,14 @@ def _adapters_of(config: Generate, planned: Sequence[Job], labels: Sequence[str]
     there = [path for path in paths if path.exists()]
     names = [path.name if path.parent == Path("adapters") else str(path) for path in there]
     return ["--lora", *names] if names else []
+
+
+def _tuning_of(source: Diffusion) -> list[str]:
+    """Options that train further classes in the way of those that are sampled."""
+    origin = next((one for one in source.blend.provenances if one), None)
+    name, method = (origin.base, origin.method) if origin else (source.base.name, "lora")
+    base = ["--base", name] if name != "mini" else []
+    return [*base, *(["--method", method] if method != "lora" else [])]
 
 
 def _diffusion(planned: Sequence[Job]) -> list[Diffusion]:

@@ -253,7 +253,8 @@ def _of_generator(
 def _reading(one: ClassSource, plan: ClassPlan) -> Reading:
     """How the prompts of a class are read, what its rows are led away from too."""
     said = {*plan.prompts, plan.steering.negative, *itertools.chain(*plan.steering.others)}
-    return Reading(clip_skip=loras.clip_skip(one.blend), chunks=prompt_embeds.chunks(one.base, said))
+    chunks = prompt_embeds.chunks(one.base, said, one.blend.words)
+    return Reading(clip_skip=loras.clip_skip(one.blend), chunks=chunks)
 
 
 def _prompts(config: Generate, one: ClassSource, label: str) -> Sequence[str]:

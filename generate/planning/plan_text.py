@@ -73,7 +73,7 @@ def _describe_sampler(console: Console, config: Generate, source: Diffusion, gui
 def _warn_of_cuts(console: Console, source: Diffusion, plan: ClassPlan, prompts: Sequence[str]) -> None:
     """Warnings about prompts that the text encoders truncate."""
     negative = [plan.steering.negative] if plan.steering.negative else []
-    cut = prompt_embeds.cut(source.base, [*prompts, *negative])
+    cut = prompt_embeds.cut(source.base, [*prompts, *negative], source.blend.words)
     for prompt, words in itertools.islice(cut.items(), MOST_WARNINGS):
         say(console, f"warning   prompt {prompt!r} is too long, the text encoder will not see {words!r}")
     if len(cut) > MOST_WARNINGS:

@@ -64,6 +64,12 @@ class Blend:
         return next(known, label)
 
     @property
+    def words(self) -> dict[str, int]:
+        """The words that the parts have learned, and the number of vectors of each."""
+        paths = {word: path for one in self.parts for word, path in one.adapter.vectors.items()}
+        return {word: len(next(iter(embeddings.read(path, word).values()))) for word, path in paths.items()}
+
+    @property
     def scale(self) -> float | None:
         """Alpha / rank of the one adapter; None when there are several, or its layers differ in it."""
         return self.parts[0].adapter.scale if len(self.parts) == 1 else None

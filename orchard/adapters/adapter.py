@@ -138,6 +138,11 @@ def find(name: str, folder: Path = Path("adapters")) -> Path:
             return path
         if (path / PEFT_WEIGHTS).is_file():
             return path / PEFT_WEIGHTS
+    outer = next((path for path in choices if path.is_dir()), None)
+    if outer is not None:
+        inside = sorted(file.parent.name for file in outer.glob(f"*/{NAME}"))
+        hint = f"give one in it, such as {outer / inside[0]}" if inside else "a pipeline is a --base"
+        raise UserError(f"--lora {name}: a folder without {NAME}, so finetune did not write it; {hint}")
     tried = " nor ".join(str(path) for path in choices)
     here = sorted(path.name for path in folder.glob("*.safetensors"))
     hint = f"there is {', '.join(here)}" if here else "finetune/train_lora.py writes some"

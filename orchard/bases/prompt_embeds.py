@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from orchard.bases import bases, components
+from orchard.bases import bases, components, embeddings
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES, T5
 from orchard.bases.pipeline import Pipeline
@@ -147,14 +147,18 @@ def require_clip_skip(base: Base, clip_skip: int) -> None:
         raise UserError(f"--clip_skip {clip_skip}: give {least} to {most} for --base {base.name}")
 
 
-def chunks(base: Base, prompts: Iterable[str]) -> int:
-    """How many chunks the longest of the prompts needs, at most `MOST_CHUNKS`; SD 3 reads one."""
+def chunks(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> int:
+    """How many chunks the longest of the prompts needs, at most `MOST_CHUNKS`; SD 3 reads one.
+
+    ``words`` are learned ones in them, and the number of vectors of each.
+    """
     if base.family == "sd3":
         return 1
+    readers = _worded_readers(base, words)
     needed = (
-        -(-_tokens(prompt, tokenizer) // (tokenizer.model_max_length - 2))
+        -(-_tokens(embeddings.spelled(prompt, words), tokenizer) // (tokenizer.model_max_length - 2))
         for prompt in prompts
-        for tokenizer, _ in _readers(base)
+        for tokenizer, _ in readers
     )
     return min(MOST_CHUNKS, max(needed, default=1) or 1)
 
@@ -163,15 +167,22 @@ def _tokens(prompt: str, tokenizer: Any) -> int:
     return len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
 
 
-def cut(base: Base, prompts: Iterable[str]) -> dict[str, str]:
+def cut(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> dict[str, str]:
     """Prompt -> the words at its end that no text encoder of the base would see; only such prompts.
 
-    Found with the tokenizers alone.
+    Found with the tokenizers alone. ``words`` as in `chunks`.
     """
+    readers = _worded_readers(base, words)
     found = {
-        prompt: min((_unread(prompt, *reader) for reader in _readers(base)), key=len) for prompt in prompts
+        prompt: min((_unread(embeddings.spelled(prompt, words), *one) for one in readers), key=len)
+        for prompt in prompts
     }
-    return {prompt: words for prompt, words in found.items() if words}
+    return {prompt: lost for prompt, lost in found.items() if lost}
+
+
+def _worded_readers(base: Base, words: Mapping[str, int]) -> list[tuple[Any, int]]:
+    """`_readers` that know the words."""
+    return [(embeddings.with_words(tokenizer, words), room) for tokenizer, room in _readers(base)]
 
 
 @functools.cache

@@ -337,7 +337,10 @@ def test_the_key_of_an_arm_covers_every_default_of_the_commands():
     assert finetune.keys() >= {"rank", "learning_rate", "targets", "loss_weighting", "method"}
     assert generate.keys() >= {"guidance", "screens", "attempts", "shard_size"}
     assert settings == {
-        **{"scheduler": "dpmsolver++", "steps": 10, "resolution": 64, "contrast": 0.0},
+        "scheduler": "dpmsolver++",
+        "steps": 10,
+        "resolution": 64,
+        "contrast": 0.0,
         "reading": {"clip_skip": 0, "chunks": 1},
     }
     assert steering["guidance"] == {"low": 2.0, "high": 2.0}

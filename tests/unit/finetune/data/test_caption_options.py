@@ -108,6 +108,8 @@ def test_an_adapter_with_everything_is_trained_and_generate_reads_as_it_did(base
 
 
 REFUSED = [
+    ({"trigger": "{{ foo }}"}, ("--trigger '{{ foo }}'", "plain words")),
+    ({"trigger": " "}, ("--trigger ' '", "plain words")),
     ({"balance": True}, ("--balance", "--joint")),
     ({"balance": True, "joint": True, "buckets": True}, ("--balance", "--buckets")),
     ({"caption_dropout": 1.0}, ("--caption_dropout 1", "less than 1")),

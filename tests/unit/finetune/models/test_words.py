@@ -19,6 +19,7 @@ from generate.config import Generate
 from orchard import shards
 from orchard.adapters import adapter, attaching
 from orchard.bases import embeddings as known_words
+from orchard.bases import prompt_embeds
 from orchard.images.images import ImageSet, Photo
 
 SMALL = {"data": "demo", "precision": "fp32", "batch_size": 2, "learning_rate": 0.1, "sheets": False}
@@ -244,3 +245,15 @@ def test_sd_3_is_refused_before_anything_is_read(folders, tmp_path, refused):
     with refused("--method textual_inversion", "SD 3", "LoRA"):
         trained(folders["sd3"], tmp_path, method="textual_inversion")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == "[]"
+
+
+def test_every_vector_of_a_word_counts_where_prompts_are_measured(folders, tmp_path, refused):
+    base, pipe = pipelines.load(folders["sd"])
+    room = pipe.tokenizer.model_max_length - 2
+    said = ["a photo of <apple>"]
+    assert prompt_embeds.chunks(base, said, {"<apple>": 1}) == 1
+    assert prompt_embeds.chunks(base, said, {"<apple>": room}) == 2
+    assert not prompt_embeds.cut(base, said, {"<apple>": room})
+    assert "<apple>_" in prompt_embeds.cut(base, said, {"<apple>": 3 * room})[said[0]]
+    with refused(f"--num_vectors {3 * room}", "give fewer"):
+        words.require_supported(TrainLora(num_vectors=3 * room), base, ["apple"])
