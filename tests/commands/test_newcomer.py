@@ -196,6 +196,7 @@ def test_a_card_loads_the_base_as_stock_diffusers_can(base, line):
         classes=["apple"],
         inpaints=False,
         embeddings={},
+        options={},
         word=str,
     )
     lines = snippets.markdown(Path("adapters/apple.safetensors"), origin)
