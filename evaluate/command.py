@@ -39,12 +39,12 @@ from orchard.images.thumbnails import saved_again
 
 PER_ARM = {
     *("ratios", "design", "controls", "mixing", "real_weight", "shots", "repeats", "generators", "arm_count"),
-    *("search", "trials", "hours"),
+    "search",
 }
 """Options that arms of one experiment may differ in; their records say so."""
 RESOLVED = {
     *("data", "synthetic", "size", "precision", "total", "folds", "left_over"),
-    *("base", "arm_steps", "arm_prompt"),
+    *("base", "arm_steps", "arm_prompt", "trials", "hours"),
 }
 """Options of which the identity of an experiment holds what they came to, such as a set's digest."""
 BESIDES = {"seed", "seeds", "vary_seeds", "external", "also", "margin", "backbone", "output"}
@@ -85,7 +85,9 @@ def evaluate(config: Evaluate) -> Evaluated | None:
     """
     config.require_valid()
     require_name(config.model)
-    shares = parse(config.ratios, config.design)
+    shares = parse(config.ratios, config.laid_out)
+    if config.search and config.ratios == Evaluate.ratios:
+        shares = shares[-1:]  # a recipe may have fewer synthetic images than there are at most
     state = devices.processes()
     dtype = devices.torch_dtype(config.precision, state.device)
     precision = devices.dtype_name(dtype)
@@ -197,7 +199,7 @@ def _report(
     backbones: Mapping[str, Embed],
 ) -> tuple[Analysis, Path] | None:
     """The analysis and its page; None where no run has a record."""
-    done = finished(config.output).keys()
+    done = finished(config.output)
     if not done:
         return None
     shown = shown_images.select(config, sets, runs, done)
@@ -245,6 +247,9 @@ def _identity(config: Evaluate, sets: Sets, precision: str) -> dict[str, Any]:
         "arms": _arms(config, sets),
         "folds": division(config),
         "left_over": config.left_over if config.shots else None,
+        # More of them would be another search, after its test images have been seen.
+        "trials": config.trials if config.search else None,
+        "hours": config.hours if config.search else None,
     }
 
 

@@ -25,8 +25,9 @@ class Mixtures(cli.Options):
     """Shares of real images, 0 to 1; `all` is the report's four: 1.0 0.5 0.3 0.0."""
     synthetic: str = "shards"
     """Folder that `python -m generate` wrote, here or behind an fsspec URL (s3://bucket/set)."""
-    design: Design = "substitute"
-    """substitute: the total stays, real images give way; augment: all real ones stay, synthetic ones join."""
+    design: Design | None = None
+    """substitute (the default): the total stays, real images give way; augment: all real ones stay, synthetic
+    ones join, as always with --search."""
     total: int = 0
     """Images in a mixture (substitute); 0 is the number of real training images."""
     controls: tuple[Control, ...] = ()
@@ -127,7 +128,7 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Search, Training, Report, cl
         )
         cli.check(self.total >= 0, f"--total {self.total}: give 0 or more")
         cli.check(
-            not self.total or self.design == "substitute",
+            not self.total or self.laid_out == "substitute",
             f"--total {self.total}: only in the substitute design; augment keeps all real images",
         )
         cli.check(
@@ -196,9 +197,19 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Search, Training, Report, cl
         )
 
     def _require_search(self) -> None:
-        cli.check(0 <= self.hours < 1e6, f"--hours {self.hours:g}: give 0 (no limit) or more")
+        cli.check(0 <= self.hours < 1e6, f"--hours {self.hours:g}: give 0 (no limit) to a million")
         if not self.search:
+            for name in ("trials", "hours"):
+                value = getattr(self, name)
+                cli.check(value == getattr(Evaluate, name), f"--{name} {value:g}: goes with --search")
             return
+        cli.check(
+            self.laid_out == "augment",
+            "--design substitute: --search asks what synthetic images add to real ones; leave it out",
+        )
+        cli.check(
+            bool(self.makers), "--generators none: --search looks among others; name some, or leave it out"
+        )
         cli.check(
             AUTO not in self.generators, "--search: looks among more than --generators auto; leave auto out"
         )
@@ -211,6 +222,11 @@ class Evaluate(Mixtures, Repetition, OwnGenerators, Search, Training, Report, cl
         cli.check(
             not self.model.startswith(FEATURES), f"--model {self.model}: not with --search; give a network"
         )
+
+    @property
+    def laid_out(self) -> Design:
+        """``--design``, or what it is by default."""
+        return self.design or ("augment" if self.search else "substitute")
 
     @property
     def arms_by(self) -> tuple[str, ...]:

@@ -37,6 +37,11 @@ class Generator:
         return self.tuning is not None or not reads.isdisjoint(self.sampling)
 
     @property
+    def weighs(self) -> bool:
+        """Whether it has adapters, which can be sampled at a weight."""
+        return self.tuning is not None and "--method" not in self.tuning
+
+    @property
     def sees_boxes(self) -> bool:
         """Whether they depend on the boxes of these, too."""
         return self.tuning == CAPTIONS or "--repaint" in self.sampling

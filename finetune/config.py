@@ -139,10 +139,10 @@ class TrainLora(
         )
         restarts = named == "cosine_with_restarts"
         cli.check(
-            (cycles > 1) if restarts else cycles == 1,
+            (1 < cycles <= self.steps) if restarts else cycles == 1,
             f"--lr_num_cycles {cycles}: "
             + (
-                "--lr_scheduler cosine_with_restarts needs 2 or more"
+                f"--lr_scheduler cosine_with_restarts needs 2 to {self.steps}, the number of --steps"
                 if restarts
                 else "goes with --lr_scheduler cosine_with_restarts"
             ),
@@ -230,6 +230,7 @@ class TrainLora(
             f"--loraplus_lr_ratio {self.loraplus_lr_ratio:g}: --optimizer prodigy finds one step size for "
             "everything; leave it out",
         )
+        cli.require_distinct("--rank_pattern", [one.partition("=")[0] for one in self.rank_pattern])
         for pattern in self.rank_pattern:
             part, _, rank = pattern.partition("=")
             cli.check(

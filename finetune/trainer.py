@@ -71,12 +71,7 @@ def _put_in(run: RunContext, job: Job, method: Method) -> Iterator[Learner]:
             accelerator.scaler.load_state_dict(run.scaler)
         groups = learners.parameter_groups(method.put_in(family), family, config)
         learner = learners.prepare(family, groups, config, accelerator)
-        if accelerator.is_main_process:
-            checkpoints.tidy(folder)
-        if job.checkpoint:
-            checkpoints.load(job.checkpoint, accelerator, learner)
-        elif accelerator.is_main_process:
-            checkpoints.clear(folder)
+        checkpoints.begin(folder, job.checkpoint, accelerator, learner)
         try:
             yield learner
         finally:

@@ -60,6 +60,8 @@ class MixingChoice:
     """Candidate -> standard error of the difference to no synthetic images, nats; none of older versions."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What a search took, as records have it; empty where nothing was searched."""
+    given_up: Sequence[str] = ()
+    """What a search found worse before it was tried to its end."""
 
 
 def choices(records: Iterable[Record]) -> list[MixingChoice]:

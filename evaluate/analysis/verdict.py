@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evaluate.analysis.labels import counted, label, maker, p_value, percent, points, points_between
 from evaluate.analysis.significance import ALPHA, fewest_pairs, images_needed, smallest_detectable
-from evaluate.analysis.summary import MARGIN, PLAIN, UNION, Change, Row
+from evaluate.analysis.summary import MARGIN, PLAIN, UNION, ArmKey, Change, Row
 from evaluate.generators import NONE, was_chosen
 
 FEW = 3
@@ -22,6 +22,12 @@ def verdict(rows: Sequence[Row], margin: float = MARGIN) -> str:
             f"{row.n_test} test images; without runs of both real images alone and a mixture, with a seed in "
             "common, nothing can be said about the synthetic ones."
         )
+    if _none_pays(row):
+        return (
+            f"None pays: with {row.n_real} real images{_limit(row.arm)} no synthetic ones were chosen "
+            f"({maker(row.arm)}), since these real images, each scored by classifiers that had not seen it, "
+            "gave none a lower loss by more than its standard error."
+        )
     change = _change(row)
     interval = ""
     if change.interval:
@@ -36,7 +42,7 @@ def verdict(rows: Sequence[Row], margin: float = MARGIN) -> str:
 def basis(rows: Sequence[Row]) -> str:
     """What the verdict rests on, and why it is about this arm; empty without a comparison."""
     row = main(rows)
-    if row is None:
+    if row is None or _none_pays(row):
         return ""
     change, compared = _change(row), _compared(rows)
     p = change.p_holm if change.one_seed else change.p_mean_holm
@@ -55,7 +61,7 @@ def basis(rows: Sequence[Row]) -> str:
 def caveat(rows: Sequence[Row], margin: float = MARGIN) -> str:
     """The one thing to keep in mind when reading the verdict; empty without a comparison."""
     row = main(rows)
-    if row is None:
+    if row is None or _none_pays(row):
         return ""
     change = _change(row)
     if change.one_seed:
@@ -115,6 +121,16 @@ def _was_chosen(row: Row) -> bool:
     return was_chosen(row.arm.generator)
 
 
+def _none_pays(row: Row) -> bool:
+    """Whether every run of an arm that chooses took no synthetic images."""
+    return _was_chosen(row) and not row.n_synthetic
+
+
+def _limit(arm: ArmKey) -> str:
+    """The number of shots, in words between commas."""
+    return "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} per class,"
+
+
 def _action(row: Row) -> str:
     if row.arm.kind != "fold":
         return _replacing(row)
@@ -124,7 +140,7 @@ def _action(row: Row) -> str:
 
 def _replacing(row: Row) -> str:
     arm = row.arm
-    limit = "" if arm.shots is None else f", at {counted(arm.shots, 'real image')} per class,"
+    limit = _limit(arm)
     by = f" ({maker(arm)})" if maker(arm) else ""
     if arm.kind in PLAIN and arm.mixing == UNION and arm.ratio < 1:
         if arm.design == "augment" or arm.shots is not None:

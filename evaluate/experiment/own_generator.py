@@ -73,6 +73,11 @@ print(json.dumps([cli.describe(trainer()), cli.describe(Generate())], sort_keys=
 class TuningError(UserError):
     """An arm's own images could not be made; all runs that need them are lost."""
 
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+        """Whether a command refused to, rather than broke."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OwnGenerator:
@@ -320,7 +325,8 @@ class OwnGenerator:
         if code:
             with log.open(encoding="utf-8", errors="replace") as file:
                 last = " / ".join(line.strip() for line in deque(file, KEPT_LINES) if line.strip())
-            raise TuningError(f"{module} ended with code {code}: {last}; see {log}")
+            refused = code == UserError.code
+            raise TuningError(f"{module} ended with code {code}: {last}; see {log}", refused=refused)
 
 
 def _spent(folder: Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ from evaluate.experiment.own_generator import OwnGenerator
 from evaluate.generators import GENERATORS, GIVEN, NONE, chosen_among, was_chosen
 from evaluate.records.records import REAL_PART, WITHOUT
 from orchard.cli import cli
-from orchard.errors import listed
+from orchard.errors import UserError, listed
 from orchard.images import splits
 from orchard.images.images import TEST, TRAIN, ImageSet, Photo
 
@@ -31,8 +31,13 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
         runs = list(_cross_validation(config, sets, _with_none(config, shares), precision))
     else:
         runs = list(_ratios(config, sets, _with_none(config, shares), precision))
+    if not runs or (config.search and not any(run.chooses for run in runs)):
+        raise UserError(
+            f"--ratios {' '.join(config.ratios)}: leaves no arm to run by --generators "
+            f"{' '.join(config.arms_by)}; give shares of real images between 0 and 1"
+        )
     for run in runs:
-        _require_choice(run)
+        _require_choice(config, run)
     # The sets without a screen are as large as the one with all of them.
     used = [run.needed for run in runs if any(_is_given(source, sets) for source in run.sources)]
     if used:
@@ -42,19 +47,26 @@ def plan(config: Evaluate, sets: Sets, shares: Sequence[float], precision: str) 
 
 def _with_none(config: Evaluate, shares: Sequence[float]) -> Sequence[float]:
     """Where all real images stay, they alone are what an arm without synthetic images has."""
-    alone = config.design == "augment" and NONE in config.arms_by and 1.0 not in shares
+    alone = config.laid_out == "augment" and NONE in config.arms_by and 1.0 not in shares
     return [1.0, *shares] if alone else shares
 
 
-def _require_choice(run: Run) -> None:
+def _require_choice(config: Evaluate, run: Run) -> None:
     """Raise `UserError` where a class has no image to be scored while another is trained on."""
     contents = Counter(label for label, _ in {(photo.label, photo.sha256) for photo in run.real})
-    lone = [name for name, count in contents.items() if count < 2]
+    lone = sorted(name for name, count in contents.items() if count < 2)
     cli.check(
         not run.chooses or not lone,
-        f"--{'generators' if run.candidates else 'mixing'} auto: {run.arm.title} has one real image of "
-        f"{listed(lone)}, none to choose by; give more real images or leave auto out",
+        f"{_chooser(config)}: {run.arm.title} has one real image of {listed(lone)}, none to choose by; give "
+        "more real images or leave it out",
     )
+
+
+def _chooser(config: Evaluate) -> str:
+    """The option by which arms choose."""
+    if config.search:
+        return "--search"
+    return "--generators auto" if config.chooser else "--mixing auto"
 
 
 def _is_given(source: Source, sets: Sets) -> bool:
@@ -71,14 +83,14 @@ def _ratios(config: Evaluate, sets: Sets, shares: Sequence[float], precision: st
         rest, held_out = parts(sets.train, config.validation, seeds.subset)
         total = config.total if config.total != len(rest) else 0
         for share in shares:
-            mixture = mix(config.design, share, rest.counts(), total)
+            mixture = mix(config.laid_out, share, rest.counts(), total)
             for name, taken, generator in _with_controls(config, sets, mixture):
                 real = draw(rest.photos, taken.real, "real", seeds.subset)
                 arm = _arm(config, name, taken, generator, total=total)
                 yield _run(config, arm, seeds, real, held_out, sets.test, sources)
         if "strong" in config.controls:
             strong = replace(config, augmentation="strong")
-            arm = _arm(config, "strong", mix(config.design, 1.0, rest.counts()), NONE)
+            arm = _arm(config, "strong", mix(config.laid_out, 1.0, rest.counts()), NONE)
             yield _run(strong, arm, seeds, rest.photos, held_out, sets.test, {})
 
 
@@ -87,8 +99,8 @@ def _most(config: Evaluate, real: Mapping[str, int], shares: Sequence[float], to
 
     As many as any usual share needs, so that an arm's images do not depend on the other shares asked for.
     """
-    usual = parse(["all"], config.design)[-1]
-    mixtures = [mix(config.design, share, real, total) for share in (usual, *shares)]
+    usual = parse(["all"], config.laid_out)[-1]
+    mixtures = [mix(config.laid_out, share, real, total) for share in (usual, *shares)]
     return max(max(mixture.synthetic.values()) for mixture in mixtures)
 
 
@@ -104,7 +116,7 @@ def _by_generators(config: Evaluate, mixture: Mixture, alone: str) -> Iterator[t
     some_real = any(mixture.real.values())
     for generator in config.arms_by:
         if generator == NONE:
-            if some_real and config.design == "substitute":
+            if some_real and config.laid_out == "substitute":
                 yield alone, replace(mixture, synthetic=dict.fromkeys(mixture.synthetic, 0)), NONE
         elif generator != config.chooser or some_real:
             yield kind, mixture, generator
@@ -122,12 +134,18 @@ def _low_shot(config: Evaluate, sets: Sets, precision: str) -> Iterator[Run]:
     """The same few real images by every generator, which know no others."""
     shots = parse_shots(config.shots)
     least = min(sets.train.counts().values())
-    cli.check(shots[-1] <= least, f"--shots {shots[-1]}: the smallest class has {least} training images")
-    needs_two = config.validation != "none" or config.mixing == "auto" or config.chooser
+    fewest = next(name for name, count in sets.train.counts().items() if count == least)
     cli.check(
-        shots[0] > 1 or not needs_two,
-        "--shots 1: leaves no real image to validate on; use --validation none and neither --mixing auto nor "
-        "--generators auto",
+        shots[-1] <= least,
+        f"--shots {shots[-1]}: class {fewest} has {least} training images; give {least} or fewer",
+    )
+    cli.check(
+        shots[0] > 1 or config.validation == "none",
+        f"--shots 1: leaves no real image to validate on; leave --validation {config.validation} out",
+    )
+    cli.check(
+        shots[0] > 1 or not (config.chooser or config.mixing == "auto"),
+        f"--shots 1: leaves no real image to choose by; give 2 or more, or leave {_chooser(config)} out",
     )
     for seeds in seeds_of(config):
         for count in shots:
@@ -166,7 +184,7 @@ def _cross_validation(config: Evaluate, sets: Sets, shares: Sequence[float], pre
             rest, held_out = parts(train, config.validation, seeds[0].subset)
             count = _most(config, rest.counts(), shares) + _most_mixed(config, held_out)
             sources = _sources(config, sets, rest, test, seeds[0], count, precision)
-            mixtures = [mix(config.design, share, rest.counts()) for share in shares]
+            mixtures = [mix(config.laid_out, share, rest.counts()) for share in shares]
             by = [one for mixture in mixtures for one in _by_generators(config, mixture, "fold")]
             for (name, mixture, generator), one in product(by, seeds):
                 # The same subset seed comes in several repeats.
@@ -229,7 +247,7 @@ def _arm(config: Evaluate, name: str, mixture: Mixture, generator: str, **places
     mixed = any(mixture.synthetic.values()) and any(mixture.real.values())
     return Arm(
         name=name,
-        design="augment" if name == "shots" else config.design,
+        design="augment" if name == "shots" else config.laid_out,
         mixture=mixture,
         generator=chosen_among(generator, config.makers) if generator == config.chooser else generator,
         mixing=config.mixing if mixed else "union",

@@ -1,15 +1,16 @@
 """The images that the page shows and measures: synthetic sets beside the real images they go with."""
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluate.config import Evaluate
 from evaluate.experiment.arms import Run
 from evaluate.experiment.image_sets import Sets
 from evaluate.experiment.own_generator import OwnGenerator
+from evaluate.experiment.validation_search import chosen
 from evaluate.generators import GIVEN
-from evaluate.records.records import Key
+from evaluate.records.records import Key, Record
 from orchard import shards
 from orchard.files import storage
 from orchard.images.images import ImageSet
@@ -39,16 +40,20 @@ class ShownImages:
     """Tuning alone; `None` also where nothing was tuned."""
 
 
-def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]) -> list[ShownImages]:
+def select(
+    config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Mapping[Key, Record]
+) -> list[ShownImages]:
     """One set a generator and number of shots; the first stands for all arms where one has to.
 
-    That is the given set, or of the arms that make their own images the first with the most real ones.
+    That is the given set, or of the arms that make their own images the first with the most real ones. Of an
+    arm that chooses it is what was chosen, and nothing where that is no synthetic images.
     """
     found: dict[object, ShownImages] = {}
     if len(sets.synthetic):
         given = storage.location(config.synthetic)
         found[GIVEN] = ShownImages(real=sets.train, test=sets.test, synthetic=sets.synthetic, folder=given)
-    own = [(run, run.source) for run in runs if run.key in finished and isinstance(run.source, OwnGenerator)]
+    made = [used(run, finished[run.key]) for run in runs if run.key in finished]
+    own = [(run, run.source) for run in made if isinstance(run.source, OwnGenerator)]
     for run, source in sorted(own, key=lambda pair: -len(pair[1].real)):
         origin = run.arm.shots, run.arm.generator
         folder = source.made()
@@ -56,6 +61,14 @@ def select(config: Evaluate, sets: Sets, runs: Sequence[Run], finished: Set[Key]
             found[origin] = _own(sets, run, source, folder)
     nothing = ShownImages(real=sets.train, test=sets.test, synthetic=sets.train.keep(()), folder=None)
     return list(found.values()) or [nothing]
+
+
+def used(run: Run, record: Record) -> Run:
+    """The run with the source of its images, as its record says where it was to be chosen."""
+    choice = chosen(record, run)
+    if choice is None:
+        return run
+    return choice.made(run) if choice.candidate.share else replace(run, source=None)
 
 
 def _own(sets: Sets, run: Run, source: OwnGenerator, folder: Path) -> ShownImages:

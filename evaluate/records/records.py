@@ -19,7 +19,8 @@ Records of this version also have
 - ``mixing_choice``: what was chosen on validation images, mixing or generator or both, else null: ``chosen``,
   ``tried`` (candidate -> mean negative log-likelihood in nats), ``errors`` (candidate -> standard error of
   the difference to no synthetic images; not in older versions, which took the lowest on a tenth that was
-  held out), ``untried``, and of a search ``recipe``, what was chosen as `validation_search.Candidate` has it;
+  held out), ``untried``, and of a search ``recipe``, what was chosen
+  as `validation_search.Candidate` has it, and ``given_up``, what was worse before it was tried to its end;
 - ``subset_seed``, and ``generator_seed`` (null where the images came from a given folder);
 - ``train_files``: SHA-256 over the label and hash of every training image;
 - ``commit``: of the checkout, ``+`` appended when it had changes; null outside of one;
@@ -30,18 +31,16 @@ Records of this version also have
 `complete` gives a record of an older version the values that it stands for.
 """
 
-import fcntl
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from evaluate.generators import NONE, plain
 from evaluate.metrics import Scores
+from evaluate.records import json_lines
 from orchard.errors import UserError, differences
-from orchard.files import checked_json, size_limits
-from orchard.files.atomic import write_json, written
+from orchard.files import checked_json
+from orchard.files.atomic import write_json
 
 REAL_PART = "oversampled"
 """The arm that is the real part of a mixture alone."""
@@ -105,6 +104,7 @@ class MixingChoice(TypedDict):
     tried: dict[str, float]
     errors: NotRequired[dict[str, float]]
     recipe: NotRequired[dict[str, Any]]
+    given_up: NotRequired[list[str]]
     untried: list[str]
 
 
@@ -188,10 +188,8 @@ def read(folder: Path) -> list[Stored]:
     path = folder / RECORDS
     if not path.is_file():
         return []
-    data = _bytes(path)
-    whole = data[: data.rfind(b"\n") + 1]
     try:
-        found = [checked_json.typed(Stored, checked_json.parse(line)) for line in whole.splitlines()]
+        found = [checked_json.typed(Stored, line) for line in json_lines.read(path)]
         if any("total" not in record for record in found):
             found = [_with_total(record, folder) for record in found]
         return list({key(record): record for record in found}.values())
@@ -208,51 +206,9 @@ def _with_total(record: Stored, folder: Path) -> Stored:
     return record if without or not total else cast(Stored, {"total": total, **record})
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return checked_json.read_bytes(path, size_limits.RECORDS)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
-
-
 def append(folder: Path, record: Record) -> None:
-    """Add one finished run and see it to the disk; processes that share the folder take turns.
-
-    A last line cut off by a crash goes, and so does this one where it does not fit on the disk.
-
-    Raises:
-        WriteError: it cannot be written.
-    """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-    path = folder / RECORDS
-    with written(path), path.open("a+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        end = _end_of_lines(file)
-        file.truncate(end)
-        try:
-            _write_all(file, line.encode())
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(end)
-            raise
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    """Where the last whole line ends."""
-    end = file.seek(0, os.SEEK_END)
-    if not end:
-        return 0
-    file.seek(end - 1)
-    if file.read(1) == b"\n":
-        return end
-    file.seek(0)
-    return file.read().rfind(b"\n") + 1
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Unbuffered, a write may take a part of what it is given."""
-    while data:
-        data = data[file.write(data) :]
+    """Add one finished run; raises as `json_lines.append`."""
+    json_lines.append(folder / RECORDS, record)
 
 
 def noted(folder: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def publish(
         say(console, f"note: {note}")
     if around.copies:
         say(console, f"copies: {around.copies}")
-    for line in recipe_files.write(lines.read(config.output), config):
+    for line in recipe_files.write(lines.read(config.output), config, sets):
         say(console, f"search: {line}")
     written = (lines.RECORDS, export.RUNS, export.ARMS, export.ANALYSIS)
     say(console, f"wrote {config.output}/: {', '.join(written)}")

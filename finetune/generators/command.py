@@ -163,12 +163,7 @@ def _begin(config: TrainGenerator, job: Job, accelerator: Accelerator) -> Learne
         else:
             assert isinstance(config, TrainVae), config
             learner = VaeLearner(config, job.classes, accelerator)
-        if accelerator.is_main_process:
-            checkpoints.tidy(folder)
-        if job.checkpoint:
-            checkpoints.load(job.checkpoint, accelerator, learner)
-        elif accelerator.is_main_process:
-            checkpoints.clear(folder)
+        checkpoints.begin(folder, job.checkpoint, accelerator, learner)
     return learner
 
 

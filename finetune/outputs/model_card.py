@@ -31,7 +31,7 @@ def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
     pipelines = (file.parent for file in folder.glob(f"*/{provenance.NAME}"))
     for path in sorted([*folder.glob("*.safetensors"), *pipelines]):
         with suppress(UserError):  # what this toolkit did not write is no part of the card
-            origin = adapter.read(path).provenance if path.is_file() else provenance.of_folder(path)
+            origin = adapter.origin(path)
             if origin and origin.base_digest == base.digest:
                 found.append((path, origin))
     return found

@@ -12,7 +12,7 @@ from finetune.data import masks
 from finetune.generators.config import TrainGenerator
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Checkpoint
-from orchard.adapters import adapter, provenance
+from orchard.adapters import adapter
 from orchard.bases.bases import Base
 from orchard.errors import UserError
 from orchard.generators import files
@@ -94,7 +94,7 @@ def find(config: TrainLora | TrainGenerator, jobs: Sequence[Job]) -> tuple[list[
         skipped = f" ({'; '.join(broken)})" if broken else ""
         raise UserError(
             f"--resume {config.resume}: no whole checkpoint in {config.output / checkpoints.FOLDER}"
-            f"{skipped} and no finished adapter of this run; start without --resume"
+            f"{skipped} and nothing finished of this run; start without --resume"
         )
     return found, broken
 
@@ -108,7 +108,7 @@ def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
 def _options(path: Path) -> Mapping[str, Any] | None:
     """What the weights at a path of ours depend on."""
     with suppress(UserError):
-        found = adapter.read(path).provenance if path.is_file() else provenance.of_folder(path)
+        found = adapter.origin(path)
         return found.options if found else None
     with suppress(UserError):
         return files.read(path).options

@@ -220,6 +220,20 @@ def require_same_options(checkpoint: Checkpoint, identity: Mapping[str, Any]) ->
         )
 
 
+def begin(folder: Path, checkpoint: Checkpoint | None, accelerator: Accelerator, learner: Learner) -> None:
+    """Let a job begin at its checkpoint, or without one where earlier ones go; called by all processes.
+
+    Raises:
+        UserError: as for `load`.
+    """
+    if accelerator.is_main_process:
+        tidy(folder)
+    if checkpoint:
+        load(checkpoint, accelerator, learner)
+    elif accelerator.is_main_process:
+        clear(folder)
+
+
 def load(checkpoint: Checkpoint, accelerator: Accelerator, learner: Learner) -> None:
     """Put weights, their average, optimiser, scaler and random generators back as they were.
 

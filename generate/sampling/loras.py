@@ -237,13 +237,13 @@ def labels_of(blend: Blend) -> Sequence[str]:
 
 
 def clip_skip(blend: Blend) -> int:
-    """The layer of CLIP that the parts were trained with; 0 is that of the base.
+    """The layer of CLIP that the parts were trained with, or else a tuned base; 0 is what is usual.
 
     Raises:
         UserError: they were trained with several.
     """
-    provenances = [one.adapter.provenance for one in blend.parts]
-    found = {provenance.options.get("clip_skip", 0) for provenance in provenances if provenance}
+    parts = [one.adapter.provenance for one in blend.parts if one.adapter.provenance]
+    found = {one.options.get("clip_skip", 0) for one in parts or blend.provenances if one}
     if len(found) > 1 or not all(isinstance(layer, int) for layer in found):
         layers = ", ".join(sorted(map(str, found)))
         raise UserError(f"--lora {blend.name}: trained with --clip_skip {layers}; sample them one by one")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchard import cards
 from orchard.adapters import dialects, embeddings, layers, lycoris, merged, peft_state, scaling
-from orchard.adapters.provenance import HEADER, INVERSION, NAME, Provenance, of_header
+from orchard.adapters.provenance import HEADER, INVERSION, NAME, Provenance, of_folder, of_header
 from orchard.adapters.scaling import Scaling
 from orchard.adapters.tensor_roles import Method, methods_of
 from orchard.bases import bases
@@ -157,6 +157,11 @@ def begun(folder: Path) -> bool:
 def written(folder: Path, name: str) -> Path:
     """What finetune has written of this name: a file, or the folder of a pipeline."""
     return folder / name if (folder / name / NAME).is_file() else folder / f"{name}.safetensors"
+
+
+def origin(path: Path) -> Provenance | None:
+    """What finetune says of the adapter or pipeline that it wrote to ``path``; raises as `read`."""
+    return read(path).provenance if path.is_file() else of_folder(path)
 
 
 def read(path: Path) -> Adapter:

@@ -79,9 +79,13 @@ def of_header(path: Path, header: Mapping[str, str]) -> Provenance | None:
     """The provenance in the header of the file at ``path``; None for a file of another tool.
 
     Raises:
-        UserError: written by a newer version, or not to be read.
+        UserError: written by a newer version, not to be read, or of a GAN or VAE.
     """
-    return _parsed(path, header[HEADER]) if HEADER in header else None
+    if HEADER not in header:
+        return None
+    if kind := re.search(r'"kind": "(gan|vae)"', header[HEADER]):
+        raise UserError(f"--lora {path}: a {kind[1].upper()}; give it to --generator")
+    return _parsed(path, header[HEADER])
 
 
 def of_folder(folder: Path) -> Provenance | None:

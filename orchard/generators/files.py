@@ -77,7 +77,10 @@ def find(name: str, folder: Path = FOLDER) -> Path:
     found = next((path for path in choices if path.is_file()), None)
     if found is None:
         tried = " nor ".join(map(str, choices))
-        raise UserError(f"--generator {name}: no file {tried}; finetune/train_gan.py writes one")
+        raise UserError(
+            f"--generator {name}: no file {tried}; give a file of finetune/train_gan.py or train_vae.py, "
+            "without a weight"
+        )
     return found
 
 

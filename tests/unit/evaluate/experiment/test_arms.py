@@ -171,6 +171,9 @@ def test_a_search_ends_in_a_record_a_page_and_a_line(tmp_path, made, capsys):
     assert (choice["chosen"] == "no synthetic images") == (searched["n_synthetic"] == 0)
     printed = " ".join(capsys.readouterr().out.split())
     assert "search: 3-shot" in printed and ("none pays" in printed) == (searched["n_synthetic"] == 0)
+    assert ("None pays: with 9 real images, at 3 real images per class" in printed) == (
+        searched["n_synthetic"] == 0
+    )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Recipes tried: 3-shot + search" in page
     calls = len(made)

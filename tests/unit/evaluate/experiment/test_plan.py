@@ -57,9 +57,24 @@ def test_the_plan_says_what_else_low_shot_arms_are_scored_on(capsys, refused):
         replace(config, shots=()).require_valid()
 
 
+@pytest.mark.parametrize(
+    ("options", "shares", "words"),
+    [
+        ({"search": True, "ratios": ("1",)}, (1.0,), ("--ratios 1", "between 0 and 1")),
+        ({"generators": ("none",), "ratios": ("0",)}, (0.0,), ("--ratios 0", "--generators none")),
+        ({"search": True, "shots": ("1",)}, (), ("--shots 1", "leave --search out")),
+        ({"validation": "real", "shots": ("1",)}, (), ("--shots 1", "leave --validation real out")),
+        ({"shots": ("17",)}, (), ("--shots 17", "class pear has 16", "give 16 or fewer")),
+    ],
+)
+def test_an_experiment_without_an_arm_is_refused(options, shares, words, refused):
+    with refused(*words):
+        planned(shares=shares, **options)
+
+
 def test_a_mixing_cannot_be_chosen_on_one_image_of_each_class(refused):
     given = sets(train=some("train", {"apple": 2, "pear": 2}))
-    with refused("--mixing auto", "50% real", "one real image of pear, apple"):
+    with refused("--mixing auto", "50% real", "one real image of apple, pear"):
         planned(given, shares=(0.5,), seeds=1, mixing="auto")
     with refused("one real image of pear"):
         planned(sets(train=some("train", {"apple": 8, "pear": 2})), (0.5,), seeds=1, mixing="auto")

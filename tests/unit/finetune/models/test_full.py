@@ -93,9 +93,10 @@ def test_a_folder_per_class_goes_from_photos_to_one_set_that_names_what_each_has
 
 
 def test_one_folder_for_all_classes_is_a_base_and_its_ledger_goes_on_with_adapters(base, tmp_path):
-    folder = trained(base, tmp_path / "a", classes=("apple", "banana"), joint=True)
+    folder = trained(base, tmp_path / "a", classes=("apple", "banana"), joint=True, clip_skip=1)
     generate(Generate(base=str(folder), output=tmp_path / "s", **SAMPLED))
     manifest = shards.read_manifest(tmp_path / "s")
+    assert manifest["arguments"]["apple"]["clip_skip"] == 1
     assert sorted(manifest["rows"]) == ["apple", "banana"]
     seen = provenance.of_folder(folder).trained_on
     assert manifest["trained_on"] == seen
@@ -104,6 +105,7 @@ def test_one_folder_for_all_classes_is_a_base_and_its_ledger_goes_on_with_adapte
     assert set(seen) < set(one.provenance.trained_on)
     generate(Generate(lora=(str(one.path),), output=tmp_path / "t", **SAMPLED))
     assert sorted(shards.read_manifest(tmp_path / "t")["rows"]) == ["orange"]
+    assert "clip_skip" not in shards.read_manifest(tmp_path / "t")["arguments"]["orange"]
     assert shards.read_manifest(tmp_path / "t")["trained_on"] == one.provenance.trained_on
 
 
