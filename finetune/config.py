@@ -15,6 +15,7 @@ from finetune.options import (
     Optimization,
     Prior,
     Scope,
+    Validation,
 )
 from orchard import prompt_template
 from orchard.cli import cli
@@ -47,6 +48,7 @@ class TrainLora(
     Loss,
     Prior,
     Images,
+    Validation,
     Monitoring,
     Checkpoints,
     cli.Hub,

@@ -178,17 +178,23 @@ class Images(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Monitoring(cli.Options):
-    """Validation, previews and logging."""
+class Validation(cli.Options):
+    """The loss on photos that are held out."""
 
     validate_every: int = 0
     """Steps between validation losses, on a tenth of each class that is held out; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring(cli.Options):
+    """Previews and logging; NAME is a class, or what is trained for all of them."""
+
     preview_every: int = 0
-    """Steps between sample sheets with fixed seeds, previews/CLASS-STEP.png; 0 for none."""
+    """Steps between sample sheets with fixed seeds, previews/NAME-STEP.png; 0 for none."""
     sheets: bool = True
-    """Also write CLASS-loss.png and CLASS-samples.png: the curve, samples without and with the adapter."""
+    """Also write NAME-loss.png and NAME-samples.png: the curve, and samples (without an adapter, too)."""
     log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-    """Tracker, from its own package; losses are always logged to logs/CLASS.jsonl of the output."""
+    """Tracker, from its own package; losses are always logged to logs/NAME.jsonl of the output."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from finetune.options import Monitoring
 from orchard.cli import cli
 from orchard.generators.files import FOLDER, Kind, Size
 from orchard.images.framing import Fit
@@ -48,18 +49,6 @@ class Network(cli.Options):
     """Random numbers that an image is made from."""
     ema_decay: float = 0.99
     """The generator that is kept is a moving average of the trained weights; 0 keeps the last ones."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Monitoring(cli.Options):
-    """Previews and logging."""
-
-    preview_every: int = 0
-    """Steps between sample sheets with fixed seeds, previews/NAME-STEP.png; 0 for none."""
-    sheets: bool = True
-    """Also write NAME-loss.png and NAME-samples.png: the curve, and samples of every class."""
-    log_with: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-    """Tracker, from its own package; losses are always logged to logs/NAME.jsonl of the output."""
 
 
 @dataclass(frozen=True, kw_only=True)
