@@ -1,10 +1,16 @@
-"""Commands of ours run from one of several processes: each a run of its own."""
+"""Commands of ours run from one of several processes: each a run of its own, in a process of its own.
 
+They are started by `evaluate.experiment.child_server`, which has made their imports: most of what a short one
+costs.
+"""
+
+import functools
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO
+from pathlib import Path
 
 import torch
 
@@ -30,20 +36,39 @@ def environment(parent: Mapping[str, str] = os.environ) -> dict[str, str]:
     return kept
 
 
-def call(words: Sequence[str], output: IO[str]) -> int:
-    """Run a module of ours to its end, with its output in a file; its exit code.
+def call(words: Sequence[str], log: Path) -> int:
+    """Run a module of ours to its end, with its output behind what is in ``log``; its exit code.
 
     Whatever stops this process asks the command to stop too, and waits until it has saved what it has.
     """
-    command = [sys.executable, "-m", "evaluate.experiment.child_main", str(os.getpid()), *words]
-    child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment())
+    server = _server(os.getpid())
+    assert server.stdin and server.stdout
+    places = {"log": str(log.absolute()), "folder": str(Path.cwd())}
+    request = {"words": words, "environment": environment(), **places}
     try:
-        return child.wait()
+        print(json.dumps(request), file=server.stdin, flush=True)
+        answer = server.stdout.readline()
     except BaseException:
-        child.terminate()
-        try:
-            child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        _end(server)
         raise
+    return int(answer) if answer else _end(server)
+
+
+@functools.cache
+def _server(parent: int) -> "subprocess.Popen[str]":
+    """The server of this process."""
+    words = [sys.executable, "-m", "evaluate.experiment.child_server", str(parent)]
+    return subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
+
+
+def _end(server: "subprocess.Popen[str]") -> int:
+    """Its exit code."""
+    _server.cache_clear()
+    server.terminate()
+    try:
+        return server.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return server.wait()

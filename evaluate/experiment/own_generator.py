@@ -316,8 +316,8 @@ class OwnGenerator:
         """Run a command of ours to its end, what it says in ``log.txt`` of the arm's folder."""
         log, started = self.folder / "log.txt", time.monotonic()
         try:
-            with atomic.written(log), log.open("a", encoding="utf-8") as file:
-                code = call([module, *map(str, options)], file)
+            with atomic.written(log):
+                code = call([module, *map(str, options)], log)
         finally:
             spent = _spent(self.folder)
             spent[module] = spent.get(module, 0.0) + time.monotonic() - started
