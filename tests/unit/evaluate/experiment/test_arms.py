@@ -137,7 +137,7 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
     assert kept.seed == 0
     evaluate(config(tmp_path, **asked))
     assert lines(tmp_path) == found
-    # Which choice wins differs between machines. What was chosen is what is measured; without images, nothing.
+    # Which choice wins differs between machines. What was chosen is what is measured; nothing without images.
     used = [record["fold"] for record in found if record["n_synthetic"]]
     assert (tmp_path / "fidelity.json").exists() == bool(used)
     if used:

@@ -13,7 +13,7 @@ from shell import GENERATE, TRAIN, command, refusal
 from finetune.command import train
 from finetune.config import TrainLora
 from finetune.models import words
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from generate.command import generate
 from generate.config import Generate
 from orchard import shards
