@@ -15,8 +15,8 @@ from finetune.config import TrainLora
 from finetune.context import Plan, RunContext
 from finetune.data import captions, training_data
 from finetune.models import quantized, trained_text_encoders, words
+from finetune.models.families import family_of
 from finetune.models.lora import EXPORTS, exported
-from finetune.models.stable_diffusion import family_of
 from finetune.outputs import logs, model_card
 from finetune.outputs.monitor import sheet_paths
 from finetune.outputs.snippets import generate_command

@@ -22,8 +22,8 @@ class Scope(cli.Options):
     """Which adapters are trained, on what."""
 
     base: str = "mini"
-    """Base model: mini, sd15, sd21, sdxl, sd35-medium, sd35-large, sd-turbo, sdxl-turbo, sd35-large-turbo, a
-    Hub id, a diffusers folder, a .safetensors file."""
+    """Base model: mini, sd15, sd21, sdxl, sd35-medium, sd35-large, sana, sd-turbo, sdxl-turbo,
+    sd35-large-turbo, a Hub id, a diffusers folder, a .safetensors file."""
     classes: tuple[str, ...] = ()
     """Classes to train on; all by default."""
     joint: bool = False

@@ -14,10 +14,9 @@ from finetune.models.targets import adapted_components
 from finetune.models.trained_text_encoders import PromptTensors
 from finetune.step.batches import Batch, EncodedDataset, Masked, encoded_dataset
 from finetune.step.objective import Objective
-from orchard.bases import prompt_embeds
+from orchard.bases import latents, prompt_embeds
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
-from orchard.bases.latents import scaled, scaled_deviation
 from orchard.bases.pipeline import Pipeline
 from orchard.bases.prompt_embeds import Reading
 
@@ -97,18 +96,17 @@ class Family(ABC):
         Pixels in latent cells of ``masks``, (N, h, w) bool, count as grey, as the stock pipelines have it.
         """
         vae, dtype = self.pipe.vae, self.pipe.vae.dtype
-        overflows = dtype == torch.float16 and vae.config.force_upcast
+        overflows = dtype == torch.float16 and vae.config.get("force_upcast", False)
         if overflows:
             vae.to(torch.float32)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1
         if masks is not None:
             kept = torch.from_numpy(~masks).to(images)[:, None]
             images = images * torch.nn.functional.interpolate(kept, images.shape[-2:])
-        latents = vae.encode(images).latent_dist
-        mean, std = latents.mean.float().cpu(), latents.std.float().cpu()
+        mean, std = (part.float().cpu() for part in latents.posterior(vae, images))
         if overflows:
             vae.to(dtype)
-        return scaled(vae, mean), scaled_deviation(vae, std)
+        return latents.scaled(vae, mean), latents.scaled_deviation(vae, std)
 
     def encode_prompts(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
         """P prompts -> what an `EncodedDataset` has of them: `frozen_embeds` and `token_ids`."""

@@ -11,7 +11,7 @@ from finetune.models.family import Family
 from finetune.models.trained_text_encoders import in_turn
 from orchard.bases import prompt_embeds, usual
 from orchard.bases.bases import Base
-from orchard.bases.pipeline import Pipeline
+from orchard.bases.pipeline import Pipeline, call_options
 from orchard.bases.prompt_embeds import STOCK, Reading
 
 
@@ -71,6 +71,7 @@ def sample(
         guidance_scale=settings.guidance,
         output_type=output_type,
         callback_on_step_end=callback,
+        **call_options(pipe),
         **_all_masked(pipe, len(generators)),
     ).images
 

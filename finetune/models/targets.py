@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from orchard.bases.families import FAMILIES, T5
+from orchard.bases.families import FAMILIES
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 
@@ -23,6 +23,8 @@ FEEDFORWARD = frozenset(
     (
         *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
         *("mlp.fc1", "mlp.fc2"),
+        # Sana, where the convolution between these two has a group for each channel.
+        *("ff.conv_inverted", "ff.conv_point"),
     )
 )
 Targets = Mapping[str, tuple[str, ...]]
@@ -32,9 +34,9 @@ SETS = ("attention", "attention+feedforward", "all-linear", "all")
 
 
 def adapted_components(family: str, *, trains_text: bool) -> tuple[str, ...]:
-    """The components that get an adapter: the denoiser, and with ``trains_text`` the text encoders but T5."""
+    """The components that get an adapter: the denoiser, and with ``trains_text`` CLIP's text encoders."""
     layout = FAMILIES[family]
-    return (layout.denoiser, *(name for name in layout.text_encoders if trains_text and name != T5))
+    return (layout.denoiser, *(layout.clip_encoders if trains_text else ()))
 
 
 def resolve(wanted: Sequence[str], pipe: Pipeline, family: str, *, trains_text: bool) -> Targets:

@@ -17,6 +17,7 @@ from orchard.adapters.provenance import INVERSION, Embedding, Provenance
 from orchard.bases import embeddings as known_words
 from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
+from orchard.bases.families import FAMILIES
 from orchard.cli import cli
 from orchard.files.atomic import file_hash
 from orchard.images.images import ImageSet, Photo
@@ -131,9 +132,9 @@ def require_supported(config: TrainLora, base: Base, classes: Sequence[str]) -> 
     if not config.vectors:
         return
     cli.check(
-        base.family != "sd3",
+        FAMILIES[base.family].clip_alone,
         f"--{'num_vectors' if config.num_vectors else 'method textual_inversion'}: diffusers loads no words "
-        f"into SD 3, which --base {base.name} is; train a LoRA, with --train_text_encoder if you like",
+        f"into a {FAMILIES[base.family].pipeline}, which --base {base.name} is; train a LoRA",
     )
     embeddings.require_distinct(classes)
     for label, word in words_of(config, classes).items():

@@ -28,6 +28,8 @@ from orchard import prompt_template
 from orchard.adapters import contexts, embeddings, layers, lycoris
 from orchard.adapters.provenance import FULL, INVERSION
 from orchard.bases import bases, prompt_embeds
+from orchard.bases.bases import Base
+from orchard.bases.families import FAMILIES
 from orchard.cli import cli
 from orchard.datasets import folders, sources
 from orchard.files import atomic, checked_json
@@ -60,6 +62,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     objective.require_compatible(config, base)
     layers.require_loadable(base)
     prompt_embeds.require_clip_skip(base, config.clip_skip)
+    require_family(config, base)
     skeleton = layers.skeleton(base.folder)
     chosen = methods.targets_of(config, skeleton, base.family)
     selected, sizes = training_set.select(everything, config)
@@ -90,6 +93,20 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
         checks=(),
     )
     return config, replace(plan, checks=preflight.check(config, plan, device))
+
+
+def require_family(config: TrainLora, base: Base) -> None:
+    """Raise `UserError` naming the first option that is nothing for the family of the base."""
+    cli.check(
+        not config.train_text_encoder or bool(FAMILIES[base.family].clip_encoders),
+        f"--train_text_encoder: trains CLIP, which --base {base.name} does not have; leave it out",
+    )
+    named = f"--method {config.method}" if config.method in lycoris.METHODS else f"--export {config.export}"
+    cli.check(
+        base.family != "sana" or named == "--export none",
+        f"{named}: kohya's names, which no tool reads of Sana, the family of --base {base.name}; leave it "
+        "out: diffusers and peft load the file as it is",
+    )
 
 
 def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) -> list[Job]:

@@ -36,7 +36,7 @@ VARIABLE = "ORCHARD_CACHE"
 
 FLOAT = 4
 """Bytes of a float32: the type of stored latents, prompt embeddings, weights and optimiser states."""
-TOKENS = {"sd": 77, "sdxl": 77, "sd3": 77 + 256}
+TOKENS = {"sd": 77, "sdxl": 77, "sd3": 77 + 256, "sana": 300}
 """Tokens of a prompt, by family; those of T5 come after CLIP's."""
 
 

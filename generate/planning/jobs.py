@@ -149,7 +149,9 @@ def _classes(config: Generate, blend: Blend) -> list[ClassSource]:
     provenance = next((one for one in blend.provenances if one is not None), None)
     named = config.base or (provenance.base if provenance else "mini")
     base = blend.base or bases.resolve(named, inpainting=True)
-    repainting.require_base(base, repaint=config.repaint is not None)
+    repainting.require_base(
+        base, "repaint" if config.repaint else "image_guidance" if config.image_guidance else ""
+    )
     layers.require_loadable(base)
     loras.require_fit(blend, base)
     if provenance is None:

@@ -5,6 +5,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -18,6 +19,7 @@ from generate.planning.init_images import InitImages
 from orchard import devices
 from orchard.bases import bases, compatibility
 from orchard.bases.bases import Base
+from orchard.bases.families import FAMILIES
 from orchard.errors import UserError, listed
 from orchard.images.boxes import Box
 from orchard.images.framing import framed_boxes
@@ -129,8 +131,14 @@ def _reasons(left_out: Mapping[str, tuple[str, ...]]) -> str:
     return "; ".join(f"{reason} {len(paths)} ({listed(paths)})" for reason, paths in left_out.items())
 
 
-def require_base(base: Base, *, repaint: bool) -> None:
-    """Raise `UserError` where the stock pipelines cannot do with this base what is asked of it."""
+def require_base(base: Base, option: Literal["repaint", "image_guidance", ""]) -> None:
+    """Raise `UserError` where the stock pipelines cannot do with this base what ``option`` asks of it."""
+    if option and not FAMILIES[base.family].inpainting:
+        raise UserError(
+            f"--{option}: diffusers starts no {FAMILIES[base.family].pipeline} from an image, which --base "
+            f"{base.name} is; leave it out, or give another base"
+        )
+    repaint = option == "repaint"
     channels = bases.latent_shape(base, (base.resolution, base.resolution))[0]
     if base.inpaints and not repaint:
         takes = compatibility.inpainting_channels(channels)
@@ -138,7 +146,7 @@ def require_base(base: Base, *, repaint: bool) -> None:
             f"--base {base.name}: its denoiser takes {takes} channels, so it inpaints alone; give --repaint "
             "MODE, or a text-to-image model"
         )
-    usual = CHANNELS["transformer" if base.family == "sd3" else "unet"]
+    usual = CHANNELS[FAMILIES[base.family].denoiser]
     if repaint and channels != usual:
         raise UserError(
             f"--repaint: diffusers repaints latents of {usual} channels, those of --base {base.name} have "

@@ -10,6 +10,7 @@ from generate.planning.ranges import Range, parse
 from generate.planning.settings import Settings, usual_sampling
 from orchard.bases import components
 from orchard.bases.bases import Base
+from orchard.bases.families import FAMILIES
 from orchard.errors import UserError
 from orchard.images.splits import stable_hash
 
@@ -72,6 +73,11 @@ def resolve(
     strength = _strength(config, settings)
     _require_guided(config, base, guidance)
     others = [name for name in classes if name != label] if config.contrast else []
+    if 0 < config.contrast < 1 and not FAMILIES[base.family].clip_encoders:
+        raise UserError(
+            f"--contrast {config.contrast:g}: prompts of --base {base.name} have a length each, so no two "
+            "can be mixed; give 1, or leave it out"
+        )
     if config.contrast and not others:
         raise UserError(
             f"--contrast {config.contrast:g}: leads away from other classes, and {label} is alone"

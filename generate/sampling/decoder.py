@@ -59,7 +59,7 @@ def decode(pipe: Pipeline, latents: torch.Tensor) -> list[Decoded]:
 
 def _overflows(pipe: Pipeline) -> bool:
     """Whether the autoencoder would in half precision, to which image guidance sets it back: SDXL's own."""
-    half = pipe.vae.dtype == torch.float16 and pipe.vae.config.force_upcast
+    half = pipe.vae.dtype == torch.float16 and pipe.vae.config.get("force_upcast", False)
     return half and family_of_pipeline(pipe) == "SDXL"
 
 

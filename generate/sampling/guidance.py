@@ -45,7 +45,7 @@ class TextStates:
 
     def __init__(self, pipe: Pipeline, contrast: float, reading: Reading = STOCK) -> None:
         self.pipe, self.contrast, self.reading = pipe, contrast, reading
-        self.encoded: dict[tuple[str, Reading], dict[str, Tensor]] = {}
+        self.encoded: dict[tuple[str, Reading, bool], dict[str, Tensor]] = {}
 
     def of(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """B rows -> states, (B, ...) each, under the names the pipeline's call takes them by."""
@@ -63,16 +63,20 @@ class TextStates:
         if not row.other:
             return negative
         other = self._as_negative(row.other)
+        if self.contrast == 1:
+            return other
         return {name: torch.lerp(negative[name], other[name], self.contrast) for name in other}
 
     def _as_negative(self, prompt: str) -> dict[str, Tensor]:
         # Of the layer that stock pipelines take for what is led away from.
-        states = self._encoded(prompt, replace(self.reading, clip_skip=0)).items()
+        states = self._encoded(prompt, replace(self.reading, clip_skip=0), away=True).items()
         return {f"{NEGATIVE}{name}": state for name, state in states if not name.startswith(NEGATIVE)}
 
-    def _encoded(self, prompt: str, reading: Reading) -> dict[str, Tensor]:
-        key = prompt, reading
+    def _encoded(self, prompt: str, reading: Reading, *, away: bool = False) -> dict[str, Tensor]:
+        key = prompt, reading, away
         if key not in self.encoded:
             # One by one, so that a state does not depend on its company.
-            self.encoded[key] = prompt_embeds.encode(self.pipe, [prompt], negative=True, reading=reading)
+            self.encoded[key] = prompt_embeds.encode(
+                self.pipe, [prompt], negative=True, reading=reading, away=away
+            )
         return self.encoded[key]

@@ -15,7 +15,7 @@ from generate.planning.settings import Settings
 from generate.sampling import decoder, guidance, repainting
 from generate.sampling.repainting import Kept
 from generate.sampling.schedulers import scheduler_of
-from orchard.bases.pipeline import Pipeline
+from orchard.bases.pipeline import Pipeline, call_options
 from orchard.errors import UserError
 from orchard.images.images import square
 
@@ -88,7 +88,7 @@ class Sampler:
 
     def _guides(self, rows: Sequence[Row]) -> dict[str, Any]:
         if rows[0].strength is None:
-            return {}
+            return call_options(self.pipe)
         photos = [row.guide for row in rows if row.guide]
         pictures = [square(photo.image(), self.settings.resolution) for photo in photos]
         return {"image": pictures, "strength": rows[0].strength}

@@ -190,6 +190,8 @@ def family(shapes: Mapping[str, Shape]) -> str | None:
     """The family that tensors under the toolkit's names seem made for; None when nothing tells it."""
     if _any(shapes, r"double_blocks|single_blocks|single_transformer_blocks"):
         return "FLUX"
+    if _any(shapes, r"^transformer\.transformer_blocks\.\d+\.attn1\."):
+        return "Sana"
     if _any(shapes, r"joint_blocks|^transformer\.transformer_blocks\."):
         return "SD 3"
     if width := text_width(shapes):
@@ -210,7 +212,7 @@ def family_of_pipeline(pipe: Pipeline) -> str:
     """The family of a loaded pipeline."""
     kind = type(pipe).__name__
     if getattr(pipe, "transformer", None) is not None:
-        return "SD 3" if kind.startswith("StableDiffusion3") else kind
+        return "SD 3" if kind.startswith("StableDiffusion3") else kind.removesuffix("Pipeline")
     if getattr(pipe, "text_encoder_2", None) is not None:
         return "SDXL"
     return family_of_width(pipe.unet.config.cross_attention_dim)

@@ -25,6 +25,7 @@ HUB = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd35-medium": "stabilityai/stable-diffusion-3.5-medium",
     "sd35-large": "stabilityai/stable-diffusion-3.5-large",
+    "sana": "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
     "sd-turbo": "stabilityai/sd-turbo",
     "sdxl-turbo": "stabilityai/sdxl-turbo",
     "sd35-large-turbo": "stabilityai/stable-diffusion-3.5-large-turbo",
@@ -37,9 +38,11 @@ VARIANTS = ("*fp16*", "*bf16*", "*non_ema*")
 """Files of the Hub that are fetched only where a part has no others."""
 LARGEST_SIZE = 65536
 """Pixels of an image, or width of a text state: far more than any base has."""
+WIDTHS = {"sd3": "joint_attention_dim", "sana": "caption_channels"}
+"""Where a denoiser says the width of text states, if not in ``cross_attention_dim``."""
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 FLOW = "flow"
-"""The prediction type of SD 3, where noise minus latents is predicted."""
+"""The prediction type of SD 3 and Sana, where noise minus latents is predicted."""
 PART_FILES = frozenset((".safetensors", ".json", ".txt", ".model"))
 """Weights, configs and tokenizers."""
 NOISE = (
@@ -51,7 +54,7 @@ NOISE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A Stable Diffusion pipeline and what its configs say of it."""
+    """A pipeline and what its configs say of it."""
 
     name: str
     folder: Path
@@ -142,7 +145,7 @@ def _family(folder: Path, name: str, inpainting: bool = False) -> str:
     _require_libraries(index, name)
     kind = index.get("_class_name", "no class name")
     for family, layout in FAMILIES.items():
-        if kind == layout.pipeline or (inpainting and kind == layout.inpainting):
+        if kind == layout.pipeline or (inpainting and kind and kind == layout.inpainting):
             compatibility.require(folder, family, name, index, inpainting=inpainting)
             return family
     supported = ", ".join(layout.pipeline for layout in FAMILIES.values())
@@ -168,15 +171,14 @@ def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
     vae = components.config(folder / "vae" / "config.json", name)
     scheduler = components.config(folder / "scheduler" / "scheduler_config.json", name)
     scheduler |= dict(known.get("schedule", ()))
-    flow = part == "transformer"
     try:
-        resolution = int(denoiser["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-        width = int(denoiser["joint_attention_dim" if flow else "cross_attention_dim"])
+        resolution = int(denoiser["sample_size"]) * compatibility.latent_factor(vae)
+        width = int(denoiser[WIDTHS.get(family, "cross_attention_dim")])
         sizes = {"resolution": resolution, "text width": width}
         if wrong := [f"{what} {size}" for what, size in sizes.items() if not 0 < size <= LARGEST_SIZE]:
             raise ValueError(", ".join(wrong))
         said = scheduler.get("prediction_type", "epsilon")
-        kind = FLOW if flow else checked_json.conform(Prediction, said, "prediction_type")
+        kind = FLOW if FAMILIES[family].flow else checked_json.conform(Prediction, said, "prediction_type")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"--base {name}: its configs have a missing or invalid value ({error!r})") from None
     return Base(
@@ -187,7 +189,7 @@ def _describe(name: str, folder: Path, family: str, **known: Any) -> Base:
         cross_attention_dim=width,
         prediction_type=kind,
         inpaints=denoiser.get("in_channels")
-        == compatibility.inpainting_channels(vae.get("latent_channels", 4)),
+        == compatibility.inpainting_channels(compatibility.latent_channels(vae)),
         **known,
     )
 
@@ -293,8 +295,8 @@ def components_digest(base: Base, parts: Sequence[str]) -> str:
 def latent_shape(base: Base, size: Sequence[int]) -> tuple[int, int, int]:
     """(height, width) of an image in pixels -> (channels, height, width) of its latents."""
     vae = components.config(base.folder / "vae" / "config.json", base.name)
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    return vae.get("latent_channels", 4), size[0] // factor, size[1] // factor
+    factor = compatibility.latent_factor(vae)
+    return compatibility.latent_channels(vae), size[0] // factor, size[1] // factor
 
 
 def scheduler(base: Base) -> Any:

@@ -25,7 +25,9 @@ def require(folder: Path, family: str, name: str, index: Config, *, inpainting: 
         read = {part: _config(folder, part, name) for part in FAMILIES[family].classes if _there(index, part)}
         _require_scheduler(family, read["scheduler"], index["scheduler"][1])
         _require_autoencoder(family, read["vae"])
-        if family == "sd3":
+        if family == "sana":
+            _require_linear_transformer(read)
+        elif family == "sd3":
             _require_transformer(read, inpainting)
         else:
             _require_unet(family, read, inpainting)
@@ -65,10 +67,10 @@ def _require_classes(family: str, index: Config) -> None:
 
 
 def _require_scheduler(family: str, config: Config, kind: str) -> None:
-    """Diffusion steps through betas at whole timesteps, SD 3 through the sigmas of flow matching."""
+    """Diffusion steps through betas at whole timesteps, the others through the sigmas of flow matching."""
     flow = kind in FLOW_MATCHING or bool(config.get("use_flow_sigmas"))
-    if flow != (family == "sd3"):
-        wanted = "flow matching" if family == "sd3" else "diffusion"
+    if flow != FAMILIES[family].flow:
+        wanted = "diffusion" if flow else "flow matching"
         raise ValueError(f"its scheduler, a {kind}, is not set for {wanted}, which its pipeline needs")
     if config.get("timestep_type", "discrete") != "discrete":
         raise ValueError(
@@ -77,9 +79,9 @@ def _require_scheduler(family: str, config: Config, kind: str) -> None:
 
 
 def _require_autoencoder(family: str, config: Config) -> None:
-    channels = config.get("latent_channels", 4)
+    channels = latent_channels(config)
     pipeline = FAMILIES[family].pipeline
-    if not 0 < config.get("scaling_factor", 0.18215) < math.inf:
+    if not 0 < config.get("scaling_factor", 1) < math.inf:
         raise ValueError(f"its autoencoder scales latents by {config['scaling_factor']}")
     given = {key: value for key in ("latents_mean", "latents_std") if (value := config.get(key)) is not None}
     # Those of the other pipelines do not read them, or not one alone, and would decode to other colours.
@@ -96,7 +98,7 @@ def _require_autoencoder(family: str, config: Config) -> None:
 
 def _require_channels(what: str, denoiser: Config, vae: Config, default: int, inpainting: bool) -> None:
     """``default`` is also what the stock pipelines take of latents where a denoiser inpaints."""
-    latents = vae.get("latent_channels", 4)
+    latents = latent_channels(vae)
     takes = denoiser.get("in_channels", default)
     gives = denoiser.get("out_channels", default)
     inpaints = takes == inpainting_channels(latents) and latents == default
@@ -107,6 +109,19 @@ def _require_channels(what: str, denoiser: Config, vae: Config, default: int, in
         )
     if gives != latents:
         raise ValueError(f"its {what} gives {gives} channels instead of {latents}; {TEXT_TO_IMAGE}")
+
+
+def latent_channels(vae: Config) -> int:
+    """Channels of an autoencoder's latents; those of Sana have 32 unless their config says otherwise."""
+    return int(vae.get("latent_channels", 32 if "encoder_block_out_channels" in vae else 4))
+
+
+def latent_factor(vae: Config) -> int:
+    """Pixels along a side of an autoencoder's latent cell."""
+    blocks = vae[
+        "encoder_block_out_channels" if "encoder_block_out_channels" in vae else "block_out_channels"
+    ]
+    return 2 ** (len(blocks) - 1)
 
 
 def inpainting_channels(latents: int) -> int:
@@ -147,6 +162,18 @@ def _require_transformer(read: Mapping[str, Config], inpainting: bool) -> None:
             f"its transformer reads text of width {joint}, but its {T5} writes {read[T5]['d_model']}"
         )
     _require_pooled("transformer", transformer["pooled_projection_dim"], sum(map(_projection, clip)))
+
+
+def _require_linear_transformer(read: Mapping[str, Config]) -> None:
+    transformer, encoder = read["transformer"], read["text_encoder"]
+    _require_channels("transformer", transformer, read["vae"], 32, inpainting=False)
+    if transformer["caption_channels"] != encoder["hidden_size"]:
+        raise ValueError(
+            f"its transformer reads text of width {transformer['caption_channels']}, but its text_encoder "
+            f"writes {encoder['hidden_size']}"
+        )
+    if transformer.get("guidance_embeds"):
+        raise ValueError(f"its transformer takes guidance as a number; {TEXT_TO_IMAGE}")
 
 
 def _require_pooled(what: str, reads: int, written: int) -> None:

@@ -1,4 +1,4 @@
-"""The families of Stable Diffusion, and the stock pipeline that each of them is."""
+"""The families of bases, and the stock pipeline that each of them is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ _UNET = {
     "tokenizer": _CLIP,
 }
 _PROJECTION = frozenset(("CLIPTextModelWithProjection",))
+_CLIP_ENCODERS = _PROJECTION | _UNET["text_encoder"]
 _SECOND = {"text_encoder_2": _PROJECTION, "tokenizer_2": _CLIP}
 
 
@@ -35,14 +36,29 @@ class Layout:
 
     pipeline: str
     """The stock class, as `model_index.json` spells it."""
-    inpainting: str
-    """The stock class of those that inpaint."""
+    inpainting: str = ""
+    """The stock class of those that inpaint; empty where diffusers starts no sample from an image."""
     denoiser: str
     text_encoders: tuple[str, ...]
     classes: Mapping[str, frozenset[str]]
     """What each part may be, by its place in the pipeline; those of `T5` may be missing."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What `load` passes to the stock class besides."""
+
+    @property
+    def clip_encoders(self) -> tuple[str, ...]:
+        """Those of its text encoders that are CLIP's, which can learn; T5 and Gemma stay as they are."""
+        return tuple(name for name in self.text_encoders if self.classes[name] <= _CLIP_ENCODERS)
+
+    @property
+    def clip_alone(self) -> bool:
+        """Whether CLIP alone reads the prompts: in chunks, up to a layer that can be chosen."""
+        return self.clip_encoders == self.text_encoders
+
+    @property
+    def flow(self) -> bool:
+        """Whether it is trained by flow matching."""
+        return self.denoiser == "transformer"
 
 
 FAMILIES = {
@@ -83,5 +99,17 @@ FAMILIES = {
             "tokenizer_3": frozenset(("T5Tokenizer", "T5TokenizerFast")),
         },
         options={"feature_extractor": None, "image_encoder": None},
+    ),
+    "sana": Layout(
+        pipeline="SanaPipeline",
+        denoiser="transformer",
+        text_encoders=("text_encoder",),
+        classes={
+            "transformer": frozenset(("SanaTransformer2DModel",)),
+            "vae": frozenset(("AutoencoderDC",)),
+            "scheduler": FLOW_MATCHING | DIFFUSION,
+            "text_encoder": frozenset(("Gemma2Model",)),
+            "tokenizer": frozenset(("GemmaTokenizer", "GemmaTokenizerFast")),
+        },
     ),
 }

@@ -17,6 +17,17 @@ def scaled_deviation(vae: Any, deviation: Tensor) -> Tensor:
     return deviation * vae.config.scaling_factor / _middle_and_spread(vae, deviation)[1]
 
 
+def posterior(vae: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) in -1..1 -> mean and deviation of the autoencoder's latents, (B, C, h, w) each.
+
+    Sana's autoencoder has one latent an image, of no deviation.
+    """
+    found = vae.encode(images)
+    if hasattr(found, "latent"):
+        return found.latent, torch.zeros_like(found.latent)
+    return found.latent_dist.mean, found.latent_dist.std
+
+
 def unscaled(vae: Any, latents: Tensor) -> Tensor:
     """(B, C, h, w) of the denoiser -> the same shape for the autoencoder to decode."""
     middle, spread = _middle_and_spread(vae, latents)

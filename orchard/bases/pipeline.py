@@ -1,5 +1,6 @@
-"""What this toolkit uses of a Stable Diffusion pipeline, whichever of diffusers' classes it is."""
+"""What this toolkit uses of a pipeline, whichever of diffusers' classes it is."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +15,9 @@ class Pipeline(Protocol):
     vae: Any
     scheduler: Any
     unet: Any
-    """The denoiser, but for SD 3."""
+    """The denoiser, where it is one."""
     transformer: Any
-    """The denoiser of SD 3."""
+    """The denoiser otherwise."""
     text_encoder: Any
     image_processor: Any
     vae_scale_factor: int
@@ -51,3 +52,15 @@ class Pipeline(Protocol):
     def enable_attention_slicing(self) -> None: ...
     def enable_model_cpu_offload(self, *, device: "torch.device") -> None: ...
     def enable_sequential_cpu_offload(self, *, device: "torch.device") -> None: ...
+
+
+def call_options(pipe: Pipeline) -> dict[str, Any]:
+    """What a call with text states is told besides, to sample at the base's own size; mostly nothing.
+
+    Sana's takes 1024 pixels unless told, and of what it is told the nearest in its tables; and it has a
+    negative prompt, which does not go with the states of one.
+    """
+    if "use_resolution_binning" not in inspect.signature(type(pipe).__call__).parameters:
+        return {}
+    side = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+    return {"height": side, "width": side, "use_resolution_binning": False, "negative_prompt": None}

@@ -1,6 +1,7 @@
 """Prompts through a pipeline's text encoders, for training and for sampling alike."""
 
 import functools
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from orchard.bases import bases, components, embeddings
 from orchard.bases.bases import Base
-from orchard.bases.families import FAMILIES, T5
+from orchard.bases.families import FAMILIES, T5, Layout
 from orchard.bases.pipeline import Pipeline
 from orchard.errors import UserError
 
@@ -22,8 +23,18 @@ STATES = (
     "negative_pooled_prompt_embeds",
 )
 """What a stock pipeline's ``encode_prompt`` returns, in order; SD 1 and 2 have the first two alone."""
+MASKED_STATES = (
+    "prompt_embeds",
+    "prompt_attention_mask",
+    "negative_prompt_embeds",
+    "negative_prompt_attention_mask",
+)
+"""Likewise of Sana."""
+INSTRUCTION = "complex_human_instruction"
 T5_TOKENS = 256
 """What the stock SD 3 pipeline passes to its third encoder."""
+GEMMA_TOKENS = 300
+"""Of a prompt, what the stock Sana pipeline passes to its encoder behind the instruction."""
 MOST_CHUNKS = 3
 """Chunks of a prompt that are read: 225 tokens, as kohya's largest max_token_length."""
 
@@ -45,17 +56,22 @@ STOCK = Reading()
 
 @torch.no_grad()
 def encode(
-    pipe: Pipeline, prompts: Sequence[str], *, negative: bool, reading: Reading = STOCK
+    pipe: Pipeline, prompts: Sequence[str], *, negative: bool, reading: Reading = STOCK, away: bool = False
 ) -> dict[str, Tensor]:
     """P prompts -> text states, each (P, ...), under the names the pipeline's call takes them by.
 
     ``negative`` adds the states of the empty prompt that guidance leads away from, of the layer that the
-    stock pipeline takes. Prompts that are too long are cut off, as by the pipeline itself.
+    stock pipeline takes. ``away`` reads the prompts as what guidance leads away from: without the instruction
+    that Sana's reads others behind. Prompts that are too long are cut off, as by the pipeline itself.
     """
     if reading != STOCK:
         return _read(pipe, prompts, negative, reading)
     # SD 3 asks for the prompts of its other encoders; None stands for the first one's.
-    others = {"prompt_2": None, "prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
+    others: dict[str, Any] = {"prompt_2": None, "prompt_3": None} if hasattr(pipe, "text_encoder_3") else {}
+    masks = reads_masks(pipe)
+    # Nor is the empty prompt, which captions are dropped for, read behind it.
+    if masks and any(prompts) and not away:
+        others["complex_human_instruction"] = _parameters(type(pipe).__call__)[INSTRUCTION].default
     states = pipe.encode_prompt(
         prompt=list(prompts),
         # Of weights that are kept off the GPU, `device` would tell where they wait.
@@ -64,7 +80,17 @@ def encode(
         do_classifier_free_guidance=negative,
         **others,
     )
-    return {name: state for name, state in zip(STATES, states, strict=False) if state is not None}
+    names = MASKED_STATES if masks else STATES
+    return {name: state for name, state in zip(names, states, strict=False) if state is not None}
+
+
+def reads_masks(pipe: Pipeline) -> bool:
+    """Whether the denoiser is told which text states are padding: Sana's, read by a language model."""
+    return INSTRUCTION in _parameters(pipe.encode_prompt)
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
 
 
 def _read(pipe: Pipeline, prompts: Sequence[str], negative: bool, reading: Reading) -> dict[str, Tensor]:
@@ -134,9 +160,9 @@ def require_clip_skip(base: Base, clip_skip: int) -> None:
     """Raise `UserError` where the base's encoders have no such layer, or its denoiser takes no other."""
     if not clip_skip:
         return
-    if base.family == "sd3":
+    if not FAMILIES[base.family].clip_alone:
         raise UserError(
-            f"--clip_skip {clip_skip}: --base {base.name} joins the layer it was trained with and T5; "
+            f"--clip_skip {clip_skip}: --base {base.name} reads prompts with another encoder than CLIP too; "
             "leave it out"
         )
     least = 2 if base.family == "sdxl" else 1
@@ -148,11 +174,11 @@ def require_clip_skip(base: Base, clip_skip: int) -> None:
 
 
 def chunks(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> int:
-    """How many chunks the longest of the prompts needs, at most `MOST_CHUNKS`; SD 3 reads one.
+    """How many chunks the longest of the prompts needs, at most `MOST_CHUNKS`; one unless CLIP alone reads.
 
     ``words`` are learned ones in them, and the number of vectors of each.
     """
-    if base.family == "sd3":
+    if not FAMILIES[base.family].clip_alone:
         return 1
     readers = _worded_readers(base, words)
     needed = (
@@ -190,16 +216,23 @@ def _readers(base: Base) -> tuple[tuple[Any, int], ...]:
     """Each tokenizer and the tokens that its encoder reads of a prompt."""
     import transformers
 
-    found, index = [], bases.index(base)
-    for encoder in FAMILIES[base.family].text_encoders:
+    found, index, layout = [], bases.index(base), FAMILIES[base.family]
+    for encoder in layout.text_encoders:
         part = encoder.replace("text_encoder", "tokenizer")
         kind = (index.get(part) or [None, None])[1]
         if kind is not None:
             tokenizer = getattr(transformers, kind).from_pretrained(base.folder / part, local_files_only=True)
-            length = T5_TOKENS if encoder == T5 else tokenizer.model_max_length
+            length = _length(layout, encoder, tokenizer)
             room = length - tokenizer.num_special_tokens_to_add()
-            found.append((tokenizer, room if base.family == "sd3" else MOST_CHUNKS * room))
+            found.append((tokenizer, room * (MOST_CHUNKS if layout.clip_alone else 1)))
     return tuple(found)
+
+
+def _length(layout: Layout, encoder: str, tokenizer: Any) -> int:
+    """Tokens that the stock pipeline passes to an encoder."""
+    if encoder in layout.clip_encoders:
+        return int(tokenizer.model_max_length)
+    return T5_TOKENS if encoder == T5 else GEMMA_TOKENS
 
 
 def _unread(prompt: str, tokenizer: Any, room: int) -> str:

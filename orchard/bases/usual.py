@@ -41,6 +41,7 @@ TRAINING = {
     "sd": Training(batch_size=4, source=f"the rate of {DIFFUSERS}/README.md, at 1 image a step there"),
     "sdxl": Training(batch_size=1, accumulation=4, source=f"{DIFFUSERS}/README_sdxl.md"),
     # The README gives 4e-4 for SD 3.0 at 512 px, the script itself and the tutorial of SD 3.5 Large 1e-4.
+    "sana": Training(batch_size=1, accumulation=4, source=f"{DIFFUSERS}/README_sana.md"),
     "sd3": Training(batch_size=1, accumulation=4, source=f"{DIFFUSERS}/train_dreambooth_lora_sd3.py"),
 }
 """By name, else by family."""

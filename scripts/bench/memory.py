@@ -8,7 +8,7 @@ from rich.table import Table
 from bench import released
 from bench.training import GIB, Shape, measure
 from finetune.models import quantized
-from finetune.models.stable_diffusion import StableDiffusion, StableDiffusion3, StableDiffusionXL
+from finetune.models.families import Sana, StableDiffusion, StableDiffusion3, StableDiffusionXL
 from finetune.models.targets import ATTENTION
 from finetune.options import Quantize
 from orchard.bases import families
@@ -22,6 +22,7 @@ FAMILIES = {
     "sdxl": StableDiffusionXL,
     "sd35-medium": StableDiffusion3,
     "sd35-large": StableDiffusion3,
+    "sana": Sana,
 }
 RANK = 16
 

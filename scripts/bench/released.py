@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     PNDMScheduler,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -15,6 +17,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
     T5Config,
     T5EncoderModel,
 )
@@ -69,6 +73,16 @@ T5_XXL = {
     "feed_forward_proj": "gated-gelu",
 }
 
+GEMMA_2B = {
+    "vocab_size": 256000,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
+
 
 def _autoencoder(channels: int = 4, quantised: bool = True) -> AutoencoderKL:
     return AutoencoderKL(
@@ -115,6 +129,16 @@ def _sd35(**sizes: Any) -> dict[str, Any]:
     return {"transformer": denoiser, "vae": _autoencoder(16, False), **encoders, "text_encoder_3": third}
 
 
+def _sana() -> dict[str, Any]:
+    blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
+    resize = {"upsample_block_type": "interpolate", "downsample_block_type": "conv"}
+    return {
+        "transformer": SanaTransformer2DModel(),
+        "vae": AutoencoderDC(encoder_block_types=blocks, decoder_block_types=blocks, **resize),
+        "text_encoder": Gemma2Model(Gemma2Config(**GEMMA_2B)),
+    }
+
+
 RANDOM = "sd15-random"
 """How benchmarks call `sd15`."""
 MODELS = {
@@ -123,6 +147,7 @@ MODELS = {
     "sdxl": _sdxl,
     "sd35-medium": _sd35,
     "sd35-large": lambda: _sd35(**LARGE),
+    "sana": _sana,
 }
 
 

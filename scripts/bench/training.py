@@ -18,8 +18,8 @@ from rich.table import Table
 from bench import released
 from finetune.config import TrainLora
 from finetune.models import lora
+from finetune.models.families import family_of
 from finetune.models.family import Family, Network
-from finetune.models.stable_diffusion import family_of
 from finetune.planning.accelerators import MIXED
 from finetune.step.batches import Batch, TrainingData
 from finetune.step.objective import Objective

@@ -15,9 +15,9 @@ from torch.distributed.tensor import DTensor
 
 from finetune.config import TrainLora
 from finetune.models import lora
+from finetune.models.families import family_of
 from finetune.models.family import Family
 from finetune.models.sampling import sample
-from finetune.models.stable_diffusion import family_of
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, learner, sharded
 from finetune.training.loop import train_steps

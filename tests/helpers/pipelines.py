@@ -5,10 +5,14 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3InpaintPipeline,
     StableDiffusion3Pipeline,
@@ -23,6 +27,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     PreTrainedModel,
     T5Config,
     T5EncoderModel,
@@ -195,12 +202,55 @@ def tiny_sd3(
     return folder
 
 
+def tiny_sana(folder: Path, *, seed: int = 0) -> Path:
+    """Write a 32 px Sana pipeline into ``folder``: text width 16, 8 channels of latents of 8 px."""
+    torch.manual_seed(seed)
+    marks = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁")
+    words = GemmaTokenizer(
+        vocab={token: i for i, token in enumerate((*marks, *map(chr, range(33, 127))))}, merges=[]
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "head_dim": 8}
+    blocks = {"block_out_channels": 8, "layers_per_block": 1, "qkv_multiscales": ()}
+    sides = {
+        f"{half}_{name}": (value,) * 3 for half in ("encoder", "decoder") for name, value in blocks.items()
+    }
+    SanaPipeline(
+        vae=AutoencoderDC(latent_channels=8, attention_head_dim=8, scaling_factor=0.41, **sides),
+        text_encoder=Gemma2Model(
+            Gemma2Config(vocab_size=len(words), num_attention_heads=2, num_key_value_heads=1, **sizes)
+        ),
+        tokenizer=words,
+        transformer=SanaTransformer2DModel(
+            in_channels=8,
+            out_channels=8,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=16,
+            sample_size=8,
+        ),
+        scheduler=DPMSolverMultistepScheduler(
+            use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+        ),
+    ).save_pretrained(folder)
+    return folder
+
+
+def sized(pipe: Any) -> dict[str, Any]:
+    """What a stock call is told so that it samples 32 px: Sana's would take 1024."""
+    return {"height": 32, "width": 32, "use_resolution_binning": False} if type(pipe) is SanaPipeline else {}
+
+
 TINY = {
     "sd": tiny,
     "sd-v": lambda folder: tiny(folder, prediction_type="v_prediction"),
     "sdxl": tiny_sdxl,
     "sd3": tiny_sd3,
     "sd3-t5": lambda folder: tiny_sd3(folder, with_t5=True),
+    "sana": tiny_sana,
 }
 """A base of each family, and of the kinds that differ within one."""
 

@@ -20,7 +20,7 @@ from finetune.context import Job
 from finetune.data import encoded_cache
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from finetune.planning import resume
 from finetune.step.batches import EncodedDataset
 from orchard.bases import bases

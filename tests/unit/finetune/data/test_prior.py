@@ -18,9 +18,9 @@ from finetune.data import prior
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora
+from finetune.models.families import StableDiffusion
 from finetune.models.family import Network
 from finetune.models.sampling import Settings
-from finetune.models.stable_diffusion import StableDiffusion
 from finetune.step.batches import TrainingData, draw
 from finetune.step.objective import Objective
 from finetune.training import learner

@@ -21,8 +21,8 @@ from finetune.context import Job
 from finetune.data import masks, prior
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
+from finetune.models.families import family_of
 from finetune.models.sampling import Settings
-from finetune.models.stable_diffusion import family_of
 from finetune.planning import resume
 from finetune.step.batches import draw
 from finetune.step.objective import UNWEIGHTED

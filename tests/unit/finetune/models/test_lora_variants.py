@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finetune.config import TrainLora
 from finetune.models import lora, targets
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from finetune.training import learner
 from orchard.adapters import adapter, attaching
 from orchard.adapters.provenance import Provenance

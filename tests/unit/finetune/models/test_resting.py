@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finetune.models import trained_text_encoders
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from orchard.bases import bases
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from finetune.config import TrainLora
 from finetune.models import lora, targets
+from finetune.models.families import family_of
 from finetune.models.family import Family, Network
-from finetune.models.stable_diffusion import family_of
 from finetune.step.batches import draw
 from finetune.step.objective import UNWEIGHTED
 from finetune.training import learner

@@ -13,7 +13,7 @@ from shell import GENERATE, TRAIN, command, refusal
 from finetune.command import train
 from finetune.config import TrainLora
 from finetune.models import words
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from generate.command import generate
 from generate.config import Generate
 from orchard import shards
@@ -242,7 +242,7 @@ def test_options_that_contradict_each_other_are_refused(refused, options, said):
 
 
 def test_sd_3_is_refused_before_anything_is_read(folders, tmp_path, refused):
-    with refused("--method textual_inversion", "SD 3", "LoRA"):
+    with refused("--method textual_inversion", "StableDiffusion3Pipeline", "LoRA"):
         trained(folders["sd3"], tmp_path, method="textual_inversion")
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == "[]"
 

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune.command import train
 from finetune.config import TrainLora
 from finetune.data import training_data
+from finetune.models.families import StableDiffusion
 from finetune.models.family import Network
-from finetune.models.stable_diffusion import StableDiffusion
 from finetune.outputs import logs
 from finetune.step.batches import EncodedDataset
 from finetune.training import validation

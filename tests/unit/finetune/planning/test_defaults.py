@@ -20,6 +20,7 @@ FAMILIES = {
     "sdxl": "sdxl",
     "sd35-medium": "sd3",
     "sd35-large": "sd3",
+    "sana": "sana",
 }
 
 
@@ -27,7 +28,7 @@ FAMILIES = {
 def made(tmp_path_factory) -> dict[str, bases.Base]:
     """A small base of each family."""
     root = tmp_path_factory.mktemp("bases")
-    return {name: bases.resolve(str(pipelines.TINY[name](root / name))) for name in ("sd", "sdxl", "sd3")}
+    return {name: bases.resolve(str(pipelines.TINY[name](root / name))) for name in set(FAMILIES.values())}
 
 
 USUAL = [
@@ -37,6 +38,7 @@ USUAL = [
     ("sdxl", 1e-4, (1, 4), 1),
     ("sd35-medium", 1e-4, (1, 4), 3),
     ("sd35-large", 1e-4, (1, 4), 3),
+    ("sana", 1e-4, (1, 4), 3),
 ]
 
 

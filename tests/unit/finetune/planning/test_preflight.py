@@ -17,7 +17,7 @@ from finetune.data import encoded_cache, training_set
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora, targets
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from finetune.planning import preflight
 from orchard.adapters import layers
 from orchard.bases import bases

@@ -14,7 +14,7 @@ from finetune.config import TrainLora
 from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models import lora
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from finetune.step import buckets
 from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
 from finetune.training import learner

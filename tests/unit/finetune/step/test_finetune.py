@@ -12,8 +12,8 @@ from encoded_photos import cache
 
 from finetune.config import TrainLora
 from finetune.models import lora
+from finetune.models.families import family_of
 from finetune.models.family import Network
-from finetune.models.stable_diffusion import family_of
 from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
 from finetune.step.loss import diffusion_loss, snr, snr_weights, target
 from finetune.step.objective import UNWEIGHTED

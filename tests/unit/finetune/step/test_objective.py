@@ -9,8 +9,8 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from finetune.config import TrainLora
+from finetune.models.families import family_of
 from finetune.models.family import Network
-from finetune.models.stable_diffusion import family_of
 from finetune.step import objective
 from finetune.step.batches import EncodedDataset, draw
 from finetune.step.loss import (

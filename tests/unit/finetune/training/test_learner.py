@@ -13,7 +13,7 @@ from scalers import Overflowing
 
 from finetune.config import TrainLora
 from finetune.models import cpu_layers, lora
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from finetune.planning import accelerators
 from finetune.planning.accelerators import arithmetic_of
 from finetune.step.batches import TrainingData

@@ -56,7 +56,8 @@ def test_a_row_is_what_the_stock_call_gives(folders, name, guidance):
     _, pipe = pipelines.load(folders[name])
     for row, ours in zip(plans.rows(plan), sampled(folders[name], plan, guidance=guidance), strict=True):
         generator = torch.Generator().manual_seed(row.seed)
-        stock = pipe(PROMPT, generator=generator, num_inference_steps=3, guidance_scale=guidance).images[0]
+        options = {"generator": generator, "num_inference_steps": 3, **pipelines.sized(pipe)}
+        stock = pipe(PROMPT, guidance_scale=guidance, **options).images[0]
         assert np.abs(np.asarray(stock, dtype=int) - ours).max() <= 1
 
 

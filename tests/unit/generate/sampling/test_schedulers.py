@@ -162,7 +162,7 @@ def test_what_a_scheduler_cannot_do_is_refused_before_loading(tmp_path, refused)
 
 @pytest.mark.parametrize("name", ["lcm", "sd15", "sdxl", "mini"])
 def test_training_adds_the_noise_that_the_base_was_trained_with(tmp_path, name):
-    from finetune.models.stable_diffusion import family_of
+    from finetune.models.families import family_of
 
     own = OWN[name]()
     base, pipe = pipelines.load(with_scheduler(tmp_path / "base", own).folder)

@@ -42,6 +42,7 @@ def test_a_row_with_a_negative_prompt_is_what_the_stock_call_gives(folders, name
     plain = plans.sampled(pipe, class_plan(count=2, steering=plans.led(guidance=3.0)))
     for row, ours, other in zip(plans.rows(plan), plans.sampled(pipe, plan), plain, strict=True):
         options = {"generator": torch.Generator().manual_seed(row.seed), "num_inference_steps": 3}
+        options |= pipelines.sized(pipe)
         stock = pipe(PROMPT, negative_prompt=NEGATIVE, guidance_scale=3.0, **options).images[0]
         assert np.abs(np.asarray(stock, dtype=int) - ours).max() <= 1
         assert np.abs(ours - other).max() > 1

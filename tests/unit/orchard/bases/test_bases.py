@@ -14,7 +14,12 @@ from safetensors.torch import load_file, save_file
 from orchard.bases import bases, families, single_file
 
 CPU = torch.device("cpu")
-TINY = {"sd": pipelines.tiny, "sdxl": pipelines.tiny_sdxl, "sd3": pipelines.tiny_sd3}
+TINY = {
+    "sd": pipelines.tiny,
+    "sdxl": pipelines.tiny_sdxl,
+    "sd3": pipelines.tiny_sd3,
+    "sana": pipelines.tiny_sana,
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,8 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "width", "prediction"), [("sd", 16, "epsilon"), ("sdxl", 40, "epsilon"), ("sd3", 48, "flow")]
+    ("family", "width", "prediction"),
+    [("sd", 16, "epsilon"), ("sdxl", 40, "epsilon"), ("sd3", 48, "flow"), ("sana", 16, "flow")],
 )
 def test_family_and_sizes_are_told_from_the_configs(folders, family, width, prediction):
     base = bases.resolve(str(folders[family]))

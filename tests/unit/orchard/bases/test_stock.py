@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.command import train
 from finetune.config import TrainLora
-from finetune.models.stable_diffusion import family_of
+from finetune.models.families import family_of
 from generate.command import generate
 from generate.config import Generate
 from orchard.bases import bases
@@ -103,6 +103,11 @@ FAULTS: dict[str, tuple[str, Change, tuple[str, ...]]] = {
     "flow on a UNet": ("sd", indexed("scheduler", "FlowMatchEulerDiscreteScheduler"), ("FlowMatchEuler",)),
     "flow sigmas on a UNet": ("sd", configured("scheduler", use_flow_sigmas=True), ("diffusion",)),
     "betas on SD 3": ("sd3", indexed("scheduler", "DDIMScheduler"), ("DDIMScheduler", "flow matching")),
+    "betas on Sana": ("sana", configured("scheduler", use_flow_sigmas=False), ("flow matching",)),
+    "text of Sana": ("sana", configured("transformer", caption_channels=8), ("width 8", "writes 16")),
+    "latents of Sana": ("sana", configured("vae", latent_channels=4), ("takes 8 channels instead of 4",)),
+    "guidance in Sana": ("sana", configured("transformer", guidance_embeds=True), ("as a number",)),
+    "autoencoder of Sana": ("sana", indexed("vae", "AutoencoderKL"), ("vae is AutoencoderKL", "DC")),
     "flow predicted": ("sd", configured("scheduler", prediction_type="flow"), ("prediction_type",)),
     "logarithms as times": ("sd", configured("scheduler", timestep_type="continuous"), ("continuous",)),
     "unknown betas": ("sd", configured("scheduler", beta_schedule="magic"), ("DDIM", "cannot be made")),
@@ -150,7 +155,7 @@ def test_what_would_fail_or_go_wrong_later_is_refused_at_dry_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base"]
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "sd3-t5"])
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "sd3-t5", "sana"])
 def test_whole_bases_pass(folders, family):
     from orchard.adapters import layers
 

@@ -1,4 +1,4 @@
-"""The families: SD 1/2, SDXL and SD 3; their prompt embeddings, prediction and loss."""
+"""The families: SD 1/2, SDXL, SD 3 and Sana; their prompt embeddings, prediction and loss."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -108,10 +108,8 @@ def time_ids(size: tuple[int, ...]) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableDiffusion3(Family):
-    """SD 3: a transformer on joint prompt embeddings, rectified flow (Esser et al. 2024)."""
-
-    name: ClassVar[str] = "sd3"
+class RectifiedFlow(Family):
+    """A transformer that predicts the velocity from image to noise (Esser et al. 2024)."""
 
     def loss(self, network: Any, batch: Batch, objective: Objective) -> Tensor:
         """The training loss of one batch: () float32. Every noise level weighs 1."""
@@ -121,6 +119,13 @@ class StableDiffusion3(Family):
         timesteps = sigmas * self.pipe.scheduler.config.num_train_timesteps
         prediction = network(batch.seen(noisy), timesteps, batch.prompts)
         return diffusion_loss(prediction, flow_target(batch.latents, batch.noise), torch.ones_like(sigmas))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableDiffusion3(RectifiedFlow):
+    """SD 3: joint prompt embeddings of CLIP and T5."""
+
+    name: ClassVar[str] = "sd3"
 
     def prompt_embeds(self, prompts: PromptTensors) -> PromptTensors:
         """As `Family.prompt_embeds`; T5 is never trained, so its part stays."""
@@ -146,9 +151,30 @@ class StableDiffusion3(Family):
         )[0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sana(RectifiedFlow):
+    """Sana: linear attention on large latent cells, prompts read by a language model (Xie et al. 2024)."""
+
+    name: ClassVar[str] = "sana"
+
+    def embed_tokens(self, ids: PromptTensors) -> PromptTensors:
+        """Nothing: its text encoder never learns."""
+        return {}
+
+    def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, embeds: PromptTensors) -> Tensor:
+        """The velocity of `interpolate`."""
+        return denoiser(
+            noisy,
+            encoder_hidden_states=embeds["prompt_embeds"],
+            encoder_attention_mask=embeds["prompt_attention_mask"],
+            timestep=timesteps * denoiser.config.timestep_scale,
+            return_dict=False,
+        )[0]
+
+
 def kind_of(base: Base) -> type[Family]:
     """The class of the family of ``base``."""
-    kinds = (StableDiffusion, StableDiffusionXL, StableDiffusion3)
+    kinds = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Sana)
     return next(kind for kind in kinds if kind.name == base.family)
 
 
