@@ -2,8 +2,10 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest, multinomial
+from statsmodels.stats.multitest import multipletests
 
 from evaluate.analysis.significance import (
     holm,
@@ -44,6 +46,9 @@ def test_holm_multiplies_the_smallest_p_most_and_never_falls():
 def test_arms_without_a_p_do_not_count_as_comparisons():
     assert holm([None, 0.02, None, 0.03]) == [None, pytest.approx(0.04), None, pytest.approx(0.04)]
     assert holm([None]) == [None]
+    for count in (1, 2, 7, 40):
+        values = np.random.default_rng(count).beta(0.4, 2.0, count).round(2)
+        assert holm(values.tolist()) == pytest.approx(multipletests(values, method="holm")[1].tolist())
     assert holm([]) == []
 
 
