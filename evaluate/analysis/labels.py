@@ -3,7 +3,7 @@
 from evaluate.analysis.intervals import Interval, Spread
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import UNION, ArmKey, table_of
-from evaluate.generators import GIVEN, NONE, plain
+from evaluate.generators import GIVEN, NONE
 from evaluate.records.records import REAL_PART, WITHOUT
 
 KINDS = {
@@ -31,12 +31,12 @@ def mixture(ratio: float) -> str:
 
 
 def label(arm: ArmKey) -> str:
-    """What an arm is called: ``30/70``, ``4-shot + synthetic``, ``4-shot + untuned``, ``30/70, mixup``."""
+    """What an arm is called: ``30/70``, ``4-shot + tuned``, ``4-shot + untuned``, ``30/70, mixup``."""
     by = maker(arm)
     if arm.shots is None:
         parts = [mixture(arm.ratio), *([by] if by else [])]
     else:
-        parts = [f"{arm.shots}-shot" + f" + {by or 'synthetic'}" * (arm.ratio < 1)]
+        parts = [f"{arm.shots}-shot" + f" + {by}" * bool(by)]
     if control(arm.kind):
         parts.append(control(arm.kind))
     if arm.mixing != UNION:
@@ -47,8 +47,8 @@ def label(arm: ArmKey) -> str:
 
 
 def maker(arm: ArmKey) -> str:
-    """What is said of an arm's generator; nothing of one that goes without saying."""
-    if arm.ratio == 1 or arm.kind == REAL_PART or arm.generator == plain(arm.kind):
+    """What is said of an arm's generator; nothing of the set that was given."""
+    if arm.ratio == 1 or arm.kind == REAL_PART or arm.generator == GIVEN:
         return ""
     # Which ones it was chosen among stands in the table of choices.
     return KINDS[REAL_PART] if arm.generator == NONE else arm.generator.partition(" of ")[0]

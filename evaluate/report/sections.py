@@ -162,7 +162,7 @@ def _low_shot(rows: Sequence[Row]) -> dict[str, list[Row]]:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         mixing = "" if row.arm.mixing == UNION else f", {row.arm.mixing}"
-        mixed = f"real + {maker(row.arm) or 'synthetic'}{mixing}"
+        mixed = f"real + {maker(row.arm)}{mixing}"
         lines.setdefault("real alone" if row.arm.ratio == 1 else mixed, []).append(row)
     return lines
 

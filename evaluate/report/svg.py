@@ -17,7 +17,8 @@ LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a6200", "#56b4e9", "#9a5
 DARK = ("#56b4e9", "#f08a3c", "#2cc295", "#e3a3c6", "#f0e442", "#8fd0ff", "#e69f00", "#bdbdbd")
 INK, MUTED, RULE = "#1d1f22", "#5d6268", "#d9d6d0"
 DARK_INK, DARK_MUTED, DARK_RULE = "#e8e6e1", "#a6aab0", "#3a3e44"
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*p"
+"""One more than colours, so that no two of many series look alike."""
 WIDE, SMALL = (4.4, 3.2), (3.0, 2.5)
 """Inches, at 72 points each; text has one size, so a small figure has larger text for its width."""
 SETTINGS = {
@@ -150,7 +151,7 @@ class Canvas:
         return f"data:image/svg+xml;base64,{data}"
 
 
-def _shown(label: str, limit: int = 24) -> str:
+def _shown(label: str, limit: int = 27) -> str:
     """A name that fits a legend, without characters that XML has no place for."""
     clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)
     short = clean if len(clean) <= limit else clean[: limit - 1] + "…"

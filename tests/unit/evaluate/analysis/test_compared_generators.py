@@ -82,7 +82,7 @@ def test_arms_are_named_after_their_generator_unless_it_goes_without_saying():
     records = [*low_shot(), *seeds((), ratio=0.5, generator="tuned"), *seeds((), ratio=0.5)]
     records += seeds((), arm="fold", fold=0, ratio=0.5, generator="none")
     assert {label(row.arm) for row in summarise(records)} == {
-        "4-shot", "4-shot + untuned", "4-shot + synthetic", "4-shot + auto",
+        "4-shot", "4-shot + untuned", "4-shot + tuned", "4-shot + auto",
         "50/50", "50/50, tuned", "50/50, real part alone, cross-validated",
     }  # fmt: skip
 

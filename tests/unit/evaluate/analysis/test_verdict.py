@@ -97,7 +97,7 @@ def test_verdict_of_the_augment_design_speaks_of_adding():
 def test_verdict_of_low_shot_arms_names_the_shots():
     sentence = said(pair(0, ratio=0.02, shots=1, n_real=3, n_synthetic=150))
     assert sentence.startswith(
-        "Adding 150 synthetic images to 3 real ones, at 1 real image per class, changed"
+        "Adding 150 synthetic images (tuned) to 3 real ones, at 1 real image per class, changed"
     )
 
 

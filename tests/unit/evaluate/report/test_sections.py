@@ -50,8 +50,8 @@ def test_mixtures_with_their_controls_low_shot_and_cross_validation_stand_apart(
             "50/50, real part alone",
             "100% real, strong augmentation",
         ],
-        "Cross-validation": ["100% real, cross-validated", "50/50, cross-validated"],
-        "Low-shot": ["2-shot", "2-shot + synthetic"],
+        "Cross-validation": ["100% real, cross-validated", "50/50, tuned, cross-validated"],
+        "Low-shot": ["2-shot", "2-shot + tuned"],
     }
 
 

@@ -41,7 +41,7 @@ def test_names_tell_shots_controls_and_mixings_apart():
     names = {label(row.arm) for row in summarise([run(wrong_at(3), **kind) for kind in kinds])}
     assert names == {
         "4-shot",
-        "4-shot + synthetic",
+        "4-shot + tuned",
         "50/50, untuned base",
         "50/50, weight 0.8",
         "100% real, cross-validated",
