@@ -50,6 +50,7 @@ class Generator:
 GENERATORS: Mapping[str, Generator] = {
     "untuned": Generator(tuning=None),
     TUNED: Generator(),
+    "dora": Generator(tuning=("--method", "dora")),
     "full": Generator(tuning=("--method", "full", "--learning_rate", "1e-5")),
     "textual_inversion": Generator(tuning=("--method", "textual_inversion", "--learning_rate", "5e-3")),
     "context": Generator(tuning=CAPTIONS, sampling=("--contexts", "shuffled")),

@@ -51,6 +51,7 @@ def test_every_generator_asks_for_what_sets_it_apart():
     assert extra == {
         "untuned": ([], []),
         "tuned": ([], []),
+        "dora": (["--method", "dora"], []),
         "full": (["--method", "full", "--learning_rate", "1e-5"], []),
         "textual_inversion": (["--method", "textual_inversion", "--learning_rate", "5e-3"], []),
         "context": (captions, ["--contexts", "shuffled"]),
@@ -134,6 +135,7 @@ def test_generators_of_equal_tuning_share_adapters_and_each_has_images_of_its_ow
         sources["context"].adapters: 2,
         sources["gan"].adapters: 1,
         sources["vae"].adapters: 1,
+        sources["dora"].adapters: 1,
         sources["full"].adapters: 1,
         sources["textual_inversion"].adapters: 1,
     }
