@@ -77,6 +77,7 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         ("model", "apple-loss.png"),
         ("model", "apple-samples.png"),
         ("dataset", "README.md"),
+        ("dataset", "croissant.json"),
         ("dataset", "sheets/apple.png"),
         ("dataset", "data/train-apple-00000.parquet"),
         ("dataset", "data/train-apple-00001.parquet"),
@@ -304,6 +305,19 @@ def test_a_set_that_named_the_path_of_its_base_is_gone_on_with(tmp_path, generat
     assert generate(tmp_path / "s", noise, count=8) == 4
 
 
+def test_a_set_that_names_the_path_of_its_base_is_not_published(tmp_path, server, generate, base, refused):
+    generate(tmp_path / "s", noise, count=4)
+    path = shards.path_of(tmp_path / "s", "apple", 0)
+    (shard,) = shards.existing(tmp_path / "s")
+    rows = shards.rows_of(path)
+    (tmp_path / "s" / shards.MANIFEST).unlink()
+    # A shard of an older version that a newer one has added to: its header names no path any more.
+    shards.write(path, [{**rows[0], "base": str(base)}, *rows[1:]], shard.header)
+    with refused("--push_to_hub set", "train-apple-00000.parquet", str(base), "into another --output"):
+        generate(tmp_path / "s", noise, count=4, push_to_hub="set")
+    assert not server.files
+
+
 def test_adapters_that_are_gone_from_the_folder_go_from_the_hub(tmp_path, server, base, photos):
     small = {"steps": 1, "batch_size": 2, "rank": 1, "precision": "fp32", "push_to_hub": "loras"}
     places = {"base": str(base), "data": str(photos), "output": tmp_path / "a", "cache": "none"}
@@ -359,6 +373,11 @@ def test_a_base_is_called_by_its_public_name_or_by_its_last_part_and_hash(
     for place in ("models/own", "./models/own", str(tmp_path / "models" / "own"), "models/own/"):
         assert bases.public_name(place, digest) == "own@0123456789ab"
     assert cards.public("/home/jane/photos of fruit") == "photos of fruit"
+
+
+def test_a_folder_that_is_called_as_its_base_is_published_keeps_its_place_to_itself():
+    digest = "0123456789abcdef"
+    assert bases.public_name("/home/jane/own@0123456789ab", digest) == "own@0123456789ab"
 
 
 def test_a_published_name_of_a_base_asks_for_the_folder(refused):
