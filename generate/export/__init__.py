@@ -7,10 +7,13 @@ from generate.export.config import Export
 from orchard.cli import cli
 
 
-def export(config: Export | Path | str | None = None, **options: Any) -> Path:
-    """Write a set in another format, as ``python -m generate.export`` does. The folder that was written.
+def export(config: Export | Path | str | None = None, **options: Any) -> Path | None:
+    """Write a set in another format, as ``python -m generate.export`` does.
 
     ``config`` is an `Export` or a recipe's path; ``options`` are fields of `Export` and win over it.
+
+    Returns:
+        The folder that was written. None with ``dry_run``.
 
     Raises:
         UserError: something that the caller can fix, in one line.
@@ -19,4 +22,4 @@ def export(config: Export | Path | str | None = None, **options: Any) -> Path:
 
     given = cli.resolve(Export, config, options, "python -m generate.export")
     run(given)
-    return given.output
+    return None if given.dry_run else given.output

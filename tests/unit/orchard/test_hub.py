@@ -237,6 +237,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def stored(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
 def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
     """Rows a split, as `datasets` finds them in a download of the repository."""
     for name, data in content.items():
@@ -249,13 +253,15 @@ def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
 def test_two_pushes_leave_what_the_second_folder_holds(tmp_path, server, generate, capsys):
     generate(tmp_path / "first", noise, count=12, shard_size=4, push_to_hub="set")
     first = there(server, "dataset")
-    assert first.keys() == files(tmp_path / "first") and "data/train-apple-00002.parquet" in first
+    assert first == stored(tmp_path / "first")
+    assert {"data/train-apple-00002.parquet", "croissant.json"} < first.keys()
     # What somebody has added by hand is not ours to delete.
     server.files |= {("dataset", "mira/set", name): b"x" for name in (".gitattributes", "LICENSE")}
     capsys.readouterr()
     generate(tmp_path / "second", noise, count=4, shard_size=4, push_to_hub="set")
     second = there(server, "dataset")
-    assert second.keys() - {".gitattributes", "LICENSE"} == files(tmp_path / "second")
+    mine = {".gitattributes": b"x", "LICENSE": b"x"}
+    assert second == stored(tmp_path / "second") | mine
     assert json.loads(second["manifest.json"])["rows"] == {"apple": 4}
     assert loaded(second, tmp_path / "download") == {"train": 4}
     said = capsys.readouterr().out
