@@ -18,8 +18,8 @@ CODE = [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in {".py", ".yaml", ".j2"}
 ]
-OTHERS = {"config_file", "dynamo_backend", "num_processes", "nproc_per_node"}
-"""Options of accelerate, torchrun and pip."""
+OTHERS = {"config_file", "dynamo_backend", "num_processes", "nproc_per_node", "jsonld"}
+"""Options of accelerate, torchrun and mlcroissant."""
 FILE = re.compile(
     r"(?<![\w/.-])(?:docs|recipes|scripts|finetune|generate|classify|evaluate|orchard)"
     r"/[a-z\d_/]+\.(?:md|py|yaml|webp|png)\b"
