@@ -206,7 +206,8 @@ class TrainLora(
             )
             cli.check(
                 not self.push_to_hub,
-                f"--push_to_hub: not for {method}; `hf upload NAME FOLDER` takes a folder",
+                f"--push_to_hub: not for {method}; `hf upload NAME FOLDER` takes a folder, whose "
+                "orchard.json names --base and --data as they are here",
             )
         if self.method == "textual_inversion":
             cli.check(not self.joint, f"--joint: with {method} each class learns for itself; leave it out")

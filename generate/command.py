@@ -7,14 +7,15 @@ from accelerate import PartialState
 
 from generate.config import Generate
 from generate.masking import sheet as mask_sheet
+from generate.outputs import credentials
 from generate.outputs import folder as folders
-from generate.outputs.finish import finish
+from generate.outputs.finish import finish, require_shareable
 from generate.planning import plan_text
 from generate.planning.jobs import jobs
 from generate.sampling import pipeline, rounds
 from generate.sampling.tasks import Samplers
 from generate.screening import rescreen, screens
-from orchard import devices, hub, shards
+from orchard import devices, shards
 from orchard.cli.terminal import Terminal, say
 from orchard.files import atomic, storage
 from orchard.files.lock import writing
@@ -30,17 +31,19 @@ def generate(config: Generate) -> None:
     folder = storage.location(config.output)
     state = devices.processes()
     console = Terminal(quiet=not state.is_main_process)
+    signer = credentials.signer(config.sign)
+    if state.is_main_process and not config.dry_run:
+        require_shareable(config, folder)
     if config.rescreen:
         _rescreen(console, config, folder, state)
         return
     dtype = devices.torch_dtype(config.precision, state.device)
     pipeline.require_device(config, state.device)
-    if config.push_to_hub and state.is_main_process and not config.dry_run:
-        hub.check(config.push_to_hub, "dataset")
     sampled = jobs(config, devices.dtype_name(dtype), pipeline.environment(config, state.device))
     resolution = min(job.source.resolution for job in sampled)
     screened = screens.plan(config, [job.label for job in sampled], resolution)
-    planned = [replace(job, header=screened.marked(job.header)) for job in sampled]
+    headers = [credentials.marked(screened.marked(job.header), signer) for job in sampled]
+    planned = [replace(job, header=header) for job, header in zip(sampled, headers, strict=True)]
     folders.require_fit(folder, planned)
     plan_text.describe(console, config, folder, planned, folders.gaps(folder, planned))
     plan_text.processes(console, state.num_processes, devices.dtype_name(dtype))

@@ -171,6 +171,9 @@ class Output(cli.Options):
     """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
     shard_size: int = 256
     """Images per shard file."""
+    sign: tuple[Path, ...] = ()
+    """Sign every image with Content Credentials (C2PA): give CERT KEY, a certificate chain and its private
+    key, both in PEM."""
     push_rejected: bool = False
     """With --push_to_hub, upload the images that the screens rejected too."""
 
@@ -208,6 +211,9 @@ class Generate(
         self._require_screens()
         self._require_choosing()
         self._require_generator()
+        cli.check(
+            len(self.sign) in (0, 2), f"--sign {' '.join(map(str, self.sign))}: give two files, CERT KEY"
+        )
         cli.check(
             not self.push_rejected or bool(self.push_to_hub), "--push_rejected: goes with --push_to_hub NAME"
         )

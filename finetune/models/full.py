@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.models.family import Family
 from orchard.adapters.provenance import NAME, Provenance
-from orchard.files import atomic
+from orchard.files import atomic, checked_json
 
 LARGEST_FILE = "5GB"
 """Of a component's weights; larger ones are sharded."""
@@ -70,9 +70,18 @@ class AllWeights:
         self._set(family, {name: [value.to(dtype) for value in found] for name, found in trained.items()})
         with atomic.whole_folder(path) as aside:
             family.pipe.save_pretrained(aside, safe_serialization=True, max_shard_size=LARGEST_FILE)
+            _forget_places(aside)
             atomic.write_json(aside / NAME, asdict(provenance))
         self._set(family, trained)
         return provenance
+
+
+def _forget_places(folder: Path) -> None:
+    """Take out of the configs of a pipeline where on this machine its base lay, as diffusers notes it."""
+    for path in (folder / "model_index.json", *folder.glob("*/config.json")):
+        config = checked_json.parse(checked_json.read(path))
+        if config.pop("_name_or_path", None) is not None:
+            atomic.write_json(path, config)
 
 
 def _unused(family: Family, component: str) -> list[torch.nn.Module]:

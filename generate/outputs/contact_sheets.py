@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from generate.outputs import metadata
+from generate.outputs.credentials import SIGNED_BY, Signer, holder
 from orchard import shards
 from orchard.files.atomic import file_name, whole_file
 from orchard.images.images import decode, square
@@ -17,8 +18,11 @@ COLUMNS, ROWS, LARGEST = 8, 6, 128
 GAP = 2
 
 
-def write(folder: Path, manifest: shards.Manifest) -> list[str]:
-    """Write ``sheets/apple.png`` and, where there are rejected images, ``sheets/rejected/apple.png``."""
+def write(folder: Path, manifest: shards.Manifest, signer: Signer | None = None) -> list[str]:
+    """Write ``sheets/apple.png`` and, where there are rejected images, ``sheets/rejected/apple.png``.
+
+    ``signer`` signs those of its own images.
+    """
     names = []
     for split, prefix in ((shards.TRAIN, ""), (shards.REJECTED, f"{shards.REJECTED}/")):
         by_label: dict[str, list[Path]] = {}
@@ -28,7 +32,13 @@ def write(folder: Path, manifest: shards.Manifest) -> list[str]:
             name = f"sheets/{prefix}{file_name(label)}.png"
             pictures = list(itertools.islice(_images(paths), COLUMNS * ROWS))
             arguments = manifest["arguments"][label]
-            data = metadata.png(sheet(pictures), prompt=arguments["prompt"], system=arguments["base"])
+            data = metadata.png(
+                sheet(pictures),
+                prompt=arguments["prompt"],
+                system=arguments["base"],
+                adapters=arguments["lora"],
+                signer=signer if holder(signer) == arguments.get(SIGNED_BY, "") else None,
+            )
             with whole_file(folder / name) as aside:
                 aside.write_bytes(data)
             names.append(name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.outputs import contact_sheets
+from generate.outputs.credentials import SIGNED_BY
 from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import cards, shards
@@ -68,12 +69,13 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             cards.head(_head(manifest, rejected)),
             "# Synthetic images",
             "",
-            _what(arguments),
+            what(arguments),
             "",
             *_sheets(manifest),
             cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
             "",
             *_bases(arguments),
+            *_signed(arguments),
             f"The generator has seen {len(manifest['trained_on'])} real images, which its adapters were "
             "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
             "score a classifier trained on this set on any of them.",
@@ -96,7 +98,8 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
     )
 
 
-def _what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+def what(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence on where the images come from, by the arguments of each class."""
     if any(len(MODES.get(one.get("repaint", ""), ())) == 1 for one in arguments.values()):
         return (
             "**These images are partly synthetic**: a diffusion model drew parts of photographs anew, "
@@ -169,13 +172,19 @@ def _bases(arguments: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _signed(arguments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Who has signed which images."""
+    found: dict[str, list[str]] = {}
+    for label, one in arguments.items():
+        if holder := one.get(SIGNED_BY):
+            found.setdefault(holder, []).append(cards.plain(label))
+    said = "; ".join(f"{', '.join(labels)} by {cards.plain(holder)}" for holder, labels in found.items())
+    return [f"Images carry Content Credentials (C2PA), signed: {said}.", ""] if found else []
+
+
 def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
     """What each screen rejects, how much it did, and how many real images it has seen."""
-    settings = {
-        name: values
-        for arguments in manifest["arguments"].values()
-        for name, values in arguments.get("screens", {}).items()
-    }
+    settings = screens_of(manifest)
     if not settings:
         return []
     rows = [
@@ -199,16 +208,29 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
     ]
 
 
+def screens_of(manifest: shards.Manifest) -> dict[str, dict[str, Any]]:
+    """Each screen that judged a class, with its settings."""
+    return {
+        name: values
+        for arguments in manifest["arguments"].values()
+        for name, values in arguments.get("screens", {}).items()
+    }
+
+
+def choices(arguments: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, str]]:
+    """Numbers of candidates, and the rules by which one of them was kept."""
+    found = {
+        (one["candidates"], one[choice.KEEP][choice.RULE]) for one in arguments.values() if choice.KEEP in one
+    }
+    return sorted(found)
+
+
 def _choice(manifest: shards.Manifest) -> list[str]:
     """By what rule one of several candidates was kept, and how many real images that has seen."""
-    rules = {
-        (arguments["candidates"], arguments[choice.KEEP][choice.RULE])
-        for arguments in manifest["arguments"].values()
-        if choice.KEEP in arguments
-    }
+    rules = choices(manifest["arguments"])
     if not rules:
         return []
-    said = "; ".join(f"of {each} candidates {choice.SAID[rule]} (`{rule}`)" for each, rule in sorted(rules))
+    said = "; ".join(f"of {each} candidates {choice.SAID[rule]} (`{rule}`)" for each, rule in rules)
     seen = len(manifest["screened_with"].get(choice.KEEP, ()))
     return ["## Choice", "", f"For each image kept: {said}. The choice has seen {seen} real images.", ""]
 

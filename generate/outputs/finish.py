@@ -8,19 +8,39 @@ from pathlib import Path
 from rich.console import Console
 
 from generate.config import Generate
-from generate.outputs import contact_sheets, dataset_card
+from generate.outputs import contact_sheets, credentials, croissant, dataset_card
 from generate.outputs.folder import of_folder
 from generate.planning.jobs import Diffusion, Job
 from generate.sampling.loras import labels_of
 from orchard import cards, hub, shards
 from orchard.adapters import adapter
 from orchard.cli.terminal import say
+from orchard.errors import UserError
 from orchard.files import atomic
 
 OURS = re.compile(
-    rf"{re.escape(dataset_card.NAME)}|{re.escape(shards.MANIFEST)}|data/.+\.parquet|sheets/.+\.png"
+    rf"{re.escape(dataset_card.NAME)}|{re.escape(shards.MANIFEST)}|{re.escape(croissant.NAME)}"
+    r"|data/.+\.parquet|sheets/.+\.png"
 )
 """What a set may have on the Hub."""
+
+
+def require_shareable(config: Generate, folder: Path) -> None:
+    """Raise `UserError` where ``--push_to_hub`` would be refused, or would publish a place of this machine.
+
+    Sets of older versions name the folder of their base.
+    """
+    if not config.push_to_hub:
+        return
+    hub.check(config.push_to_hub, "dataset")
+    for shard in (*shards.existing(folder), *shards.existing(folder, shards.REJECTED)):
+        rows = shards.columns(shard.path, "base")["base"].unique().to_pylist()
+        for base in filter(None, (shard.header.arguments.get("base"), *rows)):
+            if Path(base).name != base and not cards.is_hub_id(base):
+                raise UserError(
+                    f"--push_to_hub {config.push_to_hub}: {shard.path} is of an older version and would "
+                    f"publish where its base lies, {base}; sample the set again into another --output"
+                )
 
 
 def finish(
@@ -31,8 +51,9 @@ def finish(
         for job in planned:
             shards.lower_count(folder, job.label, job.header.count)
         manifest = shards.manifest_of(folder)
-        manifest["sheets"] = contact_sheets.write(folder, manifest)
+        manifest["sheets"] = contact_sheets.write(folder, manifest, credentials.signer(config.sign))
         dataset_card.write(folder, manifest)
+        croissant.write(folder, manifest)
         shards.write_manifest(folder, manifest)
         say(console, f"wrote {folder}: {_counts(manifest['rows'])}{_rejected(manifest)}")
     else:
@@ -60,8 +81,9 @@ def _share(console: Console, config: Generate, folder: Path, manifest: shards.Ma
     pictures = [
         name for name in manifest.get("sheets", ()) if away or not contact_sheets.is_of_rejected(name)
     ]
-    names = [*pictures, *(entry["name"] for entry in entries), shards.MANIFEST]
-    text = dataset_card.render(manifest, rejected=away).encode()
+    described = [croissant.NAME] if (folder / croissant.NAME).is_file() else []  # older sets have none
+    names = [*pictures, *(entry["name"] for entry in entries), *described, shards.MANIFEST]
+    text = dataset_card.render(manifest, rejected=away or not manifest["rejected_files"]).encode()
     push = hub.Push(
         repo=hub.check(config.push_to_hub, "dataset"),
         kind="dataset",

@@ -5,6 +5,8 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image, PngImagePlugin
 
+from generate.outputs.credentials import Signer
+
 TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 SOURCE_TYPE, COMPOSITE_TYPE = (
     f"{TERMS}trainedAlgorithmicMedia",
@@ -25,9 +27,19 @@ PACKET = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 
 
 def png(
-    image: Image.Image, *, prompt: str, system: str, seed: int | None = None, source: str = SOURCE_TYPE
+    image: Image.Image,
+    *,
+    prompt: str,
+    system: str,
+    adapters: str = "",
+    seed: int | None = None,
+    source: str = SOURCE_TYPE,
+    signer: Signer | None = None,
 ) -> bytes:
-    """The image as a PNG file with XMP: IPTC's digital source type, prompt and system, and the seed."""
+    """The image as a PNG file with XMP: IPTC's digital source type, prompt and system, and the seed.
+
+    ``signer`` adds the same as Content Credentials, with the hash of the adapters.
+    """
     packet = PACKET.format(
         source=quoteattr(source),
         prompt=quoteattr(prompt),
@@ -38,4 +50,11 @@ def png(
     chunks.add_itxt(CHUNK, packet)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=chunks)
-    return buffer.getvalue()
+    if signer is None:
+        return buffer.getvalue()
+    made_with = {"prompt": prompt, "base": system}
+    if adapters:
+        made_with["adapters"] = adapters
+    if seed is not None:
+        made_with["seed"] = str(seed)  # it has more digits than the numbers of some readers
+    return signer.sign(buffer.getvalue(), source, **made_with)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from generate.config import Generate
 from generate.outputs import folder as folders
+from generate.outputs.credentials import SIGNED_BY
 from generate.outputs.folder import Task
 from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import ClassPlan, Row
@@ -60,6 +61,8 @@ def describe(
     say(console, f"screens   {_screens(planned[0])}")
     if config.keep:
         say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
+    if signed_by := planned[0].header.arguments.get(SIGNED_BY):
+        say(console, f"signed    by {signed_by}: Content Credentials in every image")
     say(console, f"output    {config.output}, {config.shard_size} images per shard")
 
 

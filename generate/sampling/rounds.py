@@ -7,6 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from generate.config import Generate
+from generate.outputs import credentials
 from generate.outputs import folder as folders
 from generate.planning.jobs import Job
 from generate.sampling.tasks import Samplers, sample_all
@@ -43,7 +44,8 @@ def fill(
         if screens is None:
             _in_one_process(state, shards.upgrade, folder)
             screens = Screens(config, screened)
-        sample_all(folder, tasks[state.process_index :: state.num_processes], samplers, screens, state)
+        own = tasks[state.process_index :: state.num_processes]
+        sample_all(folder, own, samplers, screens, credentials.signer(config.sign), state)
         state.wait_for_everyone()
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from generate.config import Generate
 from generate.outputs import metadata
+from generate.outputs.credentials import Signer
 from generate.outputs.folder import ImageCounts, Task
 from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import Row
@@ -63,7 +64,12 @@ class Samplers:
 
 
 def sample_all(
-    folder: Path, tasks: Sequence[Task], samplers: Samplers, screens: Screens, state: PartialState
+    folder: Path,
+    tasks: Sequence[Task],
+    samplers: Samplers,
+    screens: Screens,
+    signer: Signer | None,
+    state: PartialState,
 ) -> None:
     """Fill the shards of this process; those that share base and adapters follow one another."""
     total = sum(task.lacking for task in tasks)
@@ -71,7 +77,7 @@ def sample_all(
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
         for _, group in itertools.groupby(tasks, key=lambda task: task.job.source):
             same = list(group)
-            _fill(folder, same, samplers.of(same[0].job), screens, advance)
+            _fill(folder, same, samplers.of(same[0].job), screens, signer, advance)
 
 
 def _fill(
@@ -79,6 +85,7 @@ def _fill(
     tasks: Sequence[Task],
     sampler: Sampler | OnePassSampler,
     screens: Screens,
+    signer: Signer | None,
     advance: Callable[[int], None],
 ) -> None:
     """One stream over all shards, so that the next one is under way while one is written."""
@@ -91,7 +98,8 @@ def _fill(
             fresh: list[dict[str, Any]] = []
             try:
                 with signals.heard():
-                    for record in _records(task.job, (p for p in own if p[0].index in wanted), screens):
+                    pairs_wanted = (pair for pair in own if pair[0].index in wanted)
+                    for record in _records(task.job, pairs_wanted, screens, signer):
                         fresh.append(record)
                         advance(1)
             finally:  # what stops the run costs the images that are not sampled yet, and no others
@@ -110,7 +118,7 @@ def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
     shards.store(folder, task.shard.number, rows, task.job.header)
 
 
-def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any]]:
+def _records(job: Job, pairs: Pairs, screens: Screens, signer: Signer | None) -> Iterator[dict[str, Any]]:
     """Sampled images as rows of a shard, with what the screens found."""
     arguments = job.header.arguments
     label = job.header.classes.index(job.label)
@@ -118,7 +126,15 @@ def _records(job: Job, pairs: Pairs, screens: Screens) -> Iterator[dict[str, Any
     for row, image in pairs:
         partly = row.canvas is not None and row.canvas.keeps
         source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
-        data = metadata.png(image, prompt=row.prompt, system=arguments["base"], seed=row.seed, source=source)
+        data = metadata.png(
+            image,
+            prompt=row.prompt,
+            system=arguments["base"],
+            adapters=arguments["lora"],
+            seed=row.seed,
+            source=source,
+            signer=signer,
+        )
         yield {
             "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
             "label": label,

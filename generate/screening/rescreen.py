@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from generate.config import Generate
+from generate.outputs.credentials import SIGNED_BY, holder, signer
 from generate.screening import choice, screens, verdicts
 from generate.screening.screens import ScreenPlan, Screens
 from orchard import shards
@@ -52,6 +53,7 @@ def plan(config: Generate, folder: Path) -> tuple[ScreenPlan, list[Class]]:
         for shard in by_label[label]:
             shards.require_same([shard], shard.header, folder)  # as for its form alone
         _require_choice(config, header)
+        _require_signer(config, header)
     screened = screens.plan(config, labels, min(header.arguments["resolution"] for header in headers))
     return screened, [_class(screened, by_label[label]) for label in labels]
 
@@ -62,6 +64,15 @@ def _require_choice(config: Generate, header: ShardHeader) -> None:
         raise UserError(f"--keep {config.keep}: {header.label} has no --candidates; leave it out")
     if candidates > 1 and config.keep is None:
         raise UserError(f"--rescreen: {header.label} has {candidates} candidates an image; give --keep RULE")
+
+
+def _require_signer(config: Generate, header: ShardHeader) -> None:
+    there, given = header.arguments.get(SIGNED_BY, ""), holder(signer(config.sign))
+    if there != given:
+        raise UserError(
+            f"--rescreen: {header.label} is signed by {there or 'nobody'}, not by {given or 'nobody'}; "
+            + ("give the --sign that it was sampled with" if there else "leave out --sign")
+        )
 
 
 def _class(screened: ScreenPlan, found: Sequence[Shard]) -> Class:

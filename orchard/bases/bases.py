@@ -91,8 +91,9 @@ class Base:
 def public_name(name: str, digest: str) -> str:
     """What files that may be shared call a base: of a folder or file on this machine no path, but a hash."""
     ending = f"@{digest[:12]}"
-    shared = name == MINI or name in HUB or cards.is_hub_id(name) or name.endswith(ending)
-    return name if shared else f"{cards.public(name)}{ending}"
+    if name == MINI or name in HUB or cards.is_hub_id(name):
+        return name
+    return f"{cards.public(name).removesuffix(ending)}{ending}"
 
 
 @functools.cache

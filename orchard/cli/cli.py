@@ -50,7 +50,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common(Options):
+class Command(Options):
     """What every command has."""
 
     GONE: ClassVar[Mapping[str, str]] = {}
@@ -58,6 +58,14 @@ class Common(Options):
 
     config: Path | None = None
     """Recipe: a YAML file of these same options; flags win over it."""
+    dry_run: bool = False
+    """Print the resolved plan and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Command):
+    """What every command has that computes with images."""
+
     data: str = "fruit"
     """The real set: a folder, a dataset on the Hub, `fruit` (the Kaggle set) or `demo` (rendered)."""
     seed: int = 0
@@ -65,8 +73,6 @@ class Common(Options):
     precision: Precision = "auto"
     """Arithmetic of the networks; auto is bf16 where the device has it, fp16 on Volta and Turing, else
     fp32."""
-    dry_run: bool = False
-    """Print the resolved plan and stop."""
 
     def require_valid(self) -> None:
         """Raise `UserError` naming the first option that is out of range."""
@@ -84,7 +90,7 @@ class Hub(Options):
     """Make that repository private when it is new."""
 
 
-Config = TypeVar("Config", bound=Common)
+Config = TypeVar("Config", bound=Command)
 
 
 def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
@@ -147,12 +153,12 @@ def resolve(
     return found
 
 
-def command(prog: str, config: Common) -> str:
+def command(prog: str, config: Command) -> str:
     """The command line that gives this config."""
     return shlex.join([*prog.split(), *_flags(type(config), _given(config))])
 
 
-def _given(config: Common) -> dict[str, Any]:
+def _given(config: Command) -> dict[str, Any]:
     """The options that are not at their defaults, as `describe`."""
     defaults = describe(type(config)())
     return {name: value for name, value in describe(config).items() if value != defaults[name]}
@@ -172,14 +178,14 @@ def parse(config_type: type[Config], arguments: Sequence[str], prog: str) -> Con
         raise
 
 
-def _require_current(config_type: type[Common], given: Sequence[str], where: str = "") -> None:
+def _require_current(config_type: type[Command], given: Sequence[str], where: str = "") -> None:
     """Raise `UserError` for an option that an earlier version had, with what to use instead."""
     for word in given:
         name = word.lstrip("-").partition("=")[0].replace("-", "_").removeprefix("no_")
         check(name not in config_type.GONE, f"{where}{word}: was removed; {config_type.GONE.get(name)}")
 
 
-def _require_once(config_type: type[Common], arguments: Sequence[str]) -> None:
+def _require_once(config_type: type[Command], arguments: Sequence[str]) -> None:
     """Raise `UserError` for a list that is given twice, of which the parser would take the last one."""
     flags = [word.partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")]
     for name, kind in get_type_hints(config_type, include_extras=True).items():
@@ -216,9 +222,11 @@ def _parsed(config_type: type[Config], arguments: Sequence[str], prog: str) -> C
     return config_type(**values)
 
 
-def _sections(config_type: type[Common]) -> type[Any]:
+def _sections(config_type: type[Command]) -> type[Any]:
     """A dataclass with one field a group of options, which the parser gives a heading."""
-    kinds = [kind for kind in config_type.__mro__ if kind.__bases__ == (Options,)]
+    kinds = [kind for kind in config_type.__mro__ if kind.__bases__ in ((Options,), (Command,))]
+    if Common in kinds:  # which has it in itself
+        kinds.remove(Command)
     groups = [(_words(kind), kind, dataclasses.field(default_factory=kind)) for kind in kinds]
     return dataclasses.make_dataclass(config_type.__name__, groups, kw_only=True)
 
@@ -235,7 +243,7 @@ def _recipe_path(arguments: Sequence[str]) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
+def recipe_arguments(config_type: type[Command], path: Path | None) -> list[str]:
     """The flags that a recipe stands for, in its own order."""
     if path is None:
         return []
@@ -246,7 +254,7 @@ def recipe_arguments(config_type: type[Common], path: Path | None) -> list[str]:
     return _flags(config_type, recipe, f"{where}: ")
 
 
-def _flags(config_type: type[Common], options: Mapping[str, Any], where: str = "") -> list[str]:
+def _flags(config_type: type[Command], options: Mapping[str, Any], where: str = "") -> list[str]:
     """The flags that stand for options by name; ``where`` they come from is said of a wrong one."""
     kinds = get_type_hints(config_type, include_extras=True)
     _require_current(config_type, list(options), where)
@@ -324,7 +332,7 @@ def _one_line(box: str, prog: str) -> str:
     return f"{' '.join(kept).removesuffix('.')}; see {prog} --help"
 
 
-def describe(config: Common) -> dict[str, Any]:
+def describe(config: Command) -> dict[str, Any]:
     """The config as plain JSON values, for plans, records and provenance."""
     return {
         field.name: _plain(getattr(config, field.name))

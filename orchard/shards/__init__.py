@@ -40,7 +40,7 @@ from orchard.shards.manifest import (
     write_manifest,
 )
 from orchard.shards.opening import MANIFEST
-from orchard.shards.reading import read, read_unscreened, rejected, rejections
+from orchard.shards.reading import read, read_unscreened, rejected, rejections, rows
 
 __all__ = [
     "GENERATOR",
@@ -74,6 +74,7 @@ __all__ = [
     "require_complete",
     "require_same",
     "require_unaltered",
+    "rows",
     "rows_of",
     "store",
     "upgrade",

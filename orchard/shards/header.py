@@ -20,6 +20,7 @@ UNSAID: dict[str, Any] = {
     "safety_checker": True,
     "negative_prompt": "",
     "contrast": 0.0,
+    "signed_by": "nobody",
 }
 """Arguments that shards do not mention where they are these."""
 VERDICTS = frozenset(("screens", "keep"))
@@ -36,7 +37,7 @@ class ShardHeader:
     classes: list[str]
     """The whole class list of the real set."""
     arguments: dict[str, Any]
-    """Everything that decides the pixels of row k, and whether it is kept."""
+    """Everything that decides the pixels of row k, whether it is kept, and who signs it."""
     trained_on: list[str] | None
     """SHA-256 of the real images that the generator has been tuned on; None when it is not known."""
     versions: dict[str, str]

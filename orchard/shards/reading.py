@@ -25,7 +25,7 @@ def read(folder: Path) -> ImageSet:
     # Whoever shows them later, after hours of training, has to find them as they were.
     for path, entry in _rejected_there(folder, manifest):
         require_hash(path, entry["sha256"])
-    return _set(folder, manifest, _rows(folder, manifest, manifest["files"]))
+    return _set(folder, manifest, rows(folder, manifest))
 
 
 def read_unscreened(folder: Path, screen: str) -> ImageSet:
@@ -78,8 +78,18 @@ def _set(folder: Path, manifest: Manifest, rows: Iterable[Mapping[str, Any]]) ->
     )
 
 
-def _rows(folder: Path, manifest: Manifest, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    return [row for entry in entries for row in _whole(folder, entry, manifest["classes"])]
+def rows(folder: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
+    """The rows that are kept, as `orchard.shards.rows_of`, one file in memory at a time.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    return _rows(folder, manifest, manifest["files"])
+
+
+def _rows(folder: Path, manifest: Manifest, entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        yield from _whole(folder, entry, manifest["classes"])
 
 
 def _whole(folder: Path, entry: Entry, classes: Sequence[str]) -> list[dict[str, Any]]:

@@ -77,6 +77,7 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         ("model", "apple-loss.png"),
         ("model", "apple-samples.png"),
         ("dataset", "README.md"),
+        ("dataset", "croissant.json"),
         ("dataset", "sheets/apple.png"),
         ("dataset", "data/train-apple-00000.parquet"),
         ("dataset", "data/train-apple-00001.parquet"),
@@ -236,6 +237,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def stored(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
 def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
     """Rows a split, as `datasets` finds them in a download of the repository."""
     for name, data in content.items():
@@ -248,13 +253,15 @@ def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
 def test_two_pushes_leave_what_the_second_folder_holds(tmp_path, server, generate, capsys):
     generate(tmp_path / "first", noise, count=12, shard_size=4, push_to_hub="set")
     first = there(server, "dataset")
-    assert first.keys() == files(tmp_path / "first") and "data/train-apple-00002.parquet" in first
+    assert first == stored(tmp_path / "first")
+    assert {"data/train-apple-00002.parquet", "croissant.json"} < first.keys()
     # What somebody has added by hand is not ours to delete.
     server.files |= {("dataset", "mira/set", name): b"x" for name in (".gitattributes", "LICENSE")}
     capsys.readouterr()
     generate(tmp_path / "second", noise, count=4, shard_size=4, push_to_hub="set")
     second = there(server, "dataset")
-    assert second.keys() - {".gitattributes", "LICENSE"} == files(tmp_path / "second")
+    mine = {".gitattributes": b"x", "LICENSE": b"x"}
+    assert second == stored(tmp_path / "second") | mine
     assert json.loads(second["manifest.json"])["rows"] == {"apple": 4}
     assert loaded(second, tmp_path / "download") == {"train": 4}
     said = capsys.readouterr().out
@@ -302,6 +309,19 @@ def test_a_set_that_named_the_path_of_its_base_is_gone_on_with(tmp_path, generat
     shards.write(path, there, shards.ShardHeader(**old))
     (tmp_path / "s" / shards.MANIFEST).unlink()
     assert generate(tmp_path / "s", noise, count=8) == 4
+
+
+def test_a_set_that_names_the_path_of_its_base_is_not_published(tmp_path, server, generate, base, refused):
+    generate(tmp_path / "s", noise, count=4)
+    path = shards.path_of(tmp_path / "s", "apple", 0)
+    (shard,) = shards.existing(tmp_path / "s")
+    rows = shards.rows_of(path)
+    (tmp_path / "s" / shards.MANIFEST).unlink()
+    # A shard of an older version that a newer one has added to: its header names no path any more.
+    shards.write(path, [{**rows[0], "base": str(base)}, *rows[1:]], shard.header)
+    with refused("--push_to_hub set", "train-apple-00000.parquet", str(base), "into another --output"):
+        generate(tmp_path / "s", noise, count=4, push_to_hub="set")
+    assert not server.files
 
 
 def test_adapters_that_are_gone_from_the_folder_go_from_the_hub(tmp_path, server, base, photos):
@@ -359,6 +379,11 @@ def test_a_base_is_called_by_its_public_name_or_by_its_last_part_and_hash(
     for place in ("models/own", "./models/own", str(tmp_path / "models" / "own"), "models/own/"):
         assert bases.public_name(place, digest) == "own@0123456789ab"
     assert cards.public("/home/jane/photos of fruit") == "photos of fruit"
+
+
+def test_a_folder_that_is_called_as_its_base_is_published_keeps_its_place_to_itself():
+    digest = "0123456789abcdef"
+    assert bases.public_name("/home/jane/own@0123456789ab", digest) == "own@0123456789ab"
 
 
 def test_a_published_name_of_a_base_asks_for_the_folder(refused):

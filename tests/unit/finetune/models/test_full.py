@@ -52,6 +52,9 @@ def test_every_weight_learns_and_stock_diffusers_loads_the_folder(folders, tmp_p
         if getattr(before, part, None) is not None:
             pairs = zip(getattr(stock, part).parameters(), getattr(before, part).parameters(), strict=True)
             assert all(torch.equal(one, other) for one, other in pairs)
+    configs = [*folder.glob("*.json"), *folder.glob("*/*.json")]
+    named = [path.name for path in configs if str(folders[name]) in path.read_text()]
+    assert len(configs) > 4 and named == ["orchard.json"]  # which says that to whoever goes on here
     origin = provenance.of_folder(folder)
     assert (origin.method, origin.rank, origin.targets) == ("full", 0, [])
     assert origin.text_encoders == ["text_encoder", "text_encoder_2"]
