@@ -1,7 +1,7 @@
 """The dataset card: a README.md that tells `datasets` where the splits are and people where it came from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from generate.outputs import contact_sheets
 from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import cards, shards
+from orchard.decisions import HUMAN
 from orchard.files.atomic import file_name, whole_file
 from orchard.generators.files import NO_SCHEDULER
 from orchard.images.thumbnails import FARTHEST
@@ -48,6 +49,7 @@ SCREENS = {
     "memorised": f"it is nearer to a real training image than {FARTHEST}, and "
     "than 99% of these are to their nearest neighbour",
     "off_class": "a classifier takes it for another class",
+    HUMAN: "a person rejected it",
 }
 
 
@@ -176,6 +178,9 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
         for arguments in manifest["arguments"].values()
         for name, values in arguments.get("screens", {}).items()
     }
+    reviews = manifest.get("reviews", [])
+    if reviews:
+        settings[HUMAN] = {}
     if not settings:
         return []
     rows = [
@@ -196,6 +201,16 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
         "",
         cards.table(columns, rows),
         "",
+        *_reviews(reviews),
+    ]
+
+
+def _reviews(reviews: Sequence[shards.Review]) -> list[str]:
+    """Who looked through the set, and when."""
+    return [
+        f"{cards.plain(one['reviewer'])} kept {one['kept']} and rejected {one['rejected']} images by eye, "
+        f"{one['first'][:10]} to {one['last'][:10]}.\n"
+        for one in reviews
     ]
 
 

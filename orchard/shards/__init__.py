@@ -41,6 +41,7 @@ from orchard.shards.manifest import (
 )
 from orchard.shards.opening import MANIFEST
 from orchard.shards.reading import read, read_unscreened, rejected, rejections
+from orchard.shards.reviewed import Review, pending, reviewed
 
 __all__ = [
     "GENERATOR",
@@ -53,6 +54,7 @@ __all__ = [
     "SYNTHETIC_COLUMNS",
     "TRAIN",
     "Manifest",
+    "Review",
     "Shard",
     "ShardHeader",
     "columns",
@@ -65,6 +67,7 @@ __all__ = [
     "made_with",
     "manifest_of",
     "path_of",
+    "pending",
     "read",
     "read_manifest",
     "read_unscreened",
@@ -74,6 +77,7 @@ __all__ = [
     "require_complete",
     "require_same",
     "require_unaltered",
+    "reviewed",
     "rows_of",
     "store",
     "upgrade",
