@@ -4,7 +4,7 @@ An image is its name in the set and the SHA-256 of its file, so a decision never
 has come under the name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,15 +104,20 @@ def current(actions: Iterable[Action]) -> dict[Key, Decision]:
     """What holds for each image that somebody decided on or made a note of."""
     found: dict[Key, Decision] = {}
     for action in standing(actions):
-        said: dict[str, Any] = {"reviewer": action.reviewer, "time": action.time}
-        if action.verb == "note":
-            said["note"] = action.note
-        else:
-            said["verdict"] = "" if action.verb == "clear" else action.verb
-        if action.verb != "shown":
-            for key in action.images.items():
-                found[key] = replace(found.get(key, Decision()), **said)
+        found |= after(action, found)
     return found
+
+
+def after(action: Action, before: Mapping[Key, Decision]) -> dict[Key, Decision]:
+    """What holds for the images of an action that takes nothing back, once it is done."""
+    if action.verb == "shown":
+        return {}
+    said: dict[str, Any] = {"reviewer": action.reviewer, "time": action.time}
+    if action.verb == "note":
+        said["note"] = action.note
+    else:
+        said["verdict"] = "" if action.verb == "clear" else action.verb
+    return {key: replace(before.get(key, Decision()), **said) for key in action.images.items()}
 
 
 def shown(actions: Iterable[Action]) -> frozenset[str]:

@@ -84,7 +84,8 @@ def _take(handle: int, kind: int, folder: Path, option: str) -> None:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"{option} {folder}: another run is writing there, or reviewing it; wait until it ends, or choose another {option}"
+            f"{option} {folder}: another run is writing there, or a review is open; wait until "
+            f"it ends, or choose another {option}"
         ) from None
     except OSError as error:
         raise UserError(f"{option} {folder}: cannot be locked ({error.strerror}); choose another") from None

@@ -1,4 +1,4 @@
-"""What people decided on the rows of a synthetic set (`orchard.decisions`), and whether the set follows it."""
+"""What people decided on the rows of a synthetic set (`orchard.decisions`), and whether it was followed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

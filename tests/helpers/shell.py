@@ -22,6 +22,7 @@ TRAIN_GAN, TRAIN_VAE = (
     (sys.executable, str(ROOT / "finetune" / f"train_{name}.py")) for name in ("gan", "vae")
 )
 GENERATE = (sys.executable, "-m", "generate")
+REVIEW = (sys.executable, "-m", "review")
 CLASSIFY = (sys.executable, "-m", "classify")
 EVALUATE = (sys.executable, "-m", "evaluate")
 TWO = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
@@ -33,7 +34,7 @@ ENVIRONMENT = {
 
 
 PATIENCE = 600
-FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, CLASSIFY, EVALUATE)
+FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, REVIEW, CLASSIFY, EVALUATE)
 READ_BY_IMPORTS = ("HF_", "HUGGINGFACE_", "PYTHON", "CUDA", "HTTP", "http", "ACCELERATE")
 """Beginnings of the names of variables that libraries read once."""
 
