@@ -54,7 +54,8 @@ def review(config: Review) -> dict[str, str]:
         _describe(console, session)
         if not config.dry_run:
             _serve(console, session, config)
-    verdicts: dict[str, str] = {session.items[n].name: one.verdict for n, one in session.decided().items() if one.verdict}
+    decided = session.decided().items()
+    verdicts: dict[str, str] = {session.items[n].name: one.verdict for n, one in decided if one.verdict}
     say(console, f"decided {_counts(session)}, in {session.path}")
     for name in (name for name, verdict in verdicts.items() if verdict == "reject" and not config.synthetic):
         say(console, f"rejected {name}")

@@ -16,7 +16,7 @@ from orchard.shards import opening
 
 MEASURES = {
     "contrast": "contrast",
-    "nearest_train": "distance to the nearest training photo",
+    "nearest_train": "distance to the nearest training photo; a copy below 1",
     "class_margin": "margin of the classifier",
     "feature_distance": "distance in features",
     "clip_score": "likeness to the prompt (CLIP)",

@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.NOT_FOUND, "no such page")
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= MOST):
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {MOST} bytes, and their number")
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send at most {MOST} bytes")
         try:
             return _json(self.server.session.act(checked_json.parse(self.rfile.read(int(length)))))
         except ValueError as error:

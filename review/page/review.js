@@ -256,7 +256,10 @@ function look() {
   const number = matching[cursor];
   if (number === undefined) return;
   const item = set.items[number];
-  if (!large.open) large.showModal();
+  if (!large.open) {
+    large.showModal();
+    large.focus();  // not its first field, where keys would be text
+  }
   element("picture").src = `picture/${number}`;
   element("picture").alt = `${item.name}, ${item.label}`;
   element("name").textContent = item.name;
