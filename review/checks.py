@@ -24,7 +24,7 @@ MEASURES = {
 SIDE = 256
 """Pixels of the longer side of a photo whose blur is measured: about what classifiers and generators see."""
 BLURRED = 0.62
-"""More than any of 464 photos of fruit has, less than each has once it is blurred by 1% of its side."""
+"""Less than this have 463 of 464 photos of fruit; all have more once they are blurred by 1% of their side."""
 WINDOW = 11
 """Pixels over which the photo is blurred once more, as in the paper."""
 LIGHTEST, DARK = 99, 0.32
