@@ -209,7 +209,7 @@ def _reviews(reviews: Sequence[shards.Review]) -> list[str]:
     """Who looked through the set, and when."""
     return [
         f"{cards.plain(one['reviewer'])} kept {one['kept']} and rejected {one['rejected']} images by eye, "
-        f"{one['first'][:10]} to {one['last'][:10]}.\n"
+        f"{cards.plain(one['first'][:10])} to {cards.plain(one['last'][:10])}.\n"
         for one in reviews
     ]
 
