@@ -11,7 +11,7 @@ from PIL import Image
 
 from orchard import shards
 from orchard.decisions import HUMAN, Key
-from orchard.images.images import Photo, decode, sha256
+from orchard.images.images import Photo, decode
 from orchard.shards import opening
 
 MEASURES = {
@@ -88,9 +88,10 @@ def of_shards(folder: Path) -> list[Item]:
 
 
 def _of_row(row: dict[str, Any], label: str, read: Callable[[], bytes]) -> Item:
+    name, digest = shards.key_of(row, label)
     return Item(
-        name=row["image"]["path"] or f"{label}-{row['index']:06d}.png",
-        sha256=sha256(row["image"]["bytes"]),
+        name=name,
+        sha256=digest,
         label=label,
         split="",
         read=read,

@@ -41,7 +41,7 @@ from orchard.shards.manifest import (
 )
 from orchard.shards.opening import MANIFEST
 from orchard.shards.reading import read, read_unscreened, rejected, rejections
-from orchard.shards.reviewed import Review, pending, reviewed
+from orchard.shards.reviewed import Review, key_of, pending, reviewed
 
 __all__ = [
     "GENERATOR",
@@ -61,6 +61,7 @@ __all__ = [
     "discarded_count",
     "existing",
     "is_synthetic",
+    "key_of",
     "ledger",
     "load",
     "lower_count",

@@ -1,12 +1,12 @@
 """What people decided on the rows of a synthetic set (`orchard.decisions`), and whether it was followed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from orchard import decisions
-from orchard.decisions import HUMAN, Decision
+from orchard.decisions import HUMAN, Decision, Key
 from orchard.images.images import TRAIN, sha256
 from orchard.shards.files import REJECTED, columns, existing, rows_of
 
@@ -52,15 +52,22 @@ def reviewed(folder: Path, labels: Iterable[str] | None = None) -> list[Reviewed
     ]
 
 
-def _of_shard(
-    path: Path, label: str, names: set[str], said: dict[decisions.Key, Decision]
-) -> Iterator[Reviewed]:
-    table = columns(path, "reason", "image.path").to_pylist()
+def key_of(row: Mapping[str, Any], label: str) -> Key:
+    """By what decisions name the image of a row; ``label`` is its class."""
+    return _name(row, label), sha256(row["image"]["bytes"])
+
+
+def _name(row: Mapping[str, Any], label: str) -> str:
+    return row["image"]["path"] or f"{label}-{row['index']:06d}.png"
+
+
+def _of_shard(path: Path, label: str, names: set[str], said: Mapping[Key, Decision]) -> Iterator[Reviewed]:
+    table = columns(path, "index", "reason", "image.path").to_pylist()
     # The images are read where a name or a verdict calls for it alone.
-    if not any(row.get("reason") == HUMAN or row["image"]["path"] in names for row in table):
+    if not any(row.get("reason") == HUMAN or _name(row, label) in names for row in table):
         return
     for row in rows_of(path):
-        key = row["image"]["path"], sha256(row["image"]["bytes"])
+        key = key_of(row, label)
         if key in said or row["reason"] == HUMAN:
             decision = said.get(key, Decision())
             yield Reviewed(label=label, index=row["index"], reason=row["reason"] or "", decision=decision)

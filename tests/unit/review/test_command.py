@@ -9,6 +9,7 @@ from shell import REVIEW, command, refusal
 
 from orchard import decisions, shards
 from orchard.files import lock
+from orchard.images.images import decode, sha256
 from review import items
 from review.command import review
 from review.config import Review
@@ -44,7 +45,7 @@ def test_photos_that_are_shown_are_training_photos_and_in_the_ledger(tmp_path, f
     with lock.writing(folder, Alone()):  # once the page is closed
         pass
     shown = decisions.shown(decisions.read(folder / decisions.FILE))
-    assert shown == {items.sha256(path.read_bytes()) for path in (photos / "train").rglob("*.png")}
+    assert shown == {sha256(path.read_bytes()) for path in (photos / "train").rglob("*.png")}
     with served(*words, folder=tmp_path):
         pass
     assert len(decisions.read(folder / decisions.FILE)) == 2
@@ -62,10 +63,10 @@ class Alone:
 def test_a_real_set_is_looked_through_with_its_findings(tmp_path, photos, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     twin = (photos / "train" / "apple" / "0.png").read_bytes()
-    (photos / "test" / "pear" / "twin.bmp").write_bytes(pictures.encoded(items.decode(twin, ""), "BMP"))
+    (photos / "test" / "pear" / "twin.bmp").write_bytes(pictures.encoded(decode(twin, ""), "BMP"))
     path = tmp_path / f"photos.{decisions.FILE}"
     photo = photos / "train" / "apple" / "1.png"
-    decisions.act(path, "reject", {"train/apple/1.png": items.sha256(photo.read_bytes())}, "ann")
+    decisions.act(path, "reject", {"train/apple/1.png": sha256(photo.read_bytes())}, "ann")
     found = review(Review(data=str(photos), dry_run=True))
     said = capsys.readouterr().out
     assert re.search(
@@ -107,7 +108,7 @@ def test_rows_are_read_one_by_one_and_rejected_ones_of_a_person_are_there(tmp_pa
         *(f"apple-{i:06d}.png" for i in range(6)),
         *(f"pear-{i:06d}.png" for i in range(4)),
     ]
-    assert all(items.sha256(item.read()) == item.sha256 for item in found)
+    assert all(sha256(item.read()) == item.sha256 for item in found)
     assert (found[1].context, found[1].measures["contrast"]) == ("on grass", 1.0)
 
 

@@ -9,9 +9,9 @@ from orchard.images.images import sha256
 
 
 def decide(folder, verb, *numbers, label="apple", reviewer="ann"):
-    there = {r["index"]: r for split in ("train", "rejected") for r in rows(folder, split)}
+    found = [r for split in ("train", "rejected") for r in rows(folder, split)]
+    there = {r["index"]: r for r in found if r["image"]["path"].startswith(label)}
     images = {there[n]["image"]["path"]: sha256(there[n]["image"]["bytes"]) for n in numbers}
-    assert all(name.startswith(label) for name in images)
     decisions.act(folder / decisions.FILE, verb, images, reviewer)
 
 
@@ -43,6 +43,21 @@ def test_what_the_review_brought_can_be_measured(tmp_path, generate):
     generate(tmp_path / "s", flat_at(3))
     assert shards.rejections(shards.read_manifest(tmp_path / "s")) == {"flat": 1, "human": 2}
     assert shards.read_unscreened(tmp_path / "s", "human").hashes() == before
+
+
+def test_the_experiment_has_the_set_without_the_review_as_a_control(tmp_path, generate, photos):
+    from evaluate.config import Evaluate
+    from evaluate.experiment.image_sets import load
+    from evaluate.experiment.mixtures import parse
+
+    generate(tmp_path / "s", classes=("apple", "pear"))
+    before = shards.read(tmp_path / "s").hashes()
+    decide(tmp_path / "s", "reject", 2)
+    generate(tmp_path / "s", classes=("apple", "pear"))
+    config = Evaluate(data=str(photos), synthetic=str(tmp_path / "s"), controls=("screens",))
+    sets = load(config, parse(("0.5",)))
+    assert {name: images.hashes() for name, images in sets.unscreened.items()} == {"human": before}
+    assert len(sets.synthetic.hashes() ^ before) == 2
 
 
 def test_what_is_taken_back_returns_and_what_replaced_it_stays(tmp_path, generate):
