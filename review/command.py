@@ -18,7 +18,7 @@ from orchard.files import atomic, lock
 from orchard.images import thumbnails
 from orchard.images.images import TRAIN, ImageSet
 from orchard.images.splits import ranked
-from review import checks, items, mislabels
+from review import items
 from review.config import Review
 from review.items import Item, of_photo
 from review.server import Server
@@ -54,13 +54,14 @@ def review(config: Review) -> dict[str, str]:
         _describe(console, session)
         if not config.dry_run:
             _serve(console, session, config)
+            say(console, f"decided   {_counts(session)}")
     decided = session.decided().items()
     verdicts: dict[str, str] = {session.items[n].name: one.verdict for n, one in decided if one.verdict}
-    say(console, f"decided {_counts(session)}, in {session.path}")
-    for name in (name for name, verdict in verdicts.items() if verdict == "reject" and not config.synthetic):
-        say(console, f"rejected {name}")
-    if config.synthetic:
-        say(console, "next: the command that sampled the set, which now replaces what is rejected")
+    rejected = [name for name, verdict in verdicts.items() if verdict == "reject"]
+    if rejected and config.synthetic:
+        say(console, "next: the command that sampled the set, which replaces what is rejected")
+    for name in () if config.synthetic else rejected:
+        say(console, f"rejected  {name}")
     return verdicts
 
 
@@ -150,6 +151,8 @@ class _Nearest:
 
 def _real(console: Console, config: Review) -> Session:
     """A real set with what is odd about its photos."""
+    from review import checks, mislabels  # which a synthetic set need not wait for
+
     images = sources.load(config.data)
     for note in images.notes:
         say(console, f"note      {note}")

@@ -72,7 +72,7 @@ def test_a_real_set_is_looked_through_with_its_findings(tmp_path, photos, capsys
     assert re.search(
         r"copy in another class: 2, test/pear/twin.bmp|copy in another class: 2, train/apple", said
     )
-    assert "rejected train/apple/1.png" in said and found == {"train/apple/1.png": "reject"}
+    assert "rejected  train/apple/1.png" in said and found == {"train/apple/1.png": "reject"}
 
 
 @pytest.mark.parametrize(
