@@ -7,7 +7,8 @@ const form = element("form"), gallery = element("gallery"), large = element("lar
 let set = { items: [], beside: [], measures: {}, findings: {} };
 let matching = [];            // numbers of the items that the filters leave, as they were applied
 let page = 0, cursor = 0;     // the cursor is a place in `matching`
-let lastSave = Promise.resolve(), unsaved = 0, reported = null;
+let lastSave = Promise.resolve(), unsaved = 0;
+let inputs = 0;               // keys and clicks so far: who has gone on is not moved back
 const selected = new Set(), tiles = new Map();
 
 function make(tag, properties = {}, ...children) {
@@ -222,8 +223,9 @@ function decide(verb) {
 
 function save(action) {
   // One after the other, so that the file has them in the order of the keys.
+  const since = inputs;
   action.images.forEach((number) => tiles.get(number)?.classList.add("saving"));
-  lastSave = lastSave.then(() => send(action)).catch((error) => {
+  lastSave = lastSave.then(() => send(action, since)).catch((error) => {
     unsaved += 1;
     element("problem").hidden = false;
     element("problem").textContent = `Not saved: ${error.message} (${unsaved} so far). If the server has ended, `
@@ -231,7 +233,7 @@ function save(action) {
   }).finally(() => action.images.forEach((number) => tiles.get(number)?.classList.remove("saving")));
 }
 
-async function send(action) {
+async function send(action, since) {
   const answer = await fetch("act", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(action),
   });
@@ -244,7 +246,7 @@ async function send(action) {
   const what = action.verb === "undo" ? "undone" : SAID[action.verb] ?? action.verb;
   element("said").textContent = changed.length ? `${what}: ${changed.length}` : "nothing to undo";
   tally();
-  if (action.verb === "undo" && changed.length) {
+  if (action.verb === "undo" && changed.length && inputs === since) {
     const place = matching.indexOf(changed[0].number);
     if (place >= 0) point(place);
   }
@@ -329,6 +331,7 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
+  inputs += 1;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const undo = (event.ctrlKey || event.metaKey) && key === "z";
   const typing = event.target.matches("input, textarea, select");
@@ -346,6 +349,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("click", (event) => {
+  inputs += 1;
   const button = event.target.closest("[data-do]");
   if (button) return ACTIONS[button.dataset.do]();
   const made = event.target.closest(".tile");

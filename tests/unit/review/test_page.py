@@ -113,7 +113,9 @@ def press(page, *keys):
 def test_a_set_is_gone_through_by_keys_alone(opened, session):
     with threaded(session) as address:
         page = opened(address)
-        press(page, "k", "r", "ArrowRight", "r", "z", "z")
+        press(page, "k", "r", "ArrowRight", "r")
+        progress(page, "1 kept, 2 rejected")
+        press(page, "z", "z")
         progress(page, "1 of 30 decided: 1 kept, 0 rejected")
         press(page, "Home", "ArrowDown", "x")  # of the class below, whose first tile stands under it
         progress(page, "1 rejected")
