@@ -12,7 +12,7 @@ from properdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-PACKAGES = ("finetune", "generate", "classify", "evaluate", "orchard")
+PACKAGES = ("finetune", "generate", "review", "classify", "evaluate", "orchard")
 LINK = re.compile(r"(?<=\]\()([^)\s:#]+)(?=[#)])")
 """The file that a Markdown link names; URLs have a colon."""
 

@@ -18,10 +18,9 @@ from evaluate.experiment.arms import Run
 from evaluate.experiment.own_generator import TuningError
 from evaluate.experiment.validation_search import ALONE, KEEPS, Candidate, Choice, decide
 from evaluate.generators import GENERATORS, NONE
-from evaluate.records import json_lines
 from evaluate.records.records import MixingChoice
 from orchard.errors import UserError
-from orchard.files import atomic, checked_json
+from orchard.files import atomic, checked_json, json_lines
 from orchard.images.images import sha256
 
 FOLDER = "searches"

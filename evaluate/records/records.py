@@ -37,9 +37,8 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from evaluate.generators import NONE, plain
 from evaluate.metrics import Scores
-from evaluate.records import json_lines
 from orchard.errors import UserError, differences
-from orchard.files import checked_json
+from orchard.files import checked_json, json_lines
 from orchard.files.atomic import write_json
 
 REAL_PART = "oversampled"

@@ -1,7 +1,7 @@
 """The dataset card: a README.md that tells `datasets` where the splits are and people where it came from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from generate.outputs.credentials import SIGNED_BY
 from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import cards, shards
+from orchard.decisions import HUMAN
 from orchard.files.atomic import file_name, whole_file
 from orchard.generators.files import NO_SCHEDULER
 from orchard.images.thumbnails import FARTHEST
@@ -49,6 +50,7 @@ SCREENS = {
     "memorised": f"it is nearer to a real training image than {FARTHEST}, and "
     "than 99% of these are to their nearest neighbour",
     "off_class": "a classifier takes it for another class",
+    HUMAN: "a person rejected it",
 }
 
 
@@ -205,16 +207,27 @@ def _screens(manifest: shards.Manifest, kept: bool) -> list[str]:
         "",
         cards.table(columns, rows),
         "",
+        *_reviews(manifest.get("reviews", [])),
+    ]
+
+
+def _reviews(reviews: Sequence[shards.Review]) -> list[str]:
+    """Who looked through the set, and when."""
+    return [
+        f"{cards.plain(one['reviewer'])} kept {one['kept']} and rejected {one['rejected']} images by eye, "
+        f"{cards.plain(one['first'][:10])} to {cards.plain(one['last'][:10])}.\n"
+        for one in reviews
     ]
 
 
 def screens_of(manifest: shards.Manifest) -> dict[str, dict[str, Any]]:
-    """Each screen that judged a class, with its settings."""
-    return {
+    """Each screen that judged a class, with its settings; a person's eye has none."""
+    found = {
         name: values
         for arguments in manifest["arguments"].values()
         for name, values in arguments.get("screens", {}).items()
     }
+    return found | ({HUMAN: {}} if manifest.get("reviews") else {})
 
 
 def choices(arguments: Mapping[str, Mapping[str, Any]]) -> list[tuple[int, str]]:

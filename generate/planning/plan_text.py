@@ -15,6 +15,7 @@ from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import ClassPlan, Row
 from generate.planning.settings import usual_sampling
 from generate.screening import choice
+from orchard import decisions, shards
 from orchard.bases import prompt_embeds
 from orchard.cli.terminal import say
 
@@ -59,6 +60,9 @@ def describe(
             said = f"{config.repaint}, mask {arguments['mask']}, strength {strength}; {repaints.said()}"
             say(console, f"repaint   {job.label}: {said}")
     say(console, f"screens   {_screens(planned[0])}")
+    if by_hand := shards.reviewed(folder, [job.label for job in planned]):
+        away = sum(row.is_rejected for row in by_hand)
+        say(console, f"review    {folder / decisions.FILE}: a person rejects {away} images of these classes")
     if config.keep:
         say(console, f"keep      of {config.candidates} candidates {choice.SAID[config.keep]}")
     if signed_by := planned[0].header.arguments.get(SIGNED_BY):

@@ -30,7 +30,8 @@ def fill(
         UserError: too many images of a class were rejected, or no seed of a row gave one that can be used.
     """
     screens: Screens | None = None
-    changed = not (folder / shards.MANIFEST).is_file()
+    labels = [job.label for job in planned]
+    changed = not (folder / shards.MANIFEST).is_file() or shards.pending(folder, labels)
     while True:
         tasks = folders.gaps(folder, planned)
         if not tasks:

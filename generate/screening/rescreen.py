@@ -121,7 +121,8 @@ def rescreen(
             for number in one.before:
                 measured |= _measured(folder, one, number, judge)
                 advance(1)
-            judged = verdicts.judged(one.header, list(measured.values()))
+            by_hand = verdicts.turned_down(folder, one.header.label)
+            judged = verdicts.judged(one.header, list(measured.values()), by_hand)
             found.append((one, {row["index"]: row for row in verdicts.applied(measured.values(), judged)}))
     kept = {one.header.label: sum(not row["reason"] for row in rows.values()) for one, rows in found}
     if nothing := [label for label, number in kept.items() if not number]:

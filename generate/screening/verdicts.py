@@ -1,8 +1,8 @@
-"""Verdicts on the images of a class among each other, between two rounds: near-duplicates, and the choice."""
+"""Verdicts on the images of a class between two rounds: near-duplicates, people's decisions, the choice."""
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from PIL import Image
 
 from generate.screening import choice
 from orchard import shards
+from orchard.decisions import HUMAN
 from orchard.files import storage
 from orchard.shards import ShardHeader
 
@@ -19,8 +20,8 @@ Row = Mapping[str, Any]
 """``index``, ``reason``, ``score`` and what is measured of it."""
 Verdict = dict[str, Any]
 """``reason``, empty for what is kept, and ``score``."""
-BETWEEN = ("", "duplicate", shards.NOT_CHOSEN)
-"""The reasons that come of other rows, or none; all others are those of one image."""
+BETWEEN = ("", "duplicate", HUMAN, shards.NOT_CHOSEN)
+"""The reasons that are given here, or none; all others are found as an image is sampled."""
 BITS = 4
 """Of 64: images whose hashes differ in no more are near-duplicates."""
 CHUNK = 16
@@ -66,14 +67,14 @@ def _pairs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
 
 
 def settle(folder: Path, headers: Iterable[ShardHeader]) -> None:
-    """Judge the rows of each class among each other, and finish moves that a stopped run began.
+    """Judge the rows of each class, and finish moves that a stopped run began.
 
     Only for classes without a missing row: a verdict depends on all rows before it.
     """
     storage.remove(folder / shards.MANIFEST)
     for header in headers:
         there, twice = _rows(folder, header)
-        verdicts = judged(header, there)
+        verdicts = judged(header, there, turned_down(folder, header.label))
         new = (row["index"] for row in there if _verdict(row) != verdicts.get(row["index"], _verdict(row)))
         for number in sorted({index // header.arguments["shard_size"] for index in (*twice, *new)}):
             rows = shards.load(folder, header.label, number)
@@ -86,14 +87,25 @@ def applied(rows: Iterable[Row], verdicts: Mapping[int, Verdict]) -> list[dict[s
     return [{**row, **verdicts.get(row["index"], {})} for row in rows]
 
 
-def judged(header: ShardHeader, there: Sequence[Row]) -> dict[int, Verdict]:
-    """Index -> the verdict on each row of a class that no screen rejects alone, by the rows beside it."""
+def turned_down(folder: Path, label: str) -> Set[int]:
+    """The rows of a class that a person rejects."""
+    return {row.index for row in shards.reviewed(folder, [label]) if row.is_rejected}
+
+
+def judged(header: ShardHeader, there: Sequence[Row], by_hand: Set[int]) -> dict[int, Verdict]:
+    """Index -> the verdict on each row of a class that no other screen rejects.
+
+    By the rows beside it, then by a person, who rejects those in ``by_hand``: a near-duplicate of such a row
+    does not come back in its place.
+    """
     left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
     found: dict[int, Verdict] = {}
     if "duplicate" in header.arguments["screens"]:
         near = find(numbers([row["phash"] for row in left]))
         found = {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
         left = [row for n, row in enumerate(left) if n not in near]
+    found |= {row["index"]: _rejected(HUMAN, None) for row in left if row["index"] in by_hand}
+    left = [row for row in left if row["index"] not in by_hand]
     rule = _rule(header)
     return found | (_chosen(header, rule, there, left) if rule else {row["index"]: KEPT for row in left})
 

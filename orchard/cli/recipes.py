@@ -16,7 +16,7 @@ Scalar = str | Real | datetime.date
 """What one value can be."""
 
 
-COMMANDS = ("finetune", "classify", "generate", "evaluate")
+COMMANDS = ("finetune", "classify", "generate", "review", "evaluate")
 """What a section of a recipe can be for."""
 NULL = "tag:yaml.org,2002:null"
 NUMBERS = (int, float, bool, type(None))

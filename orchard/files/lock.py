@@ -84,10 +84,26 @@ def _take(handle: int, kind: int, folder: Path, option: str) -> None:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"{option} {folder}: another run is writing there; wait until it ends, or choose another {option}"
+            f"{option} {folder}: another run is writing there, or a review is open; wait until "
+            f"it ends, or choose another {option}"
         ) from None
     except OSError as error:
         raise UserError(f"{option} {folder}: cannot be locked ({error.strerror}); choose another") from None
+
+
+@contextmanager
+def reading(folder: Path, option: str) -> Iterator[None]:
+    """Keep runs that would write there away from a folder that is being read; readers do not exclude others.
+
+    Raises:
+        UserError: a run is writing there; ``option`` names the folder.
+    """
+    handle = os.open(_lockable(folder), os.O_RDONLY)
+    try:
+        _take(handle, fcntl.LOCK_SH, folder, option)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -80,6 +80,17 @@ def _small(images: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(image).resize(size, kind)) for image in images])
 
 
+def near_pairs(images: np.ndarray, farthest: float) -> Iterator[tuple[int, int, float]]:
+    """(N, S, S, 3) uint8 -> every two places, the earlier first, whose distance is below ``farthest``."""
+    small = _small(images) if len(images) else images
+    start = 0
+    for alike in References(small)._chunks(_rows(small), False) if len(images) else ():
+        for row, earlier in zip(*np.nonzero(1 - alike < farthest), strict=True):
+            if earlier < start + row:
+                yield int(earlier), start + int(row), float(1 - alike[row, earlier])
+        start += len(alike)
+
+
 def closest_share(images: np.ndarray) -> float:
     """(N, S, S, 3) uint8 -> the distance below which an image counts as a copy of one of these.
 

@@ -41,6 +41,7 @@ from orchard.shards.manifest import (
 )
 from orchard.shards.opening import MANIFEST
 from orchard.shards.reading import read, read_unscreened, rejected, rejections, rows
+from orchard.shards.reviewed import Review, key_of, pending, reviewed
 
 __all__ = [
     "GENERATOR",
@@ -53,18 +54,21 @@ __all__ = [
     "SYNTHETIC_COLUMNS",
     "TRAIN",
     "Manifest",
+    "Review",
     "Shard",
     "ShardHeader",
     "columns",
     "discarded_count",
     "existing",
     "is_synthetic",
+    "key_of",
     "ledger",
     "load",
     "lower_count",
     "made_with",
     "manifest_of",
     "path_of",
+    "pending",
     "read",
     "read_manifest",
     "read_unscreened",
@@ -74,6 +78,7 @@ __all__ = [
     "require_complete",
     "require_same",
     "require_unaltered",
+    "reviewed",
     "rows",
     "rows_of",
     "store",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from orchard import cards
+from orchard import cards, decisions
 from orchard.errors import UserError
 from orchard.files import checked_json, storage
 from orchard.files.atomic import file_hash, write_json
@@ -14,6 +14,7 @@ from orchard.images.images import TRAIN
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
 from orchard.shards.header import SCHEMA, ShardHeader
 from orchard.shards.opening import MANIFEST, another, require_hash
+from orchard.shards.reviewed import Review, reviews
 
 DATA = "data/"
 
@@ -50,6 +51,8 @@ class Manifest(TypedDict):
     made_with: NotRequired[dict[str, list[dict[str, str]]]]
     sheets: NotRequired[list[str]]
     """Contact sheets, as files of the folder."""
+    reviews: NotRequired[list[Review]]
+    """What people said of its images."""
 
 
 ADDED: Mapping[str, Any] = {
@@ -118,9 +121,10 @@ def manifest_of(folder: Path) -> Manifest:
         },
         "trained_on": sorted(seen),
         "unknown_ledger": sorted(label for label, header in headers.items() if header.trained_on is None),
-        "screened_with": _screened_with(headers.values()),
+        "screened_with": _screened_with(headers.values()) | _shown(folder),
         "files": [_entry(shard) for shard in shards],
         "rejected_files": [_entry(shard) for shard in rejected],
+        "reviews": reviews(folder),
     }
 
 
@@ -153,6 +157,12 @@ def _screened_with(headers: Iterable[ShardHeader]) -> dict[str, list[str]]:
         for screen, digests in header.screened_with.items():
             found.setdefault(screen, set()).update(digests)
     return {screen: sorted(digests) for screen, digests in sorted(found.items())}
+
+
+def _shown(folder: Path) -> dict[str, list[str]]:
+    """The real photos that reviewers could see."""
+    found = decisions.shown(decisions.read(folder / decisions.FILE))
+    return {decisions.HUMAN: sorted(found)} if found else {}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

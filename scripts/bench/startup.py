@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("finetune/train_lora.py", "-m generate", "-m classify", "-m evaluate")
+COMMANDS = ("finetune/train_lora.py", "-m generate", "-m review", "-m classify", "-m evaluate")
 LIMIT = 1.0
 """Seconds that a user should wait at most."""
 

@@ -35,6 +35,7 @@ from classify import classify
 from evaluate import evaluate
 from finetune import train_lora
 from generate import generate
+from review import review
 print(callable(train_lora), sorted({"torch", "numpy", "datasets", "diffusers", "rich"} & set(sys.modules)))
 """
 

@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(
         "shifted_clock",
         "same_commit",
         "stub_sampler",
-        *("generate.command", "classify.command", "evaluate.command", "finetune.command"),
+        *("generate.command", "review.command", "classify.command", "evaluate.command", "finetune.command"),
         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
         "diffusers.schedulers.scheduling_dpmsolver_multistep",
         *("datasets", "imagehash", "matplotlib.figure", "matplotlib.backends.backend_agg"),

@@ -23,6 +23,7 @@ TRAIN_GAN, TRAIN_VAE = (
 )
 GENERATE = (sys.executable, "-m", "generate")
 EXPORT = (sys.executable, "-m", "generate.export")
+REVIEW = (sys.executable, "-m", "review")
 CLASSIFY = (sys.executable, "-m", "classify")
 EVALUATE = (sys.executable, "-m", "evaluate")
 TWO = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
@@ -34,7 +35,7 @@ ENVIRONMENT = {
 
 
 PATIENCE = 600
-FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, CLASSIFY, EVALUATE)
+FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, REVIEW, CLASSIFY, EVALUATE)
 READ_BY_IMPORTS = ("HF_", "HUGGINGFACE_", "PYTHON", "CUDA", "HTTP", "http", "ACCELERATE")
 """Beginnings of the names of variables that libraries read once."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-PACKAGES = ("orchard", "finetune", "generate", "classify", "evaluate")
+PACKAGES = ("orchard", "finetune", "generate", "review", "classify", "evaluate")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -39,6 +39,7 @@ def test_stages_import_what_they_may():
         "orchard": {"orchard"},
         "finetune": {"finetune", "orchard"},
         "generate": {"generate", "orchard"},
+        "review": {"review", "orchard"},
         "classify": {"classify", "orchard"},
         "evaluate": {"evaluate", "classify", "orchard"},
     }

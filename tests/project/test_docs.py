@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from conftest import ROOT
-from shell import CLASSIFY, EVALUATE, EXPORT, GENERATE, TRAIN, TRAIN_GAN, TRAIN_VAE, command
+from shell import CLASSIFY, EVALUATE, EXPORT, GENERATE, REVIEW, TRAIN, TRAIN_GAN, TRAIN_VAE, command
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
@@ -14,14 +14,14 @@ PAGES = [
 ]
 CODE = [
     path
-    for folder in ("orchard", "finetune", "generate", "classify", "evaluate", "scripts", "recipes")
+    for folder in ("orchard", "finetune", "generate", "review", "classify", "evaluate", "scripts", "recipes")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in {".py", ".yaml", ".j2"}
 ]
 OTHERS = {"config_file", "dynamo_backend", "num_processes", "nproc_per_node", "jsonld"}
 """Options of accelerate, torchrun and mlcroissant."""
 FILE = re.compile(
-    r"(?<![\w/.-])(?:docs|recipes|scripts|finetune|generate|classify|evaluate|orchard)"
+    r"(?<![\w/.-])(?:docs|recipes|scripts|finetune|generate|review|classify|evaluate|orchard)"
     r"/[a-z\d_/]+\.(?:md|py|yaml|webp|png)\b"
 )
 
@@ -29,7 +29,7 @@ FILE = re.compile(
 @cache
 def options() -> set[str]:
     """The options of all commands, without dashes."""
-    commands = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, CLASSIFY, EVALUATE)
+    commands = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, REVIEW, CLASSIFY, EVALUATE)
     helps = [command(ROOT, *words, "--help") for words in commands]
     return set(re.findall(r"--(\w+)", "".join(helps)))
 

@@ -7,7 +7,7 @@ import zipfile
 
 from conftest import ROOT
 
-STAGES = ("evaluate/", "generate/", "classify/", "finetune/", "orchard/")
+STAGES = ("evaluate/", "generate/", "review/", "classify/", "finetune/", "orchard/")
 
 
 def build(hook: str, folder) -> subprocess.CompletedProcess[str]:

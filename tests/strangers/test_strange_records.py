@@ -1,4 +1,4 @@
-"""Records, checkpoints and optimiser states that anybody may have made."""
+"""Records, decisions, checkpoints and optimiser states that anybody may have made."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from evaluate.analysis import analyse
 from evaluate.records import combine, records
 from evaluate.report.html_page import Context, render, require_records
 from finetune.training import checkpoints
+from orchard import decisions
 from orchard.files import atomic
 
 RUNS = [runs.run(runs.wrong_at(6, 1), ratio=ratio, seed=0) for ratio in (1.0, 0.5)]
@@ -55,6 +56,18 @@ def test_damaged_records_are_read_or_refused(tmp_path, data):
 def test_a_strange_experiment_is_read_or_refused(tmp_path, value):
     (tmp_path / records.EXPERIMENT).write_text(json.dumps(value))
     works_or_refuses(lambda: combine.require_alike([tmp_path], {"model": "cnn"}))
+
+
+ACTION = {"verb": "note", "images": {"a.png": "0" * 64}, "reviewer": "ann", "time": "2026", "note": "dark"}
+
+
+@fuzz(100)
+@given(action=changed(ACTION), data=damaged(f"{json.dumps(ACTION)}\n".encode() * 2))
+def test_strange_decisions_are_read_or_refused(tmp_path, action, data):
+    path = tmp_path / decisions.FILE
+    for lines in (f"{json.dumps(action)}\n{json.dumps(ACTION)}\n".encode(), data):
+        path.write_bytes(lines)
+        works_or_refuses(lambda: decisions.current(decisions.read(path)))
 
 
 STATE = {"weights": [torch.ones(2)], "step": 3, "pair": (1, "x"), "none": None}

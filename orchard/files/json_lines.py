@@ -1,4 +1,4 @@
-"""Files of one JSON value a line that grow while a run goes on: `records.jsonl`, the trials of a search."""
+"""Files of one JSON value a line that only grow: records, the trials of a search, a person's decisions."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ def read(path: Path) -> list[Any]:
     try:
         data = checked_json.read_bytes(path, size_limits.RECORDS)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another --output") from None
+        raise UserError(f"{path}: cannot be read ({error}); mend it or choose another folder") from None
     return [checked_json.parse(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
 
