@@ -61,7 +61,6 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     share_batches(config, accelerator)
     objective.require_compatible(config, base)
     layers.require_loadable(base)
-    prompt_embeds.require_clip_skip(base, config.clip_skip)
     require_family(config, base)
     skeleton = layers.skeleton(base.folder)
     chosen = methods.targets_of(config, skeleton, base.family)
@@ -97,6 +96,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
 
 def require_family(config: TrainLora, base: Base) -> None:
     """Raise `UserError` naming the first option that is nothing for the family of the base."""
+    prompt_embeds.require_clip_skip(base, config.clip_skip)
     cli.check(
         not config.train_text_encoder or bool(FAMILIES[base.family].clip_encoders),
         f"--train_text_encoder: trains CLIP, which --base {base.name} does not have; leave it out",

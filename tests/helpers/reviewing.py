@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -79,7 +78,7 @@ def served(*words: object, folder: Path) -> Iterator[tuple[subprocess.Popen[str]
             raise AssertionError("".join(lines))
         yield process, line.removeprefix("open ").strip()
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # Ctrl-C is nothing to the background jobs of a shell
         process.communicate(timeout=60)
 
 
