@@ -104,7 +104,7 @@ class Examined:
     """By the number of the item; of what can be read."""
 
 
-def examine(images: ImageSet, features: mislabels.Features, seed: int, advance: Advance) -> Examined:
+def examine(images: ImageSet, features: mislabels.Features, advance: Advance) -> Examined:
     """Look at every photo once, then compare them; ``features`` tell possible mislabels."""
     looks: list[Look | UserError] = []
     with ThreadPoolExecutor() as pool:
@@ -122,7 +122,7 @@ def examine(images: ImageSet, features: mislabels.Features, seed: int, advance: 
     if seen:
         part = images.keep(images.photos[number] for number in numbers)
         small = np.stack([one.pixels for one in seen])
-        probabilities = mislabels.out_of_fold(features(part.photos, small), part, seed)
+        probabilities = mislabels.out_of_fold(features(part.photos, small), part)
         found = [*_mislabels(part, probabilities), *_copies(part, small, numbers), *_looks(seen)]
         for place, finding in found:
             findings.setdefault(numbers[place], []).append(finding)

@@ -158,7 +158,7 @@ def _real(console: Console, config: Review) -> Session:
         say(console, f"note      {note}")
     features = mislabels.of_backbone(config.backbone) if config.backbone else mislabels.colours_and_edges
     with bar("looking", len(images), unit="photos") as advance:
-        found = checks.examine(images, features, config.seed, advance)
+        found = checks.examine(images, features, advance)
     if not any("margin" in item.measures for item in found.items):
         say(console, "note      mislabels are not looked for: a class has fewer than two photos that differ")
     path = Path(f"{atomic.file_name(Path(config.data).name)}.{decisions.FILE}")

@@ -9,6 +9,8 @@ from orchard.cli import cli
 class Reviewing(cli.Options):
     """What is looked through, by whom, and where the page is."""
 
+    data: str = "fruit"
+    """The real set: a folder, a dataset on the Hub, `fruit` (the Kaggle set) or `demo` (rendered)."""
     synthetic: str = ""
     """Synthetic set to look through, beside the training photos of its classes in --data (none: beside
     nothing). Without it the photos of --data are looked through, with what is odd about them."""
@@ -22,7 +24,7 @@ class Reviewing(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Review(Reviewing, cli.Common):
+class Review(Reviewing, cli.Command):
     """Look through a set in the browser: keep or reject images, before hours are spent on them."""
 
     def require_valid(self) -> None:
@@ -41,4 +43,3 @@ class Review(Reviewing, cli.Common):
             len(self.reviewer) <= 100 and self.reviewer.isprintable(),
             "--reviewer: give a name of up to 100 characters, on one line",
         )
-        cli.check(self.precision == "auto", "--precision: nothing is trained here; leave it out")

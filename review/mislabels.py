@@ -49,11 +49,10 @@ def of_backbone(name: str) -> Features:
     Raises:
         UserError: it is not on this machine, or takes no images.
     """
-    import torch
-
+    from orchard import devices
     from orchard.classifiers import embeddings
 
-    embed = embeddings.of_backbone(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    embed = embeddings.of_backbone(name, devices.processes().device)
 
     def features(photos: Sequence[Photo], small: np.ndarray) -> np.ndarray:
         starts = range(0, len(photos), AT_ONCE)
@@ -62,7 +61,7 @@ def of_backbone(name: str) -> Features:
     return features
 
 
-def out_of_fold(features: np.ndarray, images: ImageSet, seed: int) -> np.ndarray | None:
+def out_of_fold(features: np.ndarray, images: ImageSet) -> np.ndarray | None:
     """(N, D) -> (N, K) probabilities, each by a logistic regression that has not seen the photo.
 
     Copies of one file are in one fold. None where a class has a single photo, or all are of one class.
@@ -73,7 +72,7 @@ def out_of_fold(features: np.ndarray, images: ImageSet, seed: int) -> np.ndarray
         return None
     labels = images.labels()
     found = np.zeros((len(labels), len(images.classes)))
-    for fold in splits.folds(images, min(FOLDS, smallest), "review", seed):
+    for fold in splits.folds(images, min(FOLDS, smallest), "review", 0):
         out = np.array([photo.sha256 in fold for photo in images.photos])
         model = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
         model.fit(features[~out], labels[~out])

@@ -109,6 +109,17 @@ def _set(name: str, request: pytest.FixtureRequest, stand_ins: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a Stable Diffusion pipeline with small random weights."""
     import pipelines

@@ -42,6 +42,9 @@ def call(words: Sequence[str], log: Path) -> int:
     Whatever stops this process asks the command to stop too, and waits until it has saved what it has.
     """
     server = _server(os.getpid())
+    if server.poll() is not None:  # a Ctrl-C between two calls, as in a notebook, ends it as well
+        _server.cache_clear()
+        server = _server(os.getpid())
     assert server.stdin and server.stdout
     places = {"log": str(log.absolute()), "folder": str(Path.cwd())}
     request = {"words": words, "environment": environment(), **places}

@@ -118,9 +118,7 @@ def latent_channels(vae: Config) -> int:
 
 def latent_factor(vae: Config) -> int:
     """Pixels along a side of an autoencoder's latent cell."""
-    blocks = vae[
-        "encoder_block_out_channels" if "encoder_block_out_channels" in vae else "block_out_channels"
-    ]
+    blocks = vae.get("encoder_block_out_channels") or vae["block_out_channels"]
     return 2 ** (len(blocks) - 1)
 
 

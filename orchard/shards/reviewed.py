@@ -43,9 +43,11 @@ def reviewed(folder: Path, labels: Iterable[str] | None = None) -> list[Reviewed
     said = decisions.current(decisions.read(folder / decisions.FILE))
     names = {name for name, _ in said}
     wanted = None if labels is None else set(labels)
+    # Without decisions only those of before count, and what they keep out lies in the other split.
+    splits = (TRAIN, REJECTED) if said else (REJECTED,)
     return [
         row
-        for split in (TRAIN, REJECTED)
+        for split in splits
         for shard in existing(folder, split)
         if wanted is None or shard.header.label in wanted
         for row in _of_shard(shard.path, shard.header.label, names, said)

@@ -1,5 +1,6 @@
 """The commands that evaluate runs for an arm stop with it, however it ends, and save what they have first."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -82,5 +83,9 @@ def test_commands_run_one_after_the_other_in_the_folder_and_environment_of_now(t
         (tmp_path / "wild.py").write_text("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
         assert child_process.call(["wild"], tmp_path / "log") == -signal.SIGKILL
         assert child_process.call(["teller", "0"], tmp_path / "log") == 0
+        idle = child_process._server(os.getpid())
+        idle.send_signal(signal.SIGTERM)
+        assert idle.wait(60) == 128 + signal.SIGTERM
+        assert child_process.call(["teller", "3"], tmp_path / "log") == 3
     finally:
         child_process._server.cache_clear()

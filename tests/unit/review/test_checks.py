@@ -21,7 +21,7 @@ def altered(photo, change, **more):
 
 
 def examine(images):
-    found = checks.examine(images, mislabels.colours_and_edges, 0, lambda n: None)
+    found = checks.examine(images, mislabels.colours_and_edges, lambda n: None)
     assert [item.name for item in found.items] == [photo.path for photo in images.photos]
     return found
 
@@ -113,14 +113,14 @@ def test_the_rule_of_confident_learning_by_hand():
 def test_a_class_of_one_photo_has_no_mislabels_to_tell():
     images = pictures.numbered({"apple": 4, "pear": 1})
     features = np.random.default_rng(0).normal(size=(5, 3))
-    assert mislabels.out_of_fold(features, images, 0) is None
+    assert mislabels.out_of_fold(features, images) is None
 
 
 def test_no_photo_has_a_part_in_what_is_thought_of_it():
     """With labels drawn by chance, a classifier that had seen them would know them."""
     images = pictures.numbered({"apple": 60, "pear": 60})
     features = np.random.default_rng(0).normal(size=(120, 200))
-    found = mislabels.out_of_fold(features, images, 0)
+    found = mislabels.out_of_fold(features, images)
     assert abs((found.argmax(axis=1) == images.labels()).mean() - 0.5) < 0.15
 
 

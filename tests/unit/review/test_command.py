@@ -83,7 +83,6 @@ def test_a_real_set_is_looked_through_with_its_findings(tmp_path, photos, capsys
         ({"synthetic": "s3://bucket/set"}, ("s3://bucket/set", "copy the set")),
         ({"synthetic": "none/there"}, ("none/there", "no such folder")),
         ({"reviewer": "a\nb"}, ("--reviewer", "on one line")),
-        ({"precision": "fp32"}, ("--precision", "leave it out")),
     ],
 )
 def test_what_cannot_be_is_refused(refused, options, words):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pictures
 import pytest
-from conftest import chromium
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from reviewing import served, synthetic, threaded
 
 from orchard import decisions
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.needs("browser")
 expect.set_options(timeout=30_000)
 EVIL = "<img src=x onerror=alert(1)>"
 MEASURES = {"contrast": "contrast"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

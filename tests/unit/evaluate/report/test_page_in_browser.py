@@ -7,9 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from runs import CLASSES, run, sweep, wrong_at
 
 from evaluate.analysis.analyse import analyse
@@ -90,14 +88,6 @@ def analysis():
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory, analysis):
     return html_page.write(records(), analysis, context(), tmp_path_factory.mktemp("page") / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
