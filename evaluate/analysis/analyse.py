@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluate.analysis.exchange_rate import Exchange, Law, exchange, laws, sources
 from evaluate.analysis.external_sets import ExternalResult, external_results
+from evaluate.analysis.fairness import warnings
 from evaluate.analysis.generators import Compared, Measured, compared
 from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
@@ -100,6 +101,8 @@ class Analysis:
     laws: Sequence[Law | str]
     """One for each source alone, or the sentence that says why it has none."""
     strata: Sequence[Stratum]
+    fairness: Sequence[str]
+    """Warnings about arms whose worst class pays for the others."""
     elsewhere: Sequence[ExternalResult]
     choices: Sequence[MixingChoice]
     screens: Sequence[Ablation]
@@ -118,6 +121,7 @@ def analyse(
     ``measured`` is what was found of the generators' images.
     """
     rows = summarise(records, margin)
+    kinds, elsewhere = accuracies(records, strata or {}), external_results(records, margin)
     rates = {origin: exchange(records, *origin) for origin in sources(records)}
     known = [rate for rate in rates.values() if isinstance(rate, Exchange)]
     tried = {(row.arm.kind, row.arm.generator) for row in rows if row.n_synthetic}
@@ -134,8 +138,9 @@ def analyse(
         exchanges=known,
         no_exchange=next(iter(missing), ""),
         laws=laws(records),
-        strata=accuracies(records, strata or {}),
-        elsewhere=external_results(records, margin),
+        strata=kinds,
+        fairness=warnings(rows, kinds, elsewhere),
+        elsewhere=elsewhere,
         choices=choices(records),
         screens=ablations(records),
         generators=compared(records, measured, margin),

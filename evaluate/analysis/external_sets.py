@@ -3,33 +3,18 @@
 Their classes may be as uneven as shelves are, so accuracy says little of the rare ones.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.analysis.intervals import Interval, Spread
+from evaluate.analysis.intervals import Interval
 from evaluate.analysis.labels import counted, label, p_value, points, points_between, spread
-from evaluate.analysis.predictions import probabilities, right
-from evaluate.analysis.summary import MARGIN, ArmKey, Row, summarise
+from evaluate.analysis.parts import Part, recalls
+from evaluate.analysis.predictions import probabilities
+from evaluate.analysis.summary import MARGIN, ArmKey, Row, arms, baseline, summarise
 from evaluate.metrics import score
-from evaluate.records.records import Prediction, Record
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """The recall of one class, or the mean over classes, which is the balanced accuracy."""
-
-    images: int
-    recall: Spread
-    """Over runs, 0 to 1."""
-    interval: Interval
-    """95%, as of an accuracy."""
-    points: float | None
-    """Against real images alone, percentage points; `None` for these, and where they were not run."""
-    change: Interval | None
-    """95% interval of that difference, as of an accuracy's; `None` where that has none."""
+from evaluate.records.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +25,9 @@ class ExternalResult:
     """The set's name."""
     row: Row
     """As of the test set; p is corrected for the arms compared on this set."""
-    balanced: Recall
-    recalls: Mapping[str, Recall]
+    balanced: Part
+    """The mean over classes."""
+    recalls: Mapping[str, Part]
     """Those of the classes that have images there."""
 
     @property
@@ -70,41 +56,16 @@ def _there(record: Record, name: str) -> Record:
 
 
 def _on_one(records: Sequence[Record], name: str, margin: float) -> list[ExternalResult]:
-    by_class = {
-        of_class: {row.arm: row for row in summarise(parts, margin)}
-        for of_class, parts in sorted(_of_classes(records).items())
-    }
     found = []
+    by_arm = arms(records)
     for row in summarise(records, margin):
-        recalls = {of_class: _recall(rows[row.arm]) for of_class, rows in by_class.items() if row.arm in rows}
-        found.append(ExternalResult(name=name, row=row, balanced=_mean(row, recalls), recalls=recalls))
+        alone = baseline(row.arm, by_arm)
+        of_classes = recalls(by_arm[row.arm], by_arm[alone] if alone else [])
+        found.append(ExternalResult(name=name, row=row, balanced=_mean(row, of_classes), recalls=of_classes))
     return found
 
 
-def _of_classes(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Every run on the images of one class alone, by class: its accuracy there is the recall of the class."""
-    found: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        parts: dict[str, list[Prediction]] = defaultdict(list)
-        for prediction in record["predictions"]:
-            parts[prediction["truth"]].append(prediction)
-        for of_class, part in parts.items():
-            accuracy = float(np.mean([right(prediction) for prediction in part]))
-            found[of_class].append({**record, "predictions": part, "accuracy": accuracy})
-    return found
-
-
-def _recall(row: Row) -> Recall:
-    return Recall(
-        images=row.n_test,
-        recall=row.weighted["accuracy"],
-        interval=row.interval,
-        points=row.change.points if row.change else None,
-        change=row.change.interval if row.change else None,
-    )
-
-
-def _mean(row: Row, recalls: Mapping[str, Recall]) -> Recall:
+def _mean(row: Row, recalls: Mapping[str, Part]) -> Part:
     """The mean over classes; their intervals add in squares, since no two classes share an image.
 
     That is MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693-1702.
@@ -113,10 +74,10 @@ def _mean(row: Row, recalls: Mapping[str, Recall]) -> Recall:
     points = [part.points for part in parts if part.points is not None]
     changes = [part.change for part in parts if part.change is not None]
     compared = len(points) == len(parts)
-    return Recall(
+    return Part(
         images=row.n_test,
-        recall=row.macro["recall"],
-        interval=_added([part.recall.mean or 0.0 for part in parts], [part.interval for part in parts]),
+        accuracy=row.macro["recall"],
+        interval=_added([part.accuracy.mean or 0.0 for part in parts], [part.interval for part in parts]),
         points=float(np.mean(points)) if compared else None,
         change=_added(points, changes) if compared and len(changes) == len(parts) else None,
     )
@@ -136,7 +97,7 @@ def columns(found: ExternalResult) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, part in {"balanced": found.balanced, **recalls}.items():
         low, high = part.change or (None, None)
-        values |= {f"{name}_mean": part.recall.mean, f"{name}_sd": part.recall.sd}
+        values |= {f"{name}_mean": part.accuracy.mean, f"{name}_sd": part.accuracy.sd}
         values |= {f"{name}_low": part.interval[0], f"{name}_high": part.interval[1]}
         values |= {f"{name}_change_points": part.points}
         values |= {f"{name}_change_low": low, f"{name}_change_high": high}
@@ -147,7 +108,7 @@ def line(found: ExternalResult) -> str:
     """An arm on the further set, for the terminal."""
     row, balanced = found.row, found.balanced
     said = f"on {found.name}, {label(row.arm)}: accuracy {spread(row.weighted['accuracy'])}"
-    said += f", balanced {spread(balanced.recall)}"
+    said += f", balanced {spread(balanced.accuracy)}"
     if row.change is None:
         return f"{said}, {counted(row.n_test, 'image')}"
     interval = f" ({points_between(row.change.interval)})" if row.change.interval else ""

@@ -1,14 +1,13 @@
-"""Kinds of test images: on white or in a scene, one object or several; and the accuracy on each."""
+"""Kinds of test images: on white or in a scene, one object or several; the accuracy on these and classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
-from evaluate.analysis.intervals import Interval, accuracy_interval
-from evaluate.analysis.predictions import correctness, tested
-from evaluate.analysis.summary import ArmKey, arms
+from evaluate.analysis.parts import Part, recalls
+from evaluate.analysis.predictions import tested
+from evaluate.analysis.summary import ArmKey, arms, baseline
 from evaluate.records.records import Record
 from orchard.errors import UserError
 from orchard.images import traits
@@ -18,22 +17,19 @@ Strata = Mapping[str, Mapping[str, str]]
 """File -> what is told apart -> its kind: ``{"test/a.jpg": {"background": "white", "objects": "one"}}``."""
 WHITE, BORDER = 230, 3
 """Least channel of a white pixel, and pixels of the border of an image that is reduced to 128."""
+CLASS = "class"
 KINDS = {"background": ("white", "scene"), "objects": ("one", "several")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stratum:
-    """One arm on one kind of test images."""
+class Stratum(Part):
+    """One arm on one class, or on one kind, of the test images."""
 
     arm: ArmKey
     what: str
-    """`background` or `objects`."""
+    """`CLASS`, `background` or `objects`."""
     kind: str
-    images: int
-    accuracy: float
-    """Mean over runs, 0 to 1."""
-    interval: Interval
-    """95% interval of it (`accuracy_interval`)."""
+    """The class, or one of `KINDS`."""
 
 
 def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
@@ -62,26 +58,24 @@ def _count(photo: Photo) -> int:
 
 
 def accuracies(records: Iterable[Record], strata: Strata) -> list[Stratum]:
-    """Every arm on every kind of test images that occurs, arm after arm."""
-    return [
-        stratum
-        for arm, runs in arms(records).items()
+    """Every arm on every class and kind of test images that occurs, arm after arm."""
+    found, strata_of = arms(records), []
+    for arm, runs in found.items():
+        alone = baseline(arm, found)
+        real_only = found[alone] if alone else []
+        parts = [(CLASS, name, part) for name, part in recalls(runs, real_only).items()]
+        for (what, kind), files in _by_kind(runs, strata).items():
+            parts.append((what, kind, Part.of(runs, real_only, files)))
+        strata_of += [Stratum(arm=arm, what=what, kind=kind, **vars(part)) for what, kind, part in parts]
+    return strata_of
+
+
+def _by_kind(runs: Sequence[Record], strata: Strata) -> dict[tuple[str, str], set[str]]:
+    """The tested files of every kind that occurs."""
+    files = tested(runs)
+    found = {
+        (what, kind): {file for file in files if strata.get(file, {}).get(what) == kind}
         for what, kinds in KINDS.items()
         for kind in kinds
-        if (stratum := _stratum(arm, runs, strata, what, kind))
-    ]
-
-
-def _stratum(arm: ArmKey, runs: Sequence[Record], strata: Strata, what: str, kind: str) -> Stratum | None:
-    files = [file for file in tested(runs) if strata.get(file, {}).get(what) == kind]
-    if not files:
-        return None
-    right = np.stack([*correctness(runs, files).values()])
-    return Stratum(
-        arm=arm,
-        what=what,
-        kind=kind,
-        images=len(files),
-        accuracy=float(np.nanmean(right, axis=0).mean()),
-        interval=accuracy_interval(right),
-    )
+    }
+    return {key: there for key, there in found.items() if there}

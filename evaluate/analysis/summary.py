@@ -197,21 +197,19 @@ def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None
         macro={name: mean_and_spread(run["macro"][name] for run in runs) for name in AVERAGED},
         nll=mean_and_spread(metrics.negative_log_likelihood(*answer) for answer in answers),
         ece=mean_and_spread(metrics.expected_calibration_error(*answer) for answer in answers),
-        interval=accuracy_interval(_rows(runs, files)),
+        interval=accuracy_interval(rows_of(runs, files)),
         change=change(real_only, runs, margin) if real_only else None,
     )
 
 
 def change(before: Sequence[Record], runs: Sequence[Record], margin: float = MARGIN) -> Change | None:
     """From the arm ``before`` to ``runs``, over the seeds and folds that both have; None without any."""
-    partners = {_pairing(run): run for run in before}
-    b = [run for run in runs if _pairing(run) in partners]
+    a, b = paired(before, runs)
     if not b:
         return None
-    a = [partners[_pairing(run)] for run in b]
     vote_a, vote_b = vote(a), vote(b)
     files = sorted(vote_a.keys() & vote_b.keys())
-    differences = _rows(b, files) - _rows(a, files)
+    differences = rows_of(b, files) - rows_of(a, files)
     votes = [[of_side[file] for file in files] for of_side in (vote_a, vote_b)]
     of_a, of_b = (float(np.mean([run["accuracy"] for run in side])) for side in (a, b))
     return Change(
@@ -221,23 +219,31 @@ def change(before: Sequence[Record], runs: Sequence[Record], margin: float = MAR
         runs=len(b),
         replicates=len(differences),
         images=len(files),
-        interval=_in_points(difference_interval(differences)) if files else None,
+        interval=in_points(difference_interval(differences)) if files else None,
         p_mean=p_of_difference(differences) if files else None,
         p_worse=p_below(differences, -margin / 100) if files else None,
         p=mcnemar_exact(*votes) if files else None,
     )
 
 
+def paired(before: Sequence[Record], runs: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The runs of either arm that have a partner of the same seeds and fold in the other, in one order."""
+    partners = {_pairing(run): run for run in before}
+    found = [run for run in runs if _pairing(run) in partners]
+    return [partners[_pairing(run)] for run in found], found
+
+
 def _pairing(run: Record) -> tuple[object, ...]:
     return *replicate(run), complete(run)["fold"]
 
 
-def _rows(runs: Sequence[Record], files: Sequence[str]) -> np.ndarray:
-    """(S, N), one row a replicate."""
+def rows_of(runs: Sequence[Record], files: Sequence[str]) -> np.ndarray:
+    """(S, N) shares of right answers, one row a replicate; NaN where it did not test a file."""
     return np.stack([*correctness(runs, files).values()])
 
 
-def _in_points(interval: Interval) -> Interval:
+def in_points(interval: Interval) -> Interval:
+    """Shares as percentage points."""
     return 100 * interval[0], 100 * interval[1]
 
 

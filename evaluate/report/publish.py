@@ -54,6 +54,8 @@ def publish(
     print_table(analysis.rows, around.reference, console)
     for line in filter(None, (analysis.verdict, analysis.basis, analysis.caveat)):
         say(console, line)
+    for line in analysis.fairness:
+        say(console, f"warning: {line}")
     for found in analysis.elsewhere:
         say(console, external_sets.line(found))
     for note in (*around.notes, *generator_notes(config, sets)):

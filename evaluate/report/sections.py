@@ -8,6 +8,7 @@ import numpy as np
 from evaluate.analysis.analyse import Analysis, MixingChoice
 from evaluate.analysis.external_sets import ExternalResult
 from evaluate.analysis.labels import control, label, maker, quoted, title
+from evaluate.analysis.strata import CLASS, Stratum
 from evaluate.analysis.student_report import Reference
 from evaluate.analysis.summary import AVERAGED, PLAIN, UNION, Row, arm_of, table_of
 from evaluate.experiment.image_sets import OWN
@@ -55,7 +56,8 @@ def _section(
 ) -> dict[str, Any]:
     rows = [row for row in analysis.rows if table_of(row.arm) == table]
     own = [record for record in records if table_of(arm_of(record)) == table]
-    arms = [_arm(row, own, reference) for row in rows]
+    strata = [entry for entry in analysis.strata if table_of(entry.arm) == table]
+    arms = [_arm(row, own, strata, reference) for row in rows]
     classes = list(own[0]["classes"])
     whole = len(classes) <= LISTED
     return {
@@ -69,7 +71,7 @@ def _section(
         "whole": whole,
         "quoted": any(arm["quoted"] for arm in arms),
         "curves": _curves(arms, own),
-        "strata": _grouped(analysis.strata, table),
+        "strata": _grouped([entry for entry in strata if entry.what != CLASS]),
         "elsewhere": _by_set([found for found in analysis.elsewhere if table_of(found.arm) == table]),
         "screens": [one for one in analysis.screens if table_of(one.arm) == table],
         "choices": _alike([choice for choice in analysis.choices if table_of(choice.arm) == table]),
@@ -77,10 +79,13 @@ def _section(
     }
 
 
-def _arm(row: Row, records: Sequence[Record], reference: Reference | None) -> dict[str, Any]:
+def _arm(
+    row: Row, records: Sequence[Record], strata: Sequence[Stratum], reference: Reference | None
+) -> dict[str, Any]:
     runs = [record for record in records if arm_of(record) == row.arm]
     confusion = np.sum([run["confusion"] for run in runs], axis=0)
     totals = confusion.sum(axis=1)
+    recalls = {entry.kind: entry for entry in strata if entry.arm == row.arm and entry.what == CLASS}
     classes = runs[0]["classes"]
     return {
         "row": row,
@@ -89,9 +94,8 @@ def _arm(row: Row, records: Sequence[Record], reference: Reference | None) -> di
         "confusion": confusion.tolist(),
         "totals": totals.tolist(),
         "mistakes": _mistakes(confusion, classes),
-        "recall": {
-            name: float(confusion[k, k] / totals[k]) if totals[k] else None for k, name in enumerate(classes)
-        },
+        "recalls": recalls,
+        "recall": {name: recalls[name].accuracy.mean if name in recalls else None for name in classes},
     }
 
 
@@ -192,8 +196,7 @@ def _by_set(entries: Sequence[ExternalResult]) -> dict[str, list[ExternalResult]
     return {name: [entry for entry in entries if entry.name == name] for name in names}
 
 
-def _grouped(entries: Sequence[Any], table: tuple[str, str]) -> list[dict[str, Any]]:
-    """Entries with an ``arm``, those of one table, by the arm's label in order."""
-    own = [entry for entry in entries if table_of(entry.arm) == table]
-    names = dict.fromkeys(label(entry.arm) for entry in own)
-    return [{"label": n, "entries": [entry for entry in own if label(entry.arm) == n]} for n in names]
+def _grouped(entries: Sequence[Stratum]) -> list[dict[str, Any]]:
+    """Entries of one table, by the arm's label in order."""
+    names = dict.fromkeys(label(entry.arm) for entry in entries)
+    return [{"label": n, "entries": [entry for entry in entries if label(entry.arm) == n]} for n in names]

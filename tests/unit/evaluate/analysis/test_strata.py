@@ -54,12 +54,26 @@ def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
 def test_accuracy_of_each_kind_is_a_mean_over_runs_and_its_interval_counts_images():
     records = [run(wrong_at(10, 0), seed=0), run(wrong_at(10, 0, 4, 5), seed=1)]
     strata = {f"test/{i}.jpg": {"background": "white" if i < 4 else "scene"} for i in range(9)}
-    white, in_scene = accuracies(records, strata)
-    assert (white.kind, white.images, white.accuracy) == ("white", 4, pytest.approx(6 / 8))
-    assert (in_scene.kind, in_scene.images, in_scene.accuracy) == ("scene", 5, pytest.approx(8 / 10))
+    white, in_scene = (one for one in accuracies(records, strata) if one.what != "class")
+    assert (white.kind, white.images, white.accuracy.mean) == ("white", 4, pytest.approx(6 / 8))
+    assert (in_scene.kind, in_scene.images, in_scene.accuracy.mean) == ("scene", 5, pytest.approx(8 / 10))
     assert white.interval == pytest.approx(wilson(3, 4))
     assert in_scene.interval == (0.0, 1.0)  # two seeds, 3 and 5 of 5 right
 
 
 def test_kinds_that_no_test_image_has_are_left_out():
-    assert accuracies([run(wrong_at(3))], {}) == []
+    assert {one.what for one in accuracies([run(wrong_at(3))], {})} == {"class"}
+
+
+def test_recall_of_a_class_and_its_change_count_the_images_of_the_class_alone():
+    records = [run(wrong_at(10, 0)), run(wrong_at(10, 3, 6, 1), ratio=0.3)]
+    apple, banana, orange = (one for one in accuracies(records, {}) if one.arm.ratio < 1)
+    assert [one.images for one in (apple, banana, orange)] == [4, 3, 3]
+    assert apple.accuracy.mean == pytest.approx(2 / 4)
+    assert apple.interval == pytest.approx(wilson(2, 4))
+    # Of four images one is better and two are worse. Bonett and Price add one of either.
+    assert apple.points == pytest.approx(-25)
+    mean, squares = (2 - 3) / 6, (2 + 3) / 6
+    half = 1.959964 * ((squares - mean**2) / 6) ** 0.5
+    assert apple.change == pytest.approx((100 * (mean - half), 100 * (mean + half)))
+    assert (orange.points, banana.points) == (0.0, pytest.approx(-100 / 3))
