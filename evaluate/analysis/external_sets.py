@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluate.analysis.intervals import Interval
+from evaluate.analysis.intervals import mean_interval
 from evaluate.analysis.labels import counted, label, p_value, points, points_between, spread
 from evaluate.analysis.parts import Part, recalls
 from evaluate.analysis.predictions import probabilities
@@ -66,10 +66,7 @@ def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Externa
 
 
 def _mean(row: Row, recalls: Mapping[str, Part]) -> Part:
-    """The mean over classes; their intervals add in squares, since no two classes share an image.
-
-    That is MOVER: Zou and Donner 2008, Statistics in Medicine 27:1693-1702.
-    """
+    """The mean over classes, no two of which share an image."""
     parts = list(recalls.values())
     points = [part.points for part in parts if part.points is not None]
     changes = [part.change for part in parts if part.change is not None]
@@ -77,18 +74,12 @@ def _mean(row: Row, recalls: Mapping[str, Part]) -> Part:
     return Part(
         images=row.n_test,
         accuracy=row.macro["recall"],
-        interval=_added([part.accuracy.mean or 0.0 for part in parts], [part.interval for part in parts]),
+        interval=mean_interval(
+            [part.accuracy.mean or 0.0 for part in parts], [part.interval for part in parts]
+        ),
         points=float(np.mean(points)) if compared else None,
-        change=_added(points, changes) if compared and len(changes) == len(parts) else None,
+        change=mean_interval(points, changes) if compared and len(changes) == len(parts) else None,
     )
-
-
-def _added(estimates: Sequence[float], intervals: Sequence[Interval]) -> Interval:
-    """The interval of the mean of independent estimates, each with its own."""
-    mean, (low, high) = float(np.mean(estimates)), zip(*intervals, strict=True)
-    below, above = np.maximum(np.subtract(estimates, low), 0), np.maximum(np.subtract(high, estimates), 0)
-    count = len(estimates)
-    return mean - float(np.linalg.norm(below)) / count, mean + float(np.linalg.norm(above)) / count
 
 
 def columns(found: ExternalResult) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What the page says beyond the records: images, distances between sets, commands and hashes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from evaluate.analysis.mistakes import worst
@@ -15,7 +16,7 @@ from evaluate.report import pictures
 from evaluate.report.fidelity import Distances
 from evaluate.report.html_page import Context
 from evaluate.report.pictures import ReadPixels
-from orchard import shards, software
+from orchard import audits, shards, software
 from orchard.classifiers.embeddings import Embed
 from orchard.cli import cli
 from orchard.files import atomic
@@ -58,6 +59,7 @@ def gather(
         shown=shown.arm,
         rejections=shards.rejections(manifest) if manifest else {},
         copies=distances.copies,
+        audit=_audit(shown.folder, manifest) if shown.folder and manifest else (),
         gaps=distances.gaps,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),
@@ -69,6 +71,10 @@ def gather(
         provenance=made,
         reference=FRUIT if config.data == "fruit" else None,
     )
+
+
+def _audit(folder: Path, manifest: shards.Manifest) -> list[str]:
+    return audits.found(folder, {audits.SHARDS: audits.digest(manifest["files"])})
 
 
 def command(config: Evaluate) -> str:

@@ -44,6 +44,8 @@ class Context:
     """Screen -> synthetic images that it rejected."""
     copies: str = ""
     """How many synthetic images are near copies of real ones, in a sentence."""
+    audit: Sequence[str] = ()
+    """What an audit found of the synthetic images and their adapters, in sentences."""
     gaps: Gaps = field(default_factory=dict)
     """The domain gap in the features of each network."""
     configuration: Mapping[str, Any] = field(default_factory=dict)

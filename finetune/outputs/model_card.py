@@ -6,13 +6,13 @@ from pathlib import Path
 
 from finetune.outputs import snippets
 from finetune.outputs.monitor import sheet_paths
-from orchard import cards, prompt_template
+from orchard import audits, cards, prompt_template
 from orchard.adapters import adapter, provenance
 from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.errors import UserError
-from orchard.files.atomic import whole_file
+from orchard.files.atomic import file_hash, whole_file
 from orchard.images.images import sha256
 
 NAME = "README.md"
@@ -40,8 +40,10 @@ def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
 def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> Path:
     """Write the card beside the adapters, which share one base and go to ``repo`` on the Hub. Its path."""
     path = folder / NAME
+    files = {file.name: file_hash(file) for file, _ in adapters if file.is_file()}
     with whole_file(path) as aside:
-        aside.write_text(render(adapters, repo), encoding="utf-8")
+        text = "\n".join([render(adapters, repo), *audits.section(folder, files)])
+        aside.write_text(text, encoding="utf-8")
     return path
 
 

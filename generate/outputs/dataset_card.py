@@ -9,7 +9,7 @@ from generate.outputs import contact_sheets
 from generate.outputs.credentials import SIGNED_BY
 from generate.planning.repainting import MODES
 from generate.screening import choice
-from orchard import cards, shards
+from orchard import audits, cards, shards
 from orchard.decisions import HUMAN
 from orchard.files.atomic import file_name, whole_file
 from orchard.generators.files import NO_SCHEDULER
@@ -57,7 +57,13 @@ SCREENS = {
 def write(folder: Path, manifest: shards.Manifest) -> None:
     """Write ``README.md`` beside the shards."""
     with whole_file(folder / NAME) as aside:
-        aside.write_text(render(manifest), encoding="utf-8")
+        aside.write_text(text(folder, manifest), encoding="utf-8")
+
+
+def text(folder: Path, manifest: shards.Manifest, *, rejected: bool = True) -> str:
+    """The card with what an audit of this very set found, if there was one; ``rejected`` as in `render`."""
+    now = {audits.SHARDS: audits.digest(manifest["files"])}
+    return "\n".join([render(manifest, rejected=rejected), *audits.section(folder, now)])
 
 
 def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:

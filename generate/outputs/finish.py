@@ -83,7 +83,7 @@ def _share(console: Console, config: Generate, folder: Path, manifest: shards.Ma
     ]
     described = [croissant.NAME] if (folder / croissant.NAME).is_file() else []  # older sets have none
     names = [*pictures, *(entry["name"] for entry in entries), *described, shards.MANIFEST]
-    text = dataset_card.render(manifest, rejected=away or not manifest["rejected_files"]).encode()
+    text = dataset_card.text(folder, manifest, rejected=away or not manifest["rejected_files"]).encode()
     push = hub.Push(
         repo=hub.check(config.push_to_hub, "dataset"),
         kind="dataset",

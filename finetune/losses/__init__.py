@@ -1,0 +1,1 @@
+"""How well an adapter knows single photos: ``python -m finetune.losses``."""
