@@ -1,4 +1,4 @@
-"""Kinds of test images: on white or in a scene, one object or several; the accuracy on these and classes."""
+"""Kinds of test images (on white or in a scene, one object or several, long or compact), and accuracy on them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ Strata = Mapping[str, Mapping[str, str]]
 WHITE, BORDER = 230, 3
 """Least channel of a white pixel, and pixels of the border of an image that is reduced to 128."""
 CLASS = "class"
-KINDS = {"background": ("white", "scene"), "objects": ("one", "several")}
+KINDS = {"background": ("white", "scene"), "objects": ("one", "several"), "shape": ("long", "compact")}
+LONG = 1.4
+"""Of sides, from which on an image is `long`: much of its square is then padding, or is cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,17 @@ class Stratum(Part):
 
     arm: ArmKey
     what: str
-    """`CLASS`, `background` or `objects`."""
+    """`CLASS`, or one of `KINDS`."""
     kind: str
-    """The class, or one of `KINDS`."""
+    """The class, or one of those in `KINDS`."""
 
 
 def describe(photos: Iterable[Photo]) -> dict[str, dict[str, str]]:
     """The kinds of every photo; ``objects`` only where annotations have its boxes."""
     found = {}
     for photo in photos:
-        kinds = {"background": background(photo.image())}
+        image = photo.image()
+        kinds = {"background": background(image), "shape": shape(image)}
         if boxes := _count(photo):
             kinds["objects"] = "one" if boxes == 1 else "several"
         found[photo.path] = kinds
@@ -47,6 +50,11 @@ def background(image: Image.Image) -> str:
     """``white`` when the image's border is mostly white, else ``scene``."""
     white = traits.white_background(traits.reduced(image), WHITE, BORDER)
     return "white" if white else "scene"
+
+
+def shape(image: Image.Image) -> str:
+    """``long`` when its long side is at least `LONG` times the other, else ``compact``."""
+    return "long" if max(image.size) >= LONG * min(image.size) else "compact"
 
 
 def _count(photo: Photo) -> int:

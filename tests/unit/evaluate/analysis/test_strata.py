@@ -6,7 +6,7 @@ from PIL import Image
 from runs import run, wrong_at
 
 from evaluate.analysis.intervals import wilson
-from evaluate.analysis.strata import accuracies, background, describe
+from evaluate.analysis.strata import accuracies, background, describe, shape
 from orchard.datasets import sources
 
 BOX = (
@@ -34,6 +34,11 @@ def test_an_object_may_cross_the_border_of_a_white_image():
     assert background(Image.fromarray(pixels)) == "white"
 
 
+def test_an_image_is_long_from_seven_fifths_on_either_way():
+    sizes = [(140, 100), (100, 140), (139, 100), (100, 100)]
+    assert [shape(scene(255).resize(size)) for size in sizes] == ["long", "long", "compact", "compact"]
+
+
 def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
     for label in ("apple", "pear"):
         for i, border in enumerate((255, 120)):
@@ -44,10 +49,10 @@ def test_kinds_of_a_set_come_from_its_images_and_its_boxes(tmp_path):
     (tmp_path / "apple" / "1.xml").write_text(f"<annotation>{BOX}{BOX}</annotation>")
     (tmp_path / "pear" / "0.xml").write_text("<annotation><object>")
     assert describe(sources.load(str(tmp_path)).photos) == {
-        "apple/0.png": {"background": "white", "objects": "one"},
-        "apple/1.png": {"background": "scene", "objects": "several"},
-        "pear/0.png": {"background": "white"},
-        "pear/1.png": {"background": "scene"},
+        "apple/0.png": {"background": "white", "objects": "one", "shape": "long"},
+        "apple/1.png": {"background": "scene", "objects": "several", "shape": "long"},
+        "pear/0.png": {"background": "white", "shape": "long"},
+        "pear/1.png": {"background": "scene", "shape": "long"},
     }
 
 
