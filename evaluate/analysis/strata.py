@@ -1,4 +1,4 @@
-"""Kinds of test images (on white or in a scene, one object or several, long or compact), and accuracy on them."""
+"""Kinds of test images: on white or in a scene, one object or several, long or compact; accuracy on them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
