@@ -354,8 +354,8 @@ def _mean_counts(runs: Sequence[Record]) -> tuple[int, int]:
 
 def _measured(found: Mapping[ArmKey, Sequence[Record]]) -> Arms:
     """The arms' images and answers, over the test images that all of them have."""
-    files = tested([run for runs in found.values() for run in runs])
+    files = sorted(set.intersection(*(set(tested(runs)) for runs in found.values())))
     shares = [correctness(runs, files) for runs in found.values()]
     right = np.array([np.nanmean(np.stack([*of_arm.values()]), axis=0) for of_arm in shares])
     real, synthetic = np.array([_mean_counts(runs) for runs in found.values()], dtype=np.float64).T
-    return Arms(real=real, synthetic=synthetic, right=right[:, np.isfinite(right).all(axis=0)])
+    return Arms(real=real, synthetic=synthetic, right=right)

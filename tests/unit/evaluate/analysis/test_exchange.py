@@ -54,6 +54,13 @@ def test_synthetic_images_that_change_nothing_have_no_upper_limit():
     assert found.interval[1] is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_arms_that_test_what_others_train_on_are_compared_on_what_all_of_them_test():
+    kept = [{**r, "predictions": r["predictions"][r["shots"] :]} for r in low_shot()]
+    alike = [{**r, "predictions": r["predictions"][16:]} for r in low_shot()]
+    assert exchange(kept, "shots") == exchange(alike, "shots")
+
+
 def test_one_number_of_real_images_has_no_rate():
     said = exchange([r for r in low_shot() if r["shots"] == 4], "shots")
     assert "two numbers" in said
