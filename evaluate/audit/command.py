@@ -180,18 +180,16 @@ def _copies(config: Audit, photos: ImageSet, folder: Path) -> Copies:
 
 
 def _write(console: Console, config: Audit, found: Audited, folder: Path | None) -> None:
-    """The numbers into ``--output`` and beside what was attacked, where cards quote them."""
-    files = [adapter.find(name) for name in config.lora]
-    digests = {file.name: atomic.file_hash(file) for file in files}
-    if folder:
-        digests[audits.SHARDS] = audits.digest(shards.read_manifest(folder)["files"])
-    numbers = {"of": digests, "said": found.said, **as_json(found), "arguments": cli.describe(config)}
-    atomic.write_json(config.output / audits.FILE, numbers)
-    places = dict.fromkeys(file.parent for file in files)
+    """The numbers into ``--output``, what they say also beside what was attacked, where cards quote it."""
+    places: dict[Path, dict[str, str]] = {}
+    for file in (adapter.find(name) for name in config.lora):
+        places.setdefault(file.parent, {})[file.name] = atomic.file_hash(file)
     if folder and storage.is_local(folder):
-        places[folder] = None
-    for place in places:
-        audits.write(place, digests, found.said)
+        places.setdefault(folder, {})[audits.SHARDS] = audits.digest(shards.read_manifest(folder)["files"])
+    numbers = {"said": found.said, **as_json(found), "arguments": cli.describe(config)}
+    atomic.write_json(config.output / audits.FILE, numbers)
+    for place, attacked in places.items():
+        audits.write(place, attacked, found.said)
     say(console, f"wrote {', '.join(str(place / audits.FILE) for place in (config.output, *places))}")
 
 
