@@ -68,7 +68,9 @@ class Monitor:
         if not run.config.sheets:
             return
         curve, sheet = sheet_paths(self.job.path(run.config.output))
-        if run.accelerator.is_main_process:
+        if run.accelerator.is_main_process and self.job.privacy:
+            curve.unlink(missing_ok=True)  # of an earlier run; losses are not covered
+        elif run.accelerator.is_main_process:
             logs.draw_losses(self.log.path, curve, self.job.name)
         try:
             with method.base_alone(run.family):

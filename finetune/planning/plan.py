@@ -23,9 +23,10 @@ from finetune.planning.accelerators import (
     share_batches,
 )
 from finetune.step import objective
-from finetune.training import optimizers
+from finetune.training import optimizers, private
 from orchard import prompt_template
 from orchard.adapters import contexts, embeddings, layers, lycoris
+from orchard.adapters import privacy as promises
 from orchard.adapters.provenance import FULL, INVERSION
 from orchard.bases import bases, prompt_embeds
 from orchard.bases.bases import Base
@@ -53,6 +54,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     optimizers.optimizer_class(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
     quantized.require_package(config.quantize)
+    private.require_package(config.dp_epsilon)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base, inpainting=True)
@@ -71,6 +73,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     prior_photos, prior_sizes = prior_data.load(config, config.classes or photos.classes)
     arithmetic = arithmetic_of(accelerator, dtype)
     jobs = _jobs(config, photos, prior_photos)
+    jobs = [replace(job, privacy=private.budget(config, len(job.photos), job.name)) for job in jobs]
     jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
     require_method(accelerator, config.method)
@@ -150,6 +153,11 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
         f"adapters  {', '.join(job.name for job in plan.jobs)}: {_learned(config)}, "
         f"{config.steps} steps of {_images_per_step(config.batch_size, config.accumulation)} images",
         *_rate_warning(config),
+        *(
+            f"privacy   {job.name}, experimental: {promises.described(job.privacy)}"
+            for job in plan.jobs
+            if job.privacy
+        ),
         *(f"finished  {job.name}" for job in plan.jobs if job.finished),
         *(f"skipped   {line}" for line in plan.broken),
         *(
