@@ -271,10 +271,10 @@ class TrainLora(
         cli.check(self.max_grad_norm > 0, "--max_grad_norm 0: --dp_epsilon needs a norm to clip photos to")
         for name, why in NOT_PRIVATE.items():
             value = getattr(self, name)
+            given = f"--{name}" if value is True else f"--{name} {value}"
             cli.check(
                 value == getattr(TrainLora, name),
-                f"--{name}{'' if value is True else f' {value}'}: does not go with --dp_epsilon, since {why}; "
-                "leave it out",
+                f"{given}: does not go with --dp_epsilon, since {why}; leave it out",
             )
         cli.check(
             self.captions != "context",

@@ -85,7 +85,7 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
 def _privacy(adapters: Sequence[tuple[Path, Provenance]]) -> list[str]:
     """What the adapters that were trained so promise."""
     lines = [
-        f"- {cards.plain(path.name)}: {privacy.described(one.privacy)}"
+        f"- {cards.plain(path.name)}: {cards.plain(privacy.described(one.privacy))}"
         for path, one in adapters
         if one.privacy
     ]

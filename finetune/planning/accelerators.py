@@ -80,7 +80,8 @@ def _require_private(accelerator: Accelerator) -> None:
     plugin, compiler = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
     cli.check(
         accelerator.num_processes == 1 and plugin not in WHOLE_RUN,
-        f"--dp_epsilon: trains in one process, not {processes_of(accelerator)}; launch with --num_processes 1",
+        f"--dp_epsilon: trains in one process, not {processes_of(accelerator)}; launch with "
+        "--num_processes 1",
     )
     cli.check(
         accelerator.scaler is None,

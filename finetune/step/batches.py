@@ -187,8 +187,15 @@ def draw(
     else:
         rows = balanced_rows(nth, _by_class(classes), batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
-    options = {"flip": flip, "noise_offset": noise_offset, "caption_dropout": caption_dropout}
-    return _noised(dataset, rows, generator, slice(part, None, parts), **options)
+    return _drawn(
+        dataset,
+        rows,
+        generator,
+        slice(part, None, parts),
+        flip=flip,
+        noise_offset=noise_offset,
+        caption_dropout=caption_dropout,
+    )
 
 
 def draw_each(
@@ -202,11 +209,9 @@ def draw_each(
     caption_dropout: float = 0.0,
 ) -> Batch:
     """The batch of ``rows``, at least one, whose draws depend on (seed, step, row): not on the other rows."""
-    parts = []
-    for row in rows:
-        generator = torch.Generator().manual_seed(stable_hash("noise", seed, step, row))
-        options = {"flip": flip, "noise_offset": noise_offset, "caption_dropout": caption_dropout}
-        parts.append(_noised(dataset, [row], generator, **options))
+    generators = [torch.Generator().manual_seed(stable_hash("noise", seed, step, row)) for row in rows]
+    drawn = functools.partial(_drawn, flip=flip, noise_offset=noise_offset, caption_dropout=caption_dropout)
+    parts = [drawn(dataset, [row], one) for row, one in zip(rows, generators, strict=True)]
     conditions = [part.condition for part in parts if part.condition is not None]
     return Batch(
         latents=torch.cat([part.latents for part in parts]),
@@ -218,7 +223,7 @@ def draw_each(
     )
 
 
-def _noised(
+def _drawn(
     dataset: EncodedDataset,
     rows: list[int],
     generator: torch.Generator,

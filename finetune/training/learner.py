@@ -114,9 +114,7 @@ def prepare(
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
     secret = torch.tensor(list(secrets.token_bytes(32)), dtype=torch.uint8) if config.dp_epsilon else None
-    return Learner(
-        network=network, parameters=trained, optimizer=optimizer, average=average, secret=secret
-    )
+    return Learner(network=network, parameters=trained, optimizer=optimizer, average=average, secret=secret)
 
 
 def parameter_groups(

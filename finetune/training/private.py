@@ -1,9 +1,9 @@
 """Differentially private training: DP-SGD (Abadi et al. 2016), with gradients and accounting by Opacus.
 
-Each photo joins a step by a chance of its own, its gradient over all parameters is clipped, and Gaussian noise
-is added to the sum. Who joins, the noise, and what is drawn for a photo depend on the run's secret and the step
-alone, so a checkpoint, which holds the secret, is resumed exactly. A public seed would void the guarantee:
-with it, anybody could draw the noise again and take it off.
+Each photo joins a step by a chance of its own, its gradient over all parameters is clipped, and Gaussian
+noise is added to the sum. Who joins, the noise, and what is drawn for a photo depend on the run's secret and
+the step alone, so a checkpoint, which holds the secret, is resumed exactly. A public seed would void the
+guarantee: with it, anybody could draw the noise again and take it off.
 """
 
 import functools
@@ -76,7 +76,7 @@ def budget(config: TrainLora, count: int, name: str) -> Privacy | None:
 
 @functools.cache
 def _noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> tuple[float, float]:
-    """The least noise that keeps below ``epsilon``, as nearly as Opacus finds it, and the epsilon it gives."""
+    """The least noise that keeps below ``epsilon``, as Opacus finds it, and the epsilon that it gives."""
     from opacus.accountants import create_accountant
     from opacus.accountants.utils import get_noise_multiplier
 
@@ -92,8 +92,8 @@ def _noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> 
             )
         except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"--dp_epsilon {epsilon:g}: Opacus finds no noise for it with delta {delta:.2g}, {steps} steps "
-                f"and a sample rate of {rate:.3g} ({error}); give a larger one, such as 1"
+                f"--dp_epsilon {epsilon:g}: Opacus finds no noise for it with delta {delta:.2g}, {steps} "
+                f"steps and a sample rate of {rate:.3g} ({error}); give a larger one, such as 1"
             ) from None
         accountant: Any = create_accountant(mechanism=ACCOUNTANT)
         accountant.history = [(multiplier, rate, steps)]
@@ -105,10 +105,9 @@ def uniform(secret: bytes, purpose: str, step: int, count: int) -> np.ndarray:
 
     From SHAKE-256, since generators of torch and numpy are not made to keep their seeds.
     """
-    words = np.frombuffer(
-        hashlib.shake_256(secret + f"{purpose}:{step}".encode()).digest(8 * count), dtype="<u8"
-    )
-    return ((words >> 12) + 0.5) / 2**52
+    stream = hashlib.shake_256(secret + f"{purpose}:{step}".encode()).digest(8 * count)
+    # 52 bits and a half: with more, the largest would round to 1.
+    return ((np.frombuffer(stream, dtype="<u8") >> 12) + 0.5) / 2**52
 
 
 def sampled(secret: bytes, step: int, count: int, rate: float) -> list[int]:
@@ -125,10 +124,10 @@ def gaussian(secret: bytes, step: int, like: Sequence[Tensor]) -> list[Tensor]:
 
 @contextmanager
 def per_photo_gradients(network: torch.nn.Module) -> Iterator[None]:
-    """Inside, a backward pass of a mean loss also leaves each photo's gradient, (B, ...), in `grad_sample`."""
+    """Inside, the backward pass of a mean loss leaves each photo's gradient, (B, ...), in `grad_sample`."""
     from opacus.grad_sample.grad_sample_module import GradSampleHooks
 
-    hooks = GradSampleHooks(network, loss_reduction="mean")
+    hooks = GradSampleHooks(network)
     with warnings.catch_warnings():
         # The first layers' inputs need no gradients, which is no mistake.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
@@ -142,7 +141,9 @@ def per_photo_gradients(network: torch.nn.Module) -> Iterator[None]:
 def clipped_sum(parameters: Sequence[Any], photos: int, max_grad_norm: float) -> list[Tensor]:
     """The sum of the photos' gradients, each clipped over all parameters together; takes them off these."""
     found = [
-        torch.zeros_like(one).expand(photos, *one.shape) if one.grad_sample is None else one.grad_sample.float()
+        torch.zeros_like(one).expand(photos, *one.shape)
+        if one.grad_sample is None
+        else one.grad_sample.float()
         for one in parameters
     ]
     assert all(len(one) == photos for one in found), [one.shape for one in found]
@@ -165,30 +166,27 @@ def private_steps(
 ) -> Iterator[Step]:
     """As `loop.train_steps`, with ``privacy``; the loss of a step is over the expected number of photos.
 
-    A step may have no photos at all: then it is noise alone.
-
     Raises:
         FloatingPointError: the loss is not finite; names the images of the batch.
     """
     assert learner.secret is not None
     secret, count = bytes(learner.secret.tolist()), len(data.photos)
     expected = privacy["sample_rate"] * count
-    deviation = privacy["noise_multiplier"] * config.max_grad_norm
+    deviation = privacy["noise_multiplier"] * privacy["max_grad_norm"]
     learner.train()
     with per_photo_gradients(learner.network):
         for index in range(start, config.steps):
             rate = set_learning_rate(learner.optimizer, config, index)
             rows = sampled(secret, index, count, privacy["sample_rate"])
             total, loss = [torch.zeros_like(one) for one in learner.parameters], 0.0
-            for first in range(0, len(rows), config.batch_size):
-                chunk = rows[first : first + config.batch_size]
-                mean = _backward(family, data, learner, config, accelerator, index, chunk)
-                loss += mean * len(chunk)
-                clipped = clipped_sum(learner.parameters, len(chunk), config.max_grad_norm)
+            for first in range(0, len(rows), config.batch_size):  # none at all where nobody joins
+                some = rows[first : first + config.batch_size]
+                loss += len(some) * _backward(family, data, learner, config, accelerator, index, some)
+                clipped = clipped_sum(learner.parameters, len(some), privacy["max_grad_norm"])
                 torch._foreach_add_(total, clipped)
-            noise = gaussian(secret, index, learner.parameters)
-            for one, gradient, added in zip(learner.parameters, total, noise, strict=True):
-                one.grad = (gradient + deviation * added) / expected
+            noise = gaussian(secret, index, total)
+            for parameter, gradient, drawn in zip(learner.parameters, total, noise, strict=True):
+                parameter.grad = (gradient + deviation * drawn) / expected
             optimizer_step(learner.optimizer)
             learner.update_average()
             yield Step(index=index, loss=loss / expected, learning_rate=rate)

@@ -10,6 +10,7 @@ from generate.outputs.credentials import SIGNED_BY
 from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import cards, shards
+from orchard.adapters import privacy
 from orchard.decisions import HUMAN
 from orchard.files.atomic import file_name, whole_file
 from orchard.generators.files import NO_SCHEDULER
@@ -115,16 +116,16 @@ def _unknown(manifest: shards.Manifest) -> list[str]:
 def _privacy(arguments: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the adapters promise to their photos, and what of that a set cannot."""
     lines = [
-        f"- {cards.plain(label)}: {privacy.described(promise)}"
+        f"- {cards.plain(label)}: {cards.plain(privacy.described(promise))}"
         for label, one in arguments.items()
         for promise in one.get("privacy", ())
     ]
     head = [
         "## Differential privacy (experimental)",
         "",
-        f"The adapters of these classes were trained so that they hide single photos. {privacy.COVERED} Images "
-        "sampled from the weights alone keep it. It does not cover photos that screens compare images with, that "
-        "samples started from, or that reviewers saw.",
+        f"The adapters of these classes were trained so that they hide single photos. {privacy.COVERED} "
+        "Images sampled from the weights alone keep it. It does not cover photos that screens compare images "
+        "with, that samples started from, or that reviewers saw.",
         "",
     ]
     return [*head, *lines, ""] if lines else []

@@ -3,10 +3,10 @@
 from typing import TypedDict
 
 COVERED = (
-    "It holds for one photo file of one class's adapter: whatever else somebody knows, the weights tell little "
-    "more about it than if it had been left out. Copies of a photo count as photos of their own. Not hidden are "
-    "the number of photos, the options, and the base with what it was trained on. It is void for whoever has "
-    "the run's checkpoints, which hold the secret that its noise comes from."
+    "It holds for one photo file of one adapter: whatever else somebody knows, the weights tell little more "
+    "about it than if it had been left out. Copies of a photo count as photos of their own. Not covered are "
+    "the number and the choice of photos, options and captions, and what the base was trained on. It is void "
+    "for whoever has the run's checkpoints, which hold the secret that its noise comes from."
 )
 
 
