@@ -79,6 +79,11 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     require_method(accelerator, config.method)
     for job in jobs:
         training_data.require_usable(config, job)
+        cli.check(
+            not job.privacy or prompt_embeds.chunks(base, training_data.prompts(config, job)) == 1,
+            f"--dp_epsilon: captions of {job.name} are longer than CLIP reads at once, which changes how it "
+            "reads those of the other photos; shorten them, or give --captions none",
+        )
     jobs, broken = resume.find(config, jobs)
     precision, device = arithmetic["precision"], accelerator.device
     shapes = preflight.encoded_sizes(base, {**prior_sizes, **sizes}, bucketed=config.buckets)
