@@ -127,7 +127,13 @@ def per_photo_gradients(network: torch.nn.Module) -> Iterator[None]:
     """Inside, the backward pass of a mean loss leaves each photo's gradient, (B, ...), in `grad_sample`."""
     from opacus.grad_sample.grad_sample_module import GradSampleHooks
 
-    hooks = GradSampleHooks(network)
+    class Hooks(GradSampleHooks):
+        def rearrange_grad_samples(self, **options: Any) -> tuple[list[Tensor], Tensor]:
+            activations, gradients = super().rearrange_grad_samples(**options)
+            # Opacus 1.6 unfolds inputs of convolutions as if they were contiguous, which Sana's are not.
+            return [one.contiguous() for one in activations], gradients
+
+    hooks = Hooks(network)
     with warnings.catch_warnings():
         # The first layers' inputs need no gradients, which is no mistake.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
