@@ -54,7 +54,6 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     optimizers.optimizer_class(config.optimizer, config.learning_rate)
     logs.require_tracker(config.log_with)
     quantized.require_package(config.quantize)
-    private.require_package(config.dp_epsilon)
     with accelerator.main_process_first():  # it downloads what the others find
         everything = sources.load(config.data, config.classes)
         base = bases.resolve(config.base, inpainting=True)
@@ -72,18 +71,12 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     photos = words.in_prompts(config, photos, said.of)
     prior_photos, prior_sizes = prior_data.load(config, config.classes or photos.classes)
     arithmetic = arithmetic_of(accelerator, dtype)
-    jobs = _jobs(config, photos, prior_photos)
-    jobs = [replace(job, privacy=private.budget(config, len(job.photos), job.name)) for job in jobs]
+    jobs = _promised(config, base, _jobs(config, photos, prior_photos))
     jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
     require_method(accelerator, config.method)
     for job in jobs:
         training_data.require_usable(config, job)
-        cli.check(
-            not job.privacy or prompt_embeds.chunks(base, training_data.prompts(config, job)) == 1,
-            f"--dp_epsilon: captions of {job.name} are longer than CLIP reads at once, which changes how it "
-            "reads those of the other photos; shorten them, or give --captions none",
-        )
     jobs, broken = resume.find(config, jobs)
     precision, device = arithmetic["precision"], accelerator.device
     shapes = preflight.encoded_sizes(base, {**prior_sizes, **sizes}, bucketed=config.buckets)
@@ -141,6 +134,18 @@ def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) ->
             "rename it",
         )
     return jobs
+
+
+def _promised(config: TrainLora, base: Base, jobs: list[Job]) -> list[Job]:
+    """The jobs with what is promised to each of their photos."""
+    private.require_package(config.dp_epsilon)
+    for job in jobs if config.dp_epsilon else ():
+        cli.check(
+            prompt_embeds.chunks(base, training_data.prompts(config, job)) == 1,
+            f"--dp_epsilon: captions of {job.name} are longer than CLIP reads at once, which changes how it "
+            "reads those of the other photos; shorten them, or give --captions none",
+        )
+    return [replace(job, privacy=private.budget(config, len(job.photos), job.name)) for job in jobs]
 
 
 def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
