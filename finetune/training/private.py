@@ -134,13 +134,10 @@ def per_photo_gradients(network: torch.nn.Module) -> Iterator[None]:
             return [one.contiguous() for one in activations], gradients
 
     hooks = Hooks(network)
-    with warnings.catch_warnings():
-        # The first layers' inputs need no gradients, which is no mistake.
-        warnings.filterwarnings("ignore", "Full backward hook is firing")
-        try:
-            yield
-        finally:
-            hooks.cleanup()
+    try:
+        yield
+    finally:
+        hooks.cleanup()
 
 
 @torch.no_grad()
@@ -221,5 +218,8 @@ def _backward(
     with accelerator.autocast():
         loss = family.loss(learner.network, batch, Objective.of(config))
     value = mean_loss(loss, accelerator, index, [data.files[row] for row in rows])
-    loss.backward()
+    with warnings.catch_warnings():
+        # The first layers' inputs need no gradients, which is no mistake.
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
+        loss.backward()
     return value

@@ -5,6 +5,7 @@ import math
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pipelines
@@ -12,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, DynamoBackend
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -21,6 +23,7 @@ from finetune.config import TrainLora
 from finetune.models import cpu_layers, lora, targets
 from finetune.models.families import family_of
 from finetune.models.family import Network
+from finetune.planning.accelerators import share_batches
 from finetune.step.batches import TrainingData, draw_each
 from finetune.step.objective import Objective
 from finetune.training import learner, private
@@ -270,6 +273,24 @@ def test_what_privacy_does_not_go_with_is_refused(options, words, refused):
         TrainLora(**{"dp_epsilon": 8.0, **options}).require_valid()
 
 
+@pytest.mark.parametrize(
+    ("launch", "words"),
+    [
+        ({"num_processes": 2}, ("--dp_epsilon", "one process, not 2")),
+        ({"distributed_type": DistributedType.FSDP}, ("--dp_epsilon", "FSDP")),
+        ({"scaler": object()}, ("--precision fp16", "bf16 or fp32")),
+        ({"backend": DynamoBackend.INDUCTOR}, ("--dp_epsilon", "--dynamo_backend")),
+    ],
+)
+def test_launches_that_cannot_clip_single_photos_are_refused(launch, words, refused):
+    plain = {"num_processes": 1, "distributed_type": DistributedType.NO, "scaler": None}
+    backend = launch.get("backend", DynamoBackend.NO)
+    state = SimpleNamespace(dynamo_plugin=SimpleNamespace(backend=backend))
+    config = TrainLora(dp_epsilon=8.0, batch_size=4, accumulation=1)
+    with refused(*words):
+        share_batches(config, SimpleNamespace(**{**plain, **launch}, state=state))
+
+
 def test_without_opacus_it_is_refused_and_named(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "opacus", None)
     private.require_package(0.0)
@@ -323,12 +344,12 @@ def test_a_stopped_run_goes_on_with_its_own_secret_and_two_runs_differ(base, tmp
 
 def test_other_options_of_privacy_do_not_resume(base, tmp_path, refused, quick):
     output = tmp_path / "a"
-    run(base, output)
+    run(base, output, precision="bf16")
     before = (output / "apple.safetensors").read_bytes()
-    run(base, output, resume="latest")
+    run(base, output, precision="bf16", resume="latest")
     assert (output / "apple.safetensors").read_bytes() == before, "it is finished"
     with refused("--resume latest", "nothing finished"):
-        run(base, output, resume="latest", dp_epsilon=4.0)
+        run(base, output, precision="bf16", resume="latest", dp_epsilon=4.0)
 
 
 def test_nothing_of_single_photos_is_said_and_every_stage_says_so(base, tmp_path, capsys):
@@ -362,7 +383,7 @@ def test_nothing_of_single_photos_is_said_and_every_stage_says_so(base, tmp_path
     assert manifest["arguments"]["apple"]["privacy"] == [found.privacy]
     card = (folder / "README.md").read_text()
     assert "**not known** what the generator of apple" in card and "apple: epsilon 0.99" in card
-    sets = type("Sets", (), {"base": None, "manifest": manifest, "train": real})
+    sets = SimpleNamespace(base=None, manifest=manifest, train=real)
     notes = image_sets.generator_notes(image_sets.Evaluate(), sets)
     assert any("not known what the generator of apple" in note for note in notes)
 
