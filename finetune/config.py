@@ -14,6 +14,7 @@ from finetune.options import (
     Monitoring,
     Optimization,
     Prior,
+    Privacy,
     Scope,
     Validation,
 )
@@ -30,8 +31,25 @@ LEAST = {
     "num_vectors": 0,
     **dict.fromkeys(("alpha", "snr_gamma", "noise_offset", "ema_decay", "prior_weight"), 0),
     **dict.fromkeys(("validate_every", "preview_every", "save_every", "keep", "shots"), 0),
+    **dict.fromkeys(("dp_epsilon", "dp_delta"), 0),
 }
 """Lower limits of options."""
+
+NOT_PRIVATE = {
+    "method": "gradients of single photos are taken of LoRA layers alone",
+    "train_text_encoder": "photos of one prompt share its pass through the text encoder",
+    "num_vectors": "photos of one prompt share its pass through the text encoder",
+    "quantize": "it is not tested with gradients of single photos",
+    "gradient_checkpointing": "it computes layers twice, and would count gradients of single photos twice",
+    "compile": "gradients of single photos are taken by hooks, which it leaves out",
+    "balance": "each photo has to join a step by a chance of its own",
+    "buckets": "each photo has to join a step by a chance of its own",
+    "prior_weight": "prior images are no photos whose gradients are clipped",
+    "validate_every": "losses of photos are not covered",
+}
+"""Options that must be left out with ``--dp_epsilon``, and why."""
+HIGHEST_EPSILON = 100.0
+"""Where a guarantee has long stopped to mean anything, and its accounting takes minutes."""
 
 
 def with_trigger(trigger: str, text: str) -> str:
@@ -45,6 +63,7 @@ class TrainLora(
     Captioning,
     Adapter,
     Optimization,
+    Privacy,
     Loss,
     Prior,
     Images,
@@ -77,6 +96,7 @@ class TrainLora(
         self._require_method()
         self._require_whole()
         self._require_lora()
+        self._require_private()
         cli.check(bool(self.cache), "--cache is empty; give a folder, auto or none")
         prompt_template.require_placeholder(self.prompt)
         prompt_template.require_placeholder(self.prior_prompt)
@@ -240,3 +260,29 @@ class TrainLora(
                 bool(part) and rank.isascii() and rank.isdigit() and 1 <= int(rank) <= 128,
                 f"--rank_pattern {pattern}: give PART=RANK with a rank of 1 to 128, as in mid_block=32",
             )
+
+    def _require_private(self) -> None:
+        """What goes with differential privacy, and what does not."""
+        epsilon, delta = self.dp_epsilon, self.dp_delta
+        if not epsilon:
+            cli.check(not delta, f"--dp_delta {delta:g}: goes with --dp_epsilon, such as 8")
+            return
+        cli.check(epsilon <= HIGHEST_EPSILON, f"--dp_epsilon {epsilon:g}: give {HIGHEST_EPSILON:g} or less")
+        cli.check(self.max_grad_norm > 0, "--max_grad_norm 0: --dp_epsilon needs a norm to clip photos to")
+        for name, why in NOT_PRIVATE.items():
+            value = getattr(self, name)
+            given = f"--{name}" if value is True else f"--{name} {value}"
+            cli.check(
+                value == getattr(TrainLora, name),
+                f"{given}: does not go with --dp_epsilon, since {why}; leave it out",
+            )
+        cli.check(
+            self.captions != "context",
+            "--captions context: does not go with --dp_epsilon, since the adapter's header says the contexts "
+            "of photos; give own or none",
+        )
+        cli.check(
+            self.log_with in ("none", "tensorboard"),
+            f"--log_with {self.log_with}: does not go with --dp_epsilon, since it may publish losses, which "
+            "are not covered; give tensorboard or none",
+        )

@@ -15,6 +15,7 @@ from finetune.models.targets import Targets
 from finetune.training.checkpoints import Checkpoint
 from finetune.training.interrupt import Interrupt
 from finetune.training.sharded import is_sharded
+from orchard.adapters.privacy import Privacy
 from orchard.bases.bases import Base
 from orchard.images.images import ImageSet, Photo
 
@@ -30,6 +31,8 @@ class Job:
     """The user's own images for prior preservation; None without."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """Everything its weights depend on; equal values give equal adapters on one machine."""
+    privacy: Privacy | None = None
+    """What is promised to each of its photos."""
     checkpoint: Checkpoint | None = None
     """Where to resume; None starts from the first step."""
     finished: bool = False

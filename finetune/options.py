@@ -130,6 +130,18 @@ class Optimization(cli.Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Privacy(cli.Options):
+    """Differential privacy of single photos (experimental), by Opacus."""
+
+    dp_epsilon: float = 0.0
+    """Epsilon that the adapter may spend on a photo, e.g. 8; 0 turns it off. Each photo's gradient is
+    clipped to --max_grad_norm, and noise is added to their sum."""
+    dp_delta: float = 0.0
+    """Delta that goes with it, below 1 / N for an adapter of N photos; 0 takes 1e-5, or 1 / 10 N where that
+    is less."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loss(cli.Options):
     """How noise levels are drawn and weighed."""
 

@@ -1,5 +1,6 @@
 """Train one adapter, from the start or from a checkpoint, and write its file."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,13 @@ import torch
 from finetune.context import Job, RunContext
 from finetune.models.methods import Method, method_of
 from finetune.outputs.monitor import Monitor
+from finetune.planning import resume
 from finetune.step.batches import TrainingData
 from finetune.training import checkpoints, saving, sharded
 from finetune.training import learner as learners
 from finetune.training.learner import Learner
 from finetune.training.loop import train_steps
+from finetune.training.private import private_steps
 from finetune.training.saving import StopError
 from orchard import software
 from orchard.adapters import contexts, provenance
@@ -35,11 +38,12 @@ def train_adapter(
         StopError: a signal came; a checkpoint was saved, or the adapter if training was over.
     """
     config, losses = run.config, list(job.checkpoint.losses) if job.checkpoint else []
+    steps = functools.partial(private_steps, privacy=job.privacy) if job.privacy else train_steps
     try:
         method = method_of(config, run.plan.targets, job.classes)
         with run.interrupt, _put_in(run, job, method) as learner:
             monitor = Monitor(run, job, data.held_out)
-            for step in train_steps(run.family, data, learner, config, run.accelerator, len(losses)):
+            for step in steps(run.family, data, learner, config, run.accelerator, len(losses)):
                 losses.append(step.loss)
                 monitor.step(learner, step)
                 advance(1, f"loss {np.mean(losses[-50:]):.4f}")
@@ -82,11 +86,14 @@ def _put_in(run: RunContext, job: Job, method: Method) -> Iterator[Learner]:
 def _write(run: RunContext, job: Job, method: Method, losses: Sequence[float]) -> None:
     """Write what was learned; called by all processes.
 
-    What is at the job's own path comes last: once it is there, the job counts as finished.
+    What is at the job's own path comes last: once it is there, the job counts as finished. The secret of a
+    private one goes with its checkpoints.
     """
     with sharded.gathered_parameters(run.family.models.values()):
         if run.accelerator.is_main_process:
             method.save(job.path(run.config.output), run.family, _provenance(run, job, losses))
+            if job.privacy:
+                checkpoints.clear(checkpoints.folder_of(run.config.output, job.name))
     run.accelerator.wait_for_everyone()
 
 
@@ -95,6 +102,7 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
     adapts = config.method not in (FULL, INVERSION)
     trained = list(run.plan.targets) if adapts else list(run.family.models)
     tenth = max(1, len(losses) // 10)
+    ends = {"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))}
     return Provenance(
         base=base.name,
         base_digest=base.digest,
@@ -110,17 +118,22 @@ def _provenance(run: RunContext, job: Job, losses: Sequence[float]) -> Provenanc
         text_encoders=[name for name in trained if name != run.family.prefix],
         steps=config.steps,
         seed=config.seed,
-        losses={"first": float(np.mean(losses[:tenth])), "last": float(np.mean(losses[-tenth:]))},
+        losses={} if job.privacy else ends,
         trained_on=sorted(_seen(run, job)),
         data=job.photos.name,
         contexts={name: contexts.bank(said) for name, said in captions.by_class(job.photos).items()},
-        options=dict(job.identity),
+        privacy=job.privacy,
+        options=resume.published(job.identity),
         versions=software.versions(),
         commit=software.commit(),
     )
 
 
 def _seen(run: RunContext, job: Job) -> set[str]:
-    """Hashes of every real image that is in the weights: photos, the user's prior images, and the base's."""
+    """Hashes of every real image that is in the weights: photos, the user's prior images, and the base's.
+
+    With privacy those of the base alone: the others would tell who was among the photos.
+    """
     tuned = provenance.of_folder(run.plan.base.folder)
-    return {photo.sha256 for photo in job.encoded}.union(tuned.trained_on if tuned else ())
+    own = set() if job.privacy else {photo.sha256 for photo in job.encoded}
+    return own.union(tuned.trained_on if tuned else ())

@@ -79,7 +79,7 @@ def _provenance(one: Adapter) -> Provenance:
 
 
 def _told_by(one: Adapter) -> str:
-    return LEDGER if _provenance(one).trained_on else SPLIT
+    return SPLIT if _provenance(one).ledger is None else LEDGER
 
 
 def _base(config: Losses, adapters: Sequence[Adapter]) -> Base:
@@ -105,9 +105,9 @@ def _photos(one: Adapter, photos: ImageSet, data: str) -> list[tuple[Photo, bool
     Without a ledger, as in private adapters, they are those of the training split.
     """
     said = _provenance(one)
-    ledger = frozenset(said.trained_on)
+    ledger = said.ledger
     found = [
-        (photo, photo.sha256 in ledger if ledger else photo.split == TRAIN)
+        (photo, photo.split == TRAIN if ledger is None else photo.sha256 in ledger)
         for photo in photos.photos
         if photo.label in said.classes
     ]

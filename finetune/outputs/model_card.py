@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.outputs import snippets
 from finetune.outputs.monitor import sheet_paths
 from orchard import audits, cards, prompt_template
-from orchard.adapters import adapter, provenance
+from orchard.adapters import adapter, privacy, provenance
 from orchard.adapters.provenance import FULL, INVERSION, Provenance
 from orchard.bases import bases
 from orchard.bases.bases import Base
@@ -77,10 +77,27 @@ def render(adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> str:
             "*Ledger*: digest of the SHA-256 hashes of every real image trained on; the hashes themselves "
             "are in each file's header, so that a classifier's test images can be checked against them.",
             "",
+            *_privacy(adapters),
             snippets.markdown(*adapters[0], repo),
             *(line for path, one in adapters for line in _pictures(path, one)),
         ]
     )
+
+
+def _privacy(adapters: Sequence[tuple[Path, Provenance]]) -> list[str]:
+    """What the adapters that were trained so promise."""
+    lines = [
+        f"- {cards.plain(path.name)}: {cards.plain(privacy.described(one.privacy))}"
+        for path, one in adapters
+        if one.privacy
+    ]
+    head = [
+        "## Differential privacy (experimental)",
+        "",
+        f"{privacy.COVERED} Who was among the photos, losses and the loss curve are withheld.",
+        "",
+    ]
+    return [*head, *lines, ""] if lines else []
 
 
 def _pictures(path: Path, one: Provenance) -> list[str]:
@@ -99,11 +116,11 @@ def _pictures(path: Path, one: Provenance) -> list[str]:
 def _row(path: Path, one: Provenance) -> list[object]:
     losses = " to ".join(f"{one.losses[key]:.4f}" for key in ("first", "last") if key in one.losses)
     ledger = sha256("\n".join(sorted(one.trained_on)).encode())[:12]
+    seen = (len(one.trained_on), f"`{ledger}`") if one.ledger is not None else ("not said", "withheld")
     return [
         cards.plain(path.name),
         cards.plain(", ".join(one.classes)),
-        len(one.trained_on),
-        f"`{ledger}`",
+        *seen,
         one.method,
         cards.plain(", ".join([*one.targets, *(name.replace("_", " ") for name in one.text_encoders)])),
         one.rank,

@@ -65,10 +65,12 @@ class Monitor:
     def write_sheets(self, method: Method) -> None:
         """Write the loss curve, and samples without and with the adapter as the network has it now."""
         run = self.run
+        curve, sheet = sheet_paths(self.job.path(run.config.output))
+        if run.accelerator.is_main_process and self.job.privacy:
+            curve.unlink(missing_ok=True)  # of an earlier run; losses are not covered
         if not run.config.sheets:
             return
-        curve, sheet = sheet_paths(self.job.path(run.config.output))
-        if run.accelerator.is_main_process:
+        if run.accelerator.is_main_process and not self.job.privacy:
             logs.draw_losses(self.log.path, curve, self.job.name)
         try:
             with method.base_alone(run.family):

@@ -68,9 +68,30 @@ def share_batches(config: TrainLora | TrainGenerator, accelerator: Accelerator) 
         config.quantize == "none" or plugin not in WHOLE_RUN,
         f"--quantize {config.quantize}: {plugin.value} divides weights that can be trained; give none",
     )
+    if config.dp_epsilon:
+        _require_private(accelerator)
     accelerator.gradient_accumulation_steps = config.accumulation
     if plugin == DistributedType.DEEPSPEED:
         configure_deepspeed(config, accelerator)
+
+
+def _require_private(accelerator: Accelerator) -> None:
+    """Raise `UserError` for launches whose gradients cannot be clipped photo by photo."""
+    plugin, compiler = accelerator.distributed_type, accelerator.state.dynamo_plugin.backend
+    cli.check(
+        accelerator.num_processes == 1 and plugin not in WHOLE_RUN,
+        f"--dp_epsilon: trains in one process, not {processes_of(accelerator)}; launch with "
+        "--num_processes 1",
+    )
+    cli.check(
+        accelerator.scaler is None,
+        "--precision fp16: does not go with --dp_epsilon, since gradients are scaled; give bf16 or fp32",
+    )
+    cli.check(
+        compiler == DynamoBackend.NO,
+        "--dp_epsilon: gradients of single photos are taken by hooks, which a compiler leaves out; launch "
+        "without --dynamo_backend",
+    )
 
 
 def processes_of(accelerator: Accelerator) -> str:

@@ -23,9 +23,10 @@ from finetune.planning.accelerators import (
     share_batches,
 )
 from finetune.step import objective
-from finetune.training import optimizers
+from finetune.training import optimizers, private
 from orchard import prompt_template
 from orchard.adapters import contexts, embeddings, layers, lycoris
+from orchard.adapters import privacy as promises
 from orchard.adapters.provenance import FULL, INVERSION
 from orchard.bases import bases, prompt_embeds
 from orchard.bases.bases import Base
@@ -70,7 +71,7 @@ def make(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> tup
     photos = words.in_prompts(config, photos, said.of)
     prior_photos, prior_sizes = prior_data.load(config, config.classes or photos.classes)
     arithmetic = arithmetic_of(accelerator, dtype)
-    jobs = _jobs(config, photos, prior_photos)
+    jobs = _promised(config, base, _jobs(config, photos, prior_photos))
     jobs = [replace(job, identity=resume.identity(config, base, job, arithmetic)) for job in jobs]
     require_jobs(accelerator, len(jobs))
     require_method(accelerator, config.method)
@@ -135,6 +136,18 @@ def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) ->
     return jobs
 
 
+def _promised(config: TrainLora, base: Base, jobs: list[Job]) -> list[Job]:
+    """The jobs with what is promised to each of their photos."""
+    private.require_package(config.dp_epsilon)
+    for job in jobs if config.dp_epsilon else ():
+        cli.check(
+            prompt_embeds.chunks(base, training_data.prompts(config, job)) == 1,
+            f"--dp_epsilon: captions of {job.name} are longer than CLIP reads at once, which changes how it "
+            "reads those of the other photos; shorten them, or give --captions none",
+        )
+    return [replace(job, privacy=private.budget(config, len(job.photos), job.name)) for job in jobs]
+
+
 def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
     """The plan in words, one fact per line."""
     base = plan.base
@@ -150,6 +163,11 @@ def lines(config: TrainLora, plan: Plan, accelerator: Accelerator) -> list[str]:
         f"adapters  {', '.join(job.name for job in plan.jobs)}: {_learned(config)}, "
         f"{config.steps} steps of {_images_per_step(config.batch_size, config.accumulation)} images",
         *_rate_warning(config),
+        *(
+            f"privacy   {job.name}, experimental: {promises.described(job.privacy)}"
+            for job in plan.jobs
+            if job.privacy
+        ),
         *(f"finished  {job.name}" for job in plan.jobs if job.finished),
         *(f"skipped   {line}" for line in plan.broken),
         *(

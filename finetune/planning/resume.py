@@ -35,6 +35,10 @@ WITHOUT_EFFECT = frozenset(
 """Options that do not change the adapter."""
 
 
+OF_PHOTOS = frozenset(("photos", "boxes"))
+"""Digests in an identity that tell whoever knows all photos but one whether that one is among them."""
+
+
 def identity(
     config: TrainLora | TrainGenerator, base: Base | None, job: Job, arithmetic: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def identity(
     masked = base is not None and base.inpaints
     return options | {
         **arithmetic,
+        **({"noise_multiplier": job.privacy["noise_multiplier"]} if job.privacy else {}),
         **_boxes(config, job, masked=masked),
         **({"masks": list(masks.KINDS)} if masked else {}),
         **({"prior_photos": job.prior_photos.digest()} if job.prior_photos else {}),
@@ -57,6 +62,12 @@ def identity(
         "photos": sha256(photos.encode()),
         "decoding": DECODING,
     }
+
+
+def published(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that an adapter's header says: with privacy, nothing of the photos."""
+    private = bool(identity.get("dp_epsilon"))
+    return {name: value for name, value in identity.items() if not (private and name in OF_PHOTOS)}
 
 
 def _boxes(config: TrainLora | TrainGenerator, job: Job, *, masked: bool) -> dict[str, str]:
@@ -102,7 +113,7 @@ def find(config: TrainLora | TrainGenerator, jobs: Sequence[Job]) -> tuple[list[
 def _is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
     """Whether ``path`` is a finished adapter, pipeline or generator of this very run."""
     made_with = _options(path) if path.exists() else None
-    return made_with is not None and not checkpoints.changes(made_with, identity)
+    return made_with is not None and not checkpoints.changes(made_with, published(identity))
 
 
 def _options(path: Path) -> Mapping[str, Any] | None:

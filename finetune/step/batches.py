@@ -187,14 +187,60 @@ def draw(
     else:
         rows = balanced_rows(nth, _by_class(classes), batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
-    shape = (batch_size, *dataset.mean[rows[0]].shape[1:])
+    return _drawn(
+        dataset,
+        rows,
+        generator,
+        slice(part, None, parts),
+        flip=flip,
+        noise_offset=noise_offset,
+        caption_dropout=caption_dropout,
+    )
+
+
+def draw_each(
+    dataset: EncodedDataset,
+    rows: Sequence[int],
+    step: int,
+    *,
+    seed: int,
+    flip: bool,
+    noise_offset: float = 0.0,
+    caption_dropout: float = 0.0,
+) -> Batch:
+    """The batch of ``rows``, at least one, whose draws depend on (seed, step, row): not on the other rows."""
+    generators = [torch.Generator().manual_seed(stable_hash("noise", seed, step, row)) for row in rows]
+    drawn = functools.partial(_drawn, flip=flip, noise_offset=noise_offset, caption_dropout=caption_dropout)
+    parts = [drawn(dataset, [row], one) for row, one in zip(rows, generators, strict=True)]
+    conditions = [part.condition for part in parts if part.condition is not None]
+    return Batch(
+        latents=torch.cat([part.latents for part in parts]),
+        noise=torch.cat([part.noise for part in parts]),
+        times=torch.cat([part.times for part in parts]),
+        prompts={name: torch.cat([part.prompts[name] for part in parts]) for name in dataset.prompts},
+        rows=list(rows),
+        condition=torch.cat(conditions) if conditions else None,
+    )
+
+
+def _drawn(
+    dataset: EncodedDataset,
+    rows: list[int],
+    generator: torch.Generator,
+    mine: slice = slice(None),
+    *,
+    flip: bool,
+    noise_offset: float,
+    caption_dropout: float,
+) -> Batch:
+    """The slice ``mine`` of a batch of images, with what the ``generator`` draws for all of it."""
+    shape = (len(rows), *dataset.mean[rows[0]].shape[1:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
-    times = torch.rand(batch_size, generator=generator, dtype=torch.float64)
-    mirrored = torch.randint(2, (batch_size,), generator=generator) * int(flip)
+    times = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+    mirrored = torch.randint(2, (len(rows),), generator=generator) * int(flip)
     shifts = torch.randn(shape[:2], generator=generator)
-    dropped = torch.rand(batch_size, generator=generator) < caption_dropout
-    mine = slice(part, None, parts)
+    dropped = torch.rand(len(rows), generator=generator) < caption_dropout
     drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
     mean = torch.stack([dataset.mean[row][side] for row, side in drawn])
     std = torch.stack([dataset.std[row][side] for row, side in drawn])

@@ -45,6 +45,8 @@ ADDED = {
     "init_lora_weights": "gaussian",
     "num_vectors": 0,
     "loraplus_lr_ratio": 1.0,
+    "dp_epsilon": 0.0,
+    "dp_delta": 0.0,
 }
 """Options that earlier versions lacked, at the value that they trained with."""
 FIELDS: Mapping[str, Any] = {"losses": list[float], "identity": dict[str, Any], "files": dict[str, str]}

@@ -1,5 +1,6 @@
 """What training changes: the adapter's weights, their optimiser, and their moving average."""
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ class Learner:
     optimizer: Any
     average: EMAModel | None
     """Exponential moving average of the parameters; if there is one, it is what is saved."""
+    secret: torch.Tensor | None = None
+    """(32,) uint8 that the draws of a private run come from, whose guarantee needs that nobody knows it;
+    None for any other run."""
 
     def train(self) -> None:
         """Switch network and optimiser to training."""
@@ -77,6 +81,7 @@ class Learner:
                 "weights": list(self.parameters),
                 "optimizer": self.optimizer.state_dict(),
                 "average": average,
+                "secret": self.secret,
             }
         )
 
@@ -91,6 +96,8 @@ class Learner:
             self.average.load_state_dict(state["average"])
             pairs = zip(self.average.shadow_params, self.parameters, strict=True)
             self.average.shadow_params = [sharded.scattered(saved, like) for saved, like in pairs]
+        if self.secret is not None:
+            self.secret.copy_(state["secret"])
 
 
 def prepare(
@@ -106,7 +113,8 @@ def prepare(
     # FSDP puts shards in the place of the parameters.
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     average = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
-    return Learner(network=network, parameters=trained, optimizer=optimizer, average=average)
+    secret = torch.tensor(list(secrets.token_bytes(32)), dtype=torch.uint8) if config.dp_epsilon else None
+    return Learner(network=network, parameters=trained, optimizer=optimizer, average=average, secret=secret)
 
 
 def parameter_groups(

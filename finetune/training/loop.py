@@ -47,7 +47,7 @@ def train_steps(
     objective = Objective.of(config)
     learner.train()
     for index in range(start, config.steps):
-        rate = _set_learning_rate(learner.optimizer, config, index)
+        rate = set_learning_rate(learner.optimizer, config, index)
         losses = []
         for batch, prior in _batches(data, index, config, accelerator):
             with accelerator.accumulate(learner.network):
@@ -59,13 +59,13 @@ def train_steps(
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.max_grad_norm:
                     accelerator.clip_grad_norm_(learner.parameters, config.max_grad_norm)
-                taken = _optimizer_step(learner.optimizer)
+                taken = optimizer_step(learner.optimizer)
         if taken:
             learner.update_average()
         yield Step(index=index, loss=sum(losses) / len(losses), learning_rate=rate)
 
 
-def _set_learning_rate(optimizer: Any, config: TrainLora, step: int) -> float:
+def set_learning_rate(optimizer: Any, config: TrainLora, step: int) -> float:
     """Set the rate of every parameter group; the first one's, which is the denoiser's."""
     rate = learning_rate(step, config)
     for group in optimizer.param_groups:
@@ -73,7 +73,7 @@ def _set_learning_rate(optimizer: Any, config: TrainLora, step: int) -> float:
     return rate
 
 
-def _optimizer_step(optimizer: Any) -> bool:
+def optimizer_step(optimizer: Any) -> bool:
     """Step on the gradients that are there; whether the loss scaler allowed it."""
     scaler = getattr(optimizer, "scaler", None)
     # accelerate's `step_was_skipped` does not see it of a fused optimiser, which skips by itself.

@@ -10,6 +10,7 @@ from generate.outputs.credentials import SIGNED_BY
 from generate.planning.repainting import MODES
 from generate.screening import choice
 from orchard import audits, cards, shards
+from orchard.adapters import privacy
 from orchard.decisions import HUMAN
 from orchard.files.atomic import file_name, whole_file
 from orchard.generators.files import NO_SCHEDULER
@@ -88,6 +89,8 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
             "score a classifier trained on this set on any of them.",
             "",
+            *_unknown(manifest),
+            *_privacy(arguments),
             *_screens(manifest, rejected),
             *_choice(manifest),
             "## Columns",
@@ -104,6 +107,34 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             "",
         ]
     )
+
+
+def _unknown(manifest: shards.Manifest) -> list[str]:
+    """Of which classes it is not known what their generator has seen."""
+    labels = ", ".join(map(cards.plain, manifest["unknown_ledger"]))
+    said = (
+        f"It is **not known** what the generator of {labels} has been trained on: those images are not among "
+        "these, and no one can tell by them whether a test image was seen."
+    )
+    return [said, ""] if labels else []
+
+
+def _privacy(arguments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the adapters promise to their photos, and what of that a set cannot."""
+    lines = [
+        f"- {cards.plain(label)}: {cards.plain(privacy.described(promise))}"
+        for label, one in arguments.items()
+        for promise in one.get("privacy", ())
+    ]
+    head = [
+        "## Differential privacy (experimental)",
+        "",
+        f"The adapters of these classes were trained so that they hide single photos. {privacy.COVERED} "
+        "Images sampled from the weights alone keep it. It does not cover photos that screens compare images "
+        "with, that samples started from, or that reviewers saw.",
+        "",
+    ]
+    return [*head, *lines, ""] if lines else []
 
 
 def what(arguments: Mapping[str, Mapping[str, Any]]) -> str:

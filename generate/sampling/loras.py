@@ -76,15 +76,15 @@ class Blend:
 
     @property
     def trained_on(self) -> list[str] | None:
-        """Hashes of the images that the parts have seen; None when one does not say.
+        """Hashes of the images that the parts have seen; None when one does not say, or may not.
 
         An LCM-LoRA makes the base faster and counts as a part of it.
         """
         seen: set[str] = set()
         for one in self.provenances:
-            if one is None:
+            if one is None or one.ledger is None:
                 return None
-            seen.update(one.trained_on)
+            seen.update(one.ledger)
         return sorted(seen)
 
     def arguments(self) -> dict[str, Any]:
@@ -97,6 +97,9 @@ class Blend:
             found["lora_weights"] = [one.weight for one in self.parts]
         if self.lcm:
             found |= {"lcm": self.lcm.adapter.digest, "lcm_weight": self.lcm.weight}
+        promised = [one.adapter.provenance and one.adapter.provenance.privacy for one in self.parts]
+        if promised and all(promised):
+            found["privacy"] = promised
         return found
 
 

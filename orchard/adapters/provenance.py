@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from orchard.adapters.contexts import Bank, require_valid
+from orchard.adapters.privacy import Privacy
 from orchard.errors import UserError
 from orchard.files import checked_json, checked_safetensors
 
-SCHEMA = 4
+SCHEMA = 5
 HEADER = "orchard"
 NAME = "orchard.json"
 """The same of a pipeline whose weights were all trained, in its folder."""
@@ -47,7 +48,7 @@ class Provenance:
     seed: int
     losses: dict[str, float]
     trained_on: list[str]
-    """SHA-256 of every real image it was trained on."""
+    """SHA-256 of every real image it was trained on; see `ledger`."""
     data: str
     method: str = "lora"
     """One of `orchard.adapters.tensor_roles.Method`, `FULL` or `INVERSION`."""
@@ -59,6 +60,8 @@ class Provenance:
     """What the captions say besides the class, by class; empty unless trained with contexts."""
     embeddings: dict[str, Embedding] = field(default_factory=dict)
     """What stands for a class in prompts, where that is not its name."""
+    privacy: Privacy | None = None
+    """What it promises to each photo; then neither losses nor what would tell of single photos is said."""
     options: dict[str, Any] = field(default_factory=dict)
     """Everything else that the weights depend on."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -69,6 +72,11 @@ class Provenance:
     def inpaints(self) -> bool:
         """Whether the base is for inpainting alone: such adapters are trained under masks."""
         return "masks" in self.options
+
+    @property
+    def ledger(self) -> list[str] | None:
+        """``trained_on``; None where it does not say all, since that would tell who was among the photos."""
+        return None if self.privacy else self.trained_on
 
     def word(self, label: str) -> str:
         """What stands for a class in prompts."""
