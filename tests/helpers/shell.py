@@ -23,6 +23,8 @@ TRAIN_GAN, TRAIN_VAE = (
 )
 GENERATE = (sys.executable, "-m", "generate")
 EXPORT = (sys.executable, "-m", "generate.export")
+AUDIT = (sys.executable, "-m", "evaluate.audit")
+LOSSES = (sys.executable, "-m", "finetune.losses")
 REVIEW = (sys.executable, "-m", "review")
 CLASSIFY = (sys.executable, "-m", "classify")
 EVALUATE = (sys.executable, "-m", "evaluate")
@@ -35,7 +37,8 @@ ENVIRONMENT = {
 
 
 PATIENCE = 600
-FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, REVIEW, CLASSIFY, EVALUATE)
+FORKED = (TRAIN, TRAIN_GAN, TRAIN_VAE, LOSSES, GENERATE, EXPORT, REVIEW, CLASSIFY, EVALUATE, AUDIT)
+"""All commands."""
 READ_BY_IMPORTS = ("HF_", "HUGGINGFACE_", "PYTHON", "CUDA", "HTTP", "http", "ACCELERATE")
 """Beginnings of the names of variables that libraries read once."""
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from conftest import ROOT
-from shell import CLASSIFY, EVALUATE, EXPORT, GENERATE, REVIEW, TRAIN, TRAIN_GAN, TRAIN_VAE, command
+from shell import FORKED, command
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
@@ -29,8 +29,7 @@ FILE = re.compile(
 @cache
 def options() -> set[str]:
     """The options of all commands, without dashes."""
-    commands = (TRAIN, TRAIN_GAN, TRAIN_VAE, GENERATE, EXPORT, REVIEW, CLASSIFY, EVALUATE)
-    helps = [command(ROOT, *words, "--help") for words in commands]
+    helps = [command(ROOT, *words, "--help") for words in FORKED]
     return set(re.findall(r"--(\w+)", "".join(helps)))
 
 
