@@ -8,6 +8,8 @@ from evaluate.analysis.parts import Part
 from evaluate.analysis.strata import CLASS, Stratum
 from evaluate.analysis.summary import Row
 
+SHOWN = 3
+"""Warnings that are shown one by one."""
 ROUNDING = 1e-9
 """Up to which two shares are the same."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from evaluate.analysis import labels
+from evaluate.analysis import fairness, labels
 from evaluate.analysis.analyse import Analysis
 from evaluate.analysis.mistakes import worst
 from evaluate.analysis.significance import images_needed
@@ -122,6 +122,7 @@ def render(records: Sequence[Record], analysis: Analysis, context: Context) -> s
         auc=_auc_coverage(records),
         models=MODELS,
         told_apart=_told_apart,
+        warned=fairness.SHOWN,
         needed={points: images_needed(points / 100) for points in sorted({1.0, analysis.margin, 5.0, 10.0})},
     )
 

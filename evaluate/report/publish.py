@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evaluate.analysis import external_sets, labels
+from evaluate.analysis import external_sets, fairness, labels
 from evaluate.analysis.analyse import Analysis, analyse
 from evaluate.analysis.labels import label, p_value, points, quoted, share, spread
 from evaluate.analysis.strata import describe
@@ -54,8 +54,10 @@ def publish(
     print_table(analysis.rows, around.reference, console)
     for line in filter(None, (analysis.verdict, analysis.basis, analysis.caveat)):
         say(console, line)
-    for line in analysis.fairness:
+    for line in analysis.fairness[: fairness.SHOWN]:
         say(console, f"warning: {line}")
+    if more := analysis.fairness[fairness.SHOWN :]:
+        say(console, f"warning: the worst class loses in {len(more)} more arms, which the page names")
     for found in analysis.elsewhere:
         say(console, external_sets.line(found))
     for note in (*around.notes, *generator_notes(config, sets)):
