@@ -1,21 +1,23 @@
-"""What an audit found, in a file beside the adapters or the set that it attacked; cards quote it."""
+"""What audits found, in a file beside the adapters or the set that they attacked; cards quote it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from orchard import cards
+from orchard.errors import UserError
 from orchard.files import atomic, checked_json
 from orchard.images.images import sha256
 
-FILE, CARD = "audit.json", "README.md"
-SHARDS = "shards"
-"""What stands for a set among the names of what was attacked."""
-HEADING = "## Audit"
+FILE, CARD = "audited.json", "README.md"
+START, END = "<!-- audit -->", "<!-- end of audit -->"
+"""Around the section of a card, which is empty without an audit; a card without them is not changed."""
 INTRODUCTION = (
     "Attacks that try to tell which real images were trained on (AUC 0.5 is chance, 1 gives all away), and "
     "how many samples are near copies; stronger attacks may find more."
 )
+Said = Mapping[str, Sequence[str]]
+"""SHA-256 of an adapter or of a set -> what was found of it, in sentences."""
 
 
 def digest(files: Sequence[Mapping[str, Any]]) -> str:
@@ -23,36 +25,47 @@ def digest(files: Sequence[Mapping[str, Any]]) -> str:
     return sha256("\n".join(sorted(f"{one['name']}:{one['sha256']}" for one in files)).encode())
 
 
-def write(folder: Path, attacked: Mapping[str, str], said: Sequence[str]) -> None:
-    """Write the file of a folder, and put what was ``said`` at the end of its card, if it has one.
+def of_set(manifest: Mapping[str, Any]) -> set[str]:
+    """What an audit may have been of where a set lies: the set, and the adapters that made it."""
+    adapters = (one.get("lora", "") for one in manifest["arguments"].values())
+    return {digest(manifest["files"]), *(part for one in adapters for part in one.split("+") if part)}
 
-    ``attacked``: file, or `SHARDS` -> SHA-256.
+
+def write(folder: Path, said: Said, there: Set[str]) -> None:
+    """Note what was ``said`` in a folder, beside what is known of others, and in its card what is ``there``.
+
+    Raises:
+        UserError: an earlier note cannot be read.
     """
-    atomic.write_json(folder / FILE, {"of": dict(attacked), "said": list(said)})
+    atomic.write_json(
+        folder / FILE, {**_noted(folder), **{name: list(lines) for name, lines in said.items()}}
+    )
     card = folder / CARD
     if card.is_file():
-        text = card.read_text(encoding="utf-8").partition(f"\n{HEADING}\n")[0].rstrip("\n")
-        with atomic.whole_file(card) as aside:
-            aside.write_text("\n".join([text, "", *_lines(said)]), encoding="utf-8")
+        before, start, rest = card.read_bytes().partition(START.encode())
+        _, end, after = rest.partition(END.encode())
+        if start and end:
+            with atomic.whole_file(card) as aside:
+                aside.write_bytes(before + "\n".join(section(folder, there)).encode() + after)
 
 
-def found(folder: Path, there: Mapping[str, str]) -> list[str]:
-    """What an audit said of what lies ``there`` in the folder now, as in `write`; nothing without one."""
+def found(folder: Path, there: Set[str]) -> list[str]:
+    """What audits said of what is ``there`` now, by its SHA-256; nothing where that was not attacked."""
+    return [line for name, lines in _noted(folder).items() if name in there for line in lines]
+
+
+def section(folder: Path, there: Set[str]) -> list[str]:
+    """Lines of the card of ``folder`` about what `found` has, between its marks."""
+    said = [f"- {cards.plain(line)}" for line in found(folder, there)]
+    return [START, *(["", "## Audit", "", INTRODUCTION, "", *said, ""] if said else []), END]
+
+
+def _noted(folder: Path) -> dict[str, list[str]]:
+    path = folder / FILE
+    if not path.is_file():
+        return {}
     try:
-        kinds = {"of": dict[str, str], "said": list[str]}
-        read = checked_json.table(kinds, checked_json.parse(checked_json.read(folder / FILE)))
-    except (OSError, ValueError):
-        return []
-    both = read["of"].keys() & there.keys()
-    same = both and all(read["of"][name] == there[name] for name in both)
-    return list(read["said"]) if same else []
-
-
-def section(folder: Path, there: Mapping[str, str]) -> list[str]:
-    """Lines of the card of ``folder`` about what `found` has; none where that is nothing."""
-    said = found(folder, there)
-    return _lines(said) if said else []
-
-
-def _lines(said: Sequence[str]) -> list[str]:
-    return [HEADING, "", INTRODUCTION, "", *(f"- {cards.plain(line)}" for line in said), ""]
+        noted = checked_json.parse(checked_json.read(path))
+        return checked_json.table(dict.fromkeys(noted, list[str]), noted)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it") from None

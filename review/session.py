@@ -104,13 +104,15 @@ class Session:
         return images.items()
 
     def _undo(self) -> Iterable[Key]:
+        """Take the reviewer's last one back, in whatever page it was made; the images that change here."""
+        self._actions, before = decisions.read(self.path), self._current
         left = decisions.standing(self._actions)
         place = decisions.last_of(left, self.reviewer)
         if place is None:
             return []
         self._actions.append(decisions.act(self.path, "undo", {}, self.reviewer))
         self._current = decisions.current(self._actions)
-        return [key for key in left[place].images.items() if key in self._numbers]
+        return [key for key in self._numbers if before.get(key) != self._current.get(key)]
 
     def beside(self, number: int) -> list[dict[str, Any]]:
         """What goes beside an image that is shown large."""

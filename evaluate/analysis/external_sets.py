@@ -77,6 +77,7 @@ def _mean(row: Row, recalls: Mapping[str, Part]) -> Part:
         interval=mean_interval(
             [part.accuracy.mean or 0.0 for part in parts], [part.interval for part in parts]
         ),
+        before=float(np.mean([part.before for part in parts])) if compared else None,
         points=float(np.mean(points)) if compared else None,
         change=mean_interval(points, changes) if compared and len(changes) == len(parts) else None,
     )

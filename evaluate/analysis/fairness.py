@@ -27,18 +27,19 @@ def warnings(
 
 
 def _of(row: Row, recalls: Mapping[str, Part]) -> Iterator[str]:
-    compared = {name: (part, part.points) for name, part in recalls.items() if part.points is not None}
-    if row.change is None or row.change.points <= 0 or not compared:
+    before, now = {}, {}
+    for name, part in recalls.items():
+        if part.before is not None and part.points is not None:
+            before[name], now[name] = part.before, part.before + part.points / 100
+    if row.change is None or row.change.points <= 0 or not now:
         return
-    now = {name: part.accuracy.mean or 0.0 for name, (part, _) in compared.items()}
-    before = {name: now[name] - gained / 100 for name, (_, gained) in compared.items()}
     was, worst = (min(shares, key=shares.__getitem__) for shares in (before, now))
     if now[worst] >= before[was] - ROUNDING:
         return
-    change = recalls[worst].change
-    interval = f", 95% interval {points_between(change)}" if change else ""
+    low, high = recalls[worst].change or (-100.0, 100.0)
+    chance = ", which chance alone may do" if low <= 0 <= high else ""
     yield (
-        f"{label(row.arm)} raises the accuracy by {points(row.change.points)} points, but the worst class "
-        f"loses: {was} was lowest with a recall of {percent(before[was])}, now {worst} is with "
-        f"{percent(now[worst])} ({points(recalls[worst].points)} points{interval})"
+        f"{label(row.arm)} raises the accuracy by {points(row.change.points)} points, but the lowest recall "
+        f"falls: {was} had it with {percent(before[was])}, now {worst} with {percent(now[worst])} "
+        f"({points(recalls[worst].points)} points, 95% interval {points_between((low, high))}){chance}"
     )

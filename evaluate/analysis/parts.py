@@ -28,8 +28,10 @@ class Part:
     """Mean over images and deviation over runs, 0 to 1; of a class it is the recall."""
     interval: Interval
     """95% interval of the mean (`accuracy_interval`)."""
+    before: float | None
+    """Accuracy of real images alone, over the runs that both have; `None` for these, and without any."""
     points: float | None
-    """Against real images alone, percentage points; `None` for these, and where they were not run."""
+    """Against them, percentage points."""
     change: Interval | None
     """95% interval of that difference (`difference_interval`); `None` without one."""
 
@@ -40,8 +42,10 @@ class Part:
         names = sorted({file for known in tested for file in known})
         answers = rows_of(runs, names)
         before, after = paired(real_only, runs)
-        differences = rows_of(after, names) - rows_of(before, names) if after else np.empty((0, 0))
-        common = differences[:, np.isfinite(differences).any(axis=0)]
+        alone = rows_of(before, names) if after else np.empty((0, 0))
+        differences = rows_of(after, names) - alone if after else alone
+        both = np.isfinite(differences).any(axis=0)
+        common = differences[:, both]
         return cls(
             images=len(names),
             accuracy=Spread(
@@ -49,6 +53,7 @@ class Part:
                 mean_and_spread(float(np.mean([*known.values()])) for known in tested).sd,
             ),
             interval=accuracy_interval(answers),
+            before=float(np.nanmean(alone[:, both], axis=0).mean()) if common.size else None,
             points=100 * float(np.nanmean(common, axis=0).mean()) if common.size else None,
             change=in_points(difference_interval(common)) if common.size else None,
         )

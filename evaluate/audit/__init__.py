@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from evaluate.audit.command import Audited
 
 
-def audit(config: Audit | Path | str | None = None, **options: Any) -> "Audited | None":
+def audit(config: Audit | Path | str | None = None, **options: Any) -> "list[Audited]":
     """Attack adapters and sets, as ``python -m evaluate.audit`` does.
 
     ``config`` is an `Audit` or a recipe's path; ``options`` are fields of `Audit` and win over it.
 
     Returns:
-        What was found. None with ``dry_run``.
+        What was found of each adapter, of all together and of the set. Nothing with ``dry_run``.
 
     Raises:
         UserError: something that the caller can fix, in one line.

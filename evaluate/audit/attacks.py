@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from evaluate.analysis.intervals import Interval, auc_interval, mean_interval, wilson
+from evaluate.analysis.intervals import Interval, auc_interval, mean_interval
 
-LOSS, GAIN, NEAREST = "loss", "loss against the base's", "nearest synthetic image"
-"""The attacks: a low loss with the adapter, a loss far below that of the base, a synthetic image nearby."""
 ALL = "all"
 CHANCE = 0.5
 
@@ -19,26 +17,21 @@ class Attack:
     """How well a score tells photos that were trained on from others."""
 
     subject: str
-    """The adapter's file, or the class of a set; `ALL` for their mean."""
+    """The adapter's file, its class where it has several, or the class of a set; `ALL` for their mean."""
     kind: str
-    """One of `LOSS`, `GAIN` and `NEAREST`."""
+    """What the score is."""
     members: int
     others: int
     auc: float
     """How often a member scores above another photo, ties by half: 0.5 is chance, 1 gives all away."""
     interval: Interval
     """95%, `auc_interval`."""
-    caught: float
-    """Share of the members that score above every other photo: found without a false alarm."""
-    caught_interval: Interval
-    """95%, Wilson's, of these members against these other photos."""
 
 
 def attack(subject: str, kind: str, members: Sequence[float], others: Sequence[float]) -> Attack:
     """Scores of photos that were trained on, and of others; higher means more like one trained on."""
     truth = np.repeat([1, 0], [len(members), len(others)])
     auc = float(roc_auc_score(truth, [*members, *others]))
-    caught = int((np.asarray(members) > max(others)).sum())
     return Attack(
         subject=subject,
         kind=kind,
@@ -46,30 +39,22 @@ def attack(subject: str, kind: str, members: Sequence[float], others: Sequence[f
         others=len(others),
         auc=auc,
         interval=auc_interval(auc, len(members), len(others)),
-        caught=caught / len(members),
-        caught_interval=wilson(caught, len(members)),
     )
 
 
-def with_mean(attacks: Sequence[Attack]) -> list[Attack]:
-    """Attacks of one kind on different photos, and behind several their `mean`."""
-    return [*attacks, *([mean(attacks)] if len(attacks) > 1 else [])]
-
-
 def mean(attacks: Sequence[Attack]) -> Attack:
-    """The mean of the areas: each adapter or class has its own scale of scores."""
-    members = sum(one.members for one in attacks)
-    caught = round(sum(one.caught * one.members for one in attacks))
+    """The mean of attacks of one kind, no two of which are on the same photo.
+
+    It is that of the areas: each adapter and class has its own scale of scores.
+    """
     areas = [one.auc for one in attacks]
     return Attack(
         subject=ALL,
         kind=attacks[0].kind,
-        members=members,
+        members=sum(one.members for one in attacks),
         others=sum(one.others for one in attacks),
         auc=float(np.mean(areas)),
         interval=mean_interval(areas, [one.interval for one in attacks]),
-        caught=caught / members,
-        caught_interval=wilson(caught, members),
     )
 
 
@@ -83,6 +68,6 @@ def sentence(found: Attack) -> str:
     else:
         meaning = "not told from chance, by this attack"
     return (
-        f"{found.subject}, {found.kind}: AUC {found.auc:.3f} ({low:.3f} to {high:.3f}), {meaning}; "
-        f"{found.caught:.0%} of {found.members} members found without a false alarm among {found.others}"
+        f"{found.subject}, {found.kind}: AUC {found.auc:.3f} ({low:.3f} to {high:.3f}) of {found.members} "
+        f"members and {found.others} others, {meaning}"
     )

@@ -1,17 +1,16 @@
 """`python -m evaluate.audit`: attack adapters by their losses, sets by their nearness, both by copies."""
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from evaluate.analysis.analyse import as_json
-from evaluate.audit import attacks
-from evaluate.audit.attacks import GAIN, LOSS, NEAREST, Attack
+from evaluate.audit import by_loss, by_nearness
+from evaluate.audit.attacks import Attack, sentence
 from evaluate.audit.config import Audit
 from evaluate.experiment.child_process import call
 from evaluate.gap import memorisation
@@ -23,37 +22,30 @@ from orchard.datasets import sources
 from orchard.errors import UserError
 from orchard.files import atomic, checked_json, storage
 from orchard.files.lock import exclusive
-from orchard.images import splits, thumbnails
-from orchard.images.images import TRAIN, ImageSet, Photo
+from orchard.images import splits
+from orchard.images.images import TEST, TRAIN, ImageSet, sha256
 
-LOSSES, DRAWN, LOG = "losses.json", "drawn", "log.txt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copies:
-    """Near copies among synthetic images."""
-
-    subject: str
-    found: Mapping[str, Any]
-    """As `memorisation.memorisation` has it, with members as training images and others as test images."""
+NUMBERS, LOSSES, DRAWN, LOG = "audit.json", "losses.json", "drawn", "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audited:
-    """What was found."""
+    """What was found of one adapter, of adapters together, or of a set."""
 
-    attacks: Sequence[Attack]
-    copies: Sequence[Copies]
+    digest: str
+    """Its SHA-256; empty of adapters together."""
+    attacks: Sequence[Attack] = ()
+    copies: str = ""
+    """How many of its images, or of what was drawn from it, are near copies, in a sentence."""
 
     @property
     def said(self) -> list[str]:
-        """In sentences."""
-        lines = [attacks.sentence(one) for one in self.attacks]
-        return lines + [f"{one.subject}: {memorisation.sentence(dict(one.found))}" for one in self.copies]
+        """All of it in sentences."""
+        return [*map(sentence, self.attacks), *([self.copies] if self.copies else [])]
 
 
-def audit(config: Audit) -> Audited | None:
-    """Attack, write what was found beside what was attacked, and say it; None with ``dry_run``.
+def audit(config: Audit) -> list[Audited]:
+    """Attack, write what was found and put it into the cards of what was attacked; nothing with ``dry_run``.
 
     Raises:
         UserError: whatever the user can mend, or a command failed.
@@ -61,143 +53,113 @@ def audit(config: Audit) -> Audited | None:
     config.require_valid()
     photos = sources.load(config.data)
     splits.require_split(photos)
+    places = _places(config)
     folder = storage.location(config.synthetic) if config.synthetic else None
-    parted = _parted(config, photos, folder) if folder else {}
+    parts = by_nearness.parted(photos, shards.read_manifest(folder)) if folder else {}
     console = Terminal()
+    for note in photos.notes:
+        say(console, f"note      {note}")
+    work = config.output / _key(config, [digest for there in places.values() for digest in there])
     if config.lora:
-        _say_plan(console, config)
-    for label, one in parted.items():
-        say(console, f"nearest   {label}: {len(one.members)} photos trained on, {len(one.others)} others")
+        _plan(console, config, work)
+    for label, one in parts.items():
+        say(console, f"nearest   {label}: {one.described}")
     if config.dry_run:
-        return None
-    atomic.writable(config.output)
+        return []
+    for place in (config.output, *places):
+        atomic.writable(place)
     with exclusive(config.output):
-        found = Audited(
-            attacks=[
-                *(_by_loss(config) if config.lora else ()),
-                *(_by_nearness(shards.read(folder), parted) if folder else ()),
-            ],
-            copies=[
-                *([_copies(config, photos, _draw(config))] if config.lora and config.count else ()),
-                *([_copies(config, photos, folder)] if folder else ()),
-            ],
-        )
-        _write(console, config, found, folder)
-    for line in found.said:
+        found = _adapters(config, photos, work) if config.lora else []
+        if folder:
+            attacks = by_nearness.attack(shards.read(folder), parts)
+            digest = audits.digest(shards.read_manifest(folder)["files"])
+            copies = f"the set: {_copies(photos, folder)}"
+            found.append(Audited(digest=digest, attacks=attacks, copies=copies))
+        numbers = {"found": [as_json(one) for one in found], "arguments": cli.describe(config)}
+        atomic.write_json(config.output / NUMBERS, numbers)
+        for place, there in places.items():
+            audits.write(place, {one.digest: one.said for one in found if one.digest}, there)
+    for line in (line for one in found for line in one.said):
         say(console, line)
+    say(console, f"wrote {config.output / NUMBERS}, and {audits.FILE} in {', '.join(map(str, places))}")
     return found
 
 
-def _say_plan(console: Console, config: Audit) -> None:
-    """What finetune will measure, or its refusal."""
+def _places(config: Audit) -> dict[Path, set[str]]:
+    """The folders of what is attacked, and the SHA-256 of what lies there; none for a set behind a URL."""
+    found: dict[Path, set[str]] = {}
+    digests: dict[str, Path] = {}
+    for path in map(adapter.find, config.lora):
+        if path.is_file():  # finetune refuses others
+            digest = atomic.file_hash(path)
+            cli.check(
+                digest not in digests, f"--lora {path}: the same as {digests.get(digest)}; give it once"
+            )
+            digests[digest] = path
+            found.setdefault(path.parent, set()).add(digest)
+    if config.synthetic and storage.is_local(folder := storage.location(config.synthetic)):
+        found.setdefault(folder, set()).update(audits.of_set(shards.read_manifest(folder)))
+    return found
+
+
+def _key(config: Audit, digests: Sequence[str]) -> str:
+    """A name for what losses and drawn images depend on, so that another audit does not find them."""
+    options = [config.base, config.data, config.draws, config.seed, config.precision]
+    return sha256(json.dumps([sorted(digests), *options]).encode())[:12]
+
+
+def _plan(console: Console, config: Audit, work: Path) -> None:
+    """What finetune will measure; or its refusal, or that of generate."""
     with tempfile.TemporaryDirectory() as aside:
         log = Path(aside) / LOG
-        _call(log, "finetune.losses", *_losses_options(config), "--dry_run")
+        _call(log, *_losses(config, work), "--dry_run")
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if config.count:
+            _call(log, *_drawing(config, work), "--dry_run")
     for line in lines:
         if line.startswith("losses "):  # not what libraries say on their own
             say(console, line)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parted:
-    """Photos of one class: those that a generator was trained on, and others."""
-
-    members: Sequence[Photo]
-    others: Sequence[Photo]
-
-
-def _parted(config: Audit, photos: ImageSet, folder: Path) -> dict[str, Parted]:
-    """By the ledger of a set; where that is not known, or empty, the training split are the members."""
-    manifest = shards.read_manifest(folder)
-    ledger, found = frozenset(manifest["trained_on"]), {}
-    for label in manifest["rows"]:
-        known = ledger and label not in manifest["unknown_ledger"]
-        own = [photo for photo in photos.photos if photo.label == label]
-        members = [one for one in own if (one.sha256 in ledger if known else one.split == TRAIN)]
-        kept = {one.sha256 for one in members}
-        others = [one for one in own if one.sha256 not in kept]
-        for kind, there in (("was made from", members), ("was not made from", others)):
-            cli.check(
-                bool(there),
-                f"--data {config.data}: has no photo of class {label} that {folder} {kind}; give the set "
-                "that it was made from, test images and all",
-            )
-        found[label] = Parted(members=members, others=others)
-    return found
+def _losses(config: Audit, work: Path) -> list[object]:
+    """The command that measures losses."""
+    options = ["--data", config.data, "--draws", config.draws, "--seed", config.seed]
+    base = ["--base", config.base] if config.base else []
+    where = ["--precision", config.precision, "--output", work / LOSSES]
+    return ["finetune.losses", "--lora", *config.lora, *base, *options, *where]
 
 
-def _losses_options(config: Audit) -> list[object]:
-    return [
-        *("--lora", *config.lora, "--data", config.data, "--draws", config.draws, "--seed", config.seed),
-        *("--precision", config.precision, "--output", config.output / LOSSES),
-    ]
+def _drawing(config: Audit, work: Path) -> list[object]:
+    """The command that draws images by the adapters' own prompts, as anybody can who has them; unscreened."""
+    options = ["--count", config.count, "--seed", config.seed, "--screens", "none"]
+    base = ["--base", config.base] if config.base else []
+    where = ["--data", config.data, "--precision", config.precision, "--output", work / DRAWN]
+    return ["generate", "--lora", *config.lora, *base, *where, *options]
 
 
-def _by_loss(config: Audit) -> list[Attack]:
-    """Both attacks on each adapter, then their means."""
-    _call(config.output / LOG, "finetune.losses", *_losses_options(config))
-    found: dict[str, list[Attack]] = {LOSS: [], GAIN: []}
-    for one in checked_json.parse(checked_json.read(config.output / LOSSES))["adapters"]:
-        scores = {LOSS: lambda photo: -photo["adapted"], GAIN: lambda photo: photo["base"] - photo["adapted"]}
-        for kind, score in scores.items():
-            sides = [[score(p) for p in one["photos"] if p["member"] == member] for member in (True, False)]
-            found[kind].append(attacks.attack(one["file"], kind, *sides))
-    return [one for kind in found.values() for one in attacks.with_mean(kind)]
+def _adapters(config: Audit, photos: ImageSet, work: Path) -> list[Audited]:
+    """The attacks on each adapter, their means, and copies among what all of them draw."""
+    atomic.writable(work)
+    _call(work / LOG, *_losses(config, work))
+    measured = checked_json.parse(checked_json.read(work / LOSSES))["adapters"]
+    found = [by_loss.of_adapter(one) for one in measured]
+    if config.count:
+        _call(work / LOG, *_drawing(config, work))
+    copies = f"drawn from the adapters: {_copies(photos, work / DRAWN)}" if config.count else ""
+    each = [Audited(digest=one.digest, attacks=one.attacks) for one in found]
+    return [*each, Audited(digest="", attacks=by_loss.means(found, measured), copies=copies)]
 
 
-def _by_nearness(synthetic: ImageSet, parted: Mapping[str, Parted]) -> list[Attack]:
-    """Class by class: are photos that were trained on nearer to a synthetic image than others are?"""
-    found = []
-    for label, one in parted.items():
-        images = [photo for photo in synthetic.photos if photo.label == label]
-        references = [thumbnails.References(framing) for framing in thumbnails.of_photos(images)]
-        members, others = (
-            -np.min(
-                [each.nearest(of) for each, of in zip(references, thumbnails.of_photos(side), strict=True)],
-                axis=0,
-            )
-            for side in (one.members, one.others)
-        )
-        found.append(attacks.attack(label, NEAREST, members.tolist(), others.tolist()))
-    return attacks.with_mean(found)
+def _copies(photos: ImageSet, folder: Path) -> str:
+    synthetic = shards.read(folder)
+    labels = {photo.label for photo in synthetic.photos}
+    kept = photos.keep(photo for photo in photos.photos if photo.label in labels)
+    return memorisation.sentence(memorisation.measure(synthetic, kept.of(TRAIN), kept.of(TEST)))
 
 
-def _draw(config: Audit) -> Path:
-    """Images by the adapters' own prompts, as whoever has the adapters can draw them; nothing is screened."""
-    folder = config.output / DRAWN
-    options = ["--count", config.count, "--seed", config.seed, "--screens", "none", "--output", folder]
-    where = ["--data", config.data, "--precision", config.precision]
-    _call(config.output / LOG, "generate", "--lora", *config.lora, *where, *options)
-    return folder
-
-
-def _copies(config: Audit, photos: ImageSet, folder: Path) -> Copies:
-    parted = _parted(config, photos, folder).values()
-    members = photos.keep(photo for one in parted for photo in one.members)
-    others = photos.keep(photo for one in parted for photo in one.others)
-    return Copies(subject=folder.name, found=memorisation.measure(shards.read(folder), members, others))
-
-
-def _write(console: Console, config: Audit, found: Audited, folder: Path | None) -> None:
-    """The numbers into ``--output``, what they say also beside what was attacked, where cards quote it."""
-    places: dict[Path, dict[str, str]] = {}
-    for file in (adapter.find(name) for name in config.lora):
-        places.setdefault(file.parent, {})[file.name] = atomic.file_hash(file)
-    if folder and storage.is_local(folder):
-        places.setdefault(folder, {})[audits.SHARDS] = audits.digest(shards.read_manifest(folder)["files"])
-    numbers = {"said": found.said, **as_json(found), "arguments": cli.describe(config)}
-    atomic.write_json(config.output / audits.FILE, numbers)
-    for place, attacked in places.items():
-        audits.write(place, attacked, found.said)
-    say(console, f"wrote {', '.join(str(place / audits.FILE) for place in (config.output, *places))}")
-
-
-def _call(log: Path, module: str, *options: object) -> None:
+def _call(log: Path, module: object, *options: object) -> None:
     """Run a command of ours to its end."""
-    if code := call([module, *map(str, options)], log):
+    if code := call([str(module), *map(str, options)], log):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line for line in lines if line.strip()][-1:]
-        raise UserError(
-            "".join(said).removeprefix("error: ") or f"{module} ended with code {code}; see {log}"
-        )
+        said = "".join([line for line in lines if line.strip()][-1:]).removeprefix("error: ")
+        raise UserError(said or f"{module} ended with code {code}; see {log}")

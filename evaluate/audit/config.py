@@ -12,6 +12,8 @@ class Subject(cli.Options):
 
     lora: tuple[str, ...] = ()
     """Adapter files that finetune wrote, all on one base."""
+    base: str = ""
+    """The base, where it lies elsewhere than the adapters say."""
     synthetic: str = ""
     """A set that generate wrote, here or behind an fsspec URL."""
     draws: int = 16
@@ -19,7 +21,7 @@ class Subject(cli.Options):
     count: int = 50
     """Images per class to draw from the adapters and compare with their photos; 0 for none."""
     output: Path = Path("audit")
-    """Folder for audit.json, the losses and these images."""
+    """Folder for audit.json, and for the losses and images that it rests on."""
 
 
 @dataclass(frozen=True, kw_only=True)

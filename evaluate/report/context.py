@@ -1,7 +1,6 @@
 """What the page says beyond the records: images, distances between sets, commands and hashes."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from evaluate.analysis.mistakes import worst
@@ -59,7 +58,7 @@ def gather(
         shown=shown.arm,
         rejections=shards.rejections(manifest) if manifest else {},
         copies=distances.copies,
-        audit=_audit(shown.folder, manifest) if shown.folder and manifest else (),
+        audit=audits.found(shown.folder, audits.of_set(manifest)) if shown.folder and manifest else (),
         gaps=distances.gaps,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),
@@ -71,10 +70,6 @@ def gather(
         provenance=made,
         reference=FRUIT if config.data == "fruit" else None,
     )
-
-
-def _audit(folder: Path, manifest: shards.Manifest) -> list[str]:
-    return audits.found(folder, {audits.SHARDS: audits.digest(manifest["files"])})
 
 
 def command(config: Evaluate) -> str:

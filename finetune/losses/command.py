@@ -39,7 +39,9 @@ def losses(config: Losses) -> dict[str, list[PhotoLoss]]:
     for one in adapters:
         members = sum(member for _, member in seen[one.path])
         said = f"{members} photos trained on (by the {_told_by(one)}), {len(seen[one.path]) - members} others"
-        say(console, f"losses    {one.path.name}: {said}, {config.draws} draws each")
+        if away := len({*(_provenance(one).ledger or ())} - {photo.sha256 for photo, _ in seen[one.path]}):
+            said += f", {away} more in the ledger that the set does not have"
+        say(console, f"losses    {one.path.name}: {said}; {config.draws} draws each")
     if config.dry_run:
         return {}
     atomic.writable(config.output.parent)

@@ -53,19 +53,21 @@ def of_adapter(
     attaching.learn_words(pipe, ())
     pipe.unload_lora_weights()
     means: list[list[float]] = []
+    flip = options.get("flip", True) is True
     latents = [_encoded(family, base, options, photo) for photo, _ in photos]
     with bar(f"losses of {adapter.path.name}", 2 * len(photos), unit="photos") as advance:
         for adapted in (False, True):
             if adapted:
                 attaching.attach(pipe, adapter)
+            # The class's prompt alone, whatever captions it was trained with: who attacks knows none either.
             texts = [
-                _prompt(said.prompt, photo, said.word(photo.label) if adapted else photo.label)
+                prompt_template.fill(said.prompt, said.word(photo.label) if adapted else photo.label)
                 for photo, _ in photos
             ]
             embeds = _embeds(family, base, texts)
             found = []
             for (photo, _), posterior, text in zip(photos, latents, texts, strict=True):
-                found.append(_mean(config, family, photo, posterior, embeds[text]))
+                found.append(_mean(config, family, photo, posterior, embeds[text], flip=flip))
                 advance(1)
             means.append(found)
     return [
@@ -79,11 +81,6 @@ def of_adapter(
         )
         for (photo, member), alone, adapted in zip(photos, *means, strict=True)
     ]
-
-
-def _prompt(template: str, photo: Photo, word: str) -> str:
-    """What the photo was shown with: its own caption, else the template."""
-    return photo.text or prompt_template.fill(template, word)
 
 
 def _encoded(
@@ -113,15 +110,17 @@ def _mean(
     photo: Photo,
     posterior: tuple[torch.Tensor, torch.Tensor],
     embeds: Mapping[str, torch.Tensor],
+    *,
+    flip: bool,
 ) -> float:
     """The mean loss of a photo over all draws, which hang on the seed and the photo alone.
 
-    Noise levels are spread evenly, one from each of as many equal parts of time; every other draw sees the
-    mirror image.
+    Noise levels are spread evenly, one from each of as many equal parts of time; with ``flip`` every other
+    draw sees the mirror image.
     """
     count = config.draws
     generator = torch.Generator().manual_seed(stable_hash("losses", config.seed, photo.sha256))
-    mean, std = (part[torch.arange(count) % 2] for part in posterior)
+    mean, std = (part[torch.arange(count) % (1 + flip)] for part in posterior)
     latents = mean + std * torch.randn(mean.shape, generator=generator)
     noise = torch.randn(mean.shape, generator=generator)
     times = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count

@@ -40,9 +40,9 @@ def adapters(folder: Path, base: Base) -> list[tuple[Path, Provenance]]:
 def write(folder: Path, adapters: Sequence[tuple[Path, Provenance]], repo: str = "") -> Path:
     """Write the card beside the adapters, which share one base and go to ``repo`` on the Hub. Its path."""
     path = folder / NAME
-    files = {file.name: file_hash(file) for file, _ in adapters if file.is_file()}
+    files = {file_hash(file) for file, _ in adapters if file.is_file()}
     with whole_file(path) as aside:
-        text = "\n".join([render(adapters, repo), *audits.section(folder, files)])
+        text = "\n".join([render(adapters, repo), *audits.section(folder, files), ""])
         aside.write_text(text, encoding="utf-8")
     return path
 

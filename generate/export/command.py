@@ -50,5 +50,7 @@ def _items(folder: Path, manifest: shards.Manifest, advance: Callable[[int], Non
 
 
 def _require_empty(output: Path) -> None:
+    if output.resolve() == Path.cwd():
+        raise UserError(f"--output {output}: is the folder that the command runs in; name one to be made")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"--output {output}: is there already; give a folder that is new or empty")

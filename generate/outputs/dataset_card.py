@@ -63,8 +63,8 @@ def write(folder: Path, manifest: shards.Manifest) -> None:
 
 def text(folder: Path, manifest: shards.Manifest, *, rejected: bool = True) -> str:
     """The card with what an audit of this very set found, if there was one; ``rejected`` as in `render`."""
-    now = {audits.SHARDS: audits.digest(manifest["files"])}
-    return "\n".join([render(manifest, rejected=rejected), *audits.section(folder, now)])
+    audited = audits.section(folder, audits.of_set(manifest))
+    return "\n".join([render(manifest, rejected=rejected), *audited, ""])
 
 
 def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from evaluate.audit import audit
-from evaluate.audit.attacks import ALL, GAIN, LOSS, NEAREST, attack
+from evaluate.audit.attacks import ALL, attack
+from evaluate.audit.by_loss import GAIN, LOSS
+from evaluate.audit.by_nearness import NEAREST
 from finetune.command import train
 from finetune.config import TrainLora
 from orchard import audits, shards
@@ -62,19 +64,26 @@ def test_a_set_of_copies_gives_its_photos_away_and_one_of_the_others_does_not(ph
     train_photos = everything.of("train")
     ledger = sorted(train_photos.hashes())
     copied = synthetic(tmp_path / "copied", train_photos.photos, ledger)
-    (copied / audits.CARD).write_text("# Set\n", encoding="utf-8")
-    found = audit(data=str(photos), synthetic=str(copied), output=tmp_path / "audit")
+    (copied / audits.CARD).write_text(f"# Set\n{audits.START}\n{audits.END}\n", encoding="utf-8")
+    (found,) = audit(data=str(photos), synthetic=str(copied), output=tmp_path / "audit")
     assert [(one.subject, one.kind) for one in found.attacks] == [(n, NEAREST) for n in (*CLASSES, ALL)]
     assert [one.auc for one in found.attacks] == [1.0, 1.0, 1.0]
-    (copies,) = found.copies
-    assert (copies.found["near_train"], copies.found["near_test"]) == (2 * EACH, 0)
+    assert found.copies.startswith(f"the set: {2 * EACH} of {2 * EACH} synthetic images (100.0%)")
     text = (copied / audits.CARD).read_text(encoding="utf-8")
-    assert text.startswith("# Set\n\n## Audit\n") and "AUC 1.000" in text
-    written = json.loads((tmp_path / "audit" / audits.FILE).read_text())
-    assert written["said"] == found.said and written["attacks"][0]["auc"] == 1.0
-    assert "near_train" in written["copies"][0]["found"]
-    now = {audits.SHARDS: audits.digest(shards.read_manifest(copied)["files"])}
-    assert audits.found(copied, now) == found.said
+    assert text.startswith("# Set\n") and "## Audit\n" in text and "AUC 1.000" in text
+    written = json.loads((tmp_path / "audit" / "audit.json").read_text())["found"]
+    assert written[0]["attacks"][0]["auc"] == 1.0
+    assert audits.found(copied, audits.of_set(shards.read_manifest(copied))) == found.said
+
+
+def test_a_class_that_was_made_from_no_photo_has_nothing_to_tell(photos, tmp_path, capsys):
+    train_photos = sources.load(str(photos)).of("train")
+    ledger = sorted(one.sha256 for one in train_photos.photos if one.label == "x")
+    one_class = synthetic(tmp_path / "one", train_photos.photos, ledger)
+    (found,) = audit(data=str(photos), synthetic=str(one_class), output=tmp_path / "audit")
+    assert [one.subject for one in found.attacks] == ["x"]
+    line = f"nearest   y: 0 photos trained on (by the ledger), {2 * EACH} others: nothing to tell apart"
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -84,12 +93,14 @@ def test_an_adapter_planted_to_know_its_photos_is_found_out_and_the_untuned_base
     train(TrainLora(classes=("apple",), shots=3, steps=250, batch_size=3, flip=False, sheets=False, **where))
     file = tmp_path / "adapters" / "apple.safetensors"
     options = {"output": tmp_path / "audit", "count": 2, "draws": 8, "precision": "fp32"}
-    found = audit(data=str(fruit), lora=(str(file),), **options)
+    found, together = audit(data=str(fruit), lora=(str(file),), **options)
     loss, gain = found.attacks
+    assert together.copies.startswith("drawn from the adapters: ") and not together.attacks
     assert (loss.kind, gain.kind, gain.members) == (LOSS, GAIN, 3)
     assert gain.auc >= 0.95, found.said
     assert gain.interval[0] > 0.5
-    (entry,) = json.loads((tmp_path / "audit" / "losses.json").read_text())["adapters"]
+    (measured,) = (tmp_path / "audit").glob("*/losses.json")
+    (entry,) = json.loads(measured.read_text())["adapters"]
     alone = [[one["base"] for one in entry["photos"] if one["member"] == side] for side in (True, False)]
     untuned = attack("base", LOSS, *([-value for value in side] for side in alone))
     assert untuned.interval[0] < 0.5 < untuned.interval[1]
@@ -101,8 +112,4 @@ def test_what_cannot_be_attacked_is_refused_in_one_line(photos, tmp_path, refuse
         audit(data=str(photos))
     with refused("missing.safetensors"):
         audit(data=str(photos), lora=("missing.safetensors",), output=tmp_path / "audit")
-    everything = sources.load(str(photos))
-    whole = synthetic(tmp_path / "whole", everything.photos, sorted(everything.hashes()))
-    with refused("was not made from"):
-        audit(data=str(photos), synthetic=str(whole), output=tmp_path / "audit")
     assert not (tmp_path / "audit").exists()
