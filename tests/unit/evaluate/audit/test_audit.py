@@ -82,7 +82,7 @@ def test_a_class_that_was_made_from_no_photo_has_nothing_to_tell(photos, tmp_pat
     one_class = synthetic(tmp_path / "one", train_photos.photos, ledger)
     (found,) = audit(data=str(photos), synthetic=str(one_class), output=tmp_path / "audit")
     assert [one.subject for one in found.attacks] == ["x"]
-    line = f"nearest   y: 0 photos trained on (by the ledger), {2 * EACH} others: nothing to tell apart"
+    line = f"nearest   y: 0 photos trained on (by the ledger), {2 * EACH} others: no attack"
     assert line in capsys.readouterr().out
 
 
