@@ -27,11 +27,8 @@ class Parted:
     def described(self) -> str:
         """For the plan."""
         how = "by the ledger" if self.told else "taken to be the training split"
-        if not self.members or not self.others:
-            return (
-                f"{len(self.members)} photos trained on ({how}), {len(self.others)} others: nothing to tell"
-            )
-        return f"{len(self.members)} photos trained on ({how}), {len(self.others)} others"
+        found = f"{len(self.members)} photos trained on ({how}), {len(self.others)} others"
+        return found if self.members and self.others else f"{found}: no attack"
 
 
 def parted(photos: ImageSet, manifest: shards.Manifest) -> dict[str, Parted]:

@@ -3,7 +3,7 @@
 from orchard import audits
 
 SAID = {"1": ["apple.safetensors, loss: AUC 0.9", "a <b> set"]}
-CARD = f"# Set\r\n\n## Audit\nby hand\n{audits.START}{audits.END}\n## Licence\n"
+CARD = f"# Set\r\n\n## Audit\nby hand\n{audits.START}\n{audits.END}\n## Licence\n"
 
 
 def test_a_card_has_what_was_found_between_its_marks_and_keeps_all_else(tmp_path):
@@ -12,7 +12,7 @@ def test_a_card_has_what_was_found_between_its_marks_and_keeps_all_else(tmp_path
     for said in ({"1": ["before"]}, SAID):
         audits.write(tmp_path, said, {"1"})
     text = card.read_bytes()
-    before, _, after = CARD.partition(audits.START + audits.END)
+    before, _, after = CARD.partition(f"{audits.START}\n{audits.END}")
     assert text.startswith(before.encode()) and text.endswith(after.encode() + b"\xe9")
     assert b"- apple.safetensors, loss: AUC 0.9\n" in text and b"before" not in text
     assert b"&#60;b&#62;" in text

@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from evaluate.analysis import external_sets
 from evaluate.analysis.analyse import analyse
+from evaluate.analysis.intervals import mean_interval
 from evaluate.command import evaluate
 from evaluate.config import Evaluate
 from evaluate.records import records
@@ -76,7 +77,7 @@ def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
 
 
 def test_the_mean_of_independent_estimates_has_the_interval_of_their_halves_in_squares():
-    low, high = external_sets._added([0.5, 0.9], [(0.2, 0.6), (0.5, 1.0)])
+    low, high = mean_interval([0.5, 0.9], [(0.2, 0.6), (0.5, 1.0)])
     assert (low, high) == pytest.approx((0.7 - 0.25, 0.7 + (0.1**2 + 0.1**2) ** 0.5 / 2))
 
 
