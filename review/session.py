@@ -112,7 +112,8 @@ class Session:
             return []
         self._actions.append(decisions.act(self.path, "undo", {}, self.reviewer))
         self._current = decisions.current(self._actions)
-        return [key for key in self._numbers if before.get(key) != self._current.get(key)]
+        images = {*left[place].images.items()}
+        return [one for one in self._numbers if one in images or before.get(one) != self._current.get(one)]
 
     def beside(self, number: int) -> list[dict[str, Any]]:
         """What goes beside an image that is shown large."""

@@ -72,7 +72,7 @@ function filter() {
     const value = (number) => set.items[number].measures[wanted.measure] ?? sign * Infinity;
     matching.sort((a, b) => sign * (value(a) - value(b)) || a - b);
   } else {
-    const place = new Map(set.items.map((item) => item.label).map((label, i, all) => [label, all.indexOf(label)]));
+    const place = new Map([...new Set(set.items.map((item) => item.label))].map((label, i) => [label, i]));
     matching.sort((a, b) => place.get(set.items[a].label) - place.get(set.items[b].label) || a - b);
   }
   selected.clear();

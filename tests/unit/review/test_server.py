@@ -170,6 +170,17 @@ def test_another_reviewer_s_decisions_are_there_on_the_next_load(address, sessio
     assert json.loads(ask(address, "items")[2])["items"][2]["by"] == "bob"
 
 
+def test_one_reviewer_s_two_pages_take_back_what_was_last_in_either(session):
+    again = Session(session.path, "ann", session.items)
+    again.act({"verb": "keep", "images": [0], "note": ""})
+    session.act({"verb": "reject", "images": [1], "note": ""})
+    (changed,) = again.act({"verb": "undo", "images": [], "note": ""})["changed"]
+    assert (changed["number"], changed["verdict"]) == (1, "")
+    reread = Session(session.path, "ann", session.items).decided()
+    assert {number: one.verdict for number, one in reread.items()} == {0: "keep"}
+    assert {number: one.verdict for number, one in again.decided().items()} == {0: "keep"}
+
+
 def test_a_full_disk_is_said_and_nothing_changes(address, session):
     session.path.mkdir()
     status, answer = act(address, "reject", 0)
