@@ -136,6 +136,7 @@ def test_no_name_becomes_markup_of_a_set_s_card(word):
         "trained_on": [],
         "rejected_files": [],
         "screened_with": {},
+        "unknown_ledger": [word],
     }
     body = set_card.render(manifest).removeprefix("---\n").partition("\n---\n")[2].partition("```json")[0]
     assert not re.search(r"<(?!!)[a-z/]", body.replace("`", ""))
