@@ -1,7 +1,6 @@
 """Attacks on adapters, from the losses of single photos that `python -m finetune.losses` has measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -12,17 +11,11 @@ LOSS, GAIN = "loss", "loss against the base's"
 """Members have a low loss with the adapter; one far below that of the base alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OfAdapter:
-    """The attacks on one adapter."""
+def of_adapter(measured: Mapping[str, Any]) -> list[Attack]:
+    """An entry of the measured losses -> the attacks on its adapter.
 
-    digest: str
-    attacks: Sequence[Attack]
-    """Class by class, each with both scores: losses of different classes do not compare."""
-
-
-def of_adapter(measured: Mapping[str, Any]) -> OfAdapter:
-    """An entry of the measured losses -> the attacks on its adapter."""
+    Both are class by class, since losses of different classes do not compare.
+    """
     found = []
     for label in measured["classes"]:
         own = [photo for photo in measured["photos"] if photo["label"] == label]
@@ -32,13 +25,14 @@ def of_adapter(measured: Mapping[str, Any]) -> OfAdapter:
             loss = ([-photo["adapted"] for photo in side] for side in sides)
             gain = ([photo["base"] - photo["adapted"] for photo in side] for side in sides)
             found += [attacks.attack(subject, LOSS, *loss), attacks.attack(subject, GAIN, *gain)]
-    return OfAdapter(digest=measured["sha256"], attacks=found)
+    return found
 
 
-def means(found: Sequence[OfAdapter], measured: Sequence[Mapping[str, Any]]) -> list[Attack]:
+def means(measured: Sequence[Mapping[str, Any]]) -> list[Attack]:
     """The mean of each kind over several, unless two adapters were measured on the same photos."""
     seen = [{photo["sha256"] for photo in one["photos"]} for one in measured]
     if any(one & other for one, other in combinations(seen, 2)):
         return []
-    of_kinds = [[one for each in found for one in each.attacks if one.kind == kind] for kind in (LOSS, GAIN)]
+    every = [one for entry in measured for one in of_adapter(entry)]
+    of_kinds = [[one for one in every if one.kind == kind] for kind in (LOSS, GAIN)]
     return [attacks.mean(kind) for kind in of_kinds if len(kind) > 1]

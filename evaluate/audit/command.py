@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +53,14 @@ def audit(config: Audit) -> list[Audited]:
     config.require_valid()
     photos = sources.load(config.data)
     splits.require_split(photos)
-    places = _places(config)
+    adapters = _digests(config)
     folder = storage.location(config.synthetic) if config.synthetic else None
+    places = _places(adapters, folder)
     parts = by_nearness.parted(photos, shards.read_manifest(folder)) if folder else {}
     console = Terminal()
     for note in photos.notes:
         say(console, f"note      {note}")
-    work = config.output / _key(config, [digest for there in places.values() for digest in there])
+    work = config.output / _key(config, adapters.values())
     if config.lora:
         _plan(console, config, work)
     for label, one in parts.items():
@@ -85,27 +86,32 @@ def audit(config: Audit) -> list[Audited]:
     return found
 
 
-def _places(config: Audit) -> dict[Path, set[str]]:
-    """The folders of what is attacked, and the SHA-256 of what lies there; none for a set behind a URL."""
-    found: dict[Path, set[str]] = {}
-    digests: dict[str, Path] = {}
+def _digests(config: Audit) -> dict[Path, str]:
+    """The adapters' files and their SHA-256."""
+    found: dict[Path, str] = {}
     for path in map(adapter.find, config.lora):
         if path.is_file():  # finetune refuses others
             digest = atomic.file_hash(path)
-            cli.check(
-                digest not in digests, f"--lora {path}: the same as {digests.get(digest)}; give it once"
-            )
-            digests[digest] = path
-            found.setdefault(path.parent, set()).add(digest)
-    if config.synthetic and storage.is_local(folder := storage.location(config.synthetic)):
+            same = next((other for other, known in found.items() if known == digest), None)
+            cli.check(same is None, f"--lora {path}: the same as {same}; give it once")
+            found[path] = digest
+    return found
+
+
+def _places(adapters: Mapping[Path, str], folder: Path | None) -> dict[Path, set[str]]:
+    """The folders of what is attacked, and the SHA-256 of what lies there; none for a set behind a URL."""
+    found: dict[Path, set[str]] = {}
+    for path, digest in adapters.items():
+        found.setdefault(path.parent, set()).add(digest)
+    if folder and storage.is_local(folder):
         found.setdefault(folder, set()).update(audits.of_set(shards.read_manifest(folder)))
     return found
 
 
-def _key(config: Audit, digests: Sequence[str]) -> str:
+def _key(config: Audit, adapters: Iterable[str]) -> str:
     """A name for what losses and drawn images depend on, so that another audit does not find them."""
     options = [config.base, config.data, config.draws, config.seed, config.precision]
-    return sha256(json.dumps([sorted(digests), *options]).encode())[:12]
+    return sha256(json.dumps([sorted(adapters), *options]).encode())[:12]
 
 
 def _plan(console: Console, config: Audit, work: Path) -> None:
@@ -142,12 +148,12 @@ def _adapters(config: Audit, photos: ImageSet, work: Path) -> list[Audited]:
     atomic.writable(work)
     _call(work / LOG, *_losses(config, work))
     measured = checked_json.parse(checked_json.read(work / LOSSES))["adapters"]
-    found = [by_loss.of_adapter(one) for one in measured]
+    copies = ""
     if config.count:
         _call(work / LOG, *_drawing(config, work))
-    copies = f"drawn from the adapters: {_copies(photos, work / DRAWN)}" if config.count else ""
-    each = [Audited(digest=one.digest, attacks=one.attacks) for one in found]
-    return [*each, Audited(digest="", attacks=by_loss.means(found, measured), copies=copies)]
+        copies = f"drawn from the adapters: {_copies(photos, work / DRAWN)}"
+    each = [Audited(digest=one["sha256"], attacks=by_loss.of_adapter(one)) for one in measured]
+    return [*each, Audited(digest="", attacks=by_loss.means(measured), copies=copies)]
 
 
 def _copies(photos: ImageSet, folder: Path) -> str:

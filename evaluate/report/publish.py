@@ -57,7 +57,7 @@ def publish(
     for line in analysis.fairness[: fairness.SHOWN]:
         say(console, f"warning: {line}")
     if more := analysis.fairness[fairness.SHOWN :]:
-        say(console, f"warning: the worst class loses in {len(more)} more arms, which the page names")
+        say(console, f"warning: the lowest recall falls in {len(more)} more arms, which the page names")
     for found in analysis.elsewhere:
         say(console, external_sets.line(found))
     for note in (*around.notes, *generator_notes(config, sets)):
