@@ -59,7 +59,7 @@ def _import(module: str) -> None:
 
 def _run(parent: int, words: Sequence[str], log: str, folder: str, environment: Mapping[str, str]) -> None:
     """What the interpreter does with ``-m MODULE …``, in a process that ends with its parent."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(file, stream.fileno())

@@ -57,9 +57,14 @@ def heard() -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    # After Ctrl-C in a terminal a launcher dies first, and its death is the next signal.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # After Ctrl-C in a terminal a launcher dies first, and its death is the next signal. SIG_IGN would do,
+    # but where both have come before either is handled, the interpreter prints a traceback of it.
+    signal.signal(signal.SIGTERM, _nothing)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Whoever cleans up is left in peace."""
 
 
 def end_with_launcher() -> None:
