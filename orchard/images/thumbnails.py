@@ -12,7 +12,10 @@ from orchard.images.images import ImageSet, Photo, pixels, sized
 SIDE = 32
 """Pixels of a thumbnail's side."""
 QUANTILE = 0.01
-CHUNK = 1024
+ASKED = 5000
+"""Images that are asked for their nearest neighbours to tell the quantile."""
+PAIRS = 2**23
+"""Pairs of images that are compared together."""
 Thumbnails = Sequence[np.ndarray]
 """(N, SIDE, SIDE, 3) uint8 of the same N images for each of `FITS`: a generator learns from one of them."""
 FARTHEST = 0.1
@@ -83,23 +86,24 @@ def _small(images: np.ndarray) -> np.ndarray:
 def near_pairs(images: np.ndarray, farthest: float) -> Iterator[tuple[int, int, float]]:
     """(N, S, S, 3) uint8 -> every two places, the earlier first, whose distance is below ``farthest``."""
     small = _small(images) if len(images) else images
-    start = 0
-    for alike in References(small)._chunks(_rows(small), False) if len(images) else ():
+    for start, alike in References(small)._alike(small) if len(images) else ():
         for row, earlier in zip(*np.nonzero(1 - alike < farthest), strict=True):
             if earlier < start + row:
                 yield int(earlier), start + int(row), float(1 - alike[row, earlier])
-        start += len(alike)
 
 
 def closest_share(images: np.ndarray) -> float:
     """(N, S, S, 3) uint8 -> the distance below which an image counts as a copy of one of these.
 
-    It is the 1% quantile of the images' distances to their own nearest neighbour (`nearest`): what is nearer
-    than that would be one of the closest pairs in a hundred among the images themselves. At most `FARTHEST`.
+    It is the 1% quantile of the images' distances to their own nearest neighbour, asked of `ASKED` of them
+    at most: what is nearer than that would be one of the closest pairs in a hundred among the images
+    themselves. At most `FARTHEST`.
     """
     if len(images) < 2:
         return FARTHEST
-    return min(float(np.quantile(nearest(images, images, same=True), QUANTILE)), FARTHEST)
+    asked = np.arange(0, len(images), -(-len(images) // ASKED))
+    _, distances = References(images).closest(images[asked], own=asked)
+    return min(float(np.quantile(distances, QUANTILE)), FARTHEST)
 
 
 def nearest(queries: np.ndarray, references: np.ndarray, *, same: bool = False) -> np.ndarray:
@@ -107,37 +111,45 @@ def nearest(queries: np.ndarray, references: np.ndarray, *, same: bool = False) 
 
     ``same``: both are one set, and an image is not its own neighbour.
     """
-    return References(references).nearest(queries, same=same)
+    own = np.arange(len(queries)) if same else None
+    return References(references).closest(queries, own)[1]
 
 
 class References:
-    """(M, S, S, 3) uint8 images that others are compared with.
+    """(M, S, S, 3) uint8 images that others are compared with; 12 KB of memory each.
 
-    The distance is 1 - the correlation of the RGB values, the smaller one of the reference and its mirror
-    image, so that neither brightness nor contrast hides a copy.
+    The distance is 1 - the correlation of the RGB values, the smaller one of the image and its mirror image,
+    so that neither brightness nor contrast hides a copy.
     """
 
     def __init__(self, images: np.ndarray) -> None:
-        self.both = np.stack([_rows(images), _rows(images[:, :, ::-1])])
+        self.rows = _rows(images)
 
-    def nearest(self, queries: np.ndarray, *, same: bool = False) -> np.ndarray:
+    def nearest(self, queries: np.ndarray) -> np.ndarray:
         """As the function of this name."""
-        return 1 - np.concatenate([alike.max(axis=1) for alike in self._chunks(_rows(queries), same)])
+        return self.closest(queries)[1]
 
-    def closest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, S, S, 3) uint8 -> (N,) place of the nearest reference of each, and (N,) its distance."""
-        found = [(alike.argmax(axis=1), alike.max(axis=1)) for alike in self._chunks(_rows(queries), False)]
-        places, alikes = zip(*found, strict=True)
-        return np.concatenate(places), 1 - np.concatenate(alikes)
+    def closest(self, queries: np.ndarray, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(N, S, S, 3) uint8 -> (N,) place of the nearest reference of each, and (N,) its distance.
 
-    def _chunks(self, queries: np.ndarray, same: bool) -> Iterator[np.ndarray]:
-        """(C, M) correlations of so many queries at a time with every reference."""
-        for start in range(0, len(queries), CHUNK):
-            rows = queries[start : start + CHUNK]
-            alike = (self.both @ rows.T).max(axis=0).T
-            if same:
-                alike[np.arange(len(rows)), start + np.arange(len(rows))] = -np.inf
-            yield alike
+        ``own``: (N,) places of the queries among the references; none is its own neighbour.
+        """
+        places, alikes = np.zeros(len(queries), dtype=np.intp), np.zeros(len(queries), dtype=np.float32)
+        for start, alike in self._alike(queries):
+            some = slice(start, start + len(alike))
+            if own is not None:
+                alike[np.arange(len(alike)), own[some]] = -np.inf
+            places[some], alikes[some] = alike.argmax(axis=1), alike.max(axis=1)
+        return places, 1 - alikes
+
+    def _alike(self, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The first of some queries, and (C, M) correlations of these with every reference."""
+        size = max(1, PAIRS // len(self.rows))
+        for start in range(0, len(queries), size):
+            some = queries[start : start + size]
+            # A query's mirror image is as near to a reference as the query to the reference's.
+            alike = _rows(some) @ self.rows.T
+            yield start, np.maximum(alike, _rows(some[:, :, ::-1]) @ self.rows.T, out=alike)
 
 
 def _rows(images: np.ndarray) -> np.ndarray:

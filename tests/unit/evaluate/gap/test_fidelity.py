@@ -4,7 +4,7 @@ from pictures import encoded, photo
 from PIL import Image, ImageOps
 
 from evaluate.gap.memorisation import memorisation, sentence
-from orchard.images.thumbnails import Originals, nearest, of_image, of_photos
+from orchard.images.thumbnails import Originals, closest_share, nearest, of_image, of_photos
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -88,5 +88,13 @@ def test_few_photos_that_are_far_apart_do_not_make_everything_a_copy(number):
 def test_many_images_are_compared_in_pieces(monkeypatch):
     images = noise(9, 9)
     whole = nearest(images, images, same=True)
-    monkeypatch.setattr("orchard.images.thumbnails.CHUNK", 4)
+    monkeypatch.setattr("orchard.images.thumbnails.PAIRS", 4 * 9)
     assert nearest(images, images, same=True) == pytest.approx(whole, abs=1e-6)
+
+
+def test_of_many_images_some_say_from_where_on_one_is_a_copy(monkeypatch):
+    images = noise(30, 9)
+    asked = np.quantile(nearest(images, images, same=True)[::3], 0.01)
+    monkeypatch.setattr("orchard.images.thumbnails.ASKED", 10)
+    monkeypatch.setattr("orchard.images.thumbnails.FARTHEST", 2.0)
+    assert closest_share(images) == pytest.approx(asked, abs=1e-6)
