@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from generate.config import Generate
-from generate.screening import choice, verdicts
+from generate.screening import choice, near_hashes, verdicts
 from generate.screening.choice import Choice
 from orchard import shards
 from orchard.classifiers import classifier
@@ -84,7 +84,7 @@ def plan(config: Generate, labels: Sequence[str], resolution: int = 0) -> Screen
     if "flat" in names:
         arguments["flat"] = {"least": FLAT}
     if "duplicate" in names:
-        arguments["duplicate"] = {"bits": verdicts.BITS}
+        arguments["duplicate"] = {"bits": near_hashes.BITS}
     if "memorised" in names:
         assert train is not None
         seen["memorised"] = sorted(train.hashes())

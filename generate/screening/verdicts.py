@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from generate.screening import choice
+from generate.screening import choice, near_hashes
 from orchard import shards
 from orchard.decisions import HUMAN
 from orchard.files import storage
@@ -22,9 +22,6 @@ Verdict = dict[str, Any]
 """``reason``, empty for what is kept, and ``score``."""
 BETWEEN = ("", "duplicate", HUMAN, shards.NOT_CHOSEN)
 """The reasons that are given here, or none; all others are found as an image is sampled."""
-BITS = 4
-"""Of 64: images whose hashes differ in no more are near-duplicates."""
-CHUNK = 16
 
 
 def phash(image: Image.Image) -> str:
@@ -37,33 +34,6 @@ def phash(image: Image.Image) -> str:
 def numbers(hashes: Sequence[str]) -> np.ndarray:
     """(N,) uint64 of as many hashes."""
     return np.array([int(digits, 16) for digits in hashes], dtype=np.uint64)
-
-
-def find(hashes: np.ndarray) -> dict[int, int]:
-    """(N,) uint64 hashes in the order of their images -> {near-duplicate's position: bits off the nearest}.
-
-    An image stays unless it is near to one that stays before it, so that the verdict on each depends on
-    those before it alone and a longer list begins with the same verdicts.
-    """
-    found: dict[int, int] = {}
-    for later, earlier, bits in _pairs(hashes):
-        staying = [int(n) for place, n in zip(earlier, bits, strict=True) if int(place) not in found]
-        if staying:
-            found[later] = min(staying)
-    return found
-
-
-def _pairs(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Each position in turn with the earlier ones that are near to it, and in how many bits they differ."""
-    for start in range(0, len(hashes), CHUNK):
-        block = hashes[start : start + CHUNK]
-        differing = np.bitwise_count(block[:, None] ^ hashes[None, : start + len(block)])
-        rows, columns = np.nonzero(differing <= BITS)
-        earlier = columns < start + rows
-        rows, columns = rows[earlier], columns[earlier]
-        for row in np.unique(rows):
-            near = columns[rows == row]
-            yield start + int(row), near, differing[row, near]
 
 
 def settle(folder: Path, headers: Iterable[ShardHeader]) -> None:
@@ -101,7 +71,7 @@ def judged(header: ShardHeader, there: Sequence[Row], by_hand: Set[int]) -> dict
     left = sorted((row for row in there if row["reason"] in BETWEEN), key=lambda row: row["index"])
     found: dict[int, Verdict] = {}
     if "duplicate" in header.arguments["screens"]:
-        near = find(numbers([row["phash"] for row in left]))
+        near = near_hashes.find(numbers([row["phash"] for row in left]))
         found = {left[n]["index"]: _rejected("duplicate", bits) for n, bits in near.items()}
         left = [row for n, row in enumerate(left) if n not in near]
     found |= {row["index"]: _rejected(HUMAN, None) for row in left if row["index"] in by_hand}

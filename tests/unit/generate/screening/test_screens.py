@@ -8,7 +8,7 @@ import stub_sampler
 from PIL import Image
 from stub_sampler import flat_at, indices, noise, row, rows, shaded
 
-from generate.screening import screens, verdicts
+from generate.screening import near_hashes, screens
 from orchard import shards
 
 
@@ -51,7 +51,7 @@ def test_of_near_duplicates_the_first_stays(tmp_path, generate):
     assert indices(tmp_path / "s") == [0, 1, 2, 3, 4, 6, 7, 8, 10, 11]
     found = rows(tmp_path / "s", "rejected")
     assert [(r["index"], r["reason"]) for r in found] == [(5, "duplicate"), (9, "duplicate")]
-    assert all(0 <= r["score"] <= verdicts.BITS for r in found)
+    assert all(0 <= r["score"] <= near_hashes.BITS for r in found)
 
 
 def test_duplicates_are_searched_within_a_class(tmp_path, generate):
@@ -64,14 +64,26 @@ def test_a_verdict_on_duplicates_depends_on_earlier_images_alone():
     centres = generator.integers(0, 2**63, 30, dtype=np.uint64)
     flips = np.uint64(1) << generator.integers(0, 64, (400, 3)).astype(np.uint64)
     numbers = centres[generator.integers(0, 30, 400)] ^ np.bitwise_xor.reduce(flips, axis=1)
-    found = verdicts.find(numbers)
+    found = near_hashes.find(numbers)
     staying: list[int] = []
     for place, number in enumerate(numbers):  # by the definition, one pair after the other
-        if all(bin(int(number) ^ int(numbers[other])).count("1") > verdicts.BITS for other in staying):
+        if all(bin(int(number) ^ int(numbers[other])).count("1") > near_hashes.BITS for other in staying):
             staying.append(place)
     assert sorted(set(range(400)) - set(found)) == staying
     assert 30 <= len(staying) < 300
-    assert {k: v for k, v in found.items() if k < 100} == verdicts.find(numbers[:100])
+    assert {k: v for k, v in found.items() if k < 100} == near_hashes.find(numbers[:100])
+
+
+def test_among_more_images_than_are_looked_at_together_the_verdicts_are_the_same(monkeypatch):
+    generator = np.random.default_rng(1)
+    flips = np.uint64(1) << generator.integers(0, 64, (300, 5)).astype(np.uint64)
+    numbers = np.uint64(2**40 - 1) ^ np.bitwise_xor.reduce(flips, axis=1)
+    whole = near_hashes.find(numbers)
+    assert 100 < len(whole) < 300
+    for block, pairs in ((1, 1), (7, 50), (64, 2**20)):
+        monkeypatch.setattr(near_hashes, "BLOCK", block)
+        monkeypatch.setattr(near_hashes, "PAIRS", pairs)
+        assert near_hashes.find(numbers) == whole
 
 
 def test_a_copy_of_a_training_image_is_rejected_and_test_images_stay_unseen(tmp_path, generate, photos):
