@@ -1,7 +1,10 @@
 """Tasks -> rows on disk: load what a group of them needs, sample, screen, store shard after shard."""
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,11 @@ from orchard.cli.terminal import bar
 from orchard.files import storage
 
 Pairs = Iterable[tuple[Row, Image.Image]]
+Record = dict[str, Any]
+WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that screen and encode images while others are sampled."""
+AHEAD = 4 * WORKERS
+"""Images that wait for them at most."""
 
 
 class Samplers:
@@ -91,26 +99,31 @@ def _fill(
     """One stream over all shards, so that the next one is under way while one is written."""
     size = sampler.batch_size
     blocks = (block for task in tasks for block in task.shard.batches(size))
-    with closing(sampler.sample(blocks)) as pairs:
+    with closing(sampler.sample(blocks)) as pairs, ThreadPoolExecutor(WORKERS) as workers:
         for task in tasks:
             own = itertools.islice(pairs, sum(map(len, task.shard.spans(size))))
             wanted = set(task.shard.indices)
-            fresh: list[dict[str, Any]] = []
+            fresh: list[Future[Record]] = []
+            record = functools.partial(_record, task.job, screens, signer)
             try:
                 with signals.heard():
-                    pairs_wanted = (pair for pair in own if pair[0].index in wanted)
-                    for record in _records(task.job, pairs_wanted, screens, signer):
-                        fresh.append(record)
-                        advance(1)
+                    for row, image in own:
+                        if row.index in wanted:
+                            fresh.append(workers.submit(record, row, image))
+                            fresh[-AHEAD:][0].result()
+                            advance(1)
+                    for one in fresh:
+                        one.result()
             finally:  # what stops the run costs the images that are not sampled yet, and no others
-                if fresh:
-                    _store(folder, task, fresh)
-            rejected = sum(record["reason"] not in ("", shards.NOT_CHOSEN) for record in fresh)
+                rows = [one.result() for one in fresh if one.exception() is None]
+                if rows:
+                    _store(folder, task, rows)
+            rejected = sum(row["reason"] not in ("", shards.NOT_CHOSEN) for row in rows)
             sampler.tally.rejected += rejected
-            sampler.tally.written += len(fresh) - rejected
+            sampler.tally.written += len(rows) - rejected
 
 
-def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
+def _store(folder: Path, task: Task, fresh: Sequence[Record]) -> None:
     """Put the rows with those of their shard that are there."""
     there = shards.load(folder, task.job.label, task.shard.number)
     rows = sorted([*there, *fresh], key=lambda record: record["index"])
@@ -118,39 +131,35 @@ def _store(folder: Path, task: Task, fresh: Sequence[dict[str, Any]]) -> None:
     shards.store(folder, task.shard.number, rows, task.job.header)
 
 
-def _records(job: Job, pairs: Pairs, screens: Screens, signer: Signer | None) -> Iterator[dict[str, Any]]:
-    """Sampled images as rows of a shard, with what the screens found."""
+def _record(job: Job, screens: Screens, signer: Signer | None, row: Row, image: Image.Image) -> Record:
+    """A sampled image as the row of a shard, with what the screens found."""
     arguments = job.header.arguments
-    label = job.header.classes.index(job.label)
-    shared = {key: arguments[key] for key in ("steps", "scheduler", "lora", "base")}
-    for row, image in pairs:
-        partly = row.canvas is not None and row.canvas.keeps
-        source = metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE
-        data = metadata.png(
-            image,
-            prompt=row.prompt,
-            system=arguments["base"],
-            adapters=arguments["lora"],
-            seed=row.seed,
-            source=source,
-            signer=signer,
-        )
-        yield {
-            "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
-            "label": label,
-            "prompt": row.prompt,
-            "seed": row.seed,
-            "index": row.index,
-            "attempt": row.attempt,
-            "guide": row.guide.sha256 if row.guide else "",
-            "guidance": row.guidance,
-            "strength": row.strength,
-            "negative_prompt": row.negative or None,
-            "contrast_prompt": row.other or None,
-            **_repainted(row),
-            **shared,
-            **screens.judge(image, job.label, row.prompt),
-        }
+    partly = row.canvas is not None and row.canvas.keeps
+    data = metadata.png(
+        image,
+        prompt=row.prompt,
+        system=arguments["base"],
+        adapters=arguments["lora"],
+        seed=row.seed,
+        source=metadata.COMPOSITE_TYPE if partly else metadata.SOURCE_TYPE,
+        signer=signer,
+    )
+    return {
+        "image": {"bytes": data, "path": f"{job.label}-{row.index:06d}.png"},
+        "label": job.header.classes.index(job.label),
+        "prompt": row.prompt,
+        "seed": row.seed,
+        "index": row.index,
+        "attempt": row.attempt,
+        "guide": row.guide.sha256 if row.guide else "",
+        "guidance": row.guidance,
+        "strength": row.strength,
+        "negative_prompt": row.negative or None,
+        "contrast_prompt": row.other or None,
+        **_repainted(row),
+        **{key: arguments[key] for key in ("steps", "scheduler", "lora", "base")},
+        **screens.judge(image, job.label, row.prompt),
+    }
 
 
 def _repainted(row: Row) -> dict[str, Any]:

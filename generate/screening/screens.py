@@ -3,7 +3,9 @@
 Every image is judged by itself, never as one of a batch, so that the verdict does not depend on its company.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +33,9 @@ COLUMNS = {
     "memorised": "nearest_train",
     "off_class": choice.MARGIN,
 }
-MEASURED = (*COLUMNS.values(), choice.DISTANCE, choice.FEATURES, choice.CLIP)
+BY_MODELS = (choice.MARGIN, choice.DISTANCE, choice.FEATURES, choice.CLIP)
+"""Columns whose measures run a network, which serves one image at a time."""
+MEASURED = tuple(dict.fromkeys([*COLUMNS.values(), *BY_MODELS]))
 """Every column that holds a measure of an image."""
 LEAST = {"flat": FLAT, "memorised": 1.0, "off_class": 0.0}
 """Screen -> what an image that it keeps has at least in its column."""
@@ -123,7 +127,7 @@ def made_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Screens:
-    """The measures of a plan with their references and models loaded."""
+    """The measures of a plan with their references and models loaded; for several threads at once."""
 
     def __init__(self, config: Generate, plan: ScreenPlan) -> None:
         makers: dict[str, Callable[[], Measure]] = {
@@ -135,6 +139,7 @@ class Screens:
         if plan.choice:
             makers |= choice.measures(config, plan.choice, plan.train)
         self.measures = {column: makers[column]() for column in plan.columns}
+        self.turn = threading.Lock()
         self.names = [name for name in plan.names if name in LEAST]
         self.candidate = "" if plan.choice is None else shards.NOT_CHOSEN
 
@@ -145,11 +150,12 @@ class Screens:
 
     def measured(self, image: Image.Image, label: str, prompt: str, columns: Iterable[str]) -> dict[str, Any]:
         """These columns of an image, as a shard holds them."""
-        found = {column: self.measures[column](image, label, prompt) for column in columns}
-        return {
-            name: float(np.float32(value)) if isinstance(value, float) else value
-            for name, value in found.items()
-        }
+        found = {}
+        for column in columns:
+            with self.turn if column in BY_MODELS else nullcontext():
+                value = self.measures[column](image, label, prompt)
+            found[column] = float(np.float32(value)) if isinstance(value, float) else value
+        return found
 
     def verdict(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """``reason`` and ``score``: the first screen that says no; else a candidate waits to be chosen."""

@@ -103,7 +103,8 @@ class Samplers:
             assert len(block) <= self.batch_size
             for one in block:
                 self.drawn += 1
-                yield one, self.draw(one)
+                # A picture of its own, as a sampler gives: one picture is not for several threads.
+                yield one, self.draw(one).copy()
 
 
 def generate(

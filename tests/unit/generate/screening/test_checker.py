@@ -12,7 +12,7 @@ from transformers import BatchFeature
 
 from generate.command import generate
 from generate.config import Generate
-from generate.sampling import decoder
+from generate.sampling import decoder, tasks
 from generate.sampling.sampler import Sampler
 from generate.screening import screens
 from orchard import shards
@@ -109,6 +109,7 @@ def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
     stub({1, 8})
     contrasts = iter([50, 50, 1, 50, 50])
     monkeypatch.setattr(screens, "contrast", lambda image: next(contrasts))
+    monkeypatch.setattr(tasks, "WORKERS", 1)  # so that they are taken in order
     rows = run(folder, tmp_path / "s", screens=("flat",))
     assert [(row["index"], row["attempt"]) for row in rows] == [(0, 0), (1, 1), (3, 0), (4, 1)]
     assert rows[3]["seed"] == plans.class_plan("apple").row(4).again().seed
