@@ -1,8 +1,8 @@
 """What audits found, in a file beside the adapters or the set that they attacked; cards quote it."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from orchard import cards
 from orchard.errors import UserError
@@ -14,10 +14,31 @@ START, END = "<!-- audit -->", "<!-- end of audit -->"
 """Around the section of a card, which is empty without an audit; a card without them is not changed."""
 INTRODUCTION = (
     "Attacks that try to tell which real images were trained on (AUC 0.5 is chance, 1 gives all away), and "
-    "how many samples are near copies; stronger attacks may find more."
+    "how many samples are near copies of one: nearer than 99% of the training images are to their own "
+    "nearest neighbour. Stronger attacks may find more."
 )
-Said = Mapping[str, Sequence[str]]
-"""SHA-256 of an adapter or of a set -> what was found of it, in sentences."""
+TOGETHER = "+"
+"""Between the SHA-256 of adapters that were attacked together."""
+
+
+class Finding(TypedDict):
+    """What one attack found."""
+
+    attack: str
+    """What was tried on what: a further audit that tries it at least as hard takes its place."""
+    effort: int
+    """How hard: draws a photo, or images."""
+    said: str
+    """What came of it, in a sentence."""
+
+
+Findings = Mapping[str, Sequence[Finding]]
+"""SHA-256 of an adapter, of adapters `together` or of a set -> what was found of it."""
+
+
+def together(digests: Iterable[str]) -> str:
+    """The name of adapters that were attacked together."""
+    return TOGETHER.join(sorted(digests))
 
 
 def digest(files: Sequence[Mapping[str, Any]]) -> str:
@@ -31,15 +52,28 @@ def of_set(manifest: Mapping[str, Any]) -> set[str]:
     return {digest(manifest["files"]), *(part for one in adapters for part in one.split("+") if part)}
 
 
-def write(folder: Path, said: Said, there: Set[str]) -> None:
-    """Note what was ``said`` in a folder, beside what is known of others, and in its card what is ``there``.
+def write(folder: Path, found: Findings, there: Set[str]) -> list[str]:
+    """Note what was found in a folder, beside what is known of others, and in its card what is ``there``.
+
+    An attack that was tried harder before stays noted as it was.
+
+    Returns:
+        The sentences of such.
 
     Raises:
         UserError: an earlier note cannot be read.
     """
-    atomic.write_json(
-        folder / FILE, {**_noted(folder), **{name: list(lines) for name, lines in said.items()}}
-    )
+    noted, stayed = _noted(folder), []
+    for name, findings in found.items():
+        known = {one["attack"]: one for one in noted.get(name, ())}
+        for one in findings:
+            harder = known.get(one["attack"])
+            if harder and harder["effort"] > one["effort"]:
+                stayed.append(harder["said"])
+            else:
+                known[one["attack"]] = one
+        noted[name] = list(known.values())
+    atomic.write_json(folder / FILE, noted)
     card = folder / CARD
     if card.is_file():
         before, start, rest = card.read_bytes().partition(START.encode())
@@ -47,25 +81,27 @@ def write(folder: Path, said: Said, there: Set[str]) -> None:
         if start and end:
             with atomic.whole_file(card) as aside:
                 aside.write_bytes(before + "\n".join(section(folder, there)).encode() + after)
+    return stayed
 
 
-def found(folder: Path, there: Set[str]) -> list[str]:
+def quoted(folder: Path, there: Set[str]) -> list[str]:
     """What audits said of what is ``there`` now, by its SHA-256; nothing where that was not attacked."""
-    return [line for name, lines in _noted(folder).items() if name in there for line in lines]
+    noted = _noted(folder)
+    return [one["said"] for name in noted if {*name.split(TOGETHER)} <= there for one in noted[name]]
 
 
 def section(folder: Path, there: Set[str]) -> list[str]:
-    """Lines of the card of ``folder`` about what `found` has, between its marks."""
-    said = [f"- {cards.plain(line)}" for line in found(folder, there)]
+    """Lines of the card of ``folder`` with what is `quoted`, between its marks."""
+    said = [f"- {cards.plain(line)}" for line in quoted(folder, there)]
     return [START, *(["", "## Audit", "", INTRODUCTION, "", *said, ""] if said else []), END]
 
 
-def _noted(folder: Path) -> dict[str, list[str]]:
+def _noted(folder: Path) -> dict[str, list[Finding]]:
     path = folder / FILE
     if not path.is_file():
         return {}
     try:
         noted = checked_json.parse(checked_json.read(path))
-        return checked_json.table(dict.fromkeys(noted, list[str]), noted)
+        return checked_json.table(dict.fromkeys(noted, list[Finding]), noted)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); remove it") from None

@@ -7,7 +7,9 @@ import numpy as np
 
 from evaluate.audit import attacks
 from evaluate.audit.attacks import Attack
+from evaluate.audit.config import Audit
 from orchard import shards
+from orchard.cli import cli
 from orchard.images import thumbnails
 from orchard.images.images import TRAIN, ImageSet, Photo
 
@@ -31,8 +33,12 @@ class Parted:
         return found if self.members and self.others else f"{found}: no attack"
 
 
-def parted(photos: ImageSet, manifest: shards.Manifest) -> dict[str, Parted]:
-    """The photos of each class of a set."""
+def parted(photos: ImageSet, manifest: shards.Manifest, config: Audit) -> dict[str, Parted]:
+    """The photos of each class of a set.
+
+    Raises:
+        UserError: it was made from photos, of which ``--data`` has none, or none besides.
+    """
     ledger, found = frozenset(manifest["trained_on"]), {}
     for label in manifest["rows"]:
         told = label not in manifest["unknown_ledger"]
@@ -41,6 +47,12 @@ def parted(photos: ImageSet, manifest: shards.Manifest) -> dict[str, Parted]:
             if photo.label == label:
                 sides[photo.sha256 in ledger if told else photo.split == TRAIN].append(photo)
         found[label] = Parted(members=sides[True], others=sides[False], told=told)
+    tuned = bool(ledger or manifest["unknown_ledger"])
+    cli.check(
+        not tuned or any(one.members and one.others for one in found.values()),
+        f"--data {config.data}: has no class with both photos that {config.synthetic} was made from and "
+        "others; give the set that it was made from, test images and all",
+    )
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from evaluate.audit.attacks import Attack, sentence
 from evaluate.audit.config import Audit
 from evaluate.experiment.child_process import call
 from evaluate.gap import memorisation
-from orchard import audits, shards
+from orchard import audits, cards, shards, software
 from orchard.adapters import adapter
 from orchard.cli import cli
 from orchard.cli.terminal import Terminal, say
@@ -33,15 +33,15 @@ class Audited:
     """What was found of one adapter, of adapters together, or of a set."""
 
     digest: str
-    """Its SHA-256; empty of adapters together."""
+    """Its SHA-256; of several, `orchard.audits.together`."""
     attacks: Sequence[Attack] = ()
-    copies: str = ""
-    """How many of its images, or of what was drawn from it, are near copies, in a sentence."""
+    findings: Sequence[audits.Finding] = ()
+    """The same as what is noted, with copies among its images or among what was drawn from it."""
 
     @property
     def said(self) -> list[str]:
         """All of it in sentences."""
-        return [*map(sentence, self.attacks), *([self.copies] if self.copies else [])]
+        return [one["said"] for one in self.findings]
 
 
 def audit(config: Audit) -> list[Audited]:
@@ -56,34 +56,54 @@ def audit(config: Audit) -> list[Audited]:
     adapters = _digests(config)
     folder = storage.location(config.synthetic) if config.synthetic else None
     places = _places(adapters, folder)
-    parts = by_nearness.parted(photos, shards.read_manifest(folder)) if folder else {}
+    parts = by_nearness.parted(photos, shards.read_manifest(folder), config) if folder else {}
     console = Terminal()
     for note in photos.notes:
         say(console, f"note      {note}")
-    work = config.output / _key(config, adapters.values())
+    work = config.output / _key(config, adapters.values(), photos)
     if config.lora:
         _plan(console, config, work)
     for label, one in parts.items():
         say(console, f"nearest   {label}: {one.described}")
+    say(console, f"output    {config.output}")
     if config.dry_run:
         return []
     for place in (config.output, *places):
         atomic.writable(place)
     with exclusive(config.output):
-        found = _adapters(config, photos, work) if config.lora else []
+        found = _adapters(config, photos, work, console) if config.lora else []
         if folder:
-            attacks = by_nearness.attack(shards.read(folder), parts)
-            digest = audits.digest(shards.read_manifest(folder)["files"])
-            copies = f"the set: {_copies(photos, folder)}"
-            found.append(Audited(digest=digest, attacks=attacks, copies=copies))
-        numbers = {"found": [as_json(one) for one in found], "arguments": cli.describe(config)}
-        atomic.write_json(config.output / NUMBERS, numbers)
+            found.append(_set(config, photos, folder, parts))
+        _keep(config, found)
+        stayed = set()
         for place, there in places.items():
-            audits.write(place, {one.digest: one.said for one in found if one.digest}, there)
+            stayed.update(audits.write(place, {one.digest: one.findings for one in found}, there))
     for line in (line for one in found for line in one.said):
         say(console, line)
+    for line in sorted(stayed):
+        say(console, f"note      stays noted, since it was tried harder: {line}")
     say(console, f"wrote {config.output / NUMBERS}, and {audits.FILE} in {', '.join(map(str, places))}")
     return found
+
+
+def _keep(config: Audit, found: Sequence[Audited]) -> None:
+    """Put what was found into `NUMBERS`, beside what other audits found; one done again takes its place."""
+    path, arguments = config.output / NUMBERS, cli.describe(config)
+    try:
+        earlier = checked_json.parse(checked_json.read(path))["found"] if path.is_file() else []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it") from None
+    new = [as_json(one) | {"arguments": arguments} for one in found]
+    again = [(one["digest"], one["arguments"]) for one in new]
+    kept = [one for one in earlier if (one.get("digest"), one.get("arguments")) not in again]
+    atomic.write_json(path, {"found": [*kept, *new]})
+
+
+def _findings(attacks: Sequence[Attack], effort: int, by: str) -> list[audits.Finding]:
+    return [
+        {"attack": f"{one.subject}, {one.kind}", "effort": effort, "said": f"{sentence(one)} ({by})"}
+        for one in attacks
+    ]
 
 
 def _digests(config: Audit) -> dict[Path, str]:
@@ -108,10 +128,11 @@ def _places(adapters: Mapping[Path, str], folder: Path | None) -> dict[Path, set
     return found
 
 
-def _key(config: Audit, adapters: Iterable[str]) -> str:
+def _key(config: Audit, adapters: Iterable[str], photos: ImageSet) -> str:
     """A name for what losses and drawn images depend on, so that another audit does not find them."""
-    options = [config.base, config.data, config.draws, config.seed, config.precision]
-    return sha256(json.dumps([sorted(adapters), *options]).encode())[:12]
+    options = [config.base, config.draws, config.seed, config.precision, software.versions()]
+    seen = sorted((photo.sha256, photo.label, photo.split) for photo in photos.photos)
+    return sha256(json.dumps([sorted(adapters), *options, seen]).encode())[:12]
 
 
 def _plan(console: Console, config: Audit, work: Path) -> None:
@@ -143,24 +164,48 @@ def _drawing(config: Audit, work: Path) -> list[object]:
     return ["generate", "--lora", *config.lora, *base, *where, *options]
 
 
-def _adapters(config: Audit, photos: ImageSet, work: Path) -> list[Audited]:
-    """The attacks on each adapter, their means, and copies among what all of them draw."""
+def _adapters(config: Audit, photos: ImageSet, work: Path, console: Console) -> list[Audited]:
+    """The attacks on each adapter, their means, and copies among what all of them draw.
+
+    What an audit that was stopped has measured and drawn is not done again.
+    """
     atomic.writable(work)
-    _call(work / LOG, *_losses(config, work))
+    say(console, f"measuring the losses, then drawing images; progress is in {work / LOG}")
+    if not (work / LOSSES).is_file():
+        _call(work / LOG, *_losses(config, work))
     measured = checked_json.parse(checked_json.read(work / LOSSES))["adapters"]
-    copies = ""
+    by = f"{config.draws} draws a photo of {cards.public(config.data)}"
+    each = [(one["sha256"], by_loss.of_adapter(one)) for one in measured]
+    several = (audits.together(one["sha256"] for one in measured), by_loss.means(measured))
+    found = [
+        Audited(digest=digest, attacks=attacks, findings=_findings(attacks, config.draws, by))
+        for digest, attacks in (*each, several)
+    ]
     if config.count:
         _call(work / LOG, *_drawing(config, work))
-        copies = f"drawn from the adapters: {_copies(photos, work / DRAWN)}"
-    each = [Audited(digest=one["sha256"], attacks=by_loss.of_adapter(one)) for one in measured]
-    return [*each, Audited(digest="", attacks=by_loss.means(measured), copies=copies)]
+        copies = _copies(config, photos, work / DRAWN, "drawn from the adapters")
+        found[-1] = replace(found[-1], findings=[*found[-1].findings, copies])
+    return found
 
 
-def _copies(photos: ImageSet, folder: Path) -> str:
+def _set(config: Audit, photos: ImageSet, folder: Path, parts: Mapping[str, by_nearness.Parted]) -> Audited:
+    """The attacks on each class of a set, and copies in it."""
+    attacks = by_nearness.attack(shards.read(folder), parts)
+    effort = sum(len(one.members) + len(one.others) for one in parts.values())
+    found = _findings(attacks, effort, f"photos of {cards.public(config.data)}")
+    copies = _copies(config, photos, folder, "the set")
+    digest = audits.digest(shards.read_manifest(folder)["files"])
+    return Audited(digest=digest, attacks=attacks, findings=[*found, copies])
+
+
+def _copies(config: Audit, photos: ImageSet, folder: Path, what: str) -> audits.Finding:
+    """How many images of a set are near copies."""
     synthetic = shards.read(folder)
     labels = {photo.label for photo in synthetic.photos}
     kept = photos.keep(photo for photo in photos.photos if photo.label in labels)
-    return memorisation.sentence(memorisation.measure(synthetic, kept.of(TRAIN), kept.of(TEST)))
+    found = memorisation.measure(synthetic, kept.of(TRAIN), kept.of(TEST))
+    said = f"{what}: {memorisation.sentence(found)} (photos of {cards.public(config.data)})"
+    return {"attack": f"{what}, copies", "effort": len(synthetic) * len(kept), "said": said}
 
 
 def _call(log: Path, module: object, *options: object) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from orchard.images.framing import FITS
 from orchard.images.images import ImageSet
-from orchard.images.thumbnails import FARTHEST, QUANTILE, Originals, Thumbnails, of_photos
+from orchard.images.thumbnails import Originals, Thumbnails, of_photos
 
 
 def measure(synthetic: ImageSet, train: ImageSet, test: ImageSet) -> dict[str, Any]:
@@ -35,10 +35,8 @@ def memorisation(synthetic: Thumbnails, train: Thumbnails, test: Thumbnails) -> 
 
 def sentence(found: dict[str, Any]) -> str:
     """What `memorisation` found, for people."""
-    be = "is" if found["near_test"] == 1 else "are"
     return (
         f"{found['near_train']} of {found['images']} synthetic images ({found['share_near_train']:.1%}) are "
-        f"nearer to a training image than {1 - QUANTILE:.0%} of the training images are to their nearest "
-        f"neighbour and than {FARTHEST}, {found['near_test']} {be} that near to a test image; of the test "
-        f"images, {found['natural']:.1%} are that near to a training image"
+        f"near copies of a training image, {found['near_test']} of a test image; by the same measure "
+        f"{found['natural']:.1%} of the test images are copies of a training image"
     )

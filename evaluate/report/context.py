@@ -58,7 +58,7 @@ def gather(
         shown=shown.arm,
         rejections=shards.rejections(manifest) if manifest else {},
         copies=distances.copies,
-        audit=audits.found(shown.folder, audits.of_set(manifest)) if shown.folder and manifest else (),
+        audit=audits.quoted(shown.folder, audits.of_set(manifest)) if shown.folder and manifest else (),
         gaps=distances.gaps,
         configuration=cli.describe(config) | {"size": sets.sizes.size, "through": sets.sizes.through},
         versions=software.versions(),

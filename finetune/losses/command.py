@@ -16,6 +16,7 @@ from orchard.cli import cli
 from orchard.cli.terminal import Terminal, say
 from orchard.datasets import sources
 from orchard.files import atomic
+from orchard.images import splits
 from orchard.images.images import TRAIN, ImageSet, Photo
 
 LEDGER, SPLIT = "ledger", "training split"
@@ -104,15 +105,12 @@ def _base(config: Losses, adapters: Sequence[Adapter]) -> Base:
 def _photos(one: Adapter, photos: ImageSet, data: str) -> list[tuple[Photo, bool]]:
     """The photos of its classes, and whether it was trained on them.
 
-    Without a ledger, as in private adapters, they are those of the training split.
+    Without a ledger, as in private adapters, they are those that its options draw from the training split.
     """
     said = _provenance(one)
-    ledger = said.ledger
-    found = [
-        (photo, photo.split == TRAIN if ledger is None else photo.sha256 in ledger)
-        for photo in photos.photos
-        if photo.label in said.classes
-    ]
+    own = [photo for photo in photos.photos if photo.label in said.classes]
+    ledger = _drawn(said, own) if said.ledger is None else frozenset(said.ledger)
+    found = [(photo, photo.sha256 in ledger) for photo in own]
     for known, kind in ((True, "was trained on"), (False, "was not trained on")):
         cli.check(
             any(member == known for _, member in found),
@@ -120,3 +118,13 @@ def _photos(one: Adapter, photos: ImageSet, data: str) -> list[tuple[Photo, bool
             "was trained on, test images and all",
         )
     return found
+
+
+def _drawn(said: Provenance, own: Sequence[Photo]) -> frozenset[str]:
+    """SHA-256 of the photos that finetune takes for these options, of this set."""
+    train = [
+        [photo for photo in own if photo.split == TRAIN and photo.label == name] for name in said.classes
+    ]
+    shots = int(said.options.get("shots", 0))
+    chosen = [splits.subset(one, min(shots, len(one)) or len(one), "shots", said.seed) for one in train]
+    return frozenset(photo.sha256 for of_class in chosen for photo in of_class)

@@ -42,7 +42,7 @@ def write(folder: Path, classes: Sequence[str], items: Iterable[Item]) -> str:
         annotations.seek(0)
         shutil.copyfileobj(annotations, file)
         file.write("]}\n")
-    return f"{boxes} boxes in annotations.json; of {images - boxed} of {images} images none is known"
+    return f"annotations.json has {boxes} boxes, of {boxed} of {images} images"
 
 
 def _line(value: object, *, first: bool) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from generate.export import coco, imagefolder, table, webdataset
 from generate.export.config import Export
 from generate.export.items import Item, Writer, item
+from generate.outputs import dataset_card
 from orchard import shards
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.errors import UserError
@@ -40,6 +41,7 @@ def export(config: Export) -> None:
         bar("writing", sum(manifest["rows"].values()), unit="images") as advance,
     ):
         said = WRITERS[config.format](aside, manifest["classes"], _items(folder, manifest, advance))
+        (aside / dataset_card.NAME).write_text(dataset_card.exported(folder, manifest), encoding="utf-8")
     say(console, f"wrote {output}; {said}")
 
 

@@ -158,7 +158,7 @@ def _responsible(manifest: shards.Manifest) -> dict[str, Any]:
     copies = (
         "images nearer to a real training image than these are to each other were rejected"
         if "memorised" in manifest["screened_with"]
-        else "the images were not compared with real ones"
+        else "no image was rejected for being near to a real one"
     )
     return {
         "rai:hasSyntheticData": True,

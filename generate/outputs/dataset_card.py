@@ -67,6 +67,23 @@ def text(folder: Path, manifest: shards.Manifest, *, rejected: bool = True) -> s
     return "\n".join([render(manifest, rejected=rejected), *audited, ""])
 
 
+def exported(folder: Path, manifest: shards.Manifest) -> str:
+    """What has to go with the images: what they are, how they were made, what an audit found."""
+    arguments = manifest["arguments"]
+    return "\n".join(
+        [
+            "# Synthetic images",
+            "",
+            what(arguments),
+            "",
+            *_made(manifest),
+            *_privacy(arguments),
+            *audits.section(folder, audits.of_set(manifest)),
+            "",
+        ]
+    )
+
+
 def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
     """Card text: YAML head, samples, counts, how each class was made and screened, what the set is not.
 
@@ -81,10 +98,7 @@ def render(manifest: shards.Manifest, *, rejected: bool = True) -> str:
             what(arguments),
             "",
             *_sheets(manifest),
-            cards.table(["class", "images", "rejected", "prompt", "base", "adapter"], _classes(manifest)),
-            "",
-            *_bases(arguments),
-            *_signed(arguments),
+            *_made(manifest),
             f"The generator has seen {len(manifest['trained_on'])} real images, which its adapters were "
             "trained on or its samples started from. Their SHA-256 hashes are in `manifest.json`: do not "
             "score a classifier trained on this set on any of them.",
@@ -179,6 +193,13 @@ def _sheets(manifest: shards.Manifest) -> list[str]:
     labels = {file_name(label): label for label in manifest["rows"]}
     names = [name for name in manifest.get("sheets", ()) if not contact_sheets.is_of_rejected(name)]
     return [line for name in names for line in (f"![{cards.plain(labels[Path(name).stem])}]({name})", "")]
+
+
+def _made(manifest: shards.Manifest) -> list[str]:
+    """The classes, the bases with their licences, and who signed."""
+    columns = ["class", "images", "rejected", "prompt", "base", "adapter"]
+    arguments = manifest["arguments"]
+    return [cards.table(columns, _classes(manifest)), "", *_bases(arguments), *_signed(arguments)]
 
 
 def _classes(manifest: shards.Manifest) -> list[list[Any]]:

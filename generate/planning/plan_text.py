@@ -43,6 +43,9 @@ def describe(
             for change in folders.changes(folder, job):
                 there = f"rows that are there were made with {change}"
                 say(console, f"note      {job.label}: {there}; what is new may differ slightly for it")
+        if job.header.trained_on is None:
+            unknown = "nobody is told which photos its adapter knows, test images or not"
+            say(console, f"note      {job.label}: {unknown}")
         if isinstance(job.source, Diffusion):
             _warn_of_cuts(console, job.source, job.plan, prompts)
     steering = planned[0].plan.steering

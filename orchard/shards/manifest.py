@@ -181,6 +181,8 @@ def read_manifest(folder: Path) -> Manifest:
         hub = f", on the Hub it is hf://datasets/{folder}" if cards.is_hub_id(str(folder)) else ""
         raise UserError(f"--synthetic {folder}: no such folder; python -m generate writes one{hub}")
     if not path.is_file():
+        if not (existing(folder) or existing(folder, REJECTED)):
+            raise UserError(f"{folder}: holds no synthetic set; give a folder that python -m generate wrote")
         raise UserError(f"{folder}: no {MANIFEST}, so not complete; run the same generate command again")
     try:
         return _checked(checked_json.parse(checked_json.read(path)))

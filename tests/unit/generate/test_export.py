@@ -13,7 +13,7 @@ from PIL import Image
 from stub_sampler import rows
 
 from generate.export import export
-from orchard import shards
+from orchard import audits, shards
 
 FORMATS = ("imagefolder", "webdataset", "coco", "csv")
 
@@ -33,7 +33,7 @@ def made(folder, counts, side=8):
         header = shards.ShardHeader(
             label=label,
             classes=classes,
-            arguments={"shard_size": 8, "base": "mini", "lora": ""},
+            arguments={"shard_size": 8, "base": "mini", "base_digest": "0" * 64, "lora": "", "prompt": "x"},
             trained_on=[],
             versions={},
             count=count,
@@ -109,7 +109,7 @@ def test_a_web_dataset_goes_on_in_another_file_when_one_is_large(folder, tmp_pat
 
 def test_coco_has_the_boxes_that_are_known(folder, tmp_path, capsys):
     export(synthetic=str(folder), output=tmp_path / "out", format="coco")
-    assert "4 boxes in annotations.json; of 3 of 5 images none is known" in capsys.readouterr().out
+    assert "annotations.json has 4 boxes, of 2 of 5 images" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "annotations.json").read_text())
     names = {one["id"]: one["name"] for one in found["categories"]}
     assert names == {1: "apple", 2: "v1.2 pear", 3: "none"}
@@ -174,6 +174,20 @@ def test_a_set_that_is_not_complete_is_refused(folder, tmp_path, refused):
     (folder / "manifest.json").unlink()
     with refused("no manifest.json, so not complete"):
         export(synthetic=str(folder), output=tmp_path / "out")
+    (tmp_path / "other" / "data").mkdir(parents=True)
+    with refused("holds no synthetic set"):
+        export(synthetic=str(tmp_path / "other"), output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_the_images_are_goes_with_them_and_what_an_audit_found(folder, tmp_path, format):
+    manifest = shards.read_manifest(folder)
+    finding = {"attack": "copies", "effort": 1, "said": "none is a copy"}
+    audits.write(folder, {audits.digest(manifest["files"]): [finding]}, set())
+    export(synthetic=str(folder), output=tmp_path / "out", format=format)
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "**These images are synthetic**" in text and "| apple | 3 | 1 | x | mini |" in text
+    assert "- none is a copy\n" in text
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -68,12 +68,13 @@ def test_a_set_of_copies_gives_its_photos_away_and_one_of_the_others_does_not(ph
     (found,) = audit(data=str(photos), synthetic=str(copied), output=tmp_path / "audit")
     assert [(one.subject, one.kind) for one in found.attacks] == [(n, NEAREST) for n in (*CLASSES, ALL)]
     assert [one.auc for one in found.attacks] == [1.0, 1.0, 1.0]
-    assert found.copies.startswith(f"the set: {2 * EACH} of {2 * EACH} synthetic images (100.0%)")
+    assert found.said[-1].startswith(f"the set: {2 * EACH} of {2 * EACH} synthetic images (100.0%)")
+    assert found.said[-1].endswith("(photos of photos)")
     text = (copied / audits.CARD).read_text(encoding="utf-8")
     assert text.startswith("# Set\n") and "## Audit\n" in text and "AUC 1.000" in text
     written = json.loads((tmp_path / "audit" / "audit.json").read_text())["found"]
     assert written[0]["attacks"][0]["auc"] == 1.0
-    assert audits.found(copied, audits.of_set(shards.read_manifest(copied))) == found.said
+    assert audits.quoted(copied, audits.of_set(shards.read_manifest(copied))) == found.said
 
 
 def test_a_class_that_was_made_from_no_photo_has_nothing_to_tell(photos, tmp_path, capsys):
@@ -95,7 +96,8 @@ def test_an_adapter_planted_to_know_its_photos_is_found_out_and_the_untuned_base
     options = {"output": tmp_path / "audit", "count": 2, "draws": 8, "precision": "fp32"}
     found, together = audit(data=str(fruit), lora=(str(file),), **options)
     loss, gain = found.attacks
-    assert together.copies.startswith("drawn from the adapters: ") and not together.attacks
+    assert together.said[0].startswith("drawn from the adapters: ") and not together.attacks
+    assert all(line.endswith(f"(8 draws a photo of {fruit.name})") for line in found.said)
     assert (loss.kind, gain.kind, gain.members) == (LOSS, GAIN, 3)
     assert gain.auc >= 0.95, found.said
     assert gain.interval[0] > 0.5
@@ -104,7 +106,30 @@ def test_an_adapter_planted_to_know_its_photos_is_found_out_and_the_untuned_base
     alone = [[one["base"] for one in entry["photos"] if one["member"] == side] for side in (True, False)]
     untuned = attack("base", LOSS, *([-value for value in side] for side in alone))
     assert untuned.interval[0] < 0.5 < untuned.interval[1]
-    assert f"- {found.said[0]}" in (file.parent / audits.CARD).read_text(encoding="utf-8")
+    assert f"- {found.said[0]}\n- {found.said[1]}\n- {together.said[0]}" in (
+        file.parent / audits.CARD
+    ).read_text(encoding="utf-8")
+
+
+def test_photos_that_a_set_was_not_made_from_are_no_proof_of_its_innocence(photos, tmp_path, refused):
+    everything = sources.load(str(photos))
+    for ledger in (["0" * 64], sorted(everything.hashes())):
+        copied = synthetic(tmp_path / str(len(ledger)), everything.of("train").photos, ledger)
+        with refused(f"--data {photos}: has no class with both photos"):
+            audit(data=str(photos), synthetic=str(copied), output=tmp_path / "audit")
+        assert not (copied / audits.FILE).exists()
+
+
+def test_two_audits_into_one_folder_keep_what_both_found(photos, tmp_path):
+    everything = sources.load(str(photos)).of("train")
+    sets = [
+        synthetic(tmp_path / name, photos_of, sorted(everything.hashes()))
+        for name, photos_of in (("all", everything.photos), ("some", everything.photos[::3]))
+    ]
+    for folder in (*sets, sets[0]):
+        audit(data=str(photos), synthetic=str(folder), output=tmp_path / "audit")
+    written = json.loads((tmp_path / "audit" / "audit.json").read_text())["found"]
+    assert [one["arguments"]["synthetic"] for one in written] == [str(sets[1]), str(sets[0])]
 
 
 def test_what_cannot_be_attacked_is_refused_in_one_line(photos, tmp_path, refused):

@@ -12,8 +12,10 @@ from squares import write_images
 
 from finetune.command import train
 from finetune.config import TrainLora
+from finetune.losses import command
 from finetune.losses.command import losses
 from finetune.losses.config import Losses
+from orchard.adapters import adapter
 from orchard.datasets import sources
 from orchard.images.splits import stable_hash
 
@@ -110,3 +112,13 @@ def test_what_cannot_be_measured_is_refused_before_a_weight_is_loaded(
     with refused("strangers", "x.safetensors was trained on"):
         losses(Losses(lora=(str(adapter_file[1]),), data=str(strangers), output=tmp_path / "none.json"))
     assert not (tmp_path / "none.json").exists()
+
+
+def test_a_private_adapter_of_few_photos_is_taken_to_know_those_that_its_options_draw(photos, tmp_path):
+    base = pipelines.tiny(tmp_path / "base")
+    options = {"steps": 1, "batch_size": 1, "rank": 2, "precision": "fp32", "shots": 1, "seed": 5}
+    train(TrainLora(base=str(base), data=str(photos), output=tmp_path / "a", sheets=False, **options))
+    for name in ("x", "y"):
+        said = adapter.read(tmp_path / "a" / f"{name}.safetensors").provenance
+        own = [photo for photo in sources.load(str(photos)).photos if photo.label == name]
+        assert sorted(command._drawn(said, own)) == said.ledger
