@@ -45,7 +45,8 @@ def generate(config: Generate) -> None:
     headers = [credentials.marked(screened.marked(job.header), signer) for job in sampled]
     planned = [replace(job, header=header) for job, header in zip(sampled, headers, strict=True)]
     folders.require_fit(folder, planned)
-    plan_text.describe(console, config, folder, planned, folders.gaps(folder, planned))
+    gaps = folders.gaps(folder, planned)
+    plan_text.describe(console, config, folder, planned, gaps)
     plan_text.processes(console, state.num_processes, devices.dtype_name(dtype))
     if config.dry_run:
         plan_text.rows(console, planned)
@@ -57,7 +58,8 @@ def generate(config: Generate) -> None:
     atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
-            shards.require_unaltered(folder)
+            # A set that grows gets a new manifest, which must not vouch for what was altered before.
+            shards.require_unaltered(folder, verify=config.verify or bool(gaps))
         samplers = Samplers(config, state.device, dtype)
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:
@@ -73,6 +75,6 @@ def _rescreen(console: Terminal, config: Generate, folder: Path, state: PartialS
     atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
-            shards.require_unaltered(folder)
+            shards.require_unaltered(folder, verify=True)
             rescreen.rescreen(console, config, folder, screened, classes)
             finish(console, config, folder, (), changed=True)

@@ -171,6 +171,8 @@ class Output(cli.Options):
     """Folder of the synthetic set, here or behind an fsspec URL (s3://bucket/set)."""
     shard_size: int = 256
     """Images per shard file."""
+    verify: bool = False
+    """Look at the hash of every shard that is there, not at its size alone, before going on with a set."""
     sign: tuple[Path, ...] = ()
     """Sign every image with Content Credentials (C2PA): give CERT KEY, a certificate chain and its private
     key, both in PEM."""

@@ -1,5 +1,6 @@
 """What the rows of a batch are led by: a guidance scale each, their text states, and what leads them away."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,8 @@ from orchard.bases import prompt_embeds
 from orchard.bases.pipeline import Pipeline
 from orchard.bases.prompt_embeds import STOCK, Reading
 
+KEPT = 256
+"""Prompts whose states stay in memory: those of SD 3.5 take 2 MB each, and every row may have its own."""
 NEGATIVE = "negative_"
 """Before the names of the states that guidance leads away from."""
 
@@ -41,11 +44,11 @@ def scale(rows: Sequence[Row], device: torch.device) -> float | GuidanceScales:
 
 
 class TextStates:
-    """Text states of rows; every prompt is encoded once."""
+    """Text states of rows; a prompt is encoded once among `KEPT` others."""
 
     def __init__(self, pipe: Pipeline, contrast: float, reading: Reading = STOCK) -> None:
         self.pipe, self.contrast, self.reading = pipe, contrast, reading
-        self.encoded: dict[tuple[str, Reading, bool], dict[str, Tensor]] = {}
+        self._encoded = functools.lru_cache(KEPT)(self._encode)
 
     def of(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """B rows -> states, (B, ...) each, under the names the pipeline's call takes them by."""
@@ -72,11 +75,6 @@ class TextStates:
         states = self._encoded(prompt, replace(self.reading, clip_skip=0), away=True).items()
         return {f"{NEGATIVE}{name}": state for name, state in states if not name.startswith(NEGATIVE)}
 
-    def _encoded(self, prompt: str, reading: Reading, *, away: bool = False) -> dict[str, Tensor]:
-        key = prompt, reading, away
-        if key not in self.encoded:
-            # One by one, so that a state does not depend on its company.
-            self.encoded[key] = prompt_embeds.encode(
-                self.pipe, [prompt], negative=True, reading=reading, away=away
-            )
-        return self.encoded[key]
+    def _encode(self, prompt: str, reading: Reading, away: bool = False) -> dict[str, Tensor]:
+        # One by one, so that a state does not depend on its company.
+        return prompt_embeds.encode(self.pipe, [prompt], negative=True, reading=reading, away=away)

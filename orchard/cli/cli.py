@@ -34,6 +34,7 @@ from orchard.files import checked_json
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What the system says of a disk that is full, or read-only."""
+ROOM = "give a smaller --batch_size; docs/gpus.md has what else saves memory"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Section = Annotated[tuple[str, ...], "section"]
 """Several NAME=VALUE; a recipe writes them as a section of names with a value or a list of values each."""
@@ -119,9 +120,21 @@ def one_line() -> Iterator[None]:
                 raise
             place = error.filename or "standard output or a file"
             _refuse(f"{place}: cannot be written ({error.strerror}); make room there")
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            _refuse(
+                f"out of memory ({(str(error).strip() or 'of this machine').splitlines()[0][:160]}); {ROOM}"
+            )
         except (KeyboardInterrupt, signals.Terminated) as stop:
             print("stopped; what was finished is kept", file=sys.stderr)
             raise SystemExit(signals.code(stop)) from None
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory is full, or this machine's; torch is not imported to know."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return not kinds.isdisjoint(("MemoryError", "OutOfMemoryError")) or "DefaultCPUAllocator" in str(error)
 
 
 def _refuse(line: str, code: int = UserError.code) -> NoReturn:

@@ -1,5 +1,6 @@
 """One shard a file: write, list, read."""
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ SYNTHETIC_COLUMNS = frozenset(("seed", "index", "scheduler", "lora", "base"))
 """Columns that only a synthetic set has."""
 GROUP = 64 * 2**20
 """Bytes of images in a row group; those who read one row unpack as many."""
+FOOTERS = 20_000
+"""Shards of which the footers stay in memory."""
 NAME = re.compile(rf"^(?P<split>{TRAIN}|{REJECTED})-(?P<label>.+)-(?P<number>\d{{5}})\.parquet$")
 
 
@@ -31,6 +34,8 @@ class Shard:
     path: Path
     number: int
     rows: int
+    size: int
+    """Bytes."""
     header: ShardHeader
 
 
@@ -232,6 +237,20 @@ def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
 
 
 def _shard(path: Path) -> Shard:
+    with opening.named(path):
+        there = path.stat()
+    if storage.is_local(path):
+        return _version(path, there.st_size, there.st_ino, there.st_mtime_ns)
+    return _read(path, there.st_size)
+
+
+@functools.lru_cache(maxsize=FOOTERS)
+def _version(path: Path, size: int, inode: int, time: int) -> Shard:
+    """What one version of a file says of itself: a set is listed many times in a run."""
+    return _read(path, size)
+
+
+def _read(path: Path, size: int) -> Shard:
     import pyarrow.parquet as pq
 
     match = NAME.match(path.name)
@@ -242,7 +261,7 @@ def _shard(path: Path) -> Shard:
         raise UserError(f"{path}: not a shard's name; move it elsewhere")
     if match["label"] != file_name(header.label):
         raise UserError(f"{path}: its rows are of class {header.label}; delete it and run generate again")
-    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, header=header)
+    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, size=size, header=header)
 
 
 def _header(metadata: Mapping[bytes, bytes] | None) -> ShardHeader:

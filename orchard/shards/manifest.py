@@ -25,6 +25,8 @@ class Entry(TypedDict):
     name: str
     rows: int
     sha256: str
+    size: NotRequired[int]
+    """Bytes."""
 
 
 class Manifest(TypedDict):
@@ -139,7 +141,12 @@ def _require_one_list(found: Sequence[Shard]) -> None:
 
 
 def _entry(shard: Shard) -> Entry:
-    return {"name": f"{DATA}{shard.path.name}", "rows": shard.rows, "sha256": file_hash(shard.path)}
+    return {
+        "name": f"{DATA}{shard.path.name}",
+        "rows": shard.rows,
+        "sha256": file_hash(shard.path),
+        "size": shard.path.stat().st_size,
+    }
 
 
 def _reasons(rejected: Iterable[Shard]) -> dict[str, dict[str, int]]:
@@ -203,20 +210,23 @@ def _checked(value: Any) -> Manifest:
     return manifest
 
 
-def require_unaltered(folder: Path) -> None:
+def require_unaltered(folder: Path, *, verify: bool = False) -> None:
     """Raise `UserError` unless every shard that is there is the one that the manifest names.
 
-    One that is missing can be filled in; without a manifest, as in a stopped run, nothing tells.
+    By its size, and by its hash with ``verify`` or where the manifest has no sizes; whoever reads rows looks
+    at their checksums. One that is missing can be filled in; without a manifest, as in a stopped run, nothing
+    tells.
     """
     if not (folder / MANIFEST).is_file():
         return
     manifest = read_manifest(folder)
-    named = {entry["name"]: entry["sha256"] for entry in (*manifest["files"], *manifest["rejected_files"])}
+    named = {entry["name"]: entry for entry in (*manifest["files"], *manifest["rejected_files"])}
     for shard in (*existing(folder, TRAIN), *existing(folder, REJECTED)):
-        name = f"{DATA}{shard.path.name}"
-        if name not in named:
+        entry = named.get(f"{DATA}{shard.path.name}")
+        if entry is None or entry.get("size", shard.size) != shard.size:
             raise another(shard.path)
-        require_hash(shard.path, named[name])
+        if verify or "size" not in entry:
+            require_hash(shard.path, entry["sha256"])
 
 
 def ledger(manifest: Manifest) -> dict[str, frozenset[str]]:

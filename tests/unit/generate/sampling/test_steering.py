@@ -1,6 +1,7 @@
 """Negative prompts, other classes to lead away from, and ranges from which each row draws its own."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pictures
@@ -67,6 +68,22 @@ def test_contrast_mixes_the_states_of_another_class_and_of_the_negative_prompt(f
     if len(own) > 2:
         mixed = 0.25 * other[2] + 0.75 * own[3]
         assert torch.allclose(found["negative_pooled_prompt_embeds"], mixed, atol=1e-5)
+
+
+def test_of_many_prompts_the_states_of_some_stay_in_memory(folders, monkeypatch):
+    _, pipe = pipelines.load(folders["sd"])
+    encoded, encode = [], guidance.prompt_embeds.encode
+    monkeypatch.setattr(guidance, "KEPT", 2)
+    monkeypatch.setattr(
+        guidance.prompt_embeds,
+        "encode",
+        lambda *args, **more: encoded.append(args[1][0]) or encode(*args, **more),
+    )
+    states = guidance.TextStates(pipe, 0.0)
+    rows = [replace(class_plan().row(0), prompt=prompt) for prompt in "aabcab"]
+    found = [states.of([row])["prompt_embeds"] for row in rows]
+    assert encoded == ["a", "b", "c", "a", "b"]
+    assert torch.equal(found[0], found[4])
 
 
 def test_every_other_class_is_led_away_from_as_often_with_the_same_phrases(base):

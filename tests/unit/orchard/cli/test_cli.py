@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 from conftest import ROOT
 
 from orchard.cli import cli
@@ -262,6 +263,28 @@ def test_user_error_is_one_line_and_code_two(monkeypatch, capsys):
         raise UserError("apple:\n  mend it")
 
     assert run_with(monkeypatch, capsys, main) == (2, ("", "error: apple: mend it\n"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), MemoryError(),
+     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)  # fmt: skip
+def test_a_full_memory_is_one_line_that_says_what_to_change(monkeypatch, capsys, error):
+    def main(config):
+        raise error
+
+    code, printed = run_with(monkeypatch, capsys, main)
+    assert code == 2 and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: out of memory (") and "--batch_size" in printed.err
+
+
+def test_another_error_of_the_network_is_no_refusal(monkeypatch, capsys):
+    def main(config):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run_with(monkeypatch, capsys, main)
 
 
 def test_interrupt_ends_with_130_and_a_hint(monkeypatch, capsys):

@@ -75,7 +75,7 @@ def test_an_object_that_was_replaced_is_refused_until_it_is_made_anew(bucket, ge
     generate(url)
     whole = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     bucket.put_object(Bucket=BUCKET, Key=key, Body=whole.replace(b"IDAT", b"IDAX", 1))
-    for read in (lambda: shards.read(storage.location(url)), lambda: generate(url)):
+    for read in (lambda: shards.read(storage.location(url)), lambda: generate(url, verify=True)):
         with refused(key, "delete it and run generate again"):
             read()
     bucket.delete_object(Bucket=BUCKET, Key=key)

@@ -12,6 +12,7 @@ from classify.image_sets import load as load_for_classify
 from evaluate.config import Evaluate
 from evaluate.experiment.image_sets import load as load_for_evaluate
 from evaluate.experiment.mixtures import parse
+from orchard import shards
 
 APPLE = "train-apple-00001.parquet"
 OPTIONS = {"classes": CLASSES, "count": 12, "shard_size": 4, "reject_limit": 4.0}
@@ -78,7 +79,7 @@ def test_an_altered_shard_is_refused_by_name_until_it_is_made_anew(folder, gener
             read(folder, photos)
     altered = files(folder)
     with refused(str(folder)):  # a shard of other arguments is told by those
-        generate(folder)
+        generate(folder, verify=True)
     assert files(folder) == altered
     (folder / "data" / APPLE).unlink()
     generate(folder)
@@ -91,10 +92,35 @@ def test_an_altered_shard_is_refused_by_name_until_it_is_made_anew(folder, gener
 def test_generate_names_an_altered_shard_and_does_not_go_on(folder, generate, refused, alter):
     alter(folder / "data" / APPLE, generate)
     before = files(folder)
-    for count in (12, 30):
+    for options in ({"verify": True}, {"count": 30}):
         with refused(str(folder / "data" / APPLE), "delete it and run generate again"):
-            generate(folder, count=count)
+            generate(folder, **options)
     assert files(folder) == before
+
+
+def test_a_whole_set_is_told_by_the_sizes_of_its_files_unless_asked_for_more(
+    folder, generate, refused, monkeypatch
+):
+    hashed = []
+    monkeypatch.setattr("orchard.shards.manifest.require_hash", lambda path, _: hashed.append(path.name))
+    generate(folder)
+    assert hashed == []
+    generate(folder, verify=True)
+    assert sorted(hashed) == sorted(path.name for path in (folder / "data").iterdir())
+    with (folder / "data" / APPLE).open("ab") as file:
+        file.write(b"PAR1")
+    with refused(APPLE):
+        generate(folder)
+
+
+def test_a_manifest_without_sizes_is_gone_by_its_hashes(folder, generate, refused):
+    manifest = shards.read_manifest(folder)
+    for entry in (*manifest["files"], *manifest["rejected_files"]):
+        del entry["size"]
+    shards.write_manifest(folder, manifest)
+    flip(folder / "data" / APPLE, generate)
+    with refused(APPLE, "delete it and run generate again"):
+        generate(folder)
 
 
 def test_an_altered_shard_of_rejected_images_is_told_before_any_training(folder, generate, photos, refused):
