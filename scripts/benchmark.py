@@ -1,12 +1,12 @@
 """Ratios against plain loops, both sides timed in one run: `make bench`.
 
-    python scripts/benchmark.py [generate] [train] [evaluate] [startup] [shards] [memory] [profile]
+    python scripts/benchmark.py [generate] [train] [evaluate] [startup] [shards] [memory] [profile] [growth]
     python scripts/benchmark.py generate --base sd15-random --pixels 256 --rows 16
 
 Absolute times depend on the machine and on what else it runs; the ratios are what to compare. `train` takes a
 network of Stable Diffusion 1.5's sizes with random weights (sd15-random) unless told another --base,
 `generate` the embedded one; `memory` says what training needs on a device, `profile` which operators each
-loop spends its time in. `--append` keeps what was found.
+loop spends its time in, `growth` how costs grow with the number of images. `--append` keeps what was found.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import classifying, generation, memory, page, profiling, released, startup, training
+from bench import classifying, generation, growth, memory, page, profiling, released, startup, training
 from orchard import devices, shards
 from orchard.bases import usual
 from orchard.datasets import demo
@@ -30,7 +30,7 @@ from orchard.images import images
 
 CPU = torch.device("cpu")
 PROMPT = "a photo of apple"
-WHAT = ("generate", "train", "evaluate", "startup", "shards", "memory", "profile")
+WHAT = ("generate", "train", "evaluate", "startup", "shards", "memory", "profile", "growth")
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -110,6 +110,8 @@ def tables(args: argparse.Namespace, dtype: torch.dtype) -> Iterator[Table]:
         yield from memory.tables(devices.dtype_name(dtype))
     if "profile" in args.what:
         yield from profiling.tables(trained(args, dtype), sampled(args, dtype))
+    if "growth" in args.what:
+        yield from growth.tables()
 
 
 def sampled(args: argparse.Namespace, dtype: torch.dtype) -> generation.Setup:

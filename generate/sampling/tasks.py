@@ -85,10 +85,10 @@ def sample_all(
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
         for _, group in itertools.groupby(tasks, key=lambda task: task.job.source):
             same = list(group)
-            _fill(folder, same, samplers.of(same[0].job), screens, signer, advance)
+            fill(folder, same, samplers.of(same[0].job), screens, signer, advance)
 
 
-def _fill(
+def fill(
     folder: Path,
     tasks: Sequence[Task],
     sampler: Sampler | OnePassSampler,
