@@ -51,9 +51,11 @@ class Interrupt:
 
         All processes have to call it at the same step, so that all stop after the same one.
         """
-        own = torch.tensor(float(self.number), device=accelerator.device)
-        largest = accelerator.gather(own.reshape(1)).max().item()
-        return 128 + int(largest) if largest else 0
+        largest = self.number
+        if accelerator.num_processes > 1:
+            own = torch.tensor([float(self.number)], device=accelerator.device)
+            largest = int(accelerator.gather(own).max().item())
+        return 128 + largest if largest else 0
 
     def stop_sampling(self) -> None:
         """Raise `SamplingStoppedError` if this process got a signal: a sheet can take minutes."""

@@ -48,18 +48,21 @@ def train_steps(
     learner.train()
     for index in range(start, config.steps):
         rate = set_learning_rate(learner.optimizer, config, index)
-        losses = []
+        found = []
         for batch, prior in _batches(data, index, config, accelerator):
             with accelerator.accumulate(learner.network):
                 with accelerator.autocast():
                     loss = family.loss(learner.network, batch, objective)
                     if prior is not None:
                         loss = loss + config.prior_weight * family.loss(learner.network, prior, objective)
-                losses.append(mean_loss(loss, accelerator, index, [data.files[row] for row in batch.rows]))
+                found.append((loss.detach(), [data.files[row] for row in batch.rows]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients and config.max_grad_norm:
                     accelerator.clip_grad_norm_(learner.parameters, config.max_grad_norm)
                 taken = optimizer_step(learner.optimizer)
+        # To ask for a loss waits for the device, so it comes once the whole step is handed over. Weights of
+        # one that is not finite go no further.
+        losses = [mean_loss(loss, accelerator, index, files) for loss, files in found]
         if taken:
             learner.update_average()
         yield Step(index=index, loss=sum(losses) / len(losses), learning_rate=rate)
