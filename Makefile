@@ -6,7 +6,7 @@ DONE := $(VENV)/.installed
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 RUN := PATH="$(abspath $(BIN)):$$PATH"
 
-.PHONY: demo test quick slow coverage docs install lint bench
+.PHONY: demo test quick slow coverage docs install lint bench gpu
 
 demo: install
 	@$(RUN) $(BIN)/python scripts/end_to_end.py
@@ -48,3 +48,6 @@ lint: install
 
 bench: install
 	@$(RUN) $(BIN)/python scripts/benchmark.py --append docs/log/benchmarks.md
+
+gpu: install
+	@$(RUN) $(BIN)/python scripts/gpu_check.py

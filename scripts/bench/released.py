@@ -10,6 +10,7 @@ from diffusers import (
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from transformers import (
@@ -162,16 +163,28 @@ def sd15(dtype: torch.dtype, pixels: int = 512) -> tuple[Any, bases.Base]:
 
     It samples images of ``pixels`` unless told otherwise, with the released model's scheduler.
     """
-    parts = {name: _filled(part, dtype) for name, part in skeleton("sd15").items()}
-    tokenizer = CLIPTokenizer.from_pretrained(bases.EMBEDDED / "tokenizer", model_max_length=77)
-    noise = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    scheduler = PNDMScheduler(**noise, skip_prk_steps=True, steps_offset=1)
-    options = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipe = StableDiffusionPipeline(**parts, tokenizer=tokenizer, scheduler=scheduler, **options)
-    pipe.unet.register_to_config(sample_size=pixels // pipe.vae_scale_factor)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = pipeline("sd15", dtype, pixels)
     shape = {"family": "sd", "resolution": 512, "cross_attention_dim": 768, "prediction_type": "epsilon"}
     return pipe, bases.Base(name="sd15", folder=bases.EMBEDDED, digest="random", **shape)
+
+
+def pipeline(name: str, dtype: torch.dtype, pixels: int) -> Any:
+    """A stock pipeline of the sizes of ``sd15`` or ``sdxl`` with random weights, on the CPU."""
+    parts = {part: _filled(model, dtype) for part, model in skeleton(name).items()}
+    tokenizer = CLIPTokenizer.from_pretrained(bases.EMBEDDED / "tokenizer", model_max_length=77)
+    noise = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    parts |= {
+        "tokenizer": tokenizer,
+        "scheduler": PNDMScheduler(**noise, skip_prk_steps=True, steps_offset=1),
+    }
+    if name == "sdxl":
+        pipe = StableDiffusionXLPipeline(**parts, tokenizer_2=tokenizer)
+    else:
+        unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        pipe = StableDiffusionPipeline(**parts, **unchecked)
+    pipe.unet.register_to_config(sample_size=pixels // pipe.vae_scale_factor)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def _filled(empty: Any, dtype: torch.dtype) -> Any:
