@@ -130,7 +130,7 @@ def _places(adapters: Mapping[Path, str], folder: Path | None) -> dict[Path, set
 
 def _key(config: Audit, adapters: Iterable[str], photos: ImageSet) -> str:
     """A name for what losses and drawn images depend on, so that another audit does not find them."""
-    options = [config.base, config.draws, config.seed, config.precision, software.versions()]
+    options = [config.base, config.data, config.draws, config.seed, config.precision, software.versions()]
     seen = sorted((photo.sha256, photo.label, photo.split) for photo in photos.photos)
     return sha256(json.dumps([sorted(adapters), *options, seen]).encode())[:12]
 

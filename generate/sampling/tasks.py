@@ -3,7 +3,7 @@
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +29,6 @@ from orchard.cli import signals
 from orchard.cli.terminal import bar
 from orchard.files import storage
 
-Pairs = Iterable[tuple[Row, Image.Image]]
 Record = dict[str, Any]
 WORKERS = min(8, os.cpu_count() or 1)
 """Threads that screen and encode images while others are sampled."""

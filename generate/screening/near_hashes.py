@@ -26,7 +26,7 @@ def find(hashes: np.ndarray) -> dict[int, int]:
     for start in range(0, len(hashes), BLOCK):
         block = hashes[start : start + BLOCK]
         off = staying.nearest(block)
-        between = np.tril(np.bitwise_count(block[:, None] ^ block), -1)
+        between = np.bitwise_count(block[:, None] ^ block)
         beside = np.tril(between <= BITS, -1)
         for row in np.flatnonzero(beside.any(axis=1)):
             near = between[row, beside[row] & (off > BITS)]
