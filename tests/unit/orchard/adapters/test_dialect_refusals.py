@@ -169,5 +169,5 @@ def test_rows_from_before_the_scale_was_recorded_can_be_gone_on_with(tmp_path):
         label="apple", classes=["apple"], arguments={"seed": 0}, trained_on=None, versions={}, count=1
     )
     new = dataclasses.replace(old, arguments={"seed": 0, "lora_scale": 0.5})
-    shard = shards.Shard(path=tmp_path, number=0, rows=1, header=old)
+    shard = shards.Shard(path=tmp_path, number=0, rows=1, size=1, header=old)
     shards.require_same([shard], new, tmp_path)
