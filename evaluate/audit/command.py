@@ -75,9 +75,10 @@ def audit(config: Audit) -> list[Audited]:
         if folder:
             found.append(_set(config, photos, folder, parts))
         _keep(config, found)
-        stayed = set()
-        for place, there in places.items():
-            stayed.update(audits.write(place, {one.digest: one.findings for one in found}, there))
+        findings: dict[str, list[audits.Finding]] = {}
+        for subject in found:  # a single adapter is all of those that are attacked together
+            findings.setdefault(subject.digest, []).extend(subject.findings)
+        stayed = {line for place, there in places.items() for line in audits.write(place, findings, there)}
     for line in (line for one in found for line in one.said):
         say(console, line)
     for line in sorted(stayed):
