@@ -58,8 +58,9 @@ def generate(config: Generate) -> None:
     atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
-            # A set that grows gets a new manifest, which must not vouch for what was altered before.
-            shards.require_unaltered(folder, verify=config.verify or bool(gaps))
+            # A new manifest must not vouch for what was altered before, and nothing altered is published.
+            vouches = gaps or config.push_to_hub or shards.pending(folder, [job.label for job in planned])
+            shards.require_unaltered(folder, verify=config.verify or bool(vouches))
         samplers = Samplers(config, state.device, dtype)
         changed = rounds.fill(config, folder, planned, samplers, screened, state)
         if state.is_main_process:

@@ -59,6 +59,7 @@ def _import(module: str) -> None:
 
 def _run(parent: int, words: Sequence[str], log: str, folder: str, environment: Mapping[str, str]) -> None:
     """What the interpreter does with ``-m MODULE …``, in a process that ends with its parent."""
+    # SIG_DFL would lose a signal that has come and is not handled yet.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):

@@ -217,9 +217,8 @@ def _backward(
     )
     with accelerator.autocast():
         loss = family.loss(learner.network, batch, Objective.of(config))
-    value = mean_loss(loss, accelerator, index, [data.files[row] for row in rows])
     with warnings.catch_warnings():
         # The first layers' inputs need no gradients, which is no mistake.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
         loss.backward()
-    return value
+    return mean_loss(loss, accelerator, index, [data.files[row] for row in rows])

@@ -35,6 +35,18 @@ def test_what_a_person_rejects_is_kept_apart_and_replaced_by_the_next_number(tmp
     assert "a person rejected it" in card and "ann kept 2 and rejected 2" in card
 
 
+def test_a_review_is_not_followed_in_a_set_that_was_altered(tmp_path, generate, refused):
+    generate(tmp_path / "s")
+    decide(tmp_path / "s", "reject", 2)
+    path = shards.path_of(tmp_path / "s", "apple", 0)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 40] ^= 1
+    path.write_bytes(data)
+    with refused(path.name, "delete it and run generate again"):
+        generate(tmp_path / "s")
+    assert path.read_bytes() == data
+
+
 def test_what_the_review_brought_can_be_measured(tmp_path, generate):
     """`evaluate --controls screens` takes the set as it would be without the screen."""
     generate(tmp_path / "s", flat_at(3))
