@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -70,6 +71,9 @@ def audit(config: Audit) -> list[Audited]:
         return []
     for place in (config.output, *places):
         atomic.writable(place)
+    _earlier(config.output / NUMBERS)  # what cannot be read is told before the work
+    for place, there in places.items():
+        audits.quoted(place, there)
     with exclusive(config.output):
         found = _adapters(config, photos, work, console) if config.lora else []
         if folder:
@@ -87,13 +91,18 @@ def audit(config: Audit) -> list[Audited]:
     return found
 
 
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """What other audits found."""
+    try:
+        return list(checked_json.parse(checked_json.read(path))["found"]) if path.is_file() else []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); remove it") from None
+
+
 def _keep(config: Audit, found: Sequence[Audited]) -> None:
     """Put what was found into `NUMBERS`, beside what other audits found; one done again takes its place."""
     path, arguments = config.output / NUMBERS, cli.describe(config)
-    try:
-        earlier = checked_json.parse(checked_json.read(path))["found"] if path.is_file() else []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); remove it") from None
+    earlier = _earlier(path)
     new = [as_json(one) | {"arguments": arguments} for one in found]
     again = [(one["digest"], one["arguments"]) for one in new]
     kept = [one for one in earlier if (one.get("digest"), one.get("arguments")) not in again]

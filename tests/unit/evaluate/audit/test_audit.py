@@ -132,6 +132,18 @@ def test_two_audits_into_one_folder_keep_what_both_found(photos, tmp_path):
     assert [one["arguments"]["synthetic"] for one in written] == [str(sets[1]), str(sets[0])]
 
 
+def test_notes_that_cannot_be_read_are_told_before_the_work(photos, tmp_path, refused, monkeypatch):
+    everything = sources.load(str(photos)).of("train")
+    folder = synthetic(tmp_path / "s", everything.photos, sorted(everything.hashes()))
+    monkeypatch.setattr("evaluate.audit.by_nearness.attack", lambda *_: pytest.fail("worked"))
+    for path in (folder / audits.FILE, tmp_path / "audit" / "audit.json"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x", encoding="utf-8")
+        with refused(str(path), "remove it"):
+            audit(data=str(photos), synthetic=str(folder), output=tmp_path / "audit")
+        path.unlink()
+
+
 def test_what_cannot_be_attacked_is_refused_in_one_line(photos, tmp_path, refused):
     with refused("--lora or --synthetic"):
         audit(data=str(photos))
