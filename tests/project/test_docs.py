@@ -42,3 +42,16 @@ def test_every_option_that_a_page_names_is_one(page):
 def test_every_page_and_module_that_is_named_is_there():
     named = {name: path for path in PAGES + CODE for name in FILE.findall(path.read_text(encoding="utf-8"))}
     assert {name: path for name, path in named.items() if not (ROOT / name).exists()} == {}
+
+
+WRITTEN = {".cfg", ".ipynb", ".j2", ".json", ".md", ".py", ".toml", ".txt", ".yaml", ".yml"}
+FOLDERS = (
+    *("accelerate_configs", "classify", "docs", "evaluate", "examples", "finetune", "generate"),
+    *("orchard", "recipes", "review", "scripts", "tests"),
+)
+
+
+def test_no_file_holds_both_sides_of_a_merge():
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in WRITTEN]
+    marked = re.compile(rb"^(?:<{7} |>{7} |={7}$)", re.MULTILINE)
+    assert [path for path in [*files, *ROOT.glob("*.md")] if marked.search(path.read_bytes())] == []
