@@ -13,6 +13,7 @@ from evaluate.gap.feature_metrics import Gaps
 from evaluate.gap.measure import gaps
 from evaluate.report.pictures import ReadPixels
 from orchard.classifiers.embeddings import Embed
+from orchard.cli.terminal import bar
 from orchard.errors import UserError
 from orchard.files import atomic, checked_json
 
@@ -43,9 +44,14 @@ def measure(
     first, *_ = shown
     if not len(first.synthetic):
         return Distances(generators=there)
-    copies = [memorisation.measure(one.synthetic, one.real, one.test) for one in shown]
-    # A network must not have seen the photos that are the yardstick.
-    found = [gaps(one, networks if one.test.hashes() == first.test.hashes() else {}, read) for one in shown]
+    copies, found = [], []
+    with bar("measuring copies and gaps", len(shown), unit="generators", show=len(shown) > 1) as advance:
+        for one in shown:
+            copies.append(memorisation.measure(one.synthetic, one.real, one.test))
+            # A network must not have seen the photos that are the yardstick.
+            fair = one.test.hashes() == first.test.hashes()
+            found.append(gaps(one, networks if fair else {}, read))
+            advance(1)
     now = [_in_few(*of_one) for of_one in zip(shown, copies, found, strict=True)]
     generators = joined(there, now)
     whole = copies[0] | {"arm": first.arm, "gap": as_json(found[0]), GENERATORS: generators}
