@@ -57,7 +57,9 @@ def generate(config: Generate) -> None:
     devices.quiet_libraries()
     atomic.writable(folder)
     with writing(folder, state):
+        planned = [replace(job, header=job.header.beside(folder)) for job in planned]
         if state.is_main_process:
+            shards.require_ledgers(folder)
             # A new manifest must not vouch for what was altered before, and nothing altered is published.
             vouches = gaps or config.push_to_hub or shards.pending(folder, [job.label for job in planned])
             shards.require_unaltered(folder, verify=config.verify or bool(vouches))
@@ -76,6 +78,7 @@ def _rescreen(console: Terminal, config: Generate, folder: Path, state: PartialS
     atomic.writable(folder)
     with writing(folder, state):
         if state.is_main_process:
+            shards.require_ledgers(folder)
             shards.require_unaltered(folder, verify=True)
             rescreen.rescreen(console, config, folder, screened, classes)
             finish(console, config, folder, (), changed=True)

@@ -20,7 +20,7 @@ from orchard.files import atomic
 
 OURS = re.compile(
     rf"{re.escape(dataset_card.NAME)}|{re.escape(shards.MANIFEST)}|{re.escape(croissant.NAME)}"
-    r"|data/.+\.parquet|sheets/.+\.png"
+    r"|data/.+\.parquet|ledgers/.+\.txt|sheets/.+\.png"
 )
 """What a set may have on the Hub."""
 
@@ -82,7 +82,8 @@ def _share(console: Console, config: Generate, folder: Path, manifest: shards.Ma
         name for name in manifest.get("sheets", ()) if away or not contact_sheets.is_of_rejected(name)
     ]
     described = [croissant.NAME] if (folder / croissant.NAME).is_file() else []  # older sets have none
-    names = [*pictures, *(entry["name"] for entry in entries), *described, shards.MANIFEST]
+    data = [*manifest["ledgers"], *(entry["name"] for entry in entries)]
+    names = [*pictures, *data, *described, shards.MANIFEST]
     text = dataset_card.text(folder, manifest, rejected=away or not manifest["rejected_files"]).encode()
     push = hub.Push(
         repo=hub.check(config.push_to_hub, "dataset"),

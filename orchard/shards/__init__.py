@@ -1,8 +1,9 @@
 """The synthetic set on disk: Parquet shards that describe themselves, and a manifest that comes last.
 
-Each shard carries the arguments of its class in its own schema metadata, so an interrupted run needs
-nothing but the folder to go on, and the manifest is a pure function of the shards. What the screens
-rejected lies in shards of its own: a row's index says which shard it belongs to, its reason which split.
+Each shard carries the arguments of its class in its own schema metadata and names the lists of real images
+that the class has seen, so an interrupted run needs nothing but the folder to go on, and the manifest is a
+pure function of the shards and these lists. What the screens rejected lies in shards of its own: a row's
+index says which shard it belongs to, its reason which split.
 """
 
 from orchard.images.images import TRAIN
@@ -27,6 +28,7 @@ from orchard.shards.files import (
     write,
 )
 from orchard.shards.header import KEY, ShardHeader
+from orchard.shards.ledgers import hashes
 from orchard.shards.manifest import (
     GENERATOR,
     Manifest,
@@ -36,6 +38,7 @@ from orchard.shards.manifest import (
     read_manifest,
     requested_counts,
     require_complete,
+    require_ledgers,
     require_unaltered,
     write_manifest,
 )
@@ -60,6 +63,7 @@ __all__ = [
     "columns",
     "discarded_count",
     "existing",
+    "hashes",
     "is_synthetic",
     "key_of",
     "ledger",
@@ -76,6 +80,7 @@ __all__ = [
     "rejections",
     "requested_counts",
     "require_complete",
+    "require_ledgers",
     "require_same",
     "require_unaltered",
     "reviewed",

@@ -82,13 +82,14 @@ def path_of(folder: Path, label: str, number: int, split: str = TRAIN) -> Path:
 def write(path: Path, rows: Sequence[Mapping[str, Any]], header: ShardHeader) -> None:
     """Write rows whose ``image`` is ``{"bytes": png, "path": name}``, whole or not at all.
 
-    Columns of the screens and of repainting may be missing: null then, as where those were not used.
+    Columns of the screens and of repainting may be missing: null then, as where those were not used. What
+    the header says of real images is written to the set's folder first (`orchard.shards.ledgers`).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = features(header.classes).arrow_schema
-    schema = schema.with_metadata({**schema.metadata, KEY: header.encoded()})
+    schema = schema.with_metadata({**schema.metadata, KEY: header.beside(path.parent.parent).encoded()})
     # Until the manifest has the shard's hash, the checksums of its pages tell of flipped bytes.
     with whole_file(path) as aside, pq.ParquetWriter(aside, schema, write_page_checksum=True) as file:
         for group in _groups(rows):

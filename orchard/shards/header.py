@@ -2,14 +2,17 @@
 
 import functools
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchard.errors import UserError, differences
 from orchard.files import checked_json
+from orchard.shards import ledgers
+from orchard.shards.ledgers import Seen
 
-SCHEMA, COLUMNS = 3, 2
+SCHEMA, COLUMNS = 4, 2
 """The present form, and the first one with the present columns."""
 KEY = b"orchard"
 UNSAID: dict[str, Any] = {
@@ -38,21 +41,32 @@ class ShardHeader:
     """The whole class list of the real set."""
     arguments: dict[str, Any]
     """Everything that decides the pixels of row k, whether it is kept, and who signs it."""
-    trained_on: list[str] | None
-    """SHA-256 of the real images that the generator has been tuned on; None when it is not known."""
+    trained_on: Seen | None
+    """The real images that the generator has been tuned on; None when it is not known."""
     versions: dict[str, str]
     count: int
     """Images asked for; fewer rows than this mean that a run was stopped."""
     made_with: list[dict[str, str]] = field(default_factory=list)
     """Each set of library versions, device and memory savers that rows of this shard were sampled with. They
     change pixels by rounding, or by what a new version mends, and differ without anybody asking for it."""
-    screened_with: dict[str, list[str]] = field(default_factory=dict)
-    """Screen -> SHA-256 of the real images that it has seen."""
+    screened_with: Mapping[str, Seen] = field(default_factory=dict)
+    """Screen -> the real images that it has seen."""
     schema: int = SCHEMA
 
     def encoded(self) -> bytes:
         """The header as schema metadata."""
         return json.dumps(asdict(self), sort_keys=True).encode()
+
+    def beside(self, folder: Path) -> "ShardHeader":
+        """As the shards of a folder say it, in which the lists of real images are written by now.
+
+        Raises:
+            UserError: one that the header names is not there.
+            WriteError: one cannot be written.
+        """
+        seen = None if self.trained_on is None else ledgers.put(folder, self.trained_on)
+        screened = {screen: ledgers.put(folder, one) for screen, one in self.screened_with.items()}
+        return replace(self, trained_on=seen, screened_with=screened, schema=SCHEMA)
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,6 +74,7 @@ def decoded(metadata: bytes) -> ShardHeader:
     """The header in schema metadata; equal ones, such as those of a class's shards, are one object."""
     found = checked_json.versioned(ShardHeader, metadata, SCHEMA)
     checked_json.require_distinct(found.classes)
+    ledgers.require_named(ledgers.of(found))
     if found.label not in found.classes:
         raise ValueError(f"its label {found.label!r} is not among its classes")
     return found

@@ -11,6 +11,7 @@ from orchard.errors import UserError
 from orchard.files import checked_json, storage
 from orchard.files.atomic import file_hash, write_json
 from orchard.images.images import TRAIN
+from orchard.shards import ledgers
 from orchard.shards.files import NAME, REJECTED, Shard, columns, existing, made_with, rows_of, write
 from orchard.shards.header import SCHEMA, ShardHeader
 from orchard.shards.opening import MANIFEST, another, require_hash
@@ -43,6 +44,8 @@ class Manifest(TypedDict):
     """SHA-256 of the real images that the generator has been tuned on."""
     screened_with: dict[str, list[str]]
     """Screen -> SHA-256 of the real images that it has seen."""
+    ledgers: list[str]
+    """Files of the folder that list these images for its shards."""
     files: list[Entry]
     rejected_files: list[Entry]
     arguments: dict[str, dict[str, Any]]
@@ -61,10 +64,11 @@ ADDED: Mapping[str, Any] = {
     "rejected": {},
     "rejected_files": [],
     "screened_with": {},
+    "ledgers": [],
     "arguments": {},
     "unknown_ledger": [],
 }
-"""What schema 1 did not say, and what that meant."""
+"""What earlier schemas did not say, and what that meant."""
 GENERATOR = "generator"
 
 
@@ -109,7 +113,7 @@ def manifest_of(folder: Path) -> Manifest:
     _require_one_list([*shards, *rejected])
     headers = {shard.header.label: shard.header for shard in shards}
     rows = require_complete(shards, folder)
-    seen = {digest for header in headers.values() for digest in header.trained_on or ()}
+    seen = {digest for one in headers.values() for digest in ledgers.hashes(folder, one.trained_on or [])}
     return {
         "schema": SCHEMA,
         "classes": shards[0].header.classes,
@@ -123,7 +127,8 @@ def manifest_of(folder: Path) -> Manifest:
         },
         "trained_on": sorted(seen),
         "unknown_ledger": sorted(label for label, header in headers.items() if header.trained_on is None),
-        "screened_with": _screened_with(headers.values()) | _shown(folder),
+        "screened_with": _screened_with(folder, headers.values()) | _shown(folder),
+        "ledgers": [ledgers.name_of(one) for one in ledgers.named(s.header for s in (*shards, *rejected))],
         "files": [_entry(shard) for shard in shards],
         "rejected_files": [_entry(shard) for shard in rejected],
         "reviews": reviews(folder),
@@ -158,11 +163,11 @@ def _reasons(rejected: Iterable[Shard]) -> dict[str, dict[str, int]]:
     return {label: dict(sorted(reasons.items())) for label, reasons in found.items()}
 
 
-def _screened_with(headers: Iterable[ShardHeader]) -> dict[str, list[str]]:
+def _screened_with(folder: Path, headers: Iterable[ShardHeader]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for header in headers:
-        for screen, digests in header.screened_with.items():
-            found.setdefault(screen, set()).update(digests)
+        for screen, seen in header.screened_with.items():
+            found.setdefault(screen, set()).update(ledgers.hashes(folder, seen))
     return {screen: sorted(digests) for screen, digests in sorted(found.items())}
 
 
@@ -207,6 +212,9 @@ def _checked(value: Any) -> Manifest:
         name = entry["name"]
         if not name.startswith(DATA) or not NAME.match(name.removeprefix(DATA)):
             raise ValueError(f"{name[:80]!r} is not a shard's name")
+    for name in manifest["ledgers"]:
+        if not ledgers.NAME.fullmatch(name):
+            raise ValueError(f"{name[:80]!r} is not a ledger's name")
     return manifest
 
 
@@ -227,6 +235,12 @@ def require_unaltered(folder: Path, *, verify: bool = False) -> None:
             raise another(shard.path)
         if verify or "size" not in entry:
             require_hash(shard.path, entry["sha256"])
+
+
+def require_ledgers(folder: Path) -> None:
+    """Raise `UserError` unless the folder holds every list of real images that its shards name."""
+    found = (*existing(folder), *existing(folder, REJECTED))
+    ledgers.require(folder, ledgers.named(shard.header for shard in found))
 
 
 def ledger(manifest: Manifest) -> dict[str, frozenset[str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
+from orchard.shards import ledgers
 from orchard.shards.files import NOT_CHOSEN, header_of, rows_of
 from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
@@ -19,7 +20,8 @@ def read(folder: Path) -> ImageSet:
     """The synthetic set as photos in row order, all of them training images; rejected ones are left out.
 
     Raises:
-        UserError: a shard is missing (a rejected one may be), or is not the one that the manifest names.
+        UserError: a shard is missing (a rejected one may be), or is not the one that the manifest names, or
+            the list of real images that it has seen is not there as it was written.
     """
     manifest = read_manifest(folder)
     # Whoever shows them later, after hours of training, has to find them as they were.
@@ -97,7 +99,9 @@ def _whole(folder: Path, entry: Entry, classes: Sequence[str]) -> list[dict[str,
     if not path.is_file():
         raise UserError(f"{path}: named in {MANIFEST} but missing; run the same generate command again")
     rows = rows_of(path, entry["sha256"])
-    if header_of(path).classes != classes:
+    header = header_of(path)
+    ledgers.require(folder, ledgers.named([header]))
+    if header.classes != classes:
         raise UserError(f"{path}: has another class list than {MANIFEST}; {REMEDY}")
     if len(rows) != entry["rows"]:
         raise UserError(f"{path}: {len(rows)} rows, {MANIFEST} says {entry['rows']}; {REMEDY}")

@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ from orchard.images.thumbnails import SIDE, References
 LABEL = "apple"
 PACE, ROWS, PIXELS = 50, 256, 512
 """Images a second of a sampler that a fast GPU could be, images, and pixels of their sides."""
+FEW = 20
+"""Shards of a small set."""
 SHARED = {"steps": 1, "scheduler": "", "lora": "", "base": ""}
 
 
@@ -38,13 +41,19 @@ def tables() -> list[Table]:
         ("the manifest of shards", (100, 400, 1_600), _manifest),
         ("opening a whole set of shards", (100, 400, 1_600), _opening),
     ):
-        taken = [seconds(size) for size in sizes]
-        power = math.log(taken[-1] / taken[0]) / math.log(sizes[-1] / sizes[0])
-        found.add_row(name, _listed(sizes), ", ".join(f"{one:.2g}" for one in taken), f"{power:.2f}")
+        _add(found, name, sizes, [seconds(size) for size in sizes])
+    held = Table("growth", "sizes", "megabytes", "power of the size")
+    sizes = (1_000, 10_000, 100_000)
+    _add(held, f"{FEW} shards with photos that were seen", sizes, [_of_ledgers(size) for size in sizes])
     paced = Table("a sampler at its own pace", "images/s", "share kept")
     kept = ROWS / PACE / _paced()
     paced.add_row(f"screens and PNG, {PIXELS} px, {tasks.WORKERS} threads", str(PACE), f"{kept:.0%}")
-    return [found, paced]
+    return [found, held, paced]
+
+
+def _add(table: Table, name: str, sizes: Sequence[int], found: Sequence[float]) -> None:
+    power = math.log(found[-1] / found[0]) / math.log(sizes[-1] / sizes[0])
+    table.add_row(name, _listed(sizes), ", ".join(f"{one:.2g}" for one in found), f"{power:.2f}")
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -69,10 +78,9 @@ def _one_against_photos(size: int) -> float:
     return min(timed(lambda: photos.nearest(image)).seconds for _ in range(5))
 
 
-def _set(folder: Path, size: int) -> None:
+def _set(folder: Path, size: int, header: shards.ShardHeader) -> None:
     """As many shards of one small image each."""
     data = metadata.png(Image.new("RGB", (8, 8)), prompt="", system="")
-    header = _header(size)
     for number in range(size):
         row = {"image": {"bytes": data, "path": "x.png"}, "label": 0, "prompt": "", "index": number}
         shards.write(shards.path_of(folder, LABEL, number), [row | {"reason": ""}], header)
@@ -89,9 +97,18 @@ def _header(count: int) -> shards.ShardHeader:
     )
 
 
+def _of_ledgers(size: int) -> float:
+    """Megabytes of a set of `FEW` shards whose generator and screen have seen as many photos."""
+    seen = [f"{photo:064x}" for photo in range(size)]
+    header = replace(_header(FEW), trained_on=seen, screened_with={"memorised": seen})
+    with tempfile.TemporaryDirectory() as name:
+        _set(Path(name), FEW, header)
+        return sum(path.stat().st_size for path in Path(name).rglob("*.*")) / 1e6
+
+
 def _of_set(size: int, work: Callable[[Path], Any]) -> float:
     with tempfile.TemporaryDirectory() as name:
-        _set(Path(name), size)
+        _set(Path(name), size, _header(size))
         shards.write_manifest(Path(name), shards.manifest_of(Path(name)))
         return timed(lambda: work(Path(name))).seconds
 

@@ -251,9 +251,11 @@ def loaded(content: dict[str, bytes], folder: Path) -> dict[str, int]:
 
 
 def test_two_pushes_leave_what_the_second_folder_holds(tmp_path, server, generate, capsys):
-    generate(tmp_path / "first", noise, count=12, shard_size=4, push_to_hub="set")
+    screens = ("flat", "memorised")
+    generate(tmp_path / "first", noise, count=12, shard_size=4, screens=screens, push_to_hub="set")
     first = there(server, "dataset")
     assert first == stored(tmp_path / "first")
+    assert sum(name.startswith("ledgers/") for name in first) == 1
     assert {"data/train-apple-00002.parquet", "croissant.json"} < first.keys()
     # What somebody has added by hand is not ours to delete.
     server.files |= {("dataset", "mira/set", name): b"x" for name in (".gitattributes", "LICENSE")}

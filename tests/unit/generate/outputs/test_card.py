@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from xml.etree import ElementTree
 
 import pipelines
@@ -102,6 +103,7 @@ def test_a_manifest_of_the_first_schema_is_still_read(folder, tmp_path):
     (old / "data").mkdir(parents=True)
     for path in (folder / "data").glob("train-*"):
         (old / "data" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder / "ledgers", old / "ledgers")
     manifest = json.loads((folder / "manifest.json").read_text())
     kept = ("classes", "rows", "arguments", "versions", "trained_on", "unknown_ledger", "files")
     (old / "manifest.json").write_text(json.dumps({"schema": 1} | {key: manifest[key] for key in kept}))
