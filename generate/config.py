@@ -86,7 +86,7 @@ class Sampling(cli.Options):
     safety_checker: bool = True
     """Sample images anew that the base's own safety checker flags, where the base has one."""
     attempts: int = 5
-    """Seeds tried, before the run stops, for an image that is flagged or of a single colour."""
+    """Seeds tried for an image that is flagged or of a single colour, before it is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)

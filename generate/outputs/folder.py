@@ -1,5 +1,6 @@
 """What the output folder holds of each class, what is still to be sampled, and what came of it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,21 @@ def _too_many(folder: Path, job: Job, limit: float) -> UserError:
     return UserError(
         f"class {job.label}: {of_folder(folder, job.label)}, all that --reject_limit {limit:g} allows; look "
         f"at {folder / 'data'}/{shards.REJECTED}-*, then give a higher --reject_limit, or apply other "
-        "--screens to what is there with --rescreen"
+        f"--screens to what is there with --rescreen{_given_up(folder, job.label)}"
     )
+
+
+def _given_up(folder: Path, label: str) -> str:
+    """What mends rows of which no seed gave an image, if the class has any."""
+    away = [shard for shard in shards.existing(folder, shards.REJECTED) if shard.header.label == label]
+    reasons = [
+        reason for shard in away for reason in shards.columns(shard.path, "reason")["reason"].to_pylist()
+    ]
+    found = Counter(reason for reason in reasons if reason in shards.NO_IMAGE)
+    if not found:
+        return ""
+    said = ", ".join(f"{number} {reason}" for reason, number in sorted(found.items()))
+    return f"; with any of their --attempts seeds {said}: for these try another --prompt and --output"
 
 
 def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:

@@ -37,6 +37,8 @@ class Row:
     """The prompt of another class that it is led away from."""
     attempt: int = 0
     """How many seeds were given up before this one."""
+    fault: str = ""
+    """What is wrong with the image of its last seed, where none gave one that can be used."""
 
     def again(self) -> "Row":
         """The same row with its next seed, which depends on run seed, class, index and attempt alone."""

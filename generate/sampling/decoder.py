@@ -8,11 +8,11 @@ from PIL import Image
 from orchard.adapters.layers import family_of_pipeline
 from orchard.bases.latents import unscaled
 from orchard.bases.pipeline import Pipeline
+from orchard.shards import FLAGGED, ONE_COLOUR
 
-FLAGGED, FLAT = "flagged by the safety checker", "of one colour"
 REMEDIES = {
     FLAGGED: "another --prompt, or --no_safety_checker if it is wrong",
-    FLAT: "another --scheduler or --prompt",
+    ONE_COLOUR: "another --scheduler or --prompt",
 }
 
 
@@ -25,8 +25,8 @@ class Decoded:
 
 
 def remedy(pipe: Pipeline, fault: str) -> str:
-    """What to try where no seed of a row gives an image that can be used."""
-    half = fault == FLAT and pipe.dtype != torch.float32
+    """What to try where no seed of any row gives an image that can be used."""
+    half = fault == ONE_COLOUR and pipe.dtype != torch.float32
     other = "--precision fp32" if half else REMEDIES[fault]
     return f"give more --attempts, or try {other} with another --output"
 
@@ -67,4 +67,4 @@ def _fault(image: Image.Image, flagged: bool) -> str | None:
     if flagged:
         return FLAGGED
     # Half precision that overflows decodes to one colour, mostly black.
-    return FLAT if image.getcolors(maxcolors=1) else None
+    return ONE_COLOUR if image.getcolors(maxcolors=1) else None

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ from generate.sampling.schedulers import scheduler_of
 from orchard.bases.pipeline import Pipeline, call_options
 from orchard.errors import UserError
 from orchard.images.images import square
+
+HOPELESS = 8
+"""Rows that are given up before any has given an image, at which sampling ends."""
 
 
 class Sampler:
@@ -40,6 +44,8 @@ class Sampler:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
         self.tally = tally or ImageCounts()
+        self.given_up: int | None = 0
+        """Rows of which no seed gave an image; None as soon as one has."""
         self.states = guidance.TextStates(pipe, settings.contrast, settings.reading)
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
@@ -49,8 +55,10 @@ class Sampler:
     def sample(self, blocks: Iterable[Sequence[Row]]) -> Generator[tuple[Row, Image.Image]]:
         """One image a row, in order, from batches of rows; the row tells the seed that was used at last.
 
+        A black image stands for a row with a fault: none of its seeds gave one that can be used.
+
         Raises:
-            UserError: no seed of a row gave an image that can be used.
+            UserError: so it was with the first `HOPELESS` rows; then it is not the rows.
         """
         made = ((block, self._denoise(block)) for block in blocks)
         self.unwanted.clear()
@@ -105,25 +113,29 @@ class Sampler:
             images = [one.image for one in decoded]
             if kept:
                 images = [keep.pasted(image) for keep, image in zip(kept, images, strict=False)]
-            found |= {
-                row.index: (row, image)
-                for (row, one), image in zip(pairs, images, strict=True)
-                if one.fault is None
-            }
-            waiting = [self._next(row, one.fault) for row, one in pairs if one.fault is not None]
+            waiting = []
+            for (row, one), image in zip(pairs, images, strict=True):
+                if one.fault is None:
+                    found[row.index] = row, image
+                    self.given_up = None
+                elif row.attempt + 1 < self.attempts:
+                    self.tally.flagged += 1
+                    waiting.append(row.again())
+                else:
+                    found[row.index] = self._give_up(row, one.fault), Image.new("RGB", image.size)
             if waiting:
                 latents, kept = self._denoise(waiting)
         yield from (found[row.index] for row in rows)
 
-    def _next(self, row: Row, fault: str) -> Row:
-        """The row with another seed."""
-        self.tally.flagged += 1
-        if row.attempt + 1 < self.attempts:
-            return row.again()
-        raise UserError(
-            f"{row.label} image {row.index} is {fault} with {self.attempts} seeds ({self.tally}); "
-            f"{decoder.remedy(self.pipe, fault)}"
-        )
+    def _give_up(self, row: Row, fault: str) -> Row:
+        if self.given_up is not None:
+            self.given_up += 1
+            if self.given_up >= HOPELESS:
+                raise UserError(
+                    f"{row.label} image {row.index} is {fault} with {self.attempts} seeds, and so were all "
+                    f"{HOPELESS} images so far; {decoder.remedy(self.pipe, fault)}"
+                )
+        return replace(row, fault=fault)
 
 
 Item = TypeVar("Item")

@@ -157,8 +157,13 @@ def _record(job: Job, screens: Screens, signer: Signer | None, row: Row, image: 
         "contrast_prompt": row.other or None,
         **_repainted(row),
         **{key: arguments[key] for key in ("steps", "scheduler", "lora", "base")},
-        **screens.judge(image, job.label, row.prompt),
+        **(_given_up(row) if row.fault else screens.judge(image, job.label, row.prompt)),
     }
+
+
+def _given_up(row: Row) -> dict[str, Any]:
+    """No screen looks at the black image that stands for it."""
+    return {"reason": row.fault, "score": None}
 
 
 def _repainted(row: Row) -> dict[str, Any]:

@@ -148,6 +148,9 @@ def _measured(folder: Path, one: Class, number: int, judge: Screens) -> dict[int
         columns = {
             name: row.get(name) if name in known or name in ALWAYS else None for name in screens.MEASURED
         }
+        if row["reason"] in shards.NO_IMAGE:  # whatever the screens say of the black one in its place
+            found[row["index"]] = {"index": row["index"], **columns, "reason": row["reason"], "score": None}
+            continue
         if missing := [name for name in judge.measures if columns[name] is None]:
             image = decode(row["image"]["bytes"], row["image"]["path"])
             columns |= judge.measured(image, one.header.label, row["prompt"], missing)

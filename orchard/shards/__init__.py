@@ -9,8 +9,11 @@ index says which shard it belongs to, its reason which split.
 from orchard.images.images import TRAIN
 from orchard.shards.contents import LARGEST
 from orchard.shards.files import (
+    FLAGGED,
     NAME,
+    NO_IMAGE,
     NOT_CHOSEN,
+    ONE_COLOUR,
     REJECTED,
     SYNTHETIC_COLUMNS,
     Shard,
@@ -47,12 +50,15 @@ from orchard.shards.reading import read, read_unscreened, rejected, rejections, 
 from orchard.shards.reviewed import Review, key_of, pending, reviewed
 
 __all__ = [
+    "FLAGGED",
     "GENERATOR",
     "KEY",
     "LARGEST",
     "MANIFEST",
     "NAME",
     "NOT_CHOSEN",
+    "NO_IMAGE",
+    "ONE_COLOUR",
     "REJECTED",
     "SYNTHETIC_COLUMNS",
     "TRAIN",

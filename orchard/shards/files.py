@@ -18,6 +18,9 @@ from orchard.shards.header import KEY, ShardHeader
 REJECTED = "rejected"
 NOT_CHOSEN = "not chosen"
 """The reason of a candidate in whose place another one is kept, or that waits for the choice."""
+FLAGGED, ONE_COLOUR = "flagged by the safety checker", "of one colour"
+NO_IMAGE = frozenset((FLAGGED, ONE_COLOUR))
+"""The reasons of a row of which no seed gave an image: what the last one was. A black image stands for it."""
 SYNTHETIC_COLUMNS = frozenset(("seed", "index", "scheduler", "lora", "base"))
 """Columns that only a synthetic set has."""
 GROUP = 64 * 2**20

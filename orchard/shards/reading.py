@@ -9,10 +9,12 @@ from typing import Any
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 from orchard.shards import ledgers
-from orchard.shards.files import NOT_CHOSEN, header_of, rows_of
+from orchard.shards.files import NO_IMAGE, NOT_CHOSEN, header_of, rows_of
 from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, require_hash
 
+NO_SCREENS = {NOT_CHOSEN, *NO_IMAGE}
+"""Reasons that are no screen's doing."""
 REMEDY = f"delete {MANIFEST} and run the same generate command again"
 
 
@@ -54,7 +56,7 @@ def rejected(folder: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
     """The rows that the screens turned down, file after file; files that were deleted are left out."""
     for _, entry in _rejected_there(folder, manifest):
         rows = _whole(folder, entry, manifest["classes"])
-        yield from (row for row in rows if row.get("reason") != NOT_CHOSEN)
+        yield from (row for row in rows if row.get("reason") not in NO_SCREENS)
 
 
 def _rejected_there(folder: Path, manifest: Manifest) -> list[tuple[Path, Entry]]:
@@ -67,8 +69,7 @@ def rejections(manifest: Manifest) -> dict[str, int]:
     found: Counter[str] = Counter()
     for reasons in manifest["rejected"].values():
         found.update(reasons)
-    del found[NOT_CHOSEN]  # no screen's doing
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found.keys() - NO_SCREENS)}
 
 
 def _set(folder: Path, manifest: Manifest, rows: Iterable[Mapping[str, Any]]) -> ImageSet:

@@ -252,7 +252,7 @@ def test_a_flagged_image_is_drawn_again_into_the_same_photo(tmp_path, made, real
         found = decode_(pipe, latents)
         if not flagged:
             flagged.append(1)
-            found[0] = decoder.Decoded(image=found[0].image, fault=decoder.FLAGGED)
+            found[0] = decoder.Decoded(image=found[0].image, fault=shards.FLAGGED)
         return found
 
     monkeypatch.setattr(decoder, "decode", first_is_flagged)

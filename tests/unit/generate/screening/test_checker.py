@@ -118,15 +118,47 @@ def test_images_that_are_flagged_and_images_that_are_rejected_are_both_replaced(
     assert "requested 4, written 4, flagged 2, rejected 1" in capsys.readouterr().out
 
 
-def test_when_every_image_is_flagged_the_run_stops_and_writes_nothing(tmp_path, folder, stub, refused):
+def test_a_row_of_which_no_seed_gives_an_image_is_rejected_and_replaced(tmp_path, folder, stub, capsys):
+    untouched = run(folder, tmp_path / "plain", count=5)
+    # The second image of the first batch, then the whole batch that is filled up with its next seed.
+    stub({1, 4, 5, 6, 7})
+    rows = run(folder, tmp_path / "s", attempts=2, screens=("flat", "duplicate"))
+    assert [row["index"] for row in rows] == [0, 2, 3, 4]
+    assert rows[:3] == [untouched[0], *untouched[2:4]]
+    assert "requested 4, written 4, flagged 1, rejected 1" in capsys.readouterr().out
+    (given_up,) = shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0, shards.REJECTED))
+    assert (given_up["index"], given_up["attempt"]) == (1, 1)
+    assert given_up["seed"] == plans.class_plan("apple").row(1).again().seed
+    assert (given_up["reason"], given_up["score"], given_up["phash"]) == (shards.FLAGGED, None, None)
+    assert pixels(given_up).shape == pixels(rows[0]).shape and pixels(given_up).max() == 0
+    manifest = shards.read_manifest(tmp_path / "s")
+    assert manifest["rejected"] == {"apple": {shards.FLAGGED: 1}} and not shards.rejections(manifest)
+    assert not list(shards.rejected(tmp_path / "s", manifest))
+    # Neither another choice of screens nor a repeated command makes data of it.
+    generate(Generate(output=tmp_path / "s", rescreen=True, screens=("none",)))
+    assert shards.read_manifest(tmp_path / "s")["rejected"] == {"apple": {shards.FLAGGED: 1}}
+    generate(Generate(output=tmp_path / "s", rescreen=True, screens=("flat", "duplicate")))
+    stub(())
+    again = run(folder, tmp_path / "s", count=4, screens=("flat", "duplicate"))
+    assert [row["index"] for row in again] == [0, 2, 3, 4]
+
+
+def test_the_run_stops_where_the_first_images_are_all_flagged(tmp_path, folder, stub, refused):
     stub(range(10**6))
     with refused(
-        "apple image 0",
-        "flagged by the safety checker with 3 seeds",
-        "requested 4, written 0, flagged 9, rejected 0",
+        "apple image 7",
+        "flagged by the safety checker with 3 seeds, and so were all 8 images so far",
+        "--no_safety_checker",
     ):
-        run(folder, tmp_path / "s", attempts=3)
+        run(folder, tmp_path / "s", attempts=3, count=10, batch_size=8)
     assert not list((tmp_path / "s").rglob("*.parquet"))
+    assert not (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_a_small_set_that_is_all_flagged_says_what_to_try(tmp_path, folder, stub, refused):
+    stub(range(10**6))
+    with refused("written 0, flagged 8, rejected 4", "4 flagged by the safety checker", "another --prompt"):
+        run(folder, tmp_path / "s", attempts=3, count=2, batch_size=2)
     assert not (tmp_path / "s" / "manifest.json").exists()
 
 
@@ -151,17 +183,17 @@ def test_an_image_of_one_colour_is_sampled_again(folder, monkeypatch):
 def test_latents_that_are_not_numbers_never_become_images(folder, refused):
     pipe = stock(folder)
     (one,) = decoder.decode(pipe, torch.full((1, 4, 16, 16), float("nan")))
-    assert one.fault == decoder.FLAT
+    assert one.fault == shards.ONE_COLOUR
     torch.nn.init.constant_(pipe.unet.conv_out.bias, float("nan"))
     sampler = Sampler(pipe, plans.settings(), batch_size=2, attempts=2)
-    with refused("apple image 0", "of one colour with 2 seeds", "another --scheduler"):
-        list(sampler.sample(next(plans.class_plan().shards(4)).batches(2)))
+    with refused("apple image 7", "of one colour with 2 seeds", "another --scheduler"):
+        list(sampler.sample(next(plans.class_plan(count=10).shards(10)).batches(2)))
 
 
 def test_single_precision_is_advised_where_it_is_not_in_use_already(folder):
     half = bases.load(bases.resolve(str(folder)), torch.float16, torch.device("cpu"))
-    assert "--precision fp32" in decoder.remedy(half, decoder.FLAT)
-    assert "--precision" not in decoder.remedy(stock(folder), decoder.FLAT)
+    assert "--precision fp32" in decoder.remedy(half, shards.ONE_COLOUR)
+    assert "--precision" not in decoder.remedy(stock(folder), shards.ONE_COLOUR)
 
 
 @pytest.mark.parametrize(("make", "wanted"), [(pipelines.tiny, "float16"), (pipelines.tiny_sdxl, "float32")])
@@ -178,7 +210,7 @@ def test_the_checker_of_a_base_is_loaded_with_it_and_decides(tmp_path, folder, r
     assert [row["attempt"] for row in rows] == [0, 0]
     strict = with_checker(folder, tmp_path / "strict", ALWAYS)
     with refused("flagged by the safety checker with 5 seeds", "--no_safety_checker"):
-        run(strict, tmp_path / "b", count=2, batch_size=2)
+        run(strict, tmp_path / "b", count=10, batch_size=8)
     unchecked = run(strict, tmp_path / "c", count=2, batch_size=2, safety_checker=False)
     assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(unchecked, rows, strict=True))
 
