@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterable, Sequence
 import torch
 from PIL import Image
 
-from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from generate.planning.trained import Trained
 from orchard.classifiers.predict import autocast
@@ -23,11 +22,10 @@ class OnePassSampler:
         batch_size: int,
         device: torch.device,
         dtype: torch.dtype,
-        tally: ImageCounts,
     ) -> None:
         self.network = files.load(source.path, source.record, device)
         self.classes = source.record.classes
-        self.batch_size, self.device, self.dtype, self.tally = batch_size, device, dtype, tally
+        self.batch_size, self.device, self.dtype = batch_size, device, dtype
 
     def sample(self, blocks: Iterable[Sequence[Row]]) -> Generator[tuple[Row, Image.Image]]:
         """One image a row, in order, from batches of rows."""

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image
 
-from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from generate.planning.settings import Settings
 from generate.sampling import decoder, guidance, repainting
@@ -39,11 +38,9 @@ class Sampler:
         batch_size: int,
         attempts: int = 1,
         depth: int = 1,
-        tally: ImageCounts | None = None,
     ) -> None:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
-        self.tally = tally or ImageCounts()
         self.given_up: int | None = 0
         """Rows of which no seed gave an image; None as soon as one has."""
         self.states = guidance.TextStates(pipe, settings.contrast, settings.reading)
@@ -119,7 +116,6 @@ class Sampler:
                     found[row.index] = row, image
                     self.given_up = None
                 elif row.attempt + 1 < self.attempts:
-                    self.tally.flagged += 1
                     waiting.append(row.again())
                 else:
                     found[row.index] = self._give_up(row, one.fault), Image.new("RGB", image.size)

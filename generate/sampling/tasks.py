@@ -16,13 +16,14 @@ from PIL import Image
 from generate.config import Generate
 from generate.outputs import metadata
 from generate.outputs.credentials import Signer
-from generate.outputs.folder import ImageCounts, Task
+from generate.outputs.folder import Task
 from generate.planning.jobs import Diffusion, Job
 from generate.planning.plan import Row
 from generate.planning.trained import Trained
 from generate.sampling import pipeline
 from generate.sampling.one_pass import OnePassSampler
 from generate.sampling.sampler import Sampler
+from generate.sampling.writer import Writer
 from generate.screening.screens import Screens
 from orchard import shards
 from orchard.cli import signals
@@ -42,8 +43,6 @@ class Samplers:
     def __init__(self, config: Generate, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self.load = pipeline.Loader(config, dtype, device)
-        self.tally = ImageCounts()
-        """What came of the rows that this process was given."""
         self.source: Diffusion | Trained | None = None
         self.last: Sampler | OnePassSampler | None = None
 
@@ -57,16 +56,13 @@ class Samplers:
     def _sampler(self, source: Diffusion | Trained) -> Sampler | OnePassSampler:
         size = self.config.batch_size
         if isinstance(source, Trained):
-            return OnePassSampler(
-                source, batch_size=size, device=self.device, dtype=self.dtype, tally=self.tally
-            )
+            return OnePassSampler(source, batch_size=size, device=self.device, dtype=self.dtype)
         return Sampler(
             self.load(source.base, source.blend),
             source.settings,
             batch_size=size,
             attempts=self.config.attempts,
             depth=pipeline.depth(self.config),
-            tally=self.tally,
         )
 
 
@@ -80,7 +76,6 @@ def sample_all(
 ) -> None:
     """Fill the shards of this process; those that share base and adapters follow one another."""
     total = sum(task.lacking for task in tasks)
-    samplers.tally.requested += total
     with bar("sampling", total, unit="images", show=state.is_main_process and total > 0) as advance:
         for _, group in itertools.groupby(tasks, key=lambda task: task.job.source):
             same = list(group)
@@ -95,34 +90,42 @@ def fill(
     signer: Signer | None,
     advance: Callable[[int], None],
 ) -> None:
-    """One stream over all shards, so that the next one is under way while one is written."""
+    """One stream over all shards: the next one is sampled while one is written."""
     size = sampler.batch_size
     blocks = (block for task in tasks for block in task.shard.batches(size))
-    with closing(sampler.sample(blocks)) as pairs, ThreadPoolExecutor(WORKERS) as workers:
+    with (
+        closing(sampler.sample(blocks)) as pairs,
+        ThreadPoolExecutor(WORKERS) as workers,
+        signals.heard(),
+        Writer() as writer,
+    ):
         for task in tasks:
             own = itertools.islice(pairs, sum(map(len, task.shard.spans(size))))
             wanted = set(task.shard.indices)
             fresh: list[Future[Record]] = []
             record = functools.partial(_record, task.job, screens, signer)
             try:
-                with signals.heard():
-                    for row, image in own:
-                        if row.index in wanted:
-                            fresh.append(workers.submit(record, row, image))
-                            fresh[-AHEAD:][0].result()
-                            advance(1)
-                    for one in fresh:
-                        one.result()
+                for row, image in own:
+                    if row.index in wanted:
+                        fresh.append(workers.submit(record, row, image))
+                        fresh[-AHEAD:][0].result()
+                        advance(1)
+                    writer.check()
             finally:  # what stops the run costs the images that are not sampled yet, and no others
-                rows = [one.result() for one in fresh if one.exception() is None]
-                if rows:
-                    _store(folder, task, rows)
-            rejected = sum(row["reason"] not in ("", shards.NOT_CHOSEN) for row in rows)
-            sampler.tally.rejected += rejected
-            sampler.tally.written += len(rows) - rejected
+                writer.put(_store, folder, task, fresh)
+            writer.check(wait=True)
 
 
-def _store(folder: Path, task: Task, fresh: Sequence[Record]) -> None:
+def _store(folder: Path, task: Task, sampled: Sequence[Future[Record]]) -> None:
+    """Store the rows once they are screened; what stopped that for one of them is raised after the others."""
+    fresh = [one.result() for one in sampled if one.exception() is None]
+    if fresh:
+        _put(folder, task, fresh)
+    for one in sampled:
+        one.result()
+
+
+def _put(folder: Path, task: Task, fresh: Sequence[Record]) -> None:
     """Put the rows with those of their shard that are there."""
     there = shards.load(folder, task.job.label, task.shard.number)
     rows = sorted([*there, *fresh], key=lambda record: record["index"])

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from orchard.errors import UserError, WriteError
 from orchard.files import lock, storage
 
+_UMASK = threading.Lock()
+"""It can only be read by setting it: of two threads at once one would see the other's."""
 LONGEST_NAME = 160
 """Bytes of a class in a file's name, of the 255 that file systems take."""
 DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
@@ -94,8 +97,9 @@ def written(path: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

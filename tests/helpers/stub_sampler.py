@@ -11,7 +11,6 @@ from pytest import MonkeyPatch
 
 from generate import command
 from generate.config import Generate
-from generate.outputs.folder import ImageCounts
 from generate.planning.plan import Row
 from orchard import shards
 
@@ -93,7 +92,6 @@ class Samplers:
 
     def __init__(self, draw: Draw, batch_size: int) -> None:
         self.draw, self.batch_size, self.drawn = draw, batch_size, 0
-        self.tally = ImageCounts()
 
     def of(self, job: Any) -> "Samplers":
         return self
