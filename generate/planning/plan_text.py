@@ -110,7 +110,7 @@ def _screens(job: Job) -> str:
 
 def processes(console: Console, number: int, precision: str) -> None:
     """Who does it, and in which arithmetic."""
-    say(console, f"processes {number}, each takes whole shards; precision {precision}")
+    say(console, f"processes {number}, which share the batches; precision {precision}")
 
 
 def rows(console: Console, planned: Sequence[Job]) -> None:

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from generate.screening.screens import Screens
 from orchard import shards
 from orchard.cli import signals
 from orchard.cli.terminal import bar
-from orchard.files import storage
+from orchard.files import atomic, lock, storage
 
 Record = dict[str, Any]
 WORKERS = min(8, os.cpu_count() or 1)
@@ -126,11 +126,21 @@ def _store(folder: Path, task: Task, sampled: Sequence[Future[Record]]) -> None:
 
 
 def _put(folder: Path, task: Task, fresh: Sequence[Record]) -> None:
-    """Put the rows with those of their shard that are there."""
-    there = shards.load(folder, task.job.label, task.shard.number)
-    rows = sorted([*there, *fresh], key=lambda record: record["index"])
-    storage.remove(folder / shards.MANIFEST)  # the set is no longer what it says
-    shards.store(folder, task.shard.number, rows, task.job.header)
+    """Put the rows with those of their shard that are there; another process may have a part of it."""
+    with _turn(shards.path_of(folder, task.job.label, task.shard.number).parent):
+        there = shards.load(folder, task.job.label, task.shard.number)
+        rows = sorted([*there, *fresh], key=lambda record: record["index"])
+        storage.remove(folder / shards.MANIFEST)  # the set is no longer what it says
+        shards.store(folder, task.shard.number, rows, task.job.header)
+
+
+def _turn(data: Path) -> AbstractContextManager[None]:
+    """Nobody else writes to this folder; behind a URL no shard has parts."""
+    if not storage.is_local(data):
+        return nullcontext()
+    with atomic.written(data):
+        data.mkdir(parents=True, exist_ok=True)
+    return lock.exclusive(data)
 
 
 def _record(job: Job, screens: Screens, signer: Signer | None, row: Row, image: Image.Image) -> Record:
