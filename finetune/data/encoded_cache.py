@@ -1,24 +1,33 @@
-"""Encoded photos and prompts on disk: one safetensors file per entry, named after its key's hash."""
+"""Encoded photos and prompts on disk: one safetensors file per entry, named after its key's hash.
+
+Entries are checked once, before the first step, and mapped into memory whenever a batch needs them: the
+system keeps one copy of them for all processes of a machine, as long as it has room.
+"""
 
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.data import masks
+from finetune.step.batches import Lazy
 from orchard.bases import bases
 from orchard.bases.bases import Base
 from orchard.bases.families import FAMILIES
 from orchard.cli.terminal import Terminal, bar, say
+from orchard.errors import UserError
 from orchard.files.atomic import whole_file
 from orchard.images.boxes import Box
 from orchard.images.framing import Fit
@@ -51,26 +60,55 @@ def write(path: Path, key: Key, tensors: Tensors) -> None:
         save_file(contents, aside, metadata=header)
 
 
-def read(path: Path, key: Key) -> Tensors | None:
-    """The entry of ``key`` at ``path``, or None when there is none.
+def is_there(path: Path, key: Key) -> bool:
+    """Whether the entry of ``key`` lies at ``path``; reads all of it and keeps nothing.
 
     Raises:
         DamagedError: the file is cut off, changed, or the entry of something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _open(path) as file:
             header = file.metadata() or {}
-            # Cloned, since the file may be replaced, and open files are few.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            checksum = _checksum(_mapped(file))
     except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, RuntimeError) as error:
+        return False
+    except OSError as error:
         raise DamagedError(f"{path.name} cannot be read: {error}") from None
     if header.get(KEY) != _canonical(key):
         raise DamagedError(f"{path.name} was made from something else")
-    if header.get(CHECKSUM) != _checksum(tensors):
+    if header.get(CHECKSUM) != checksum:
         raise DamagedError(f"{path.name} has another checksum")
-    return tensors
+    return True
+
+
+def read(path: Path) -> Tensors:
+    """The entry at ``path``, which was checked, mapped into memory: no byte is read that is not used.
+
+    Raises:
+        UserError: it has gone or was damaged since.
+    """
+    try:
+        with _open(path) as file:
+            return _mapped(file)
+    except OSError as error:
+        raise UserError(
+            f"{path}: gone or damaged since the run began ({error}); start it again or resume it, and leave "
+            "the cache alone meanwhile"
+        ) from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The safetensors file; raises `OSError` for whatever is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, RuntimeError) as error:
+        raise OSError(str(error)) from None
+
+
+def _mapped(file: Any) -> Tensors:
+    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _checksum(tensors: Tensors) -> str:
@@ -78,7 +116,7 @@ def _checksum(tensors: Tensors) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -171,6 +209,8 @@ def keys_of(
 
 MANY = 8
 """Entries to make from which on a progress bar is shown."""
+MANY_CHECKED = 5000
+"""Likewise entries to check."""
 
 
 def gather(
@@ -182,66 +222,80 @@ def gather(
     title: str,
     unit: str,
     least: int = MANY,
-) -> list[Tensors]:
+) -> Sequence[Tensors]:
     """An entry for each of ``keys``, in order; ``make`` gives the one of a row.
 
-    Called by every process: with a ``folder`` they share the work, without one each makes everything. Each
-    entry is there once it is made, whatever happens to the others. Progress is shown in ``unit`` where
-    ``least`` or more are to be made.
+    Called by every process. Without a ``folder`` each makes everything and holds it in memory. With one they
+    share the work: each entry is there once it is made, whatever happens to the others, and is read again
+    whenever it is asked for. Progress is shown in ``unit`` where ``least`` or more are to be made.
     """
-    show = accelerator.is_main_process
+    show, rows = accelerator.is_main_process, range(len(keys))
+    if folder is None:
+        with bar(title, len(keys), unit=unit, show=show and len(keys) >= max(least, 1)) as advance:
+            return [_counted(make(row), advance) for row in rows]
     work = _Work(folder=folder, keys=keys, make=make, title=title, unit=unit, least=least, show=show)
-    rows = range(len(keys))
-    if folder is not None:
-        work.fill(rows[accelerator.process_index :: accelerator.num_processes])
-        accelerator.wait_for_everyone()
-    # With a folder those of the other processes, to be made again where machines share no disk.
-    work.fill(rows)
+    process, processes = accelerator.process_index, accelerator.num_processes
+    work.fill(rows[process::processes])
+    accelerator.wait_for_everyone()
+    # Those that only other machines have seen: there may be no common disk.
+    near = _neighbours(folder, accelerator)
+    far = [row for row in rows if row % processes not in near]
+    work.fill(far[near.index(process) :: len(near)])
+    accelerator.wait_for_everyone()
     _report(work.damaged, accelerator)
-    return [work.found[row] for row in rows]
+    paths = [str(path_of(folder, key)) for key in keys]
+    return Lazy(len(paths), lambda row: read(Path(paths[row])))
+
+
+def _counted(made: Tensors, advance: Callable[[int], None]) -> Tensors:
+    advance(1)
+    return made
+
+
+def _neighbours(folder: Path, accelerator: Accelerator) -> list[int]:
+    """The processes to which ``folder`` is the very same, this one among them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = folder.stat()
+    own = (platform.node(), found.st_dev, found.st_ino)
+    places = gather_object([own]) if accelerator.num_processes > 1 else [own]
+    return [process for process, place in enumerate(places) if place == own]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What one process has of the entries so far."""
+    """What one process does for the entries."""
 
-    folder: Path | None
+    folder: Path
     keys: Sequence[Key]
     make: Callable[[int], Tensors]
     title: str
     unit: str
     least: int
     show: bool
-    found: dict[int, Tensors] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
-    def fill(self, rows: Iterable[int]) -> None:
-        """Have the entries of ``rows``."""
-        missing = [row for row in rows if row not in self.found and not self._read(row)]
+    def fill(self, rows: Sequence[int]) -> None:
+        """See to it that the entries of ``rows`` are there, and whole."""
+        missing, show = [], self.show and len(rows) >= MANY_CHECKED
+        with bar("checking the cache", len(rows), unit=self.unit, show=show) as advance:
+            for row in rows:
+                if not self._is_there(row):
+                    missing.append(row)
+                advance(1)
         show = self.show and len(missing) >= max(self.least, 1)
         with bar(self.title, len(missing), unit=self.unit, show=show) as advance:
             for row in missing:
-                self.found[row] = self.make(row)
-                self._write(row)
+                key = self.keys[row]
+                write(path_of(self.folder, key), key, self.make(row))
                 advance(1)
 
-    def _read(self, row: int) -> bool:
-        if self.folder is None:
-            return False
+    def _is_there(self, row: int) -> bool:
         key = self.keys[row]
         try:
-            entry = read(path_of(self.folder, key), key)
+            return is_there(path_of(self.folder, key), key)
         except DamagedError as error:
             self.damaged.append(str(error))
             return False
-        if entry is not None:
-            self.found[row] = entry
-        return entry is not None
-
-    def _write(self, row: int) -> None:
-        if self.folder is not None:
-            key = self.keys[row]
-            write(path_of(self.folder, key), key, self.found[row])
 
 
 def _report(damaged: Sequence[str], accelerator: Accelerator) -> None:

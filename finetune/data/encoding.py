@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from PIL import Image
 
@@ -13,7 +12,7 @@ from finetune.data import masks
 from finetune.data.encoded_cache import Keys, Tensors, gather
 from finetune.models.family import Family
 from finetune.models.trained_text_encoders import PromptTensors, in_turn
-from finetune.step.batches import EncodedDataset, Masked, encoded_dataset
+from finetune.step.batches import EncodedDataset, EncodedImage, Lazy, Masked, encoded_dataset
 from orchard.errors import UserError
 from orchard.images import images
 from orchard.images.framing import framed_boxes
@@ -38,13 +37,9 @@ class Encoder:
         ``options`` as those of `encoded_dataset`.
         """
         found = self._photos(photos)
-        posteriors = [(entry["mean"], entry["std"]) for entry in found]
-        masked = [
-            Masked(masks=entry["masks"], mean=entry["masked_mean"], std=entry["masked_std"])
-            for entry in found
-            if self.keys.masked
-        ]
-        return encoded_dataset(posteriors, prompts, self.prompts, masked, **options)
+        images = Lazy(len(found), lambda row: _image(found[row]))
+        sizes = [self.keys.sizes[photo.sha256] for photo in photos]
+        return encoded_dataset(images, sizes, prompts, self.prompts, **options)
 
     def all_masked(self, side: int) -> Masked:
         """The mask that leaves nothing of a square image, as `finetune.models.sampling` has it."""
@@ -52,8 +47,8 @@ class Encoder:
         everything = np.ones((2, 1, cells, cells), bool)
         return self.family.encode_masked(np.zeros((side, side, 3), np.uint8), everything)
 
-    def prompts(self, prompts: Sequence[str]) -> PromptTensors:
-        """P prompts encoded, (P, ...) each, as `Family.encode_prompts` does."""
+    def prompts(self, prompts: Sequence[str]) -> Sequence[PromptTensors]:
+        """P prompts encoded, each as `Family.encode_prompts` does."""
 
         def make(row: int) -> Tensors:
             found = self.family.frozen_embeds([prompts[row]], self.chunks)
@@ -64,10 +59,10 @@ class Encoder:
             found = gather(
                 self.folder, keys, make, self.accelerator, title="encoding prompts", unit="prompts"
             )
-        embeds = {name: torch.stack([entry[name] for entry in found]) for name in found[0]}
-        return embeds | self.family.token_ids(prompts, self.chunks)
+        ids = self.family.token_ids(prompts, self.chunks)
+        return Lazy(len(found), lambda row: found[row] | {name: one[row] for name, one in ids.items()})
 
-    def _photos(self, photos: Sequence[Photo]) -> list[Tensors]:
+    def _photos(self, photos: Sequence[Photo]) -> Sequence[Tensors]:
         """The entry of each photo."""
 
         def make(row: int) -> Tensors:
@@ -100,3 +95,10 @@ class Encoder:
         """(H, W, 3) uint8 at the size to encode."""
         size, keep = self.keys.sizes[photo.sha256], self.keys.kept(photo)
         return np.asarray(images.framed(whole, size, self.keys.fit, keep))
+
+
+def _image(entry: Tensors) -> EncodedImage:
+    masked = None
+    if "masks" in entry:
+        masked = Masked(masks=entry["masks"], mean=entry["masked_mean"], std=entry["masked_std"])
+    return EncodedImage(mean=entry["mean"], std=entry["std"], masked=masked)

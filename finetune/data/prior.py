@@ -14,7 +14,7 @@ from finetune.data.encoded_cache import Key, Tensors, gather
 from finetune.data.encoding import Encoder
 from finetune.models.family import Family
 from finetune.models.sampling import Settings, sample
-from finetune.step.batches import EncodedDataset, encoded_dataset
+from finetune.step.batches import EncodedDataset, EncodedImage, Lazy, encoded_dataset
 from orchard import prompt_template
 from orchard.bases.bases import Base
 from orchard.bases.prompt_embeds import STOCK
@@ -50,11 +50,17 @@ def dataset(config: TrainLora, base: Base, encoder: Encoder, classes: Sequence[s
         unit=f"batches of {BATCH}",
         least=1,
     )
-    means = [torch.stack([latents, latents]) for entry in found for latents in entry["latents"]]
+    places = [(row, place) for row, (_, numbers) in enumerate(blocks) for place in range(len(numbers))]
+    masked = encoder.all_masked(base.resolution) if base.inpaints else None
+
+    def image(number: int) -> EncodedImage:
+        row, place = places[number]
+        mean = found[row]["latents"][place].expand(2, -1, -1, -1)
+        return EncodedImage(mean=mean, std=torch.zeros_like(mean), masked=masked)
+
     prompts = [prompt for prompt, numbers in blocks for _ in numbers]
-    latents = [(mean, torch.zeros_like(mean)) for mean in means]
-    masked = [encoder.all_masked(base.resolution)] * len(means) if base.inpaints else []
-    return encoded_dataset(latents, prompts, encoder.prompts, masked)
+    sizes = [(base.resolution, base.resolution)] * len(places)
+    return encoded_dataset(Lazy(len(places), image), sizes, prompts, encoder.prompts)
 
 
 def _key(config: TrainLora, base: Base, prompt: str, numbers: range, setting: Mapping[str, Any]) -> Key:

@@ -4,11 +4,12 @@ from finetune.config import TrainLora
 from finetune.context import Job, RunContext
 from finetune.data import prior, prior_data
 from finetune.data.encoding import Encoder
-from finetune.step.batches import EncodedDataset, TrainingData
+from finetune.step.batches import EncodedDataset, TrainingData, grouped
 from orchard import prompt_template
 from orchard.bases import prompt_embeds
 from orchard.bases.bases import Base
 from orchard.cli import cli
+from orchard.errors import UserError
 from orchard.images import splits
 from orchard.images.images import ImageSet, Photo
 
@@ -24,14 +25,14 @@ def require_usable(config: TrainLora, job: Job) -> None:
 
 def _require_every_class(part: ImageSet, job: Job) -> None:
     """Raise `UserError` when a class has no photo in a part; copies of one file stay together."""
-    counts = part.counts()
+    counts, wanted = part.counts(), job.photos.counts()
     for name in job.classes:
-        contents = len({photo.sha256 for photo in job.photos.photos if photo.label == name})
-        cli.check(
-            counts[name] > 0,
-            f"--validate_every: class {name} has {job.photos.counts()[name]} training images, {contents} of "
-            "them different, too few to hold some out for validation; add photos or leave it out",
-        )
+        if not counts[name]:
+            contents = len({photo.sha256 for photo in job.photos.photos if photo.label == name})
+            raise UserError(
+                f"--validate_every: class {name} has {wanted[name]} training images, {contents} of them "
+                "different, too few to hold some out for validation; add photos or leave it out"
+            )
 
 
 def _require_other_prompts(config: TrainLora, job: Job) -> None:
@@ -73,7 +74,7 @@ def encode(run: RunContext, job: Job) -> TrainingData:
         files=[photo.path for photo in photos.photos],
         prior=_prior(config, plan.base, job, encoder) if config.prior_weight else None,
         held_out=encoded(held_out) if held_out else None,
-        classes=[photo.label for photo in photos.photos] if config.balance else None,
+        classes=grouped([photo.label for photo in photos.photos]) if config.balance else None,
     )
 
 

@@ -54,7 +54,6 @@ def of_adapter(
     pipe.unload_lora_weights()
     means: list[list[float]] = []
     flip = options.get("flip", True) is True
-    latents = [_encoded(family, base, options, photo) for photo, _ in photos]
     with bar(f"losses of {adapter.path.name}", 2 * len(photos), unit="photos") as advance:
         for adapted in (False, True):
             if adapted:
@@ -66,7 +65,9 @@ def of_adapter(
             ]
             embeds = _embeds(family, base, texts)
             found = []
-            for (photo, _), posterior, text in zip(photos, latents, texts, strict=True):
+            for (photo, _), text in zip(photos, texts, strict=True):
+                # Each time anew: that is little beside the draws, and holding all of them is much.
+                posterior = _encoded(family, base, options, photo)
                 found.append(_mean(config, family, photo, posterior, embeds[text], flip=flip))
                 advance(1)
             means.append(found)

@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.models import trained_text_encoders
 from finetune.models.targets import adapted_components
 from finetune.models.trained_text_encoders import PromptTensors
-from finetune.step.batches import Batch, EncodedDataset, Masked, encoded_dataset
+from finetune.step.batches import Batch, EncodedDataset, EncodedImage, Masked, encoded_dataset
 from finetune.step.objective import Objective
 from orchard.bases import latents, prompt_embeds
 from orchard.bases.bases import Base
@@ -73,7 +73,14 @@ class Family(ABC):
 
         The command uses `finetune.data.encoding`, which has a cache on disk.
         """
-        return encoded_dataset([self.encode_image(image) for image in pixels], prompts, self.encode_prompts)
+        posteriors = [self.encode_image(image) for image in pixels]
+        images = [EncodedImage(mean=mean, std=std) for mean, std in posteriors]
+
+        def encode(unique: Sequence[str]) -> list[PromptTensors]:
+            found = self.encode_prompts(unique)
+            return [{name: value[row] for name, value in found.items()} for row in range(len(unique))]
+
+        return encoded_dataset(images, [image.shape[:2] for image in pixels], prompts, encode)
 
     def encode_image(self, pixels: np.ndarray) -> tuple[Tensor, Tensor]:
         """(H, W, 3) uint8 -> `posterior` of the image and its mirror image, (2, C, h, w) each.
@@ -109,7 +116,7 @@ class Family(ABC):
         return latents.scaled(vae, mean), latents.scaled_deviation(vae, std)
 
     def encode_prompts(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:
-        """P prompts -> what an `EncodedDataset` has of them: `frozen_embeds` and `token_ids`."""
+        """P prompts -> what an `EncodedDataset` has of each: `frozen_embeds` and `token_ids`, (P, ...)."""
         return self.frozen_embeds(prompts, chunks) | self.token_ids(prompts, chunks)
 
     def frozen_embeds(self, prompts: Sequence[str], chunks: int = 1) -> PromptTensors:

@@ -7,7 +7,7 @@ however many processes share it, each of which takes its slices of the whole.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,22 @@ from torch import Tensor
 from finetune.step.buckets import bucket_of_step
 from finetune.step.loss import offset_noise
 from orchard.images.splits import stable_hash
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Lazy(Sequence[T]):
+    """``length`` things, each made anew whenever it is asked for, so that none takes memory meanwhile."""
+
+    length: int
+    make: Callable[[int], T]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.make(range(self.length)[row])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,30 +52,46 @@ class Masked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedDataset:
-    """N images and their P prompts, as the frozen encoders encode them."""
+class EncodedImage:
+    """The posteriors of an image's latents and of its mirror image's."""
 
-    mean: Sequence[Tensor]
-    """(2, C, h, w) for each image: the mean of its latents' posterior, and of its mirror image's."""
-    std: Sequence[Tensor]
-    """Likewise their standard deviations."""
-    prompts: dict[str, Tensor]
-    """Prompt embeddings, and token ids for trained text encoders, by name: (P, ...) each."""
+    mean: Tensor
+    """(2, C, h, w)."""
+    std: Tensor
+    """(2, C, h, w)."""
+    masked: Masked | None = None
+    """For a base that inpaints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedDataset:
+    """N images and their P prompts, as the frozen encoders encode them: in memory, or on disk (`Lazy`)."""
+
+    images: Sequence[EncodedImage]
+    sizes: Sequence[tuple[int, int]]
+    """(height, width) of each image, in pixels: a batch holds images of one size."""
+    prompts: Sequence[dict[str, Tensor]]
+    """Of each prompt its embeddings, and token ids for trained text encoders, by name."""
     prompt_of: Tensor
     """(N,) row of each image's prompt in them."""
-    masked: Sequence[Masked] = ()
-    """For a base that inpaints: masks of each image."""
     empty: int | None = None
     """Row of the empty prompt, where there is one."""
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return len(self.images)
 
     @functools.cached_property
     def buckets(self) -> list[list[int]]:
-        """The images grouped by the shape of their latents, which a batch shares."""
-        shapes = [mean.shape for mean in self.mean]
-        return [[row for row, shape in enumerate(shapes) if shape == one] for one in sorted(set(shapes))]
+        """The images grouped by their sizes."""
+        return grouped(self.sizes)
+
+
+def grouped(values: Sequence[Any]) -> list[list[int]]:
+    """The rows of each value, in the order of the values."""
+    rows: dict[Any, list[int]] = {}
+    for row, value in enumerate(values):
+        rows.setdefault(value, []).append(row)
+    return [rows[value] for value in sorted(rows)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,30 +105,29 @@ class TrainingData:
     """Images that the base itself samples, for prior preservation."""
     held_out: EncodedDataset | None = None
     """Photos for the validation loss."""
-    classes: Sequence[str] | None = None
-    """Of each photo, where classes are to be shown equally often."""
+    classes: Sequence[Sequence[int]] | None = None
+    """Rows of the photos of each class, where classes are to be shown equally often."""
 
 
 def encoded_dataset(
-    latents: Sequence[tuple[Tensor, Tensor]],
+    images: Sequence[EncodedImage],
+    sizes: Sequence[tuple[int, int]],
     prompts: Sequence[str],
-    encode: Callable[[Sequence[str]], dict[str, Tensor]],
-    masked: Sequence[Masked] = (),
+    encode: Callable[[Sequence[str]], Sequence[dict[str, Tensor]]],
     *,
     with_empty: bool = False,
 ) -> EncodedDataset:
-    """The dataset of N images: (mean, std) of each, a prompt of each, and what encodes the unique prompts.
+    """The dataset of N images: the size and the prompt of each, and what encodes the unique prompts.
 
-    ``masked`` has the masks of each for a base that inpaints; ``with_empty`` also encodes the empty prompt.
+    ``with_empty`` also encodes the empty prompt.
     """
     unique = sorted({*prompts, *([""] if with_empty else [])})
     rows = {prompt: row for row, prompt in enumerate(unique)}
     return EncodedDataset(
-        mean=[mean for mean, _ in latents],
-        std=[std for _, std in latents],
+        images=images,
+        sizes=sizes,
         prompts=encode(unique),
         prompt_of=torch.tensor([rows[prompt] for prompt in prompts]),
-        masked=masked,
         empty=rows[""] if with_empty else None,
     )
 
@@ -159,6 +190,7 @@ def balanced_rows(nth: int, classes: Sequence[Sequence[int]], batch_size: int, s
     return found
 
 
+@functools.lru_cache(maxsize=8)
 def _order(epoch: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(stable_hash("order", seed, epoch)).permutation(count)
 
@@ -172,20 +204,20 @@ def draw(
     flip: bool,
     noise_offset: float = 0.0,
     caption_dropout: float = 0.0,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[Sequence[int]] | None = None,
     part: int = 0,
     parts: int = 1,
 ) -> Batch:
     """Slice ``part`` of ``parts`` of a step's batch, which is divided over processes and accumulation.
 
-    With ``classes`` of the images, which share one shape then, each class comes equally often.
+    With the rows of ``classes``, whose images share one size then, each class comes equally often.
     """
     bucket, nth = bucket_of_step(step, [len(images) for images in dataset.buckets], seed)
     images = dataset.buckets[bucket]
     if classes is None:
         rows = [images[k] for k in rows_of(nth, len(images), batch_size, seed)]
     else:
-        rows = balanced_rows(nth, _by_class(classes), batch_size, seed)
+        rows = balanced_rows(nth, classes, batch_size, seed)
     generator = torch.Generator().manual_seed(stable_hash("noise", seed, step))
     return _drawn(
         dataset,
@@ -217,7 +249,7 @@ def draw_each(
         latents=torch.cat([part.latents for part in parts]),
         noise=torch.cat([part.noise for part in parts]),
         times=torch.cat([part.times for part in parts]),
-        prompts={name: torch.cat([part.prompts[name] for part in parts]) for name in dataset.prompts},
+        prompts={name: torch.cat([part.prompts[name] for part in parts]) for name in parts[0].prompts},
         rows=list(rows),
         condition=torch.cat(conditions) if conditions else None,
     )
@@ -234,16 +266,17 @@ def _drawn(
     caption_dropout: float,
 ) -> Batch:
     """The slice ``mine`` of a batch of images, with what the ``generator`` draws for all of it."""
-    shape = (len(rows), *dataset.mean[rows[0]].shape[1:])
+    images = [dataset.images[row] for row in rows[mine]]
+    shape = (len(rows), *images[0].mean.shape[1:])
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
     times = torch.rand(len(rows), generator=generator, dtype=torch.float64)
     mirrored = torch.randint(2, (len(rows),), generator=generator) * int(flip)
     shifts = torch.randn(shape[:2], generator=generator)
     dropped = torch.rand(len(rows), generator=generator) < caption_dropout
-    drawn = list(zip(rows, mirrored.tolist(), strict=True))[mine]
-    mean = torch.stack([dataset.mean[row][side] for row, side in drawn])
-    std = torch.stack([dataset.std[row][side] for row, side in drawn])
+    drawn = list(zip(images, mirrored[mine].tolist(), strict=True))
+    mean = torch.stack([image.mean[side] for image, side in drawn])
+    std = torch.stack([image.std[side] for image, side in drawn])
     prompts = dataset.prompt_of[rows[mine]]
     if dataset.empty is not None:
         prompts = torch.where(dropped[mine], dataset.empty, prompts)
@@ -251,26 +284,29 @@ def _drawn(
         latents=mean + std * posterior[mine],
         noise=offset_noise(noise[mine], shifts[mine], noise_offset),
         times=times[mine],
-        prompts={name: tensor[prompts] for name, tensor in dataset.prompts.items()},
+        prompts=_prompts(dataset, prompts.tolist()),
         rows=rows[mine],
-        condition=_condition(dataset, drawn, shape, generator, mine) if dataset.masked else None,
+        condition=_condition(drawn, shape, generator, mine),
     )
 
 
+def _prompts(dataset: EncodedDataset, rows: Sequence[int]) -> dict[str, Tensor]:
+    """`Batch.prompts` of these; one that several images share is read once."""
+    found = {row: dataset.prompts[row] for row in set(rows)}
+    return {name: torch.stack([found[row][name] for row in rows]) for name in found[rows[0]]}
+
+
 def _condition(
-    dataset: EncodedDataset,
-    drawn: Sequence[tuple[int, int]],
+    drawn: Sequence[tuple[EncodedImage, int]],
     shape: tuple[int, ...],
     generator: torch.Generator,
     mine: slice,
-) -> Tensor:
+) -> Tensor | None:
     """`Batch.condition` of the ``drawn`` images and sides, one slice of a batch of latents of ``shape``."""
+    masked = [(image.masked, side) for image, side in drawn if image.masked]
+    if not masked:
+        return None
     places = torch.rand(shape[0], generator=generator)[mine].tolist()
     noise = torch.randn(shape, generator=generator)[mine]
-    parts = zip(drawn, places, noise, strict=True)
-    return torch.stack([dataset.masked[row].condition(side, place, one) for (row, side), place, one in parts])
-
-
-def _by_class(classes: Sequence[str]) -> list[list[int]]:
-    """The rows of each class."""
-    return [[row for row, label in enumerate(classes) if label == one] for one in sorted(set(classes))]
+    parts = zip(masked, places, noise, strict=True)
+    return torch.stack([mask.condition(side, place, one) for (mask, side), place, one in parts])

@@ -1,4 +1,4 @@
-"""How cost grows with size: seconds at three sizes each, and the power of the size that they follow."""
+"""How cost grows with size: seconds and megabytes at three sizes each, and how they follow the size."""
 
 import math
 import tempfile
@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
+from bench import training_sets
 from bench.clock import timed
 from generate.config import Generate
 from generate.outputs import metadata

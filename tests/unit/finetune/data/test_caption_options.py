@@ -45,7 +45,7 @@ def train(base: Path, photos: Path, **options) -> adapter.Adapter:
 
 def marked(count: int) -> EncodedDataset:
     """Images that share a prompt of ones; the empty one is nought."""
-    return EncodedDataset(
+    return encoded_photos.dataset(
         mean=[torch.zeros(2, 4, 2, 2)] * count,
         std=[torch.zeros(2, 4, 2, 2)] * count,
         prompts={"prompt_embeds": torch.tensor([0.0, 1.0]).reshape(2, 1, 1)},

@@ -22,7 +22,7 @@ from finetune.data.encoded_cache import keys_of
 from finetune.data.encoding import Encoder
 from finetune.models.families import family_of
 from finetune.planning import resume
-from finetune.step.batches import EncodedDataset
+from finetune.step.batches import EncodedDataset, draw
 from orchard.bases import bases
 from orchard.images.boxes import Annotated, Box
 
@@ -74,9 +74,12 @@ class Counted:
 
 
 def equal(one: EncodedDataset, other: EncodedDataset) -> bool:
-    pairs = [*zip(one.mean, other.mean, strict=True), *zip(one.std, other.std, strict=True)]
-    pairs += [(one.prompts[name], other.prompts[name]) for name in one.prompts.keys() | other.prompts.keys()]
-    return torch.equal(one.prompt_of, other.prompt_of) and all(torch.equal(a, b) for a, b in pairs)
+    pairs = [(one.prompt_of, other.prompt_of)]
+    for image, same in zip(one.images, other.images, strict=True):
+        pairs += [(image.mean, same.mean), (image.std, same.std)]
+    for prompt, same in zip(one.prompts, other.prompts, strict=True):
+        pairs += [(prompt[name], same[name]) for name in prompt.keys() | same.keys()]
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def files(folder: Path) -> list[Path]:
@@ -103,7 +106,7 @@ def test_an_edited_photo_is_encoded_again_and_no_other(tmp_path, folders):
     counted = Counted(folders["sd"], tmp_path, photos)
     after = counted.cache(photos)
     assert counted.made == (1, 0)
-    same = [torch.equal(a, b) for a, b in zip(before.mean, after.mean, strict=True)]
+    same = [torch.equal(a.mean, b.mean) for a, b in zip(before.images, after.images, strict=True)]
     assert same == [True, False, True]
 
 
@@ -143,6 +146,104 @@ def test_a_damaged_entry_is_found_counted_and_made_anew(tmp_path, folders, capsy
     assert all(reason in line for line in lines)
     assert equal(counted.cache(), whole)
     assert counted.made == (0, 0)
+
+
+def test_a_batch_reads_its_own_entries_from_the_cache_and_none_stays(tmp_path, folders, monkeypatch):
+    dataset = Counted(folders["sd"], tmp_path).cache()
+    opened, read = [], encoded_cache.read
+
+    def noted(path):
+        opened.append(path.parent.name)
+        return read(path)
+
+    monkeypatch.setattr(encoded_cache, "read", noted)
+    for step in range(3):
+        opened.clear()
+        whole = draw(dataset, step, batch_size=2, seed=0, flip=True)
+        prompts = len({int(dataset.prompt_of[row]) for row in whole.rows})
+        assert sorted(opened) == ["photos"] * 2 + ["prompts"] * prompts
+        opened.clear()
+        half = draw(dataset, step, batch_size=2, seed=0, flip=True, part=1, parts=2)
+        assert sorted(opened) == ["photos", "prompts"]
+        assert torch.equal(half.latents, whole.latents[1:])
+
+
+def test_a_training_set_on_disk_takes_no_memory(tmp_path):
+    def own_bytes() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("needs Linux, which says what memory is no file's")
+    keys = [{"kind": "photos", "file": str(row)} for row in range(64)]
+
+    def make(row):
+        return {"mean": torch.full((2**18,), row)}
+
+    accelerator, before = Accelerator(cpu=True), own_bytes()
+    found = encoded_cache.gather(tmp_path, keys, make, accelerator, title="", unit="", least=99)
+    sums = [found[row]["mean"].sum().item() for row in range(64)]
+    assert sums == [row * 2**18 for row in range(64)]
+    assert own_bytes() - before < 64 * 2**20 / 4  # of 64 entries of two megabytes
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, halve], ids=["gone", "cut in half"])
+def test_an_entry_that_goes_during_the_run_ends_it_with_its_name(tmp_path, folders, refused, damage):
+    dataset = Counted(folders["sd"], tmp_path).cache()
+    for path in files(tmp_path / "photos"):
+        damage(path)
+    with refused("safetensors: gone or damaged since the run began", "resume it"):
+        draw(dataset, 0, batch_size=2, seed=0, flip=True)
+
+
+class Process:
+    """One of two, as far as `gather` can tell."""
+
+    num_processes, device, is_main_process = 2, CPU, False
+
+    def __init__(self, index: int) -> None:
+        self.process_index = index
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+    def reduce(self, value: torch.Tensor, how: str) -> torch.Tensor:
+        return value
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_share_the_work_and_each_machine_has_all(tmp_path, monkeypatch, shared):
+    keys = [{"kind": "photos", "file": str(row)} for row in range(5)]
+    folders = [tmp_path / "one", tmp_path / ("one" if shared else "other")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(encoded_cache, "gather_object", lambda own: [place(folder) for folder in folders])
+    made, checked, is_there = [], [], encoded_cache.is_there
+
+    def noted(path, key):
+        checked.append(path)
+        return is_there(path, key)
+
+    def place(folder):
+        return encoded_cache.platform.node(), folder.stat().st_dev, folder.stat().st_ino
+
+    def make(row):
+        made.append(row)
+        return {"mean": torch.full((2,), float(row))}
+
+    monkeypatch.setattr(encoded_cache, "is_there", noted)
+
+    def gathered():
+        parts = zip(folders, map(Process, range(2)), strict=True)
+        return [encoded_cache.gather(where, keys, make, one, title="", unit="") for where, one in parts]
+
+    for found in gathered():
+        assert [found[row]["mean"][0].item() for row in range(5)] == [0, 1, 2, 3, 4]
+    assert sorted(made) == sorted([*range(5)] * (1 if shared else 2))
+    made.clear(), checked.clear()
+    gathered()
+    # Each file is read once, by whichever process of its machine.
+    assert not made and len(checked) == len(set(checked)) == (5 if shared else 10)
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])
@@ -207,7 +308,7 @@ def test_entries_of_other_weights_sizes_framings_and_precisions_are_not_taken(tm
     encoded_cache.write(encoded_cache.path_of(tmp_path, photos[0]), photos[0], {"mean": torch.ones(2)})
     shutil.copy(encoded_cache.path_of(tmp_path, photos[0]), encoded_cache.path_of(tmp_path, photos[1]))
     with pytest.raises(encoded_cache.DamagedError, match="made from something else"):
-        encoded_cache.read(encoded_cache.path_of(tmp_path, photos[1]), photos[1])
+        encoded_cache.is_there(encoded_cache.path_of(tmp_path, photos[1]), photos[1])
 
 
 def test_weights_and_config_of_the_encoders_are_in_the_keys_and_the_denoiser_is_not(tmp_path):
@@ -235,7 +336,8 @@ def test_many_may_write_one_entry_at_once(tmp_path):
     path, tensors = encoded_cache.path_of(tmp_path, key), {"mean": torch.arange(50_000.0)}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: encoded_cache.write(path, key, tensors), range(40)))
-    assert torch.equal(encoded_cache.read(path, key)["mean"], tensors["mean"])
+    assert encoded_cache.is_there(path, key)
+    assert torch.equal(encoded_cache.read(path)["mean"], tensors["mean"])
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -52,12 +52,11 @@ def test_pictures_are_sampled_once_and_kept_by_what_they_depend_on(tmp_path, fol
     config, base, encoder = setting(folder, tmp_path)
     found = prior.dataset(config, base, encoder, ["apple", "pear"])
     assert len(found) == 6 and found.prompt_of.tolist() == [0, 0, 0, 1, 1, 1]
-    assert all(torch.equal(image, mirrored) for image, mirrored in found.mean)
-    assert not any(std.any() for std in found.std)
-    assert not torch.equal(found.mean[0], found.mean[1])
+    assert all(torch.equal(*image.mean) and not image.std.any() for image in found.images)
+    assert not torch.equal(found.images[0].mean, found.images[1].mean)
     monkeypatch.setattr(prior, "_sample", None)
     again = prior.dataset(config, base, encoder, ["pear", "apple"])
-    assert all(torch.equal(again.mean[k], found.mean[3 + k]) for k in range(3))
+    assert all(torch.equal(again.images[k].mean, found.images[3 + k].mean) for k in range(3))
     other, _, _ = setting(folder, tmp_path, seed=1)
     with pytest.raises(TypeError):
         prior.dataset(other, base, encoder, ["apple"])
@@ -65,7 +64,7 @@ def test_pictures_are_sampled_once_and_kept_by_what_they_depend_on(tmp_path, fol
 
 def test_a_picture_is_what_the_pipeline_would_decode(tmp_path, folder):
     config, base, encoder = setting(folder, tmp_path)
-    latents = prior.dataset(config, base, encoder, ["apple"]).mean[0][:1]
+    latents = prior.dataset(config, base, encoder, ["apple"]).images[0].mean[:1]
     seed = stable_hash("prior", config.seed, "a photo of apple", 0)
     expected = encoder.family.pipe(
         "a photo of apple",

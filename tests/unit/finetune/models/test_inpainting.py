@@ -115,7 +115,7 @@ def test_the_denoiser_sees_of_a_photo_what_the_stock_pipeline_prepares(inpaintin
     photo = BOXED.image()
     for side, image in enumerate((photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT))):
         for place in range(len(masks.KINDS)):
-            mask = data.masked[0].masks[side, place, 0].numpy()
+            mask = data.images[0].masked.masks[side, place, 0].numpy()
             pixels = whole_cells(np.kron(mask, np.ones((CELL, CELL), bool)), CELL)
             given = pipe.mask_processor.preprocess(pixels, height=SIDE, width=SIDE)
             masked = pipe.image_processor.preprocess(image, height=SIDE, width=SIDE) * (given < 0.5)
@@ -124,7 +124,7 @@ def test_the_denoiser_sees_of_a_photo_what_the_stock_pipeline_prepares(inpaintin
                 options = (given, masked, 1, 1, SIDE, SIDE, *options[5:])
             expected = torch.cat(pipe.prepare_mask_latents(*options, False), dim=1)[0]
             noise = torch.randn(expected[1:].shape, generator=torch.Generator().manual_seed(7))
-            ours = data.masked[0].condition(side, place / len(masks.KINDS), noise)
+            ours = data.images[0].masked.condition(side, place / len(masks.KINDS), noise)
             assert torch.allclose(ours, expected, atol=1e-5), (side, place)
 
 
@@ -159,19 +159,20 @@ def test_every_step_draws_among_all_masks_and_depends_on_nothing_else(inpainting
         place
         for batch in batches
         for mask in batch.condition[:, 0]
-        for place, one in enumerate(data.masked[0].masks[0, :, 0])
+        for place, one in enumerate(data.images[0].masked.masks[0, :, 0])
         if torch.equal(mask, one.float())
     ]
     assert sorted(set(found)) == [0, 1, 2, 3]
     assert min(np.bincount(found)) > 10  # of 80, a quarter each
-    without = draw(replace(data, masked=()), 7, **options)
+    plain = [replace(image, masked=None) for image in data.images]
+    without = draw(replace(data, images=plain), 7, **options)
     assert without.condition is None
     assert torch.equal(without.latents, again.latents) and torch.equal(without.noise, again.noise)
 
 
 def test_a_full_cache_gives_the_masks_of_an_empty_one_and_boxes_are_part_of_its_key(tmp_path, inpainting):
     encoder = encoder_of(inpainting["sd"], tmp_path)
-    first, again = (encoder.dataset([BOXED], ["an apple"]).masked[0] for _ in range(2))
+    first, again = (encoder.dataset([BOXED], ["an apple"]).images[0].masked for _ in range(2))
     assert len(list(tmp_path.rglob("photos/*"))) == 1
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("masks", "mean", "std"))
     encoder.dataset([PLAIN], ["an apple"])
@@ -195,10 +196,11 @@ def test_prior_images_are_trained_on_as_they_were_sampled_with_nothing_kept(tmp_
     seen, unet = [], encoder.family.pipe.unet
     unet.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     prior._sample(config.seed, Settings(), encoder.family, "a photo of apple", range(1))
-    mask, latents = found.masked[0].masks, found.masked[0].mean
+    masked = found.images[0].masked
+    mask, latents = masked.masks, masked.mean
     assert mask.all() and (seen[0][:, 4] == 1).all()
     # What is left of an image of which nothing is left, as the pipeline sampled it: within its posterior.
-    deviation = (seen[0][0, 5:] - latents[0, 0]) / found.masked[0].std[0, 0]
+    deviation = (seen[0][0, 5:] - latents[0, 0]) / masked.std[0, 0]
     assert deviation.abs().max() < 5 and deviation.std() == pytest.approx(1, abs=0.1)
 
 

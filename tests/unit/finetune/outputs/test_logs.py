@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import encoded_photos
 import pytest
 import stub_sampler
 import torch
@@ -19,7 +20,6 @@ from finetune.data import training_data
 from finetune.models.families import StableDiffusion
 from finetune.models.family import Network
 from finetune.outputs import logs
-from finetune.step.batches import EncodedDataset
 from finetune.training import validation
 from orchard.bases import bases
 from orchard.datasets import sources
@@ -104,7 +104,8 @@ def test_the_held_out_loss_never_changes_by_itself(base):
     mean = torch.randn(3, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0)).unbind()
     texts = family.encode_prompts(["a photo of apple"])
     std = [0.1 * both.abs() for both in mean]
-    dataset = EncodedDataset(mean=mean, std=std, prompts=texts, prompt_of=torch.zeros(3, dtype=torch.long))
+    rows = torch.zeros(3, dtype=torch.long)
+    dataset = encoded_photos.dataset(mean=mean, std=std, prompts=texts, prompt_of=rows)
     network = Network(family)
     first = validation.loss(family, network, dataset, seed=0)
     torch.rand(10)

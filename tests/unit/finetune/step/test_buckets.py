@@ -3,6 +3,7 @@
 import collections
 from pathlib import Path
 
+import encoded_photos
 import pictures
 import pipelines
 import pytest
@@ -34,7 +35,7 @@ def mixed(counts: list[int]) -> EncodedDataset:
                 shapes.append(SHAPES[kind])
                 left[kind] -= 1
     mean = [torch.full((2, 1, *shape), float(row)) for row, shape in enumerate(shapes)]
-    return EncodedDataset(
+    return encoded_photos.dataset(
         mean=mean,
         std=[torch.zeros_like(both) for both in mean],
         prompts={"prompt_embeds": torch.arange(len(mean)).float().reshape(-1, 1, 1)},
@@ -75,7 +76,7 @@ def test_every_image_is_drawn_equally_often_in_batches_of_one_shape():
     drawn = collections.Counter()
     for step in range(2 * 12):
         batch = draw(cache, step, batch_size=3, seed=5, flip=True)
-        assert len({cache.mean[row].shape for row in batch.rows}) == 1
+        assert len({cache.images[row].mean.shape for row in batch.rows}) == 1
         assert torch.equal(batch.latents[:, 0, 0, 0], torch.tensor(batch.rows).float())
         assert torch.equal(batch.prompts["prompt_embeds"].flatten(), torch.tensor(batch.rows).float())
         assert batch.noise.shape == batch.latents.shape
@@ -140,7 +141,8 @@ def test_a_base_of_512_px_learns_from_every_shape_and_sdxl_is_told_its_size(wide
     accelerator = Accelerator(cpu=True)
     encoder = Encoder(family=family, keys=keys, folder=None, accelerator=accelerator)
     dataset = encoder.dataset(photos, ["a photo of a"] * 4)
-    assert [tuple(mean.shape) for mean in dataset.mean] == [(2, 4, h // 8, w // 8) for h, w in shapes]
+    latents = [tuple(image.mean.shape) for image in dataset.images]
+    assert latents == [(2, 4, h // 8, w // 8) for h, w in shapes]
 
     told = []
     family.denoiser.register_forward_pre_hook(

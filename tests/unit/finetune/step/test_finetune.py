@@ -1,6 +1,7 @@
 """The trainer's maths and its batches."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from finetune.config import TrainLora
 from finetune.models import lora
 from finetune.models.families import family_of
 from finetune.models.family import Network
-from finetune.step.batches import EncodedDataset, TrainingData, draw, rows_of
+from finetune.step.batches import EncodedImage, TrainingData, draw, rows_of
 from finetune.step.loss import diffusion_loss, snr, snr_weights, target
 from finetune.step.objective import UNWEIGHTED
 from finetune.training import learner
@@ -54,12 +55,9 @@ def test_two_processes_share_the_batch_of_one():
 
 def test_without_flips_no_mirror_image_is_drawn():
     plain = cache()
-    marked = EncodedDataset(
-        mean=[torch.stack([torch.zeros_like(both[0]), torch.ones_like(both[1])]) for both in plain.mean],
-        std=[torch.zeros_like(both) for both in plain.std],
-        prompts=plain.prompts,
-        prompt_of=plain.prompt_of,
-    )
+    nought = torch.zeros_like(plain.images[0].std)
+    sides = torch.stack([nought[0], nought[0] + 1])
+    marked = replace(plain, images=[EncodedImage(mean=sides, std=nought)] * len(plain))
     batches = [draw(marked, k, batch_size=4, seed=0, flip=False) for k in range(4)]
     assert all((batch.latents == 0).all() for batch in batches)
     mixed = [draw(marked, k, batch_size=4, seed=0, flip=True) for k in range(4)]
@@ -129,8 +127,8 @@ def test_a_loss_that_is_not_finite_names_the_images(folder):
     family = family_of(bases.load(base, torch.float32, CPU), base)
     parameters = lora.inject(family.pipe.unet, 4, 4, seed=0)
     broken = cache(2)
-    for mean in broken.mean:
-        mean.fill_(math.nan)
+    for image in broken.images:
+        image.mean.fill_(math.nan)
     config, accelerator = TrainLora(steps=1, batch_size=2, accumulation=1), Accelerator()
     trained = learner.prepare(family, parameters, config, accelerator)
     data = TrainingData(photos=broken, files=["x.jpg", "y.jpg"])

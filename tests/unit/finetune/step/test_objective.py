@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import encoded_photos
 import pipelines
 import pytest
 import torch
@@ -12,7 +13,7 @@ from finetune.config import TrainLora
 from finetune.models.families import family_of
 from finetune.models.family import Network
 from finetune.step import objective
-from finetune.step.batches import EncodedDataset, draw
+from finetune.step.batches import draw
 from finetune.step.loss import (
     cosmap,
     debiased_weights,
@@ -59,7 +60,7 @@ def test_a_noise_offset_shifts_whole_channels():
 
 
 def test_a_draw_with_an_offset_has_the_noise_of_one_without_plus_a_constant_a_channel():
-    cache = EncodedDataset(
+    cache = encoded_photos.dataset(
         mean=torch.zeros(2, 5, 4, 8, 8),
         std=torch.ones(2, 5, 4, 8, 8),
         prompts={"prompt_embeds": torch.zeros(1, 2, 3)},
@@ -174,7 +175,7 @@ def test_a_base_whose_schedule_ends_in_pure_noise_is_trained_on_it(tmp_path, kin
     assert snr(family.alphas_cumprod, last).item() == 0
     latents, noise = torch.randn(2, 1, 4, 16, 16).unbind()
     assert torch.equal(target("v_prediction", latents, noise, torch.zeros(1)), -latents)
-    cache = EncodedDataset(
+    cache = encoded_photos.dataset(
         mean=[latents.expand(2, 4, 16, 16)],
         std=[torch.zeros(2, 4, 16, 16)],
         prompts=family.encode_prompts(["a photo of apple"]),
