@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from orchard.images import thumbnails, traits
 from orchard.images.images import ImageSet, Photo, sized
 from review import mislabels
 from review.items import Finding, Item, of_photo
-from review.session import THUMBNAIL, encoded
+from review.session import MOST_THUMBNAILS, THUMBNAIL, encoded
 
 MEASURES = {
     "blur": "blur, 0 sharp to 1",
@@ -37,22 +38,20 @@ SLIM = 0.35
 """Short side over long side below which a shape is odd, as in cleanvision."""
 FEATURES = 64
 """Pixels of a side from which colours and edges are taken."""
+BLOCK = 128
+"""Photos whose pixels are in memory together."""
 Advance = Callable[..., None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What one decoding of a photo gives."""
+    """What is measured of a photo."""
 
     width: int
     height: int
     blur: float
     light: float
     context: str
-    pixels: np.ndarray
-    """(`FEATURES`, `FEATURES`, 3) uint8, whole on white."""
-    thumbnail: bytes
-    """WebP, for the page."""
 
     @property
     def side(self) -> float:
@@ -60,8 +59,11 @@ class Look:
         return float(np.sqrt(self.width * self.height))
 
 
-def look(photo: Photo) -> Look | UserError:
-    """Measure a photo, or say why it cannot be read."""
+def look(photo: Photo, *, shown: bool) -> tuple[Look, np.ndarray, bytes] | UserError:
+    """Measure a photo, or say why it cannot be read; and what one decoding of it gives besides.
+
+    That is (`FEATURES`, `FEATURES`, 3) uint8, whole on white, and WebP for the page if it is ``shown``.
+    """
     try:
         image = photo.image()
         found = traits.of_image(image, photo.boxes())
@@ -69,15 +71,14 @@ def look(photo: Photo) -> Look | UserError:
         return error
     grey = image.convert("L")
     grey.thumbnail((SIDE, SIDE))
-    return Look(
+    measured = Look(
         width=image.width,
         height=image.height,
         blur=blur(np.asarray(grey, dtype=np.float64)),
         light=float(np.percentile(np.asarray(grey), LIGHTEST)) / 255,
         context=traits.context(found),
-        pixels=sized(image, FEATURES),
-        thumbnail=encoded(image, THUMBNAIL),
     )
+    return measured, sized(image, FEATURES), encoded(image, THUMBNAIL) if shown else b""
 
 
 def blur(grey: np.ndarray) -> float:
@@ -101,16 +102,50 @@ class Examined:
 
     items: list[Item]
     thumbnails: dict[int, bytes]
-    """By the number of the item; of what can be read."""
+    """By the number of the item; of what can be read, and at most `MOST_THUMBNAILS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looked:
+    """What is kept of N photos, of which n can be read."""
+
+    looks: list[Look | UserError]
+    features: np.ndarray
+    """(n, D), by which possible mislabels are told."""
+    small: np.ndarray
+    """(n, S, S, 3) uint8, by which near-duplicates are told."""
+    thumbnails: dict[int, bytes]
+
+
+def _look_at_all(images: ImageSet, features: mislabels.Features, advance: Advance) -> _Looked:
+    """Decode each photo once, and keep no more of it than the findings need."""
+    looks: list[Look | UserError] = []
+    told, small = [], []
+    shown: dict[int, bytes] = {}
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(images), BLOCK):
+            some = images.photos[start : start + BLOCK]
+            found = list(pool.map(partial(look, shown=start < MOST_THUMBNAILS), some))
+            seen = [(start + k, *one) for k, one in enumerate(found) if not isinstance(one, UserError)]
+            looks += [one if isinstance(one, UserError) else one[0] for one in found]
+            shown |= {number: picture for number, _, _, picture in seen if picture}
+            if seen:
+                pixels = np.stack([one for _, _, one, _ in seen])
+                told.append(features([images.photos[number] for number, *_ in seen], pixels))
+                small.append(thumbnails.shrunk(pixels))
+            advance(len(some))
+    return _Looked(
+        looks=looks,
+        features=np.concatenate(told) if told else np.zeros((0, 1)),
+        small=np.concatenate(small) if small else np.zeros((0, 1, 1, 3), np.uint8),
+        thumbnails=shown,
+    )
 
 
 def examine(images: ImageSet, features: mislabels.Features, advance: Advance) -> Examined:
     """Look at every photo once, then compare them; ``features`` tell possible mislabels."""
-    looks: list[Look | UserError] = []
-    with ThreadPoolExecutor() as pool:
-        for one in pool.map(look, images.photos):
-            looks.append(one)
-            advance(1)
+    kept = _look_at_all(images, features, advance)
+    looks = kept.looks
     numbers = [number for number, one in enumerate(looks) if isinstance(one, Look)]
     seen = [one for one in looks if isinstance(one, Look)]
     findings = {
@@ -121,9 +156,8 @@ def examine(images: ImageSet, features: mislabels.Features, advance: Advance) ->
     margins: dict[int, float] = {}
     if seen:
         part = images.keep(images.photos[number] for number in numbers)
-        small = np.stack([one.pixels for one in seen])
-        probabilities = mislabels.out_of_fold(features(part.photos, small), part)
-        found = [*_mislabels(part, probabilities), *_copies(part, small, numbers), *_looks(seen)]
+        probabilities = mislabels.out_of_fold(kept.features, part)
+        found = [*_mislabels(part, probabilities), *_copies(part, kept.small, numbers), *_looks(seen)]
         for place, finding in found:
             findings.setdefault(numbers[place], []).append(finding)
         if probabilities is not None:
@@ -136,7 +170,7 @@ def examine(images: ImageSet, features: mislabels.Features, advance: Advance) ->
         )
         for number, photo in enumerate(images.photos)
     ]
-    return Examined(items=items, thumbnails={n: one.thumbnail for n, one in zip(numbers, seen, strict=True)})
+    return Examined(items=items, thumbnails=kept.thumbnails)
 
 
 def _known(one: Look | UserError, margin: float | None) -> dict[str, Any]:

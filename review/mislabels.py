@@ -67,7 +67,10 @@ def out_of_fold(features: np.ndarray, images: ImageSet) -> np.ndarray | None:
     Copies of one file are in one fold. None where a class has a single photo, or all are of one class.
     """
     there = images.counts()
-    smallest = min(len({p.sha256 for p in images.photos if p.label == name}) for name in images.classes)
+    contents: dict[str, set[str]] = {name: set() for name in images.classes}
+    for photo in images.photos:
+        contents[photo.label].add(photo.sha256)
+    smallest = min(map(len, contents.values()))
     if len(there) < 2 or smallest < 2:
         return None
     labels = images.labels()

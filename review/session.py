@@ -17,6 +17,8 @@ THUMBNAIL, LARGE = 256, 1024
 """Pixels of the longer side."""
 LOSSLESS = 256
 """Images of up to so many pixels a side keep every one of them."""
+MOST_THUMBNAILS = 10_000
+"""That stay in memory, about 20 KB each; the others are made again whenever they are shown."""
 VERBS: tuple[Verb, ...] = ("keep", "reject", "clear", "note", "undo")
 Nearest = Callable[[Item], Iterable[tuple[int, str]]]
 """An image -> numbers of others that go beside it, and what to say of each."""
@@ -123,10 +125,11 @@ class Session:
         return [{"number": other, "text": text, "name": self.pictures[other].name} for other, text in found]
 
     def thumbnail(self, number: int) -> bytes:
-        """A small picture as WebP; made once."""
-        if number not in self.thumbnails:
-            self.thumbnails[number] = self.picture(number, THUMBNAIL)
-        return self.thumbnails[number]
+        """A small picture as WebP; of the first `MOST_THUMBNAILS` made once."""
+        found = self.thumbnails.get(number) or self.picture(number, THUMBNAIL)
+        if len(self.thumbnails) < MOST_THUMBNAILS:
+            self.thumbnails[number] = found
+        return found
 
     def picture(self, number: int, side: int = LARGE) -> bytes:
         """The picture as WebP, decoded and encoded anew: no byte of a file reaches the browser."""

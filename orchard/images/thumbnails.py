@@ -63,7 +63,7 @@ def saved_again(
     """
     if not len(test) or not len(train):
         return []
-    where, distances = References(_small(train_pixels)).closest(_small(test_pixels))
+    where, distances = References(shrunk(train_pixels)).closest(shrunk(test_pixels))
     pairs = [
         (one, train.photos[k]) for one, k, d in zip(test.photos, where, distances, strict=True) if d < SAVED
     ]
@@ -78,14 +78,15 @@ def saved_again(
     ]
 
 
-def _small(images: np.ndarray) -> np.ndarray:
+def shrunk(images: np.ndarray) -> np.ndarray:
+    """(N, S, S, 3) uint8 -> (N, SIDE, SIDE, 3) uint8."""
     size, kind = (SIDE, SIDE), Image.Resampling.LANCZOS
     return np.stack([np.asarray(Image.fromarray(image).resize(size, kind)) for image in images])
 
 
 def near_pairs(images: np.ndarray, farthest: float) -> Iterator[tuple[int, int, float]]:
     """(N, S, S, 3) uint8 -> every two places, the earlier first, whose distance is below ``farthest``."""
-    small = _small(images) if len(images) else images
+    small = shrunk(images) if len(images) else images
     for start, alike in References(small)._alike(small) if len(images) else ():
         for row, earlier in zip(*np.nonzero(1 - alike < farthest), strict=True):
             if earlier < start + row:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from bench import training_sets
+from bench import held
 from bench.clock import timed
 from generate.config import Generate
 from generate.outputs import metadata

@@ -89,6 +89,26 @@ def test_a_clean_set_has_nothing_to_find():
     assert set(found.thumbnails) == set(range(168))
 
 
+def test_findings_do_not_depend_on_how_many_photos_are_looked_at_together(planted, monkeypatch):
+    images, _ = planted
+    at_once, found = [], []
+
+    def features(photos, small):
+        at_once.append(len(photos))
+        return mislabels.colours_and_edges(photos, small)
+
+    for block in (7, 1000):
+        monkeypatch.setattr(checks, "BLOCK", block)
+        found.append(checks.examine(images, features, lambda n: None))
+        assert max(at_once) <= block
+    assert found[0].items == found[1].items
+    assert found[0].thumbnails == found[1].thumbnails
+    few = images.keep(images.photos[:10])
+    monkeypatch.setattr(checks, "MOST_THUMBNAILS", 8)
+    monkeypatch.setattr(checks, "BLOCK", 4)
+    assert set(examine(few).thumbnails) == set(range(8))
+
+
 def test_copies_are_named_on_both_sides_and_within_a_class_on_the_later_one(planted):
     images, wanted = planted
     found = examine(images).items
