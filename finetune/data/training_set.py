@@ -22,16 +22,17 @@ def select(everything: ImageSet, config: TrainLora | TrainGenerator) -> tuple[Im
     """
     train_split = everything.of(TRAIN)
     chosen = config.classes or train_split.classes
-    photos = train_split.keep(photo for photo in train_split.photos if photo.label in chosen)
+    wanted = frozenset(chosen)
+    photos = train_split.keep(photo for photo in train_split.photos if photo.label in wanted)
     sizes: Sizes = {}
     if config.skip_bad:
         photos, sizes = _without_bad(photos)
     least = max(2 if config.validate_every else 1, config.shots)
+    by_class = photos.by_class()
     for name in chosen:
-        _require_enough(name, photos.counts()[name], least)
+        _require_enough(name, len(by_class[name]), least)
     if config.shots:
-        by_class = ([photo for photo in photos.photos if photo.label == name] for name in chosen)
-        drawn = (splits.subset(one, config.shots, "shots", config.seed) for one in by_class)
+        drawn = (splits.subset(by_class[name], config.shots, "shots", config.seed) for name in chosen)
         photos = photos.keep(photo for one in drawn for photo in one)
     return photos, sizes or sizes_of(photos)
 

@@ -116,13 +116,13 @@ def _jobs(config: TrainLora, photos: ImageSet, prior_photos: ImageSet | None) ->
     if config.joint:
         names = tuple(sorted(classes))
         return [Job(name="joint", classes=names, photos=photos, prior_photos=prior_photos, whole=whole)]
+    own, kept = photos.by_class(), prior_photos.by_class() if prior_photos else {}
     jobs = [
         Job(
             name=atomic.file_name(name),
             classes=(name,),
-            photos=photos.keep(p for p in photos.photos if p.label == name),
-            prior_photos=prior_photos
-            and prior_photos.keep(p for p in prior_photos.photos if p.label == name),
+            photos=photos.keep(own[name]),
+            prior_photos=prior_photos and prior_photos.keep(kept[name]),
             whole=whole,
         )
         for name in classes
@@ -242,7 +242,7 @@ def _long_lines(config: TrainLora, plan: Plan) -> list[str]:
     """How many prompts CLIP reads in several chunks."""
     found = {prompt for job in plan.jobs for prompt in training_data.prompts(config, job)}
     counts = words.counts(config, plan.photos.classes)
-    longer = sum(prompt_embeds.chunks(plan.base, [prompt], counts) > 1 for prompt in found)
+    longer = sum(count > 1 for count in prompt_embeds.chunks_of(plan.base, found, counts))
     if not longer:
         return []
     return [f"prompts   {longer} of {len(found)} are longer than CLIP reads at once, and read in chunks"]

@@ -1,5 +1,6 @@
 """Checks before any weight is loaded: image sizes, what the cache holds, disk space, precision."""
 
+import functools
 import math
 import os
 import shutil
@@ -154,14 +155,20 @@ def entry_bytes(base: Base, key: Key) -> int:
     Of a base that inpaints also the masks of both, a byte per cell, and the posteriors of what each leaves.
     """
     if key["kind"] == PHOTOS:
-        masks, (_, height, width) = len(key.get("masks", ())), bases.latent_shape(base, key["size"])
+        masks, (_, height, width) = len(key.get("masks", ())), _shape(base, *key["size"])
         return 4 * (1 + masks) * _latents(base, key["size"]) + 2 * masks * height * width
     # One row per token, and one for the pooled embeddings.
     return FLOAT * (TOKENS[base.family] * key.get("chunks", 1) + 1) * base.cross_attention_dim
 
 
 def _latents(base: Base, size: Sequence[int]) -> int:
-    return FLOAT * math.prod(bases.latent_shape(base, size))
+    return FLOAT * math.prod(_shape(base, *size))
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(base: Base, height: int, width: int) -> tuple[int, int, int]:
+    """`bases.latent_shape`, which reads a file."""
+    return bases.latent_shape(base, (height, width))
 
 
 def prior_bytes(base: Base, images: int) -> int:

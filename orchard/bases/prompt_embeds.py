@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ T5_TOKENS = 256
 """What the stock SD 3 pipeline passes to its third encoder."""
 GEMMA_TOKENS = 300
 """Of a prompt, what the stock Sana pipeline passes to its encoder behind the instruction."""
+AT_ONCE = 1000
+"""Prompts that a tokenizer takes at a time: a call costs more than a prompt."""
 MOST_CHUNKS = 3
 """Chunks of a prompt that are read: 225 tokens, as kohya's largest max_token_length."""
 
@@ -178,19 +180,27 @@ def chunks(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) ->
 
     ``words`` are learned ones in them, and the number of vectors of each.
     """
-    if not FAMILIES[base.family].clip_alone:
-        return 1
-    readers = _worded_readers(base, words)
-    needed = (
-        -(-_tokens(embeddings.spelled(prompt, words), tokenizer) // (tokenizer.model_max_length - 2))
-        for prompt in prompts
-        for tokenizer, _ in readers
-    )
-    return min(MOST_CHUNKS, max(needed, default=1) or 1)
+    return max(chunks_of(base, prompts, words), default=1)
 
 
-def _tokens(prompt: str, tokenizer: Any) -> int:
-    return len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
+def chunks_of(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> list[int]:
+    """The `chunks` that each of the prompts needs by itself."""
+    spelled = [embeddings.spelled(prompt, words) for prompt in prompts]
+    needed = [1] * len(spelled)
+    if FAMILIES[base.family].clip_alone:
+        for tokenizer, _ in _worded_readers(base, words):
+            room = tokenizer.model_max_length - 2
+            for row, tokens in enumerate(_tokens(spelled, tokenizer)):
+                needed[row] = max(needed[row], min(MOST_CHUNKS, -(-len(tokens) // room)))
+    return needed
+
+
+def _tokens(prompts: Sequence[str], tokenizer: Any) -> Iterator[Sequence[tuple[int, int]]]:
+    """Where each token of each prompt begins and ends in it."""
+    # Told to be silent, since what it would warn of is what is looked for here.
+    options = {"return_offsets_mapping": True, "add_special_tokens": False, "verbose": False}
+    for start in range(0, len(prompts), AT_ONCE):
+        yield from tokenizer(prompts[start : start + AT_ONCE], **options)["offset_mapping"]
 
 
 def cut(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> dict[str, str]:
@@ -198,12 +208,17 @@ def cut(base: Base, prompts: Iterable[str], words: Mapping[str, int] = {}) -> di
 
     Found with the tokenizers alone. ``words`` as in `chunks`.
     """
-    readers = _worded_readers(base, words)
-    found = {
-        prompt: min((_unread(embeddings.spelled(prompt, words), *one) for one in readers), key=len)
-        for prompt in prompts
-    }
-    return {prompt: lost for prompt, lost in found.items() if lost}
+    asked = list(dict.fromkeys(prompts))
+    spelled = [embeddings.spelled(prompt, words) for prompt in asked]
+    unread = [
+        [
+            _unread(prompt, tokens, room)
+            for prompt, tokens in zip(spelled, _tokens(spelled, tokenizer), strict=True)
+        ]
+        for tokenizer, room in _worded_readers(base, words)
+    ]
+    found = zip(asked, (min(ends, key=len) for ends in zip(*unread, strict=True)), strict=True)
+    return {prompt: lost for prompt, lost in found if lost}
 
 
 def _worded_readers(base: Base, words: Mapping[str, int]) -> list[tuple[Any, int]]:
@@ -235,13 +250,10 @@ def _length(layout: Layout, encoder: str, tokenizer: Any) -> int:
     return T5_TOKENS if encoder == T5 else GEMMA_TOKENS
 
 
-def _unread(prompt: str, tokenizer: Any, room: int) -> str:
+def _unread(prompt: str, tokens: Sequence[tuple[int, int]], room: int) -> str:
     """The words from the first one of which a token is left out."""
-    # Told to be silent, since what it would warn of is what is looked for here.
-    options = {"return_offsets_mapping": True, "add_special_tokens": False, "verbose": False}
-    spans = tokenizer(prompt, **options)["offset_mapping"]
-    if len(spans) <= room:
+    if len(tokens) <= room:
         return ""
-    end = spans[room - 1][1]
+    end = tokens[room - 1][1]
     lost = (prompt[word.start() :] for word in re.finditer(r"\S+", prompt) if word.end() > end)
     return next(lost, "")

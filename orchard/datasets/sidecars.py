@@ -51,6 +51,10 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
     covered: set[str] = set()
     columns: dict[str, None] = {}
     notes = []
+    below: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for image in files:
+        for folder in image.parents:
+            below[folder].append(str(image))
     tables = sorted(path for path in everything if path.name.lower() in METADATA)
     for path in tables:
         folder = PurePosixPath(path.parent.relative_to(root).as_posix())
@@ -64,7 +68,7 @@ def read(root: Path, files: Sequence[PurePosixPath], everything: Sequence[Path])
             if found.setdefault(file := str(folder / name), said) != said:
                 raise UserError(f"{path}: {file} is listed twice, with other values; keep one row of them")
         columns |= dict.fromkeys(own)
-        covered.update(str(file) for file in files if folder in file.parents)
+        covered.update(below[folder])
     if silent := sorted(covered - found.keys()):
         notes.append(
             f"metadata does not list {len(silent)} of {len(covered)} images "

@@ -3,6 +3,7 @@
 Every stage gets its pixels from `decode`, so all of them see the same ones.
 """
 
+import functools
 import hashlib
 import io
 import logging
@@ -68,6 +69,10 @@ class Photo:
         Raises:
             UserError: an annotation that cannot be read, or is for a photo of another size.
         """
+        return self._boxes
+
+    @functools.cached_property
+    def _boxes(self) -> tuple[Box, ...]:
         found = (annotation() for annotation in self.annotations)
         annotated = next((one for one in found if one.boxes), None)
         return boxes.placed(annotated, geometry(self.read(), self.path), self.path) if annotated else ()
@@ -103,6 +108,13 @@ class ImageSet:
         """Photos per class, zeros included."""
         found = Counter(photo.label for photo in self.photos)
         return {name: found[name] for name in self.classes}
+
+    def by_class(self) -> dict[str, list[Photo]]:
+        """The photos of each class, in order; empty lists included."""
+        found: dict[str, list[Photo]] = {name: [] for name in self.classes}
+        for photo in self.photos:
+            found[photo.label].append(photo)
+        return found
 
     def labels(self) -> np.ndarray:
         """(N,) int64 positions in ``classes``."""

@@ -14,6 +14,9 @@ from rich.table import Table
 
 from bench import held
 from bench.clock import timed
+from finetune.config import TrainLora
+from finetune.planning import plan
+from finetune.planning.accelerators import accelerator_for
 from generate.config import Generate
 from generate.outputs import metadata
 from generate.outputs.folder import Task
@@ -41,6 +44,7 @@ def tables() -> list[Table]:
         ("one image against training photos", (500, 5_000, 50_000), _one_against_photos),
         ("the manifest of shards", (100, 400, 1_600), _manifest),
         ("opening a whole set of shards", (100, 400, 1_600), _opening),
+        ("planning a finetune, ten photos a class", (200, 800, 3_200), _planning),
     ):
         _add(found, name, sizes, [seconds(size) for size in sizes])
     held = Table("growth", "sizes", "megabytes", "power of the size")
@@ -122,6 +126,26 @@ def _manifest(size: int) -> float:
 
 def _opening(size: int) -> float:
     return _of_set(size, shards.require_unaltered)
+
+
+def _planning(size: int) -> float:
+    """One adapter of tiny photos with a caption each."""
+    picture = Image.new("RGB", (8, 8))
+    with tempfile.TemporaryDirectory() as name:
+        photos = Path(name) / "photos"
+        for number in range(size):
+            file = photos / f"class {number % (size // 10)}" / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(metadata.png(picture, prompt=str(number), system=""))
+            file.with_suffix(".txt").write_text(f"photo {number}", encoding="utf-8")
+        config = TrainLora(data=str(photos), output=Path(name) / "adapters", cache=name, joint=True)
+        accelerator, dtype = accelerator_for(config)
+
+        def work() -> None:
+            resolved, made = plan.make(config, accelerator, dtype)
+            plan.lines(resolved, made, accelerator)
+
+        return timed(work).seconds
 
 
 class _Paced:

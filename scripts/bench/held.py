@@ -18,7 +18,7 @@ from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 from review import checks, mislabels
 
 LATENTS, TOKENS = (2, 4, 32, 32), (77, 256)
-"""Of the entries of a photo: latents of 256 px, embeddings a third as wide as Stable Diffusion's; 142 KB together."""
+"""Of a photo's entries: latents of 256 px, embeddings a third as wide as Stable Diffusion's; 142 KB."""
 STEPS, BATCH = 50, 8
 
 
