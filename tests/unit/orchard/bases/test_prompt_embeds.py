@@ -105,6 +105,16 @@ def test_the_longest_prompt_says_how_many_chunks_there_are(loaded):
     assert prompt_embeds.chunks(loaded["sd"][0], []) == 1
 
 
+def test_many_prompts_are_told_the_chunks_and_the_lost_words_that_each_has_alone(loaded, monkeypatch):
+    monkeypatch.setattr(prompt_embeds, "AT_ONCE", 2)
+    base, prompts = loaded["sd"][0], ["a" * n for n in (0, 40, 70, 100, 20)]
+    alone = [prompt_embeds.chunks(base, [prompt]) for prompt in prompts]
+    assert prompt_embeds.chunks_of(base, prompts) == alone and len(set(alone)) == 3
+    texts = [f"{prompt} {'b ' * 40}the end" for prompt in prompts]
+    lost = {prompt: end for text in texts for prompt, end in prompt_embeds.cut(base, [text]).items()}
+    assert prompt_embeds.cut(base, texts) == lost and lost
+
+
 @pytest.mark.parametrize(
     ("family", "clip_skip", "words"),
     [("sd", 4, "1 to 3"), ("sdxl", 1, "2 to 3"), ("sdxl", 4, "2 to 3"), ("sd3", 2, "leave it out")],

@@ -10,7 +10,7 @@ from pictures import ORIENTATION, encoded, noise, write
 from PIL import Image
 
 from orchard.datasets import folders
-from orchard.images.boxes import Box
+from orchard.images.boxes import Annotated, Box
 from orchard.images.framing import framed_boxes
 from orchard.images.images import decode, framed
 
@@ -196,3 +196,15 @@ def test_boxes_travel_with_the_photos_that_are_written(tmp_path):
     folders.write(tmp_path / "copy", photos, photos.keep(()))
     (after,) = [photo.boxes() for photo in folders.read(tmp_path / "copy").photos]
     assert after == ((2, 4, 20, 30),) == photos.photos[0].boxes()
+
+
+def test_the_boxes_of_a_photo_are_read_once():
+    plain, read = pictures.photo("a.png", "apple", data=encoded(noise(0, (8, 8)))), []
+
+    def annotation():
+        read.append(1)
+        return Annotated((Box(0, 0, 4, 4),))
+
+    photo = replace(plain, annotations=(annotation,))
+    assert photo.boxes() == photo.boxes() == (Box(0, 0, 4, 4),)
+    assert len(read) == 1
