@@ -23,6 +23,7 @@ from orchard.cli.terminal import Terminal, bar, say
 from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.files.lock import writing
+from orchard.images.arrays import joined
 from orchard.images.images import ImageSet
 from orchard.images.thumbnails import saved_again
 
@@ -76,11 +77,11 @@ def classify(config: Classify) -> Classified | None:
     if config.dry_run:
         return None
     rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
-    train, validation, test = (
-        image_sets.labelled(part, found.sizes) for part in (rest, held_out, found.test)
-    )
+    sets = (rest, held_out, found.test)
+    with bar("decoding", sum(map(len, sets)), unit="images") as advance:
+        train, validation, test = (image_sets.labelled(part, found.sizes, advance) for part in sets)
     known = found.train.keep((*rest.photos, *held_out.photos))
-    for note in saved_again(found.test, test[0], known, np.concatenate([train[0], validation[0]])):
+    for note in saved_again(found.test, test[0], known, joined(train[0], validation[0])):
         say(console, f"note: {note}")
     atomic.writable(config.output)
     task = Task(

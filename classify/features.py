@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from orchard.classifiers.networks import last_layer
 from orchard.classifiers.predict import features
+from orchard.images.arrays import Images
 
 STRENGTH = 0.1
 """scikit-learn's C, the inverse of the penalty on standardised features."""
@@ -15,7 +16,7 @@ STRENGTH = 0.1
 
 def solve_last_layer(
     model: nn.Module,
-    pixels: np.ndarray,
+    pixels: Images,
     labels: np.ndarray,
     weights: Tensor | None,
     device: torch.device,

@@ -1,5 +1,6 @@
 """The two sets of one classifier, and the checks that keep the test images out of training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,6 +87,6 @@ def parts(train: ImageSet, validation: Validation, seed: int) -> tuple[ImageSet,
     return (train, train.keep(())) if validation == "none" else splits.validation(train, seed)
 
 
-def labelled(part: ImageSet, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+def labelled(part: ImageSet, sizes: Sizes, advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray]:
     """Every image decoded whole: (N, size, size, 3) uint8 pixels and (N,) int64 labels."""
-    return sizes.pixels(part.photos), part.labels()
+    return sizes.pixels(part.photos, advance), part.labels()

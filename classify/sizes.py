@@ -1,14 +1,15 @@
 """The one size that the images of an experiment are brought to."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from classify.config import SMALLEST
-from orchard.images.images import FORMATS, Photo, decode, pixels
+from orchard.images.arrays import decoded
+from orchard.images.images import FORMATS, Photo, decode
 
 LARGEST = 256
 """Pixels: the input side where nothing asks for a smaller one."""
@@ -23,12 +24,14 @@ class Sizes:
     through: int | None
     """Pixels that every image is first reduced to, or None where all are large enough."""
 
-    def pixels(self, photos: Sequence[Photo]) -> np.ndarray:
-        """(N, size, size, 3) uint8, each picture whole, on white where it is not square.
+    def pixels(
+        self, photos: Sequence[Photo], advance: Callable[[int], None] = lambda count: None
+    ) -> np.ndarray:
+        """(N, size, size, 3) uint8, each picture whole, on white where it is not square; as `decoded`.
 
         Centre squares and squashed pictures were worse on validation images: docs/log/fruit.md.
         """
-        return pixels(photos, self.size, through=self.through)
+        return decoded(photos, self.size, self.through, advance)
 
 
 def resolve(asked: int, native: int) -> Sizes:

@@ -16,17 +16,21 @@ from classify.augment import augment, blend, strength_of
 from classify.config import Training
 from classify.features import solve_last_layer
 from classify.mixing import UNION, Mixing, rows_of, weights_of
+from orchard import memory
 from orchard.classifiers.networks import build
 from orchard.classifiers.predict import autocast, moved, probabilities
 from orchard.classifiers.pretrained import FEATURES
+from orchard.images.arrays import Images, fits, joined
 from orchard.images.splits import stable_hash
 
 WARM_UP = 0.1
 WEIGHT_DECAY = 0.05
 LABEL_SMOOTHING = 0.05
 AVERAGING = 0.98
+AT_ONCE = 256
+"""Images that are put on a device together."""
 
-Labelled = tuple[np.ndarray, np.ndarray]
+Labelled = tuple[Images, np.ndarray]
 """(N, H, W, 3) uint8 pixels and (N,) int64 labels."""
 
 
@@ -91,8 +95,8 @@ class Task:
         """Both sources, the first one first."""
         if self.synthetic is None or not len(self.synthetic[1]):
             return self.train
-        pixels, labels = (np.concatenate(pair) for pair in zip(self.train, self.synthetic, strict=True))
-        return pixels, labels
+        (real, labels), (synthetic, others) = self.train, self.synthetic
+        return joined(real, synthetic), np.concatenate([labels, others])
 
     def network(self) -> nn.Module:
         """The network before its first step, on the device."""
@@ -239,18 +243,30 @@ def batch_stream(
     device: torch.device,
 ) -> Iterator[Batch]:
     """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones."""
-    pixels, labels = (torch.from_numpy(np.ascontiguousarray(part)) for part in train)
+    pixels, labels = on_device(train[0], device), torch.from_numpy(train[1])
     strength = strength_of(options)
     generator = torch.Generator().manual_seed(stable_hash("augmentation", seed))
     order = torch.Generator().manual_seed(stable_hash("order", seed))
-    on_device = pixels.to(device)
     for rows in rows_of(mixing, labels, real, options.batch_size, options.steps, order):
         is_real = rows < real
         weights = weights_of(mixing, is_real)
-        images = augment(on_device[moved(rows, device)], strength, generator)
+        images = augment(pixels(rows), strength, generator)
         targets = moved(labels[rows], device)
         images, targets = blend(images, targets, is_real, classes, options.augmentation)
         yield Batch(images, targets, None if weights is None else moved(weights, device))
+
+
+def on_device(pixels: Images, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What takes (B,) rows on the CPU and gives (B, H, W, 3) uint8 on the device.
+
+    Images that take at most `orchard.images.arrays.SHARE` of a device's free memory are all put there first.
+    """
+    if device.type == "cpu" or not fits(pixels, memory.free_on(device)):
+        return lambda rows: moved(torch.from_numpy(pixels[rows.numpy()]), device)
+    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pixels), AT_ONCE):
+        there[start : start + AT_ONCE] = torch.from_numpy(pixels[start : start + AT_ONCE])
+    return lambda rows: there[moved(rows, device)]
 
 
 def accuracy(model: nn.Module, images: Labelled, device: torch.device, dtype: torch.dtype) -> float | None:

@@ -30,7 +30,7 @@ from orchard import devices
 from orchard.classifiers.embeddings import Embed, of_backbone
 from orchard.classifiers.networks import build, require_name
 from orchard.cli import cli
-from orchard.cli.terminal import Terminal, say
+from orchard.cli.terminal import Terminal, bar, say
 from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.files.lock import writing
@@ -110,7 +110,9 @@ def evaluate(config: Evaluate) -> Evaluated | None:
     if config.dry_run:
         return None
     pixels = Pixels(sets.sizes)
-    pixels.add(sets.photos())
+    photos = {photo.sha256: photo for photo in sets.photos()}
+    with bar("decoding", len(photos), unit="images", show=state.is_main_process) as advance:
+        pixels.add(list(photos.values()), advance)
     if state.is_main_process:
         sets = _with_copies(console, sets, pixels)
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)

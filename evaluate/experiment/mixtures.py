@@ -133,5 +133,8 @@ def require_enough(needs: Sequence[Mapping[str, int]], there: Mapping[str, int],
 
 def draw(photos: Sequence[Photo], counts: Mapping[str, int], *salt: object) -> list[Photo]:
     """``counts[name]`` photos of each class; a smaller draw lies in a larger one."""
-    by_class = {name: [p for p in photos if p.label == name] for name in counts}
+    by_class: dict[str, list[Photo]] = {name: [] for name in counts}
+    for photo in photos:
+        if photo.label in by_class:
+            by_class[photo.label].append(photo)
     return [photo for name, count in counts.items() for photo in subset(by_class[name], count, *salt, name)]

@@ -20,6 +20,7 @@ from evaluate.records.records import Key, Prediction, Record, Tested
 from orchard import software
 from orchard.classifiers.predict import probabilities
 from orchard.errors import UserError
+from orchard.images.arrays import Rows
 from orchard.images.images import ImageSet, Photo
 
 Report = Callable[[str, Step], None]
@@ -32,23 +33,23 @@ class Pixels:
         self.sizes = sizes
         self.found: dict[str, np.ndarray] = {}
 
-    def add(self, photos: Sequence[Photo]) -> None:
+    def add(self, photos: Sequence[Photo], advance: Callable[[int], None] = lambda count: None) -> None:
         """Decode what is not there yet; raises `UserError` for a file that is no whole image."""
         new = {photo.sha256: photo for photo in photos if photo.sha256 not in self.found}
-        arrays = self.sizes.pixels(list(new.values()))
-        self.found.update(zip(new, arrays, strict=True))
+        # As they lie in shards, of which a row group is read at a time.
+        in_order = sorted(new.values(), key=lambda photo: photo.path)
+        arrays = self.sizes.pixels(in_order, advance)
+        self.found.update(zip((photo.sha256 for photo in in_order), arrays, strict=True))
 
     def of(self, photos: Sequence[Photo], classes: Sequence[str]) -> Labelled:
         """(N, S, S, 3) uint8 and (N,) int64 positions in ``classes``."""
-        labels = np.array([classes.index(photo.label) for photo in photos], dtype=np.int64)
-        return self.rows(photos), labels
+        place = {name: i for i, name in enumerate(classes)}
+        return self.rows(photos), np.array([place[photo.label] for photo in photos], dtype=np.int64)
 
-    def rows(self, photos: Sequence[Photo]) -> np.ndarray:
-        """(N, S, S, 3) uint8."""
+    def rows(self, photos: Sequence[Photo]) -> Rows:
+        """The images of the photos; arms that share some share their pixels."""
         self.add(photos)
-        rows = [self.found[photo.sha256] for photo in photos]
-        size = self.sizes.size
-        return np.stack(rows) if rows else np.zeros((0, size, size, 3), np.uint8)
+        return Rows([self.found[photo.sha256] for photo in photos], self.sizes.size)
 
 
 @dataclass(frozen=True, kw_only=True)

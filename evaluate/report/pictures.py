@@ -12,10 +12,13 @@ from PIL import Image
 
 from orchard import shards
 from orchard.classifiers.embeddings import Embed
+from orchard.images.arrays import Images
 from orchard.images.images import ImageSet, Photo, decode
 
-ReadPixels = Callable[[Sequence[Photo]], np.ndarray]
+ReadPixels = Callable[[Sequence[Photo]], Images]
 """Photos -> (N, S, S, 3) uint8 pixels."""
+AT_ONCE = 256
+"""Images of a pool that are compared together: as many as a network takes at once."""
 SHEET = 12
 """Images of a kind and class that a sheet shows."""
 CLASSES = 20
@@ -91,8 +94,10 @@ def beside(
     for name, pool in pools.items():
         if not len(pool):
             continue
-        alike = queries @ _directions(embed(read(pool.photos))).T
-        for photo, row in zip(photos, alike, strict=True):
+        images = read(pool.photos)
+        parts = (images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE))
+        alike = [queries @ _directions(embed(part)).T for part in parts]
+        for photo, row in zip(photos, np.concatenate(alike, axis=1), strict=True):
             found[photo.path][name] = _nearest(photo, row, pool.photos)
     return found
 
@@ -106,9 +111,9 @@ def _nearest(photo: Photo, alike: np.ndarray, pool: Sequence[Photo]) -> dict[str
     return {**_shown(near, note), "similarity": float(others.max())}
 
 
-def as_they_are(pixels: np.ndarray) -> np.ndarray:
+def as_they_are(pixels: Images) -> np.ndarray:
     """(N, S, S, 3) uint8 -> (N, 3 S S) rows about their own mean: for `beside` where there is no network."""
-    rows = pixels.reshape(len(pixels), -1).astype(np.float32)
+    rows = pixels[:].reshape(len(pixels), -1).astype(np.float32)
     return rows - rows.mean(axis=1, keepdims=True)
 
 

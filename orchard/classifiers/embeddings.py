@@ -14,8 +14,9 @@ from orchard.classifiers.networks import last_layer
 from orchard.classifiers.predict import features, to_float
 from orchard.errors import UserError
 from orchard.files import atomic, checked_json
+from orchard.images.arrays import Images
 
-Embed = Callable[[np.ndarray], np.ndarray]
+Embed = Callable[[Images], np.ndarray]
 """(N, S, S, 3) uint8 pixels -> (N, D) float32 features."""
 SIDE = 224
 """Pixels that a backbone's input is brought to, unless it takes one size alone."""
@@ -30,7 +31,7 @@ def of_classifier(model: nn.Module, device: torch.device) -> Embed:
     """What the classifier's last layer sees; the mean over places where that is a convolution."""
     layer = last_layer(model)
 
-    def embed(pixels: np.ndarray) -> np.ndarray:
+    def embed(pixels: Images) -> np.ndarray:
         found = features(model, layer, pixels, device, torch.float32).astype(np.float32)
         return found.reshape(*found.shape[:2], -1).mean(axis=2)
 
@@ -52,7 +53,7 @@ def of_backbone(name: str, device: torch.device) -> Embed:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise _unloadable(name, error) from None
 
-    def embed(pixels: np.ndarray) -> np.ndarray:
+    def embed(pixels: Images) -> np.ndarray:
         rows = []
         with torch.inference_mode():
             for start in range(0, len(pixels), BATCH):

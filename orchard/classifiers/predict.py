@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orchard.images.arrays import Images
+
 
 def to_float(pixels: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], channels last in memory."""
@@ -27,7 +29,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 def probabilities(
     model: nn.Module,
-    pixels: np.ndarray,
+    pixels: Images,
     device: torch.device,
     dtype: torch.dtype,
     batch_size: int = 256,
@@ -38,7 +40,7 @@ def probabilities(
 
 def forward(
     model: nn.Module,
-    pixels: np.ndarray,
+    pixels: Images,
     device: torch.device,
     dtype: torch.dtype,
     batch_size: int = 256,
@@ -57,7 +59,7 @@ def forward(
 
 
 def features(
-    model: nn.Module, layer: nn.Module, pixels: np.ndarray, device: torch.device, dtype: torch.dtype
+    model: nn.Module, layer: nn.Module, pixels: Images, device: torch.device, dtype: torch.dtype
 ) -> np.ndarray:
     """(N, H, W, 3) uint8 -> (N, F) float64, what reaches ``layer``."""
     caught: list[Tensor] = []

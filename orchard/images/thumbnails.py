@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from orchard.errors import listed
+from orchard.images.arrays import Images
 from orchard.images.framing import FITS
 from orchard.images.images import ImageSet, Photo, pixels, sized
 
@@ -16,6 +17,8 @@ ASKED = 5000
 """Images that are asked for their nearest neighbours to tell the quantile."""
 PAIRS = 2**23
 """Pairs of images that are compared together."""
+ROWS = 4096
+"""Images that are brought to floats together."""
 Thumbnails = Sequence[np.ndarray]
 """(N, SIDE, SIDE, 3) uint8 of the same N images for each of `FITS`: a generator learns from one of them."""
 FARTHEST = 0.1
@@ -55,9 +58,7 @@ class Originals:
         return np.min([one.nearest(query) / threshold for one, query, threshold in framings], axis=0)
 
 
-def saved_again(
-    test: ImageSet, test_pixels: np.ndarray, train: ImageSet, train_pixels: np.ndarray
-) -> list[str]:
+def saved_again(test: ImageSet, test_pixels: Images, train: ImageSet, train_pixels: Images) -> list[str]:
     """A note where test images are training images saved again, mirrored or not; their bytes differ, so the
     hashes do not tell. Pixels are (N, S, S, 3) uint8, one way of framing for all.
     """
@@ -155,6 +156,10 @@ class References:
 
 def _rows(images: np.ndarray) -> np.ndarray:
     """(N, S, S, 3) uint8 -> (N, 3 S S) float32 rows of mean 0 and length 1; flat images give zeros."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    found = np.empty((len(images), images[0].size if len(images) else 0), np.float32)
+    for start in range(0, len(images), ROWS):
+        rows = images[start : start + ROWS].reshape(-1, found.shape[1]).astype(np.float32)
+        rows -= rows.mean(axis=1, keepdims=True)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        found[start : start + ROWS] = rows
+    return found

@@ -40,6 +40,8 @@ class Shard:
     size: int
     """Bytes."""
     header: ShardHeader
+    groups: tuple[int, ...] = ()
+    """Rows of each row group."""
 
 
 def features(classes: Sequence[str]) -> Any:
@@ -120,7 +122,7 @@ def store(folder: Path, number: int, rows: Sequence[Mapping[str, Any]], header: 
     left go from train. Whatever stops a run in between, none is lost and every verdict is the old or the new.
     """
     train, rejected = (path_of(folder, header.label, number, split) for split in (TRAIN, REJECTED))
-    before = made_with(_shard(path) for path in (train, rejected) if path.is_file())
+    before = made_with(shard_of(path) for path in (train, rejected) if path.is_file())
     header = replace(header, made_with=_distinct([*before, *header.made_with]))
     kept, away = ([row for row in rows if bool(row["reason"]) == out] for out in (False, True))
     there = {index for index, *_ in _verdicts(rejected)}
@@ -221,7 +223,7 @@ def discarded_count(shard: Shard) -> int:
 
 def header_of(path: Path) -> ShardHeader:
     """Where the rows of one file come from."""
-    return _shard(path).header
+    return shard_of(path).header
 
 
 def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
@@ -237,10 +239,11 @@ def existing(folder: Path, split: str = TRAIN) -> list[Shard]:
         storage.refresh(folder)
         with storage.reached(folder):
             paths = list((folder / "data").glob(pattern))
-    return [_shard(path) for path in sorted(paths, key=str)]
+    return [shard_of(path) for path in sorted(paths, key=str)]
 
 
-def _shard(path: Path) -> Shard:
+def shard_of(path: Path) -> Shard:
+    """One file, from its footer alone; raises `UserError` as `existing`."""
     with opening.named(path):
         there = path.stat()
     if storage.is_local(path):
@@ -265,7 +268,14 @@ def _read(path: Path, size: int) -> Shard:
         raise UserError(f"{path}: not a shard's name; move it elsewhere")
     if match["label"] != file_name(header.label):
         raise UserError(f"{path}: its rows are of class {header.label}; delete it and run generate again")
-    return Shard(path=path, number=int(match["number"]), rows=footer.num_rows, size=size, header=header)
+    return Shard(
+        path=path,
+        number=int(match["number"]),
+        rows=footer.num_rows,
+        size=size,
+        header=header,
+        groups=tuple(footer.row_group(place).num_rows for place in range(footer.num_row_groups)),
+    )
 
 
 def _header(metadata: Mapping[bytes, bytes] | None) -> ShardHeader:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from squares import write_images, write_shards
 
 from classify import image_sets
@@ -17,6 +18,7 @@ from orchard.classifiers.networks import build
 from orchard.classifiers.predict import probabilities
 from orchard.datasets import sources
 from orchard.errors import UserError
+from orchard.images import arrays
 from orchard.images.images import sha256
 
 
@@ -50,6 +52,16 @@ def test_class_missing_from_the_test_folder_keeps_every_name_in_place(tmp_path, 
         assert list(line["probabilities"]) == ["x", "y", "z"]
         assert max(line["probabilities"], key=line["probabilities"].get) == line["truth"]
         assert sum(line["probabilities"].values()) == pytest.approx(1)
+
+
+def test_images_on_disk_give_the_classifier_and_the_scores_of_those_in_memory(tmp_path, root, monkeypatch):
+    for place, share in (("memory", arrays.SHARE), ("disk", 0)):
+        monkeypatch.setattr(arrays, "SHARE", share)
+        classify(config(tmp_path, root, root, steps=3, validation="real", output=tmp_path / place))
+    memory, disk = (load_file(tmp_path / place / "model.safetensors") for place in ("memory", "disk"))
+    assert memory.keys() == disk.keys() and all(memory[name].equal(disk[name]) for name in memory)
+    memory, disk = ((tmp_path / place / "predictions.jsonl").read_text() for place in ("memory", "disk"))
+    assert memory == disk
 
 
 def test_separate_test_folder_without_a_split_is_scored_whole_and_by_name(tmp_path, root):

@@ -27,6 +27,7 @@ from orchard import devices, shards
 from orchard.classifiers import classifier
 from orchard.cli import cli
 from orchard.datasets import sources
+from orchard.images import arrays
 from orchard.images.images import TEST, TRAIN
 
 SMALL = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32)
@@ -144,6 +145,14 @@ def test_cross_validation_and_a_chosen_mixing_end_in_records(tmp_path, made):
         gap = json.loads((tmp_path / "fidelity.json").read_text())
         assert gap["arm"].startswith(f"50% real, fold {used[0]}, repeat 0, auto 0.8, seed")
         assert gap["gap"]["our real-trained classifier"]["test"]["images"] == 84
+
+
+def test_images_on_disk_give_the_records_of_those_in_memory(tmp_path, made, monkeypatch):
+    for place, share in (("memory", arrays.SHARE), ("disk", 0)):
+        monkeypatch.setattr(arrays, "SHARE", share)
+        evaluate(config(tmp_path / place, folds=2, ratios=("1", "0.5"), generators=("none", "tuned")))
+    memory, disk = (list(map(plain, lines(tmp_path / place))) for place in ("memory", "disk"))
+    assert len(memory) == 6 and memory == disk
 
 
 def test_folds_share_untuned_images_and_compare_with_the_real_part_alone(tmp_path, made):

@@ -1,0 +1,128 @@
+"""Decoded images in memory and on disk are the same, and nothing stays of either."""
+
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pictures import encoded, half_a_jpeg, noise, photo
+
+from orchard import memory
+from orchard.errors import UserError
+from orchard.images import arrays, images
+from orchard.images.arrays import Rows, decoded, joined
+
+SIDE = 8
+
+
+@pytest.fixture
+def on_disk(monkeypatch, tmp_path):
+    """Nothing is small enough for the memory; the folder of what is kept elsewhere."""
+    monkeypatch.setattr(arrays, "SHARE", 0)
+    monkeypatch.setattr(arrays, "scratch", lambda: tmp_path)
+    return tmp_path
+
+
+def photos(count: int) -> list[images.Photo]:
+    return [photo(f"{seed}.png", "x", data=encoded(noise(seed, (SIDE, SIDE)))) for seed in range(count)]
+
+
+def expected(count: int) -> np.ndarray:
+    return np.stack([np.asarray(noise(seed, (SIDE, SIDE))) for seed in range(count)])
+
+
+def mapped(array: np.ndarray) -> bool:
+    return isinstance(array.base, np.memmap)
+
+
+def test_images_are_the_same_in_memory_and_on_disk_where_no_file_stays(on_disk, monkeypatch):
+    there = decoded(photos(70), SIDE)
+    assert mapped(there) and list(on_disk.iterdir()) == []
+    assert np.array_equal(there, expected(70))
+    monkeypatch.setattr(arrays, "SHARE", 0.5)
+    here = decoded(photos(70), SIDE)
+    assert not mapped(here) and here.dtype == there.dtype == np.uint8
+    assert np.array_equal(here, there)
+    assert decoded([], SIDE).shape == (0, SIDE, SIDE, 3)
+
+
+def test_as_much_as_its_share_of_the_memory_is_kept_there(monkeypatch):
+    size = 4 * SIDE * SIDE * 3
+    for free, kept in ((2 * size, True), (2 * size - 2, False)):
+        monkeypatch.setattr(memory, "free", lambda free=free: free)
+        assert mapped(decoded(photos(4), SIDE)) != kept
+
+
+def test_a_full_disk_is_one_line_before_anything_is_read(on_disk, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**30))
+
+    def never() -> bytes:
+        raise AssertionError
+
+    many = [replace(photos(1)[0], read=never)] * 400
+    with pytest.raises(UserError, match=r"400 images at 1024 px take 1\.2 GiB, .* 1\.0 GiB; make room there"):
+        decoded(many, 1024)
+
+
+def test_a_damaged_photo_is_named_wherever_images_are_kept(on_disk, monkeypatch):
+    damaged = [*photos(3), photo("half.jpg", "x", data=half_a_jpeg())]
+    for share in (0, 0.5):
+        monkeypatch.setattr(arrays, "SHARE", share)
+        with pytest.raises(UserError, match=r"half\.jpg: not a whole image"):
+            decoded(damaged, SIDE)
+    assert list(on_disk.iterdir()) == []
+
+
+def test_every_image_is_told_of_once():
+    told = []
+    decoded(photos(5), SIDE, advance=told.append)
+    assert told == [1] * 5
+
+
+def test_who_stops_waits_for_no_more_than_is_under_way():
+    read = []
+
+    def one(place: int) -> images.Photo:
+        made = photo(f"{place}.png", "x", data=encoded(noise(place, (SIDE, SIDE))))
+        return replace(made, read=lambda: read.append(place) or made.read())
+
+    rows = images.each([one(place) for place in range(20 * images.AHEAD)], SIDE)
+    next(rows)
+    rows.close()
+    assert len(read) <= images.AHEAD + images.WORKERS + 1
+
+
+def test_rows_are_those_of_the_arrays_that_they_come_from():
+    first, second = np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3), np.full((2, 2, 2, 3), 9, np.uint8)
+    both = joined(first, Rows(list(second), 2))
+    whole = np.concatenate([first, second])
+    assert both.shape == whole.shape and len(both) == 7
+    for index in (slice(None), slice(1, 6, 2), np.array([6, 0, 0, 5]), np.array([], dtype=int)):
+        assert np.array_equal(both[index], whole[index])
+    assert np.array_equal(np.stack(list(both)), whole)
+    assert np.shares_memory(both.rows[0], first)
+    assert Rows([], 2)[:].shape == (0, 2, 2, 3)
+
+
+MEMINFO = "MemTotal:       100 kB\nMemFree:  1 kB\nMemAvailable:   80 kB\n"
+
+
+def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(monkeypatch, tmp_path):
+    own = tmp_path / "cgroup" / "job" / "step"
+    own.mkdir(parents=True)
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    (tmp_path / "member").write_text("12:cpu:/other\n0::/job/step\n")
+    places = {"MEMINFO": "meminfo", "MEMBERSHIP": "member", "CGROUPS": "cgroup"}
+    for name, place in places.items():
+        monkeypatch.setattr(memory, name, tmp_path / place)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert memory.free() == 80 * 1024
+    (own / "memory.max").write_text("max\n")
+    assert memory.free() == 80 * 1024
+    (own.parent / "memory.max").write_text("50000\n")
+    (own.parent / "memory.current").write_text("45000\n")
+    (own.parent / "memory.stat").write_text("anon 20000\ninactive_file 25000\n")
+    assert memory.free() == 30_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert memory.free() == 15_000
