@@ -32,9 +32,9 @@ the message is one line and the exit code 2.
   an error too.
 - With several processes, SIGTERM ends evaluate at once, as kill -9 does; it also ends finetune and generate
   at once while they neither train nor sample.
-- classify and evaluate refuse by name a shard that was altered or replaced by another set's, at the
-  start and whenever they read an image of it later; so does generate before it changes or uploads a set, or with `--verify`, while it looks at a complete one by its
-  files' sizes alone. A deleted shard is sampled again
+- classify and evaluate refuse by name a shard that was altered or replaced by another set's, at the start and
+  whenever they read an image of it later. So does generate before it changes or uploads a set, or with
+  `--verify`, while it looks at a complete one by its files' sizes alone. A deleted shard is sampled again
   (`tests/unit/orchard/shards/test_altered_shards.py`). A stopped set has no manifest yet: there, only
   flipped bytes that are read and rows in the wrong shard are detected.
 - Not tested: loss of power; file systems without `flock`, where the commands refuse to write.
