@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, roc_auc_score
+from scipy.stats import rankdata
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+AT_ONCE = 64
+"""Classes whose scores are ranked together."""
 
 
 class Averages(TypedDict):
@@ -59,7 +63,8 @@ def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str
     probabilities = np.asarray(probabilities, dtype=np.float64)
     _check(truth, probabilities, classes)
     names = list(classes)
-    true = np.array([names.index(name) for name in truth])
+    place = {name: k for k, name in enumerate(names)}
+    true = np.array([place[name] for name in truth])
     predicted = probabilities.argmax(axis=1)
     present = sorted(set(true.tolist()))
     per_class = _per_class(true, predicted, probabilities, names)
@@ -107,15 +112,16 @@ def _per_class(
     columns = precision_recall_fscore_support(
         true, predicted, labels=range(len(names)), average=None, zero_division=0
     )
+    times, areas = np.bincount(predicted, minlength=len(names)), _one_vs_rest(true, probabilities)
     result: dict[str, ClassScores] = {}
     for k, (precision, recall, f1, support) in enumerate(zip(*columns, strict=True)):
-        present, guessed = support > 0, bool((predicted == k).any())
+        present, guessed = support > 0, times[k] > 0
         result[names[k]] = {
             "precision": float(precision) if present and guessed else None,
             "recall": float(recall) if present else None,
             "f1": float(f1) if present else None,
             "support": int(support),
-            "roc_auc": _area(true == k, probabilities[:, k]),
+            "roc_auc": areas[k],
         }
     return result
 
@@ -129,11 +135,21 @@ def _areas(per_class: Mapping[str, ClassScores]) -> tuple[float | None, float | 
     return float(np.average(areas, weights=support)), float(np.mean(areas)), list(defined)
 
 
-def _area(positive: np.ndarray, scores: np.ndarray) -> float | None:
-    """ROC-AUC of one class against the rest; undefined unless both are there."""
-    if positive.all() or not positive.any():
-        return None
-    return float(roc_auc_score(positive, scores))
+def _one_vs_rest(true: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
+    """ROC-AUC of each class against the rest; undefined unless both are there.
+
+    By ranks (Mann and Whitney), since scikit-learn takes milliseconds for each of a thousand classes.
+    """
+    found: list[float | None] = []
+    for start in range(0, probabilities.shape[1], AT_ONCE):
+        ranks = rankdata(probabilities[:, start : start + AT_ONCE], axis=0)
+        for k, column in enumerate(ranks.T, start):
+            positive = true == k
+            mine = int(positive.sum())
+            others = len(true) - mine
+            above = column[positive].sum() - mine * (mine + 1) / 2
+            found.append(float(above / (mine * others)) if mine and others else None)
+    return found
 
 
 BINS = 15

@@ -64,7 +64,7 @@ def read(path: Path) -> list[Action]:
     if not path.is_file():
         return []
     try:
-        return [checked_json.build(Action, line) for line in json_lines.read(path)]
+        return [checked_json.build(Action, line) for line in json_lines.each(path)]
     except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); mend or remove the bad line") from None
 

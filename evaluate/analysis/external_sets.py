@@ -10,8 +10,8 @@ import numpy as np
 
 from evaluate.analysis.intervals import mean_interval
 from evaluate.analysis.labels import counted, label, p_value, points, points_between, spread
-from evaluate.analysis.parts import Part, recalls
-from evaluate.analysis.predictions import probabilities
+from evaluate.analysis.parts import Answers, Part
+from evaluate.analysis.predictions import answers
 from evaluate.analysis.summary import MARGIN, ArmKey, Row, arms, baseline, summarise
 from evaluate.metrics import score
 from evaluate.records.records import Record
@@ -51,8 +51,9 @@ def external_results(records: Iterable[Record], margin: float = MARGIN) -> list[
 def _there(record: Record, name: str) -> Record:
     """The record as if the further set were its test set."""
     found: Record = {**record, "predictions": record["external"][name]["predictions"]}
-    truth = [prediction["truth"] for prediction in found["predictions"]]
-    return {**found, **score(truth, probabilities(found)[1], record["classes"])}
+    said = answers(found)
+    truth = [said.classes[place] for place in said.truth]
+    return {**found, **score(truth, said.probabilities, record["classes"]), "predictions": said}
 
 
 def _on_one(records: Sequence[Record], name: str, margin: float) -> list[ExternalResult]:
@@ -60,7 +61,7 @@ def _on_one(records: Sequence[Record], name: str, margin: float) -> list[Externa
     by_arm = arms(records)
     for row in summarise(records, margin):
         alone = baseline(row.arm, by_arm)
-        of_classes = recalls(by_arm[row.arm], by_arm[alone] if alone else [])
+        of_classes = Answers(by_arm[row.arm], by_arm[alone] if alone else []).recalls()
         found.append(ExternalResult(name=name, row=row, balanced=_mean(row, of_classes), recalls=of_classes))
     return found
 

@@ -4,8 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from evaluate.analysis.labels import label, title
-from evaluate.analysis.predictions import predicted
+from evaluate.analysis.predictions import answers
 from evaluate.analysis.summary import arms
 from evaluate.records.records import Record
 
@@ -21,15 +23,18 @@ def worst(records: Iterable[Record]) -> list[dict[str, Any]]:
     wrong: dict[str, list[dict[str, Any]]] = defaultdict(list)
     tested: Counter[str] = Counter()
     for arm, runs in arms(records).items():
-        for prediction in (prediction for run in runs for prediction in run["predictions"]):
-            tested[prediction["file"]] += 1
-            answer = predicted(prediction)
-            if answer != prediction["truth"]:
-                given = {"predicted": answer, "probability": prediction["probabilities"][answer]}
-                where = {"arm": label(arm), "part": title(arm).split(":")[0]}
-                wrong[prediction["file"]].append({"truth": prediction["truth"], **given, **where})
+        where = {"arm": label(arm), "part": title(arm).split(":")[0]}
+        for said in map(answers, runs):
+            tested.update(said.files)
+            for row in np.flatnonzero(~said.right):
+                answer = said.predicted[row]
+                shown = {
+                    "predicted": said.classes[answer],
+                    "probability": float(said.probabilities[row, answer]),
+                }
+                wrong[said.files[row]].append({"truth": said.classes[said.truth[row]], **shown, **where})
     entries = []
-    for file, answers in wrong.items():
-        surest = max(answers, key=lambda answer: float(answer["probability"]))
-        entries.append({"file": file, **surest, "wrong": len(answers), "runs": tested[file]})
+    for file, given in wrong.items():
+        surest = max(given, key=lambda answer: float(answer["probability"]))
+        entries.append({"file": file, **surest, "wrong": len(given), "runs": tested[file]})
     return sorted(entries, key=lambda entry: (-entry["probability"], -entry["wrong"], entry["file"]))[:SHOWN]

@@ -1,9 +1,7 @@
 """How an arm does on a part of its test images: one class, where accuracy is recall, or one kind."""
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -14,7 +12,8 @@ from evaluate.analysis.intervals import (
     difference_interval,
     mean_and_spread,
 )
-from evaluate.analysis.predictions import right
+from evaluate.analysis.predictions import answers as said_by
+from evaluate.analysis.predictions import by_run, tested
 from evaluate.analysis.summary import in_points, paired, rows_of
 from evaluate.records.records import Record
 
@@ -35,38 +34,56 @@ class Part:
     change: Interval | None
     """95% interval of that difference (`difference_interval`); `None` without one."""
 
-    @classmethod
-    def of(cls, runs: Sequence[Record], real_only: Sequence[Record], files: Collection[str]) -> Self:
-        """The part with ``files``, at least one of which was tested; ``real_only`` may have no runs."""
-        tested = [known for run in runs if (known := _tested(run, files))]
-        names = sorted({file for known in tested for file in known})
-        answers = rows_of(runs, names)
+
+class Answers:
+    """Which test images an arm has right, and real images alone; `real_only` may have no runs."""
+
+    def __init__(self, runs: Sequence[Record], real_only: Sequence[Record]) -> None:
+        self.runs, self.files = runs, tested(runs)
+        self.by_run, self.rows = by_run(runs, self.files), rows_of(runs, self.files)
         before, after = paired(real_only, runs)
-        alone = rows_of(before, names) if after else np.empty((0, 0))
-        differences = rows_of(after, names) - alone if after else alone
-        both = np.isfinite(differences).any(axis=0)
-        common = differences[:, both]
-        return cls(
-            images=len(names),
+        self.alone = rows_of(before, self.files) if after else None
+        self.after = rows_of(after, self.files) if after else None
+
+    def part(self, columns: Sequence[int] | np.ndarray) -> Part:
+        """The part with the files at these places, at least one, in their order."""
+        answers, of_runs = self.rows.take(columns, axis=1), self.by_run.take(columns, axis=1)
+        of_runs = of_runs[np.isfinite(of_runs).any(axis=1)]
+        before = points = change = None
+        if self.alone is not None and self.after is not None:
+            alone = self.alone.take(columns, axis=1)
+            differences = self.after.take(columns, axis=1) - alone
+            both = np.isfinite(differences).any(axis=0)
+            if both.any():
+                common = differences[:, both]
+                before = float(np.nanmean(alone[:, both], axis=0).mean())
+                points = 100 * float(np.nanmean(common, axis=0).mean())
+                change = in_points(difference_interval(common))
+        return Part(
+            images=len(columns),
             accuracy=Spread(
                 float(np.nanmean(answers, axis=0).mean()),
-                mean_and_spread(float(np.mean([*known.values()])) for known in tested).sd,
+                mean_and_spread(np.nanmean(of_runs, axis=1).tolist()).sd,
             ),
             interval=accuracy_interval(answers),
-            before=float(np.nanmean(alone[:, both], axis=0).mean()) if common.size else None,
-            points=100 * float(np.nanmean(common, axis=0).mean()) if common.size else None,
-            change=in_points(difference_interval(common)) if common.size else None,
+            before=before,
+            points=points,
+            change=change,
         )
 
-
-def _tested(run: Record, files: Collection[str]) -> dict[str, bool]:
-    return {one["file"]: right(one) for one in run["predictions"] if one["file"] in files}
-
-
-def recalls(runs: Sequence[Record], real_only: Sequence[Record]) -> dict[str, Part]:
-    """The part of every class that has test images, in the order of the classes."""
-    files: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        for prediction in run["predictions"]:
-            files[prediction["truth"]].add(prediction["file"])
-    return {name: Part.of(runs, real_only, files[name]) for name in runs[0]["classes"] if name in files}
+    def recalls(self) -> dict[str, Part]:
+        """The part of every class that has test images, in the order of the classes."""
+        place = {file: column for column, file in enumerate(self.files)}
+        pairs = np.concatenate(
+            [
+                np.stack([said.truth, [place[file] for file in said.files]], axis=1)
+                for said in map(said_by, self.runs)
+            ]
+        )
+        labels, columns = np.unique(pairs, axis=0).T
+        ends = np.searchsorted(labels, np.arange(len(self.runs[0]["classes"]) + 1))
+        return {
+            name: self.part(columns[start:end])
+            for name, start, end in zip(self.runs[0]["classes"], ends, ends[1:], strict=False)
+            if start < end
+        }

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from evaluate.analysis.parts import Part, recalls
-from evaluate.analysis.predictions import tested
+from evaluate.analysis.parts import Answers, Part
 from evaluate.analysis.summary import ArmKey, arms, baseline
 from evaluate.records.records import Record
 from orchard.errors import UserError
@@ -71,18 +70,18 @@ def accuracies(records: Iterable[Record], strata: Strata) -> list[Stratum]:
     for arm, runs in found.items():
         alone = baseline(arm, found)
         real_only = found[alone] if alone else []
-        parts = [(CLASS, name, part) for name, part in recalls(runs, real_only).items()]
-        for (what, kind), files in _by_kind(runs, strata).items():
-            parts.append((what, kind, Part.of(runs, real_only, files)))
+        answers = Answers(runs, real_only)
+        parts = [(CLASS, name, part) for name, part in answers.recalls().items()]
+        for (what, kind), columns in _by_kind(answers.files, strata).items():
+            parts.append((what, kind, answers.part(columns)))
         strata_of += [Stratum(arm=arm, what=what, kind=kind, **vars(part)) for what, kind, part in parts]
     return strata_of
 
 
-def _by_kind(runs: Sequence[Record], strata: Strata) -> dict[tuple[str, str], set[str]]:
-    """The tested files of every kind that occurs."""
-    files = tested(runs)
+def _by_kind(files: Sequence[str], strata: Strata) -> dict[tuple[str, str], list[int]]:
+    """The places of the files of every kind that occurs."""
     found = {
-        (what, kind): {file for file in files if strata.get(file, {}).get(what) == kind}
+        (what, kind): [i for i, file in enumerate(files) if strata.get(file, {}).get(what) == kind]
         for what, kinds in KINDS.items()
         for kind in kinds
     }

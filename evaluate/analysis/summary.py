@@ -17,7 +17,7 @@ from evaluate.analysis.intervals import (
     p_below,
     p_of_difference,
 )
-from evaluate.analysis.predictions import correctness, probabilities, replicate, tested, vote
+from evaluate.analysis.predictions import answers, correctness, replicate, tested, vote
 from evaluate.analysis.significance import ALPHA, holm, mcnemar_exact
 from evaluate.generators import NONE
 from evaluate.records.records import Record, complete
@@ -185,7 +185,7 @@ def summarise(
 
 def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None, margin: float) -> Row:
     files = tested(runs)
-    answers = [probabilities(run) for run in runs]
+    said = [(one.truth, one.probabilities) for one in map(answers, runs)]
     return Row(
         arm=arm,
         runs=len(runs),
@@ -195,8 +195,8 @@ def _row(arm: ArmKey, runs: Sequence[Record], real_only: Sequence[Record] | None
         n_test=len(files),
         weighted={name: mean_and_spread(run[name] for run in runs) for name in METRICS},
         macro={name: mean_and_spread(run["macro"][name] for run in runs) for name in AVERAGED},
-        nll=mean_and_spread(metrics.negative_log_likelihood(*answer) for answer in answers),
-        ece=mean_and_spread(metrics.expected_calibration_error(*answer) for answer in answers),
+        nll=mean_and_spread(metrics.negative_log_likelihood(*one) for one in said),
+        ece=mean_and_spread(metrics.expected_calibration_error(*one) for one in said),
         interval=accuracy_interval(rows_of(runs, files)),
         change=change(real_only, runs, margin) if real_only else None,
     )

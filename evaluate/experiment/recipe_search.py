@@ -134,7 +134,7 @@ class Trials:
         if not self.path.is_file():
             return
         try:
-            for line in json_lines.read(self.path):
+            for line in json_lines.each(self.path):
                 self._add(checked_json.typed(Tried, line))
         except (ValueError, TypeError) as error:
             raise UserError(

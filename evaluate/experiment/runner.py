@@ -16,7 +16,8 @@ from evaluate.experiment.recipe_search import Search
 from evaluate.experiment.validation_search import Candidate, Choice, candidates, choose, fixed, parts
 from evaluate.generators import SEARCH
 from evaluate.metrics import negative_log_likelihoods, score
-from evaluate.records.records import Key, Prediction, Record, Tested
+from evaluate.records.predictions import Predictions, rounded
+from evaluate.records.records import Key, Record, Tested
 from orchard import software
 from orchard.classifiers.predict import probabilities
 from orchard.errors import UserError
@@ -166,14 +167,10 @@ class Experiment:
 
     def _scores(self, fitted: Fitted, photos: Sequence[Photo]) -> Tested:
         """Every metric on ``photos``, and the prediction of each."""
-        pixels, _ = self.pixels.of(photos, self.classes)
-        found = probabilities(fitted.model, pixels, self.device, self.dtype)
-        rows = [dict(zip(self.classes, row, strict=True)) for row in found.tolist()]
-        predictions: list[Prediction] = [
-            {"file": photo.path, "truth": photo.label, "probabilities": row}
-            for photo, row in zip(photos, rows, strict=True)
-        ]
-        return {**score([photo.label for photo in photos], found, self.classes), "predictions": predictions}
+        pixels, truth = self.pixels.of(photos, self.classes)
+        found = rounded(probabilities(fitted.model, pixels, self.device, self.dtype))
+        said = Predictions([photo.path for photo in photos], truth, found, self.classes)
+        return {**score([photo.label for photo in photos], found, self.classes), "predictions": said}
 
 
 def _synthetic(run: Run, choice: Choice) -> list[Photo]:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from evaluate.analysis.predictions import predicted
+from evaluate.analysis.predictions import answers
 from evaluate.experiment.arms import Run
 from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.experiment.runner import Experiment
@@ -52,8 +53,7 @@ def again(runs: Sequence[Run], done: Mapping[records.Key, Record], external: Col
 
 def alike(before: Record, after: Record) -> bool:
     """Whether two records of a run take every test image for the same class."""
-    one, other = ([predicted(image) for image in record["predictions"]] for record in (before, after))
-    return one == other
+    return np.array_equal(answers(before).predicted, answers(after).predicted)
 
 
 def share(runs: Sequence[Run], process: int, processes: int) -> list[Run]:

@@ -2,7 +2,10 @@
 
 Every record has ``design``, ``ratio`` (share of real images), ``shots`` (real images per class, or null),
 ``seed`` (the classifier's), ``n_real``, ``n_synthetic``, ``steps``, ``classes``, every metric of
-`evaluate.metrics.score`, ``validation_accuracy``, ``seconds`` and ``predictions``, one entry a test image.
+`evaluate.metrics.score`, ``validation_accuracy``, ``seconds`` and ``predictions``: ``files`` and ``truth`` of
+the test images, and a row of ``probabilities`` for each, in the order of ``classes``. In older versions it is
+a list with ``file``, ``truth`` and ``probabilities`` (class -> share) of each image. A probability has 8
+digits, or as many of what it lacks to 1.
 
 Records of this version also have
 
@@ -31,12 +34,14 @@ Records of this version also have
 `complete` gives a record of an older version the values that it stands for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from evaluate.generators import NONE, plain
 from evaluate.metrics import Scores
+from evaluate.records import predictions
+from evaluate.records.predictions import Predictions
 from orchard.errors import UserError, differences
 from orchard.files import checked_json, json_lines
 from orchard.files.atomic import write_json
@@ -75,25 +80,17 @@ KEY = (
 )  # fmt: skip
 
 
-class Prediction(TypedDict):
-    """What a classifier says of one test image."""
-
-    file: str
-    truth: str
-    probabilities: dict[str, float]
-
-
 class Tested(Scores):
     """The scores on a set, and what they are made of."""
 
-    predictions: list[Prediction]
+    predictions: Predictions
 
 
 class External(TypedDict):
     """What readers lean on in the scores on a further set."""
 
     accuracy: float
-    predictions: list[Prediction]
+    predictions: Predictions
 
 
 class MixingChoice(TypedDict):
@@ -188,7 +185,7 @@ def read(folder: Path) -> list[Stored]:
     if not path.is_file():
         return []
     try:
-        found = [checked_json.typed(Stored, line) for line in json_lines.read(path)]
+        found = [_parsed(line) for line in json_lines.each(path)]
         if any("total" not in record for record in found):
             found = [_with_total(record, folder) for record in found]
         return list({key(record): record for record in found}.values())
@@ -196,6 +193,31 @@ def read(folder: Path) -> list[Stored]:
         raise UserError(
             f"{path}: damaged ({error}); remove the bad line or choose another --output"
         ) from None
+
+
+def _parsed(line: Any) -> Stored:
+    record = checked_json.typed(Stored, line)
+    if "classes" not in line or "predictions" not in line:  # `validate` says what is missing
+        return record
+    classes = checked_json.conform(list[str], line["classes"], "classes")
+    checked_json.conform(dict[str, dict[str, Any]], line.get("external", {}), "external")
+    return cast(Stored, _with_predictions(line, lambda said: predictions.read(said, classes)))
+
+
+def _with_predictions(record: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """The record with its predictions changed, and those on further sets, where it has any."""
+    found = dict(record)
+    if "predictions" in record:
+        found["predictions"] = change(record["predictions"])
+    if "external" in record:
+        there = record["external"].items()
+        found["external"] = {name: _with_predictions(scores, change) for name, scores in there}
+    return found
+
+
+def as_line(record: Record) -> dict[str, Any]:
+    """The record as JSON values, its predictions by columns."""
+    return _with_predictions(record, lambda said: predictions.of(said, record["classes"]).columns())
 
 
 def _with_total(record: Stored, folder: Path) -> Stored:
@@ -207,7 +229,7 @@ def _with_total(record: Stored, folder: Path) -> Stored:
 
 def append(folder: Path, record: Record) -> None:
     """Add one finished run; raises as `json_lines.append`."""
-    json_lines.append(folder / RECORDS, record)
+    json_lines.append(folder / RECORDS, as_line(record))
 
 
 def noted(folder: Path) -> dict[str, Any]:
@@ -237,7 +259,8 @@ def require_same(folder: Path, experiment: Mapping[str, Any]) -> None:
     """Note what this experiment is; raises `UserError` as `require_agreement`."""
     require_agreement(folder, experiment)
     used = {name: value for name, value in experiment.items() if value is not None}
-    write_json(folder / EXPERIMENT, {**noted(folder), **used} if read(folder) else experiment)
+    there = json_lines.has_one(folder / RECORDS)
+    write_json(folder / EXPERIMENT, {**noted(folder), **used} if there else experiment)
 
 
 def require_agreement(folder: Path, experiment: Mapping[str, Any]) -> None:
@@ -245,7 +268,7 @@ def require_agreement(folder: Path, experiment: Mapping[str, Any]) -> None:
 
     A value of None was not used, so it agrees with any other.
     """
-    if not read(folder):
+    if not json_lines.has_one(folder / RECORDS):
         return
     used = {name: value for name, value in experiment.items() if value is not None}
     known = {name: value for name, value in noted(folder).items() if value is not None}

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,18 +12,46 @@ from orchard.files import checked_json, size_limits
 from orchard.files.atomic import written
 
 
-def read(path: Path) -> list[Any]:
-    """The values of the whole lines of a file; a last line cut off by a crash does not count.
+def each(path: Path) -> Iterator[Any]:
+    """The values of the whole lines of a file, one by one; a last line cut off by a crash does not count.
 
     Raises:
         UserError: it cannot be read.
         ValueError: a line is no JSON.
     """
+    size = 0
+    with _readable(path) as file:
+        while (line := _line(path, file)).endswith(b"\n"):
+            size += len(line)
+            if size > size_limits.RECORDS:
+                raise UserError(f"{path}: larger than {size_limits.RECORDS} bytes; choose another folder")
+            yield checked_json.parse(line)
+
+
+def has_one(path: Path) -> bool:
+    """Whether there is the file, and a whole line in it."""
+    if not path.is_file():
+        return False
+    with _readable(path) as file:
+        return _line(path, file).endswith(b"\n")
+
+
+def _readable(path: Path) -> BinaryIO:
     try:
-        data = checked_json.read_bytes(path, size_limits.RECORDS)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); mend it or choose another folder") from None
-    return [checked_json.parse(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+        return path.open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _line(path: Path, file: BinaryIO) -> bytes:
+    try:
+        return file.readline(size_limits.RECORDS)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error}); mend it or choose another folder")
 
 
 def append(path: Path, value: object) -> None:
@@ -33,7 +62,7 @@ def append(path: Path, value: object) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
     with written(path), path.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = _end_of_lines(file)

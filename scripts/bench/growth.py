@@ -38,7 +38,7 @@ SHARED = {"steps": 1, "scheduler": "", "lora": "", "base": ""}
 
 def tables() -> list[Table]:
     """All of it."""
-    found = Table("growth", "sizes", "seconds", "power of the size")
+    found = Table("growth", "sizes", "seconds, or MB", "power of the size")
     for name, sizes, seconds in (
         ("near-duplicates among hashes", (10_000, 100_000, 1_000_000), _near_duplicates),
         ("one image against training photos", (500, 5_000, 50_000), _one_against_photos),

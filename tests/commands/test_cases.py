@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from shell import CLASSIFY, EVALUATE, TRAIN, command, refusal
 
+from evaluate.records import records
+
 TURNS = {3: 2, 6: 3, 8: 1}
 """EXIF orientation -> quarter turns to the left that bring the picture upright."""
 WHITE = (255, 255, 255)
@@ -149,7 +151,7 @@ def test_p01_p02_p04_p05_p06_p16_p22_scoring_of_odd_photos(tmp_path, odd):
     command(tmp_path, *CLASSIFY, "--train", odd, "--test", odd, *small)
     require_alike(answers((tmp_path / "classifier" / "predictions.jsonl").read_text()))
     command(tmp_path, *EVALUATE, "--data", odd, "--ratios", 1.0, "--seeds", 1, *small)
-    (record,) = map(json.loads, (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines())
+    (record,) = records.read(tmp_path / "evaluation")
     assert record["classes"] == ["apple", "pear"]
     require_alike({one["file"]: one["probabilities"] for one in record["predictions"]})
 

@@ -15,6 +15,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from shell import CLASSIFY, EVALUATE, GENERATE, TRAIN, TWO, command, refusal
 
+from evaluate.records import records
 from orchard import shards
 
 
@@ -115,7 +116,7 @@ def test_the_flow_ends_in_adapters_shards_records_and_a_page(flow):
     kinds = (".safetensors", "-loss.png", "-samples.png")
     assert files == {"README.md", "logs", *(f"{name}{kind}" for name in names for kind in kinds)}
     assert shards.read(flow / "shards").counts() == dict.fromkeys(names, 75)
-    lines = [json.loads(line) for line in (flow / "evaluation" / "records.jsonl").read_text().splitlines()]
+    lines = records.read(flow / "evaluation")
     assert {(line["ratio"], line["seed"]) for line in lines} == {
         (ratio, seed) for ratio in (1.0, 0.5, 0.3, 0.0) for seed in (0, 1)
     }
@@ -220,8 +221,7 @@ def test_traffic_signs_go_through_the_same_commands(tmp_path, base, signs):
     command(tmp_path, *GENERATE, "--lora", "joint.safetensors", "--count", 20, "--steps", 1)
     output = command(tmp_path, *EVALUATE, *data, "--ratios", "1.0", "0.3", "--steps", 2, "--seeds", 1)
     assert "report:" in output
-    lines = (tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()
-    assert [len(json.loads(line)["predictions"]) for line in lines] == [19, 19]
+    assert [len(one["predictions"]) for one in records.read(tmp_path / "evaluation")] == [19, 19]
     assert "0.7455" not in (tmp_path / "evaluation" / "report.html").read_text()
 
 

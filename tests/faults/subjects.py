@@ -122,7 +122,9 @@ def evaluate(home: Path) -> Subject:
         words=("--data", photos, "--synthetic", _synthetic(home, photos), "--ratios", 1, 0.5, *sizes),
         home=home,
         seen=_experiment,
-        finished=lambda output: {json.dumps(_plain(record)) for record in records.read(output)},
+        finished=lambda output: {
+            json.dumps(_plain(records.as_line(record))) for record in records.read(output)
+        },
     )
 
 

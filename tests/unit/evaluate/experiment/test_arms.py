@@ -23,6 +23,7 @@ from evaluate.experiment import own_generator
 from evaluate.experiment.child_process import environment
 from evaluate.experiment.own_generator import OwnGenerator, TuningError
 from evaluate.gap import real_only_classifier
+from evaluate.records import records
 from orchard import devices, shards
 from orchard.classifiers import classifier
 from orchard.cli import cli
@@ -47,7 +48,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / "records.jsonl").read_text().splitlines()]
+    return [dict(record) for record in records.read(path)]
 
 
 def plain(record: dict) -> dict:
