@@ -118,6 +118,7 @@ def evaluate(config: Evaluate) -> Evaluated | None:
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
     atomic.writable(config.output)
     with writing(config.output, state):
+        devices.require_same(state, {**identity, "runs": [one.key for one in runs]})
         missing = _begin(config, identity, sets, runs, state)
         outcome = sweep(experiment, missing, config.output, state)
         if not state.is_main_process:
@@ -179,17 +180,20 @@ def _begin(
     config: Evaluate, identity: dict[str, Any], sets: Sets, runs: Sequence[Run], state: PartialState
 ) -> list[Run]:
     """Note the experiment in its folder; the runs that are not there yet, or not scored on all sets."""
-    done = finished(config.output)
-    short = {one.key for one in again(runs, done, sets.external)}
-    missing = [one for one in runs if one.key not in done or one.key in short]
-    if state.is_main_process:
+
+    def keys() -> set[records.Key]:
+        done = finished(config.output)
+        short = {one.key for one in again(runs, done, sets.external)}
+        missing = {one.key for one in runs if one.key not in done} | short
         records.require_same(config.output, identity)
         digests = {name: images.digest() for name, images in sets.external.items()}
         records.note_external(config.output, digests)
         if missing:
             records.note_command(config.output, context.command(config))
-    state.wait_for_everyone()  # until each has seen the records as they were
-    return missing
+        return missing
+
+    missing = devices.from_first(state, keys)
+    return [one for one in runs if one.key in missing]
 
 
 def _report(

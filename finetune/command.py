@@ -78,6 +78,9 @@ def _train(config: TrainLora, accelerator: Accelerator, dtype: torch.dtype) -> d
     devices.quiet_libraries()
     files = [job.path(config.output) for job in plan.jobs]
     with writing(config.output, accelerator):
+        devices.require_same(
+            accelerator, {f"{job.name}: {key}": v for job in plan.jobs for key, v in job.identity.items()}
+        )
         plan = _captioned(config, plan, accelerator, dtype)
         # Another run may have ended between the plan and the lock.
         plan = replace(plan, jobs=resume.find(config, plan.jobs)[0])

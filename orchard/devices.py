@@ -1,13 +1,17 @@
 """Processes, devices and precision."""
 
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from orchard.errors import UserError
+from orchard import heartbeat
+from orchard.errors import UserError, differences, one_line
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import PartialState
+    from accelerate import Accelerator, PartialState
+
+Value = TypeVar("Value")
 
 VOLTA = (7, 0)
 """Compute capability of the first cards with tensor cores."""
@@ -20,11 +24,55 @@ def processes() -> "PartialState":
     """This process among its fellows.
 
     Without an accelerator accelerate has to be told so: else processes on a CPU do not find each other.
+
+    Raises:
+        UserError: the others did not come, or cannot be reached.
     """
     from accelerate import PartialState
 
-    # The processes of generate meet only at the end, when each has done its shards.
-    return PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=7))
+    heartbeat.start()
+    try:
+        # The processes of generate meet only at the end, when each has done its shards.
+        return PartialState(cpu=not _has_accelerator(), timeout=timedelta(days=7))
+    except RuntimeError as error:
+        if "connect" not in str(error) or heartbeat.explains(error):
+            raise
+        raise UserError(
+            f"the processes of this run cannot reach each other ({one_line(error)}); name the network "
+            "between their machines in GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, and open their firewalls"
+        ) from None
+
+
+def from_first(state: "PartialState | Accelerator", make: Callable[[], Value]) -> Value:
+    """What ``make`` gives in the first process, or the `UserError` that it raises, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    if state.num_processes == 1:
+        return make()
+    found: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            found[0] = make()
+        except UserError as error:
+            found[1] = error
+    value, refusal = broadcast_object_list(found)
+    if refusal:
+        raise refusal
+    return value
+
+
+def require_same(state: "PartialState | Accelerator", plan: Mapping[str, Any]) -> None:
+    """Raise `UserError` in every process unless all have the plan of the first one: each reads files of its
+    own machine.
+    """
+    from accelerate.utils import gather_object
+
+    if state.num_processes == 1:
+        return
+    own = differences(plan, from_first(state, lambda: plan), word="process 0")
+    found = gather_object([f"process {state.process_index} has {own}"] if own else [])
+    if found:
+        raise UserError(f"not all processes read the same files: {found[0]}; give all machines the same")
 
 
 def _has_accelerator() -> bool:

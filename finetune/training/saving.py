@@ -13,7 +13,7 @@ from finetune.generators.config import TrainGenerator
 from finetune.training import checkpoints
 from finetune.training.checkpoints import Learner
 from finetune.training.interrupt import Interrupt
-from orchard import devices
+from orchard import devices, heartbeat
 
 
 class StopError(Exception):
@@ -35,6 +35,7 @@ def as_command(train: Callable[[], object]) -> None:
     except StopError as stopped:
         if devices.processes().is_main_process:
             print(f"stopped; {stopped}", file=sys.stderr)
+        heartbeat.leave()  # all stop together
         raise SystemExit(stopped.code) from None
     devices.processes().destroy_process_group()
 

@@ -122,6 +122,17 @@ def lacking(folder: Path, planned: Sequence[Job], limit: float) -> list[Task]:
     return found
 
 
+def numbered(tasks: Sequence[Task]) -> list[tuple[str, np.ndarray]]:
+    """The tasks as class and rows, for the other processes."""
+    return [(task.job.label, np.asarray(task.shard.indices)) for task in tasks]
+
+
+def tasks_of(planned: Sequence[Job], rows: Sequence[tuple[str, np.ndarray]]) -> list[Task]:
+    """The tasks that `numbered` has told of."""
+    of = {job.label: job for job in planned}
+    return [task for label, numbers in rows for task in _tasks(of[label], numbers)]
+
+
 def _too_many(folder: Path, job: Job, limit: float) -> UserError:
     return UserError(
         f"class {job.label}: {of_folder(folder, job.label)}, all that --reject_limit {limit:g} allows; look "

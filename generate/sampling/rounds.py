@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -37,18 +36,24 @@ def fill(
     screens: Screens | None = None
     labels = [job.label for job in planned]
     changed = not (folder / shards.MANIFEST).is_file() or shards.pending(folder, labels)
-    while True:
+
+    def missing() -> list[tuple[str, np.ndarray]]:
         tasks = folders.gaps(folder, planned)
         if not tasks:
             if changed:
-                _in_one_process(state, verdicts.settle, folder, [job.header for job in planned])
+                verdicts.settle(folder, [job.header for job in planned])
             tasks = folders.lacking(folder, planned, config.reject_limit)
-        state.wait_for_everyone()  # until each has seen the folder as it was
+        if tasks and screens is None:
+            shards.upgrade(folder)
+        return folders.numbered(tasks)
+
+    while True:
+        # One process looks: a network's file system may show each another state of the folder.
+        tasks = folders.tasks_of(planned, devices.from_first(state, missing))
         if not tasks:
             return changed
         changed = True
         if screens is None:
-            _in_one_process(state, shards.upgrade, folder)
             screens = Screens(config, screened)
         # Without a lock that holds everywhere no two processes may write one shard.
         cut = state.num_processes > 1 and storage.is_local(folder)

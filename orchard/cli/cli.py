@@ -27,7 +27,7 @@ except ModuleNotFoundError:
     )
     raise SystemExit(2) from None
 
-from orchard import software
+from orchard import heartbeat, software
 from orchard.cli import recipes, signals
 from orchard.errors import UserError
 from orchard.files import checked_json
@@ -97,7 +97,7 @@ Config = TypeVar("Config", bound=Command)
 def run(config_type: type[Config], main: Callable[[Config], None], prog: str) -> None:
     """Parse the command line and call ``main``.
 
-    Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit code 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM, 75 where another process is lost.
     """
     with one_line():
         config = parse(config_type, sys.argv[1:], prog)
@@ -113,6 +113,7 @@ def one_line() -> Iterator[None]:
         try:
             signals.end_with_launcher()
             yield
+            heartbeat.leave()
         except UserError as error:
             _refuse(str(error), error.code)
         except OSError as error:
@@ -121,6 +122,8 @@ def one_line() -> Iterator[None]:
             place = error.filename or "standard output or a file"
             _refuse(f"{place}: cannot be written ({error.strerror}); make room there")
         except (MemoryError, RuntimeError) as error:
+            if heartbeat.explains(error):
+                signals.end_without(heartbeat.lost())
             if not _is_of_memory(error):
                 raise
             _refuse(
@@ -128,6 +131,8 @@ def one_line() -> Iterator[None]:
             )
         except (KeyboardInterrupt, signals.Terminated) as stop:
             print("stopped; what was finished is kept", file=sys.stderr)
+            if heartbeat.lost():
+                signals.leave(heartbeat.LostError.code)
             raise SystemExit(signals.code(stop)) from None
 
 

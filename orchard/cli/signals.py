@@ -5,17 +5,21 @@ import os
 import select
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from orchard import heartbeat
 
 LAUNCHED = ("ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID")
 """Variables that `accelerate launch` and torchrun give to the processes which they start."""
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal to get when the parent dies."""
-
+KEEPING = 20.0
+"""Seconds for storing what is finished, once another process is lost."""
 
 _command = False
 
@@ -36,6 +40,7 @@ def on_terminate() -> None:
     """
     global _command
     _command = True
+    heartbeat.on_lost = end_without
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         signal.signal(signal.SIGTERM, _raise)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -54,6 +59,28 @@ def heard() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) is _raise:
             signal.signal(signal.SIGTERM, before)
+
+
+def end_without(lost: str) -> None:
+    """End this process from one of its threads: another one is ``lost``. What is `heard` may keep its work.
+
+    The main thread may be waiting for the lost one, and then does not come back.
+    """
+    print(f"error: {lost}", file=sys.stderr, flush=True)
+    if signal.getsignal(signal.SIGTERM) is _raise:
+        main = threading.main_thread()
+        assert main.ident
+        signal.pthread_kill(main.ident, signal.SIGTERM)
+        main.join(KEEPING)
+    leave(heartbeat.LostError.code)
+
+
+def leave(code: int) -> NoReturn:
+    """End without the interpreter's own end, in which torch would wait for the other processes."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,152 @@
+"""A process hears of one that is gone, whatever became of it; machines with different files are found out."""
+
+import itertools
+import os
+import socket
+import threading
+from pathlib import Path
+
+import launches
+import pytest
+
+from orchard import devices, heartbeat
+from orchard.errors import UserError
+from orchard.heartbeat import Heartbeat, Peer
+
+PATIENCE = 30
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "GRACE", 0.1)
+
+
+class Run:
+    """Processes of one run, as threads; ``ended`` gets what the rank was told."""
+
+    def __init__(self, size: int) -> None:
+        self.told: dict[int, str] = {}
+        self.ended = threading.Semaphore(0)
+        pairs = {rank: socket.socketpair() for rank in range(1, size)}
+        centre = [Peer(rank=rank, host=f"m{rank}", connection=pair[0]) for rank, pair in pairs.items()]
+        self.of = {0: self._of(0, centre, size)} | {
+            rank: self._of(rank, [Peer(rank=0, host="m0", connection=pair[1])], size)
+            for rank, pair in pairs.items()
+        }
+
+    def _of(self, rank: int, peers: list[Peer], size: int) -> Heartbeat:
+        def told(why: str) -> None:
+            self.told[rank] = why
+            self.ended.release()
+
+        return Heartbeat(peers=peers, size=size, on_lost=told)
+
+    def start(self, *ranks: int) -> None:
+        for rank in ranks:
+            self.of[rank].start()
+
+    def wait(self, number: int) -> dict[int, str]:
+        for _ in range(number):
+            assert self.ended.acquire(timeout=PATIENCE)
+        return self.told
+
+
+def test_who_is_killed_is_named_to_all_others_at_once(monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT", 1000.0)
+    run = Run(3)
+    run.start(0, 1)
+    run.of[2].peers[0].connection.close()
+    told = run.wait(2)
+    assert told[0] == told[1]
+    assert "process 2 of 3, on m2, ended before the run was done" in told[0]
+    assert "--resume latest" in told[0]
+
+
+def test_who_falls_silent_is_lost_after_as_many_signs_of_life_as_are_said():
+    run = Run(3)
+    run.start(0, 1)  # the third one is connected, and says nothing
+    told = run.wait(2)
+    assert told[0] == told[1]
+    assert "process 2 of 3, on m2, has not been heard of" in told[0] and "network is down" in told[0]
+
+
+def test_the_first_one_is_watched_by_the_others():
+    run = Run(2)
+    run.start(1)
+    assert "process 0 of 2, on m0, has not been heard of" in run.wait(1)[1]
+
+
+def test_nobody_is_told_of_one_that_is_done():
+    run = Run(3)
+    run.start(0, 1, 2)
+    run.of[2].leave()
+    run.of[2].peers[0].connection.shutdown(socket.SHUT_RDWR)
+    assert not run.ended.acquire(timeout=0.5) and [peer.rank for peer in run.of[0].peers] == [1]
+    run.of[0].leave()
+    run.of[0].peers[0].connection.shutdown(socket.SHUT_RDWR)
+    assert not run.ended.acquire(timeout=0.5)
+
+
+def test_an_error_is_explained_by_a_lost_process_only_where_a_collective_failed():
+    run = Run(2)
+    own = run.of[0]
+    broken = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heartbeat, "_own", own)
+        assert not heartbeat.explains(broken) and not heartbeat.lost()
+        own.start()
+        run.of[1].peers[0].connection.close()
+        assert heartbeat.explains(broken) and "process 1 of 2" in heartbeat.lost()
+        assert not heartbeat.explains(RuntimeError("shapes do not fit"))
+    assert not heartbeat.explains(broken)
+
+
+def test_a_stranger_who_calls_is_not_taken_for_a_process():
+    for said in (b"GET / HTTP/1.1\n", b'["wrong", 1, "m"]\n', b"3\n", b""):
+        one, other = socket.socketpair()
+        other.sendall(said)
+        other.close()
+        assert heartbeat._answer(one, "token") == []
+    one, other = socket.socketpair()
+    other.sendall(b'["token", 4, "m"]\nleft\n')
+    (peer,) = heartbeat._answer(one, "token")
+    assert (peer.rank, peer.host, peer.lines()) == (4, "m", ["left"])
+
+
+def put(state, name, said):
+    Path(f"{name}{state.process_index}").write_text(said)
+
+
+def agree(options, draw):
+    """What each process gets, written beside one another."""
+    os.chdir(options["folder"])
+    state = devices.processes()
+    calls = itertools.count(state.process_index * 10)
+    put(state, "value", str(devices.from_first(state, lambda: next(calls))))
+
+    def refuse():
+        raise UserError("nothing left")
+
+    for name, action in (
+        ("refusal", lambda: devices.from_first(state, refuse)),
+        ("same", lambda: devices.require_same(state, {"base": "x"})),
+        ("other", lambda: devices.require_same(state, {"base": "x", "photos": state.process_index})),
+    ):
+        try:
+            put(state, name, str(action()))
+        except UserError as error:
+            put(state, name, str(error))
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+def test_what_the_first_process_finds_or_refuses_holds_for_all_and_other_files_are_named(tmp_path):
+    assert launches.wait(launches.start(2, {"folder": str(tmp_path)}, call=agree)) == [0, 0]
+    said = [
+        {name: (tmp_path / f"{name}{rank}").read_text() for name in ("value", "refusal", "same", "other")}
+        for rank in (0, 1)
+    ]
+    assert said[0] == said[1]
+    assert (said[0]["value"], said[0]["refusal"], said[0]["same"]) == ("0", "nothing left", "None")
+    assert "process 1 has photos 1 (process 0: 0)" in said[0]["other"]
