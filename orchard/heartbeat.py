@@ -78,6 +78,8 @@ class Heartbeat:
     size: int
     on_lost: Callable[[str], None]
     """Called in the thread with what happened, unless the process ends by itself within `GRACE`."""
+    store: "Store | None" = None
+    """Where they met: as long as the first process holds it, torch's own is the same server."""
     lost: threading.Event = field(default_factory=threading.Event)
     why: str = ""
     left: bool = False
@@ -162,8 +164,11 @@ def start() -> None:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if size == 1:
         return
+    from torch.distributed.rendezvous import rendezvous
+
     try:
-        peers = _meet(rank, size)
+        store = next(rendezvous("env://", timeout=ARRIVAL))[0]
+        peers = [_call(rank, store)] if rank else _wait_for_others(size, store)
     except (OSError, RuntimeError) as error:  # of sockets, of torch's store
         raise UserError(
             f"process {rank} of {size}: not all of them met at {os.environ['MASTER_ADDR']}:"
@@ -171,7 +176,7 @@ def start() -> None:
             "one on every machine, with one address, between which no firewall stands"
         ) from None
     os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(peers[0].connection))
-    _own = Heartbeat(peers=peers, size=size, on_lost=on_lost)
+    _own = Heartbeat(peers=peers, size=size, on_lost=on_lost, store=store)
     _own.start()
 
 
@@ -193,12 +198,7 @@ def explains(error: Exception) -> bool:
     return bool(_own and of_collective and _own.lost.wait(GRACE))
 
 
-def _meet(rank: int, size: int) -> list[Peer]:
-    from torch.distributed.rendezvous import rendezvous
-
-    store = next(rendezvous("env://", timeout=ARRIVAL))[0]
-    if rank:
-        return [_call(rank, store)]
+def _wait_for_others(size: int, store: "Store") -> list[Peer]:
     with _listener() as listener:
         listener.settimeout(ARRIVAL.total_seconds())
         token = secrets.token_hex(8)

@@ -22,9 +22,12 @@ MISSING = {
     "fruit": "put the Kaggle set into ../shared/data/fruit",
     "signs": "put five classes of GTSRB into ../shared/data/gtsrb5",
     "browser": "put a Chromium on the PATH (Debian: apt install chromium)",
+    "networks": "run as root on Linux, with iproute2 (Debian: apt install iproute2)",
 }
 """What a test may need (``@pytest.mark.needs("fruit")``), and what to do where it is missing."""
-STARTERS = {"subprocess", "shell", "forks", "launches", "trials", "disturb"}
+NETWORK_CAPABILITIES = (12, 21)
+"""CAP_NET_ADMIN and CAP_SYS_ADMIN of linux/capability.h."""
+STARTERS = {"subprocess", "shell", "forks", "launches", "nodes", "trials", "disturb"}
 BUILDERS = {"diffusers", "mini", "pipelines"}
 SEARCHERS = {"hypothesis"}
 BASES = {"base", "folders"}
@@ -37,9 +40,18 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def makes_networks() -> bool:
+    """Whether a network namespace can be made here."""
+    if not shutil.which("ip") or not sys.platform.startswith("linux"):
+        return False
+    (may,) = re.findall(r"^CapEff:\t(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return all(int(may, 16) >> capability & 1 for capability in NETWORK_CAPABILITIES)
+
+
 def require(need: str) -> None:
     """Skip the test where ``need`` is missing; in CI, which has everything, it fails."""
-    there = chromium() if need == "browser" else (DATA / REAL[need]).is_dir()
+    tools = {"browser": chromium, "networks": makes_networks}
+    there = tools[need]() if need in tools else (DATA / REAL[need]).is_dir()
     if not there and os.environ.get("CI") == "true":
         pytest.fail(f"CI lacks what this test needs: {MISSING[need]}", pytrace=False)
     if not there:

@@ -70,7 +70,7 @@ def _new(folder: Path, words: Sequence[str], environment: Mapping[str, str]) -> 
 
 def _forked(folder: Path, words: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     with tempfile.NamedTemporaryFile() as output:
-        process = forks.start(_main, words[1:], folder, {**os.environ, **environment}, output.name)
+        process = forks.start(main, words[1:], folder, {**os.environ, **environment}, output.name)
         process.join(PATIENCE)
         said = Path(output.name).read_text()
         if process.exitcode is None:
@@ -79,7 +79,7 @@ def _forked(folder: Path, words: Sequence[str], environment: Mapping[str, str]) 
         return process.exitcode, said
 
 
-def _main(words: Sequence[str], folder: Path, environment: Mapping[str, str], output: str) -> None:
+def main(words: Sequence[str], folder: Path, environment: Mapping[str, str], output: str) -> None:
     """What the interpreter does with ``-m MODULE`` or a script's path."""
     for stream, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), number)

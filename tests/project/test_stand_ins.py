@@ -63,6 +63,7 @@ def test_hidden_colours_of_the_fruit_set_become_white(fruit):
         ("fruit", "put the Kaggle set into ../shared/data/fruit"),
         ("signs", "../shared/data/gtsrb5"),
         ("browser", "apt install chromium"),
+        ("networks", "apt install iproute2"),
     ],
 )
 def test_what_is_missing_skips_a_test_and_fails_it_in_ci(need, words, monkeypatch, tmp_path):
@@ -74,7 +75,9 @@ def test_what_is_missing_skips_a_test_and_fails_it_in_ci(need, words, monkeypatc
     monkeypatch.delenv("CI")
     with pytest.raises(pytest.skip.Exception, match=words):
         conftest.require(need)
-    (tmp_path / "chromium").touch(mode=0o755)
+    for name in ("chromium", "ip"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setattr(conftest, "NETWORK_CAPABILITIES", ())
     for folder in ("fruit", "gtsrb5"):
         (tmp_path / folder).mkdir()
     conftest.require(need)
