@@ -30,6 +30,8 @@ the message is one line and the exit code 2.
 - finetune keeps each photo and prompt that it has encoded, and each batch of the prior that it has sampled;
   an unfinished preview or sheet is left out. generate keeps the images of a shard that is not full, after
   an error too.
+- With several processes on several machines, one that is killed or cut off is named by the others in one
+  line, after 2 and 40 seconds; all end with code 75 and go on together (`tests/faults/test_nodes.py`).
 - With several processes, SIGTERM ends evaluate at once, as kill -9 does; it also ends finetune and generate
   at once while they neither train nor sample.
 - classify and evaluate refuse by name a shard that was altered or replaced by another set's, at the start and
