@@ -57,6 +57,9 @@ def generate(config: Generate) -> None:
     devices.quiet_libraries()
     atomic.writable(folder)
     with writing(folder, state):
+        devices.require_same(
+            state, {f"{job.label}: {key}": v for job in planned for key, v in job.header.arguments.items()}
+        )
         planned = [replace(job, header=job.header.beside(folder)) for job in planned]
         if state.is_main_process:
             shards.require_ledgers(folder)

@@ -1,5 +1,6 @@
 """Processes, devices and precision."""
 
+import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,6 +42,11 @@ def processes() -> "PartialState":
             f"the processes of this run cannot reach each other ({one_line(error)}); name the network "
             "between their machines in GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, and open their firewalls"
         ) from None
+
+
+def on_one_machine(state: "PartialState | Accelerator") -> bool:
+    """Whether all processes of the run are here, where a lock on a file holds for each."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)) == state.num_processes
 
 
 def from_first(state: "PartialState | Accelerator", make: Callable[[], Value]) -> Value:

@@ -1,7 +1,7 @@
 """Rounds of sampling: what is missing, then what was rejected, until every class has its count."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from generate.planning.jobs import Job
 from generate.sampling.tasks import Samplers, sample_all
 from generate.screening import verdicts
 from generate.screening.screens import ScreenPlan, Screens
-from orchard import shards
+from orchard import devices, shards
 from orchard.files import storage
 
 
@@ -56,7 +56,7 @@ def fill(
         if screens is None:
             screens = Screens(config, screened)
         # Without a lock that holds everywhere no two processes may write one shard.
-        cut = state.num_processes > 1 and storage.is_local(folder)
+        cut = storage.is_local(folder) and devices.on_one_machine(state)
         own = share(tasks, config.batch_size, state, cut=cut)
         sample_all(folder, own, samplers, screens, credentials.signer(config.sign), state)
         state.wait_for_everyone()
@@ -86,11 +86,3 @@ def _batches(task: Task, size: int) -> list[list[int]]:
     """The wanted rows of each sampling batch."""
     wanted = {int(index) for index in task.shard.indices}
     return [[index for index in span if index in wanted] for span in task.shard.spans(size)]
-
-
-def _in_one_process(state: PartialState, action: Callable[..., None], *arguments: Any) -> None:
-    """What is done to the folder as a whole, while the other processes wait."""
-    state.wait_for_everyone()
-    if state.is_main_process:
-        action(*arguments)
-    state.wait_for_everyone()

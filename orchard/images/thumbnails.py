@@ -79,7 +79,7 @@ def saved_again(test: ImageSet, test_pixels: Images, train: ImageSet, train_pixe
     ]
 
 
-def shrunk(images: np.ndarray) -> np.ndarray:
+def shrunk(images: Images) -> np.ndarray:
     """(N, S, S, 3) uint8 -> (N, SIDE, SIDE, 3) uint8."""
     size, kind = (SIDE, SIDE), Image.Resampling.LANCZOS
     return np.stack([np.asarray(Image.fromarray(image).resize(size, kind)) for image in images])

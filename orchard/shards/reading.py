@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from orchard.errors import UserError
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 from orchard.shards import ledgers
-from orchard.shards.files import NO_IMAGE, NOT_CHOSEN, header_of, rows_of
+from orchard.shards.files import FOOTERS, NO_IMAGE, NOT_CHOSEN, header_of, rows_of, shard_of
 from orchard.shards.manifest import Entry, Manifest, ledger, read_manifest
 from orchard.shards.opening import MANIFEST, another, parquet, require_hash
 

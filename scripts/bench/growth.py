@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from bench import held
+from bench import held, scoring
 from bench.clock import timed
 from finetune.config import TrainLora
 from finetune.planning import plan
@@ -38,27 +38,34 @@ SHARED = {"steps": 1, "scheduler": "", "lora": "", "base": ""}
 
 def tables() -> list[Table]:
     """All of it."""
-    found = Table("growth", "sizes", "seconds, or MB", "power of the size")
-    for name, sizes, seconds in (
+    seconds = Table("growth", "sizes", "seconds", "power of the size")
+    for line in (
         ("near-duplicates among hashes", (10_000, 100_000, 1_000_000), _near_duplicates),
         ("one image against training photos", (500, 5_000, 50_000), _one_against_photos),
         ("the manifest of shards", (100, 400, 1_600), _manifest),
         ("opening a whole set of shards", (100, 400, 1_600), _opening),
         ("planning a finetune, ten photos a class", (200, 800, 3_200), _planning),
+        *scoring.SECONDS,
     ):
-        _add(found, name, sizes, [seconds(size) for size in sizes])
-    held = Table("growth", "sizes", "megabytes", "power of the size")
-    sizes = (1_000, 10_000, 100_000)
-    _add(held, f"{FEW} shards with photos that were seen", sizes, [_of_ledgers(size) for size in sizes])
+        _add(seconds, *line)
+    megabytes = Table("growth", "sizes", "megabytes", "power of the size")
+    for line in (
+        (f"{FEW} shards with photos that were seen", (1_000, 10_000, 100_000), _of_ledgers),
+        ("training on photos with captions", (250, 1_000, 4_000), held.training_set),
+        ("what is odd about photos", (250, 500, 1_000), held.review),
+        *scoring.MEGABYTES,
+    ):
+        _add(megabytes, *line)
     paced = Table("a sampler at its own pace", "images/s", "share kept")
     kept = ROWS / PACE / _paced()
     paced.add_row(
         f"screens, PNG, shards of {EACH}; {PIXELS} px, {tasks.WORKERS} threads", str(PACE), f"{kept:.0%}"
     )
-    return [found, held, paced]
+    return [seconds, megabytes, paced]
 
 
-def _add(table: Table, name: str, sizes: Sequence[int], found: Sequence[float]) -> None:
+def _add(table: Table, name: str, sizes: Sequence[int], measure: Callable[[int], float]) -> None:
+    found = [measure(size) for size in sizes]
     power = math.log(found[-1] / found[0]) / math.log(sizes[-1] / sizes[0])
     table.add_row(name, _listed(sizes), ", ".join(f"{one:.2g}" for one in found), f"{power:.2f}")
 

@@ -1,4 +1,4 @@
-"""Sizes of classify and evaluate: memory of images that are kept on disk, seconds and records of statistics."""
+"""Sizes of classify and evaluate: images that are kept on disk, seconds and records of statistics."""
 
 import tempfile
 import threading
@@ -103,11 +103,14 @@ def _by_images(measure: Callable[[int, int], float], images: int) -> float:
     return measure(images, 10)
 
 
-LINES: tuple[tuple[str, tuple[int, ...], Callable[[int], float]], ...] = (
-    (f"MB: images of {SIDE} px decoded to disk", (500, 2_000, 8_000), decoding),
+Line = tuple[str, tuple[int, ...], Callable[[int], float]]
+SECONDS: tuple[Line, ...] = (
     (f"statistics of {RUNS} runs, by test images", (1_000, 4_000, 16_000), partial(_by_images, statistics)),
     (f"statistics of {RUNS} runs, by classes", (10, 100, 1_000), partial(_by_classes, statistics)),
-    (f"MB: records of {RUNS} runs, by test images", (1_000, 4_000, 16_000), partial(_by_images, stored)),
-    (f"MB: records of {RUNS} runs, by classes", (10, 100, 1_000), partial(_by_classes, stored)),
 )
-"""What is measured, at which sizes; megabytes where the name says so."""
+MEGABYTES: tuple[Line, ...] = (
+    (f"images of {SIDE} px decoded to disk", (500, 2_000, 8_000), decoding),
+    (f"records of {RUNS} runs, by test images", (1_000, 4_000, 16_000), partial(_by_images, stored)),
+    (f"records of {RUNS} runs, by classes", (10, 100, 1_000), partial(_by_classes, stored)),
+)
+"""What is measured, at which sizes."""
