@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from accelerate.state import AcceleratorState
 from PIL import Image
 from rich.table import Table
 
@@ -152,7 +153,10 @@ def _planning(size: int) -> float:
             resolved, made = plan.make(config, accelerator, dtype)
             plan.lines(resolved, made, accelerator)
 
-        return timed(work).seconds
+        try:
+            return timed(work).seconds
+        finally:
+            AcceleratorState._reset_state()  # else nothing here could take another precision
 
 
 class _Paced:
