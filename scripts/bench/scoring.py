@@ -112,6 +112,6 @@ SECONDS: tuple[Line, ...] = (
 MEGABYTES: tuple[Line, ...] = (
     (f"images of {SIDE} px decoded to disk", (500, 2_000, 8_000), decoding),
     (f"records of {RUNS} runs, by test images", (1_000, 4_000, 16_000), partial(_by_images, stored)),
-    (f"records of {RUNS} runs, by classes", (10, 100, 1_000), partial(_by_classes, stored)),
+    (f"records of {RUNS} runs, by classes", (10, 50, 250), partial(_by_classes, stored)),
 )
 """What is measured, at which sizes."""
