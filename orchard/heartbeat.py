@@ -1,8 +1,9 @@
 """Whether the other processes of a run are still there: whoever waits for a dead one waits for ever.
 
-Every process is connected with the first one. Each end says every few seconds that it lives, in lines: an
-empty one, ``left`` when its work is done, ``lost …`` when another process is. A process that is killed ends
-its connections at once; one whose machine or network is down falls silent.
+Every process is connected with the first one, and says ``left`` there when its work is done, or ``lost …``
+when another process is. A process that is killed ends its connections at once. Whether its machine and
+network are up, the kernels ask each other (TCP keepalive): a process that is stopped, or busy with one long
+call, is not taken for a lost one.
 """
 
 import contextlib
@@ -24,10 +25,11 @@ from orchard.errors import UserError, one_line
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-BEAT = 5.0
-"""Seconds between two signs of life."""
-SILENT = 6
-"""Signs of life that may fail to come. Counted, not timed: a machine may sleep, or a user stop the run."""
+IDLE, EVERY, PROBES = 10, 5, 4
+"""Seconds after which the other machine's kernel is asked, those between two questions, and how many may stay
+without an answer."""
+OPTIONS = {"TCP_KEEPIDLE": IDLE, "TCP_KEEPALIVE": IDLE, "TCP_KEEPINTVL": EVERY, "TCP_KEEPCNT": PROBES}
+"""Those of a connection that say so, by the names that Linux or macOS has for them."""
 GRACE = 5.0
 """Seconds that a process has for an end of its own, once another one is lost: often they fail alike."""
 ARRIVAL = timedelta(minutes=5)
@@ -51,20 +53,24 @@ class Peer:
     rank: int
     host: str
     connection: socket.socket
-    unheard: int = 0
-    """Own signs of life since the last one of theirs."""
     received: bytes = b""
     """What has come of a line that is not complete."""
+
+    def __post_init__(self) -> None:
+        self.connection.settimeout(GRACE)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in OPTIONS.keys() & vars(socket).keys():
+            self.connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), OPTIONS[name])
 
     def say(self, word: str) -> None:
         """Send a line; raise `OSError` where the connection has ended."""
         self.connection.sendall(f"{word}\n".encode())
 
     def lines(self) -> list[str] | None:
-        """The lines that have come, None where the connection has ended."""
+        """The lines that have come, None where the connection was ended; raises `OSError` where it broke."""
         try:
             data = self.connection.recv(4096)
-        except OSError:
+        except ConnectionResetError:
             data = b""
         *whole, self.received = (self.received + data).split(b"\n")
         return [line.decode() for line in whole] if data or whole else None
@@ -85,7 +91,7 @@ class Heartbeat:
     left: bool = False
 
     def start(self) -> None:
-        """Watch until this process or all others have left."""
+        """Watch, until this process or all others have left."""
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def leave(self) -> None:
@@ -96,40 +102,33 @@ class Heartbeat:
                 peer.say("left")
 
     def _watch(self) -> None:
-        due = time.monotonic()
-        while self.peers and not self.left and not self.lost.is_set():
-            if time.monotonic() >= due:
-                due = time.monotonic() + BEAT
-                self._beat()
-            ready = wait([peer.connection for peer in self.peers], max(0.0, due - time.monotonic()))
+        while self.peers and not self.lost.is_set():
+            ready = wait([peer.connection for peer in self.peers])
+            if self.left:
+                return
             for peer in [one for one in self.peers if one.connection in ready]:
                 self._hear(peer)
-        if self.lost.is_set() and not self.left:
+        if self.lost.is_set():
             time.sleep(GRACE)
-            self.on_lost(self.why)
-
-    def _beat(self) -> None:
-        for peer in list(self.peers):
-            peer.unheard += 1
-            if peer.unheard > SILENT:
-                self._lose(
-                    f"{self._name(peer)} has not been heard of for {SILENT * BEAT:.0f} s: its machine or "
-                    f"network is down; {ANEW}"
-                )
-            with contextlib.suppress(OSError):  # what ended is heard
-                peer.say("")
+            if not self.left:
+                self.on_lost(self.why)
 
     def _hear(self, peer: Peer) -> None:
-        lines = peer.lines()
-        peer.unheard = 0
-        if lines is None:
+        name = f"process {peer.rank} of {self.size}, on {peer.host},"
+        try:
+            lines = peer.lines()
+        except OSError as error:
             self._lose(
-                f"{self._name(peer)} ended before the run was done: killed, or by what it said there; {ANEW}"
+                f"{name} has not answered for {IDLE + EVERY * PROBES} s: its machine or network is down "
+                f"({one_line(error)}); {ANEW}"
             )
+            return
+        if lines is None:
+            self._lose(f"{name} ended before the run was done: killed, or by what it said there; {ANEW}")
         for line in lines or ():
             if line == "left":
                 self.peers.remove(peer)
-            elif line:
+            else:
                 self._lose(line.removeprefix("lost "))
 
     def _lose(self, why: str) -> None:
@@ -138,9 +137,6 @@ class Heartbeat:
         for peer in self.peers:
             with contextlib.suppress(OSError):
                 peer.say(f"lost {self.why}")
-
-    def _name(self, peer: Peer) -> str:
-        return f"process {peer.rank} of {self.size}, on {peer.host},"
 
 
 on_lost: Callable[[str], None] | None = None
@@ -220,7 +216,6 @@ def _call(rank: int, store: "Store") -> Peer:
     port, token, host = json.loads(store.get(KEY))
     address = (os.environ["MASTER_ADDR"], port)
     connection = socket.create_connection(address, timeout=ARRIVAL.total_seconds())
-    connection.settimeout(GRACE)
     peer = Peer(rank=0, host=host, connection=connection)
     peer.say(json.dumps([token, rank, socket.gethostname()]))
     return peer
