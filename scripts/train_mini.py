@@ -114,7 +114,7 @@ def train(args: argparse.Namespace) -> None:
     )
     pipe = export.pipeline(vae, trained, words)
     past = card.history(args, tuple(SHARES), card.earlier(source))
-    size = export.write(pipe, args.out, card.card(args, photos, features, pipe, past), past)
+    size = export.write(pipe, args.out, card.card(args, photos, pipe, past), past)
     print(f"wrote {args.out}: {size / 1e6:.1f} MB")
 
 

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import StableDiffusionPipeline
 
 from mini import captions, data, denoiser, export, loop, quality
-from mini.perception import Features
 from orchard.images.traits import COLOURS
 
-JUDGED = 64
 CARD = """---
 license: apache-2.0
 pipeline_tag: text-to-image
@@ -32,15 +29,11 @@ objects, no styles, no sentences.
 | | |
 |---|---|
 | training photos | {photos} web photos (Fruits-40-EU), cropped to the photo, 64 px |
-| cost | {cost} on {threads} CPU threads, bf16 |
+| cost | {cost} on the CPU, bf16 |
 {runs}
 | seed | {seed} |
 | prediction | v-prediction, zero terminal SNR |
 | autoencoder | L1 {l1:.3f} in [-1, 1], {detail:.0%} of the photos' fine detail (energy of the Laplacian) |
-| named right | {named} |
-
-*Named right*: how often the small classifier of the first stage, trained on the same noisy labels, gives a
-picture its name out of 40; in brackets for the training photos of that name.
 
 Its pictures are small and its knowledge ends at those fruits. Labels of the training photos are noisy.
 """
@@ -74,7 +67,6 @@ def earlier(folder: Path | None) -> dict[str, Any]:
 def card(
     args: argparse.Namespace,
     photos: data.Photos,
-    features: Features,
     pipe: StableDiffusionPipeline,
     past: dict[str, Any],
 ) -> str:
@@ -87,18 +79,7 @@ def card(
         phrases=", ".join(f"`{word}`" for words in captions.WORDS.values() for word in words.values()),
         photos=f"{len(np.unique(photos.photo)):,}",
         cost=", ".join(f"{name} {stage['seconds'] / 60:.0f} min" for name, stage in past[STAGES].items()),
-        threads=torch.get_num_threads(),
         runs="\n".join(runs),
         seed=args.seed,
-        named=", ".join(_named(name, photos, features, pipe) for name in args.focus),
         **quality.reconstruction(pipe.vae, photos),
     )
-
-
-def _named(name: str, photos: data.Photos, features: Features, pipe: StableDiffusionPipeline) -> str:
-    """How often pictures of ``name`` are named right, and in brackets photos of it."""
-    label = photos.names.index(name)
-    pictures = export.sample(pipe, captions.TEMPLATE.format(label=name), JUDGED)
-    made = quality.named_right(features, pictures, label)
-    real = quality.named_right(features, photos.pixels[photos.labels == label], label)
-    return f"{name} {made:.0%} ({real:.0%})"

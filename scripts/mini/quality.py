@@ -1,4 +1,4 @@
-"""What the model card reports: how faithful the autoencoder is, how often a sample is named right."""
+"""What the model card reports: how faithful the autoencoder is."""
 
 import numpy as np
 import torch
@@ -6,10 +6,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mini import loop
 from mini.autoencoder import reconstruct
 from mini.data import Photos, to_tensor
-from mini.perception import Features
 
 PHOTOS = 512
 
@@ -32,9 +30,3 @@ def reconstruction(vae: AutoencoderKL, photos: Photos) -> dict[str, float]:
 def _laplacian(images: Tensor) -> Tensor:
     kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     return F.conv2d(images, kernel.expand(3, 1, 3, 3), groups=3)
-
-
-@torch.no_grad()
-def named_right(features: Features, pixels: np.ndarray, label: int) -> float:
-    """Share of (N, 64, 64, 3) uint8 pictures that the classifier of all 40 kinds calls ``label``."""
-    return (features(to_tensor(pixels).to(loop.DEVICE)).argmax(dim=1) == label).float().mean().item()

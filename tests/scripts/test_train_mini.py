@@ -15,7 +15,7 @@ from PIL import Image
 
 import run_options
 import train_mini
-from mini import autoencoder, card, data, decoder, denoiser, export, loop, perception, quality
+from mini import autoencoder, data, decoder, denoiser, export, loop, perception, quality
 
 NAMES = ("apple", "banana", "pear")
 STAGES = ("features", "autoencoder", "decoder", "denoiser")
@@ -43,8 +43,7 @@ def train(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     for module in (perception, autoencoder, decoder, denoiser):
         monkeypatch.setattr(module, "BATCH", 2)
-    for place, name in ((card, "JUDGED"), (train_mini, "SHOWN")):
-        monkeypatch.setattr(place, name, 2)
+    monkeypatch.setattr(train_mini, "SHOWN", 2)
     monkeypatch.setattr(quality, "PHOTOS", 4)
     monkeypatch.setattr(export, "sample", partial(_sample, monkeypatch))
     # More threads than cores, beside other tests, would wait for each other.
