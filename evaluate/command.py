@@ -109,10 +109,7 @@ def evaluate(config: Evaluate) -> Evaluated | None:
     backbones = {name: of_backbone(name, state.device) for name in [config.backbone] if name}
     if config.dry_run:
         return None
-    pixels = Pixels(sets.sizes)
-    photos = {photo.sha256: photo for photo in sets.photos()}
-    with bar("decoding", len(photos), unit="images", show=state.is_main_process) as advance:
-        pixels.add(list(photos.values()), advance)
+    pixels = _decoded(sets, state)
     if state.is_main_process:
         sets = _with_copies(console, sets, pixels)
     experiment = _experiment(config, sets, runs, pixels, device=state.device, dtype=dtype)
@@ -130,6 +127,15 @@ def evaluate(config: Evaluate) -> Evaluated | None:
         raise FailedError(f"no run has a record; {outcome.failures[0]}")
     analysis, report = page
     return Evaluated(analysis=analysis, report=report, failures=outcome.failures)
+
+
+def _decoded(sets: Sets, state: PartialState) -> Pixels:
+    """The pixels of every image that is there before the experiment begins."""
+    pixels = Pixels(sets.sizes)
+    photos = {photo.sha256: photo for photo in sets.photos()}
+    with bar("decoding", len(photos), unit="images", show=state.is_main_process) as advance:
+        pixels.add(list(photos.values()), advance)
+    return pixels
 
 
 def _with_copies(console: Console, sets: Sets, pixels: Pixels) -> Sets:

@@ -76,5 +76,5 @@ def _write_csv(rows: Sequence[Mapping[str, object]], path: Path, last: str = "\n
 
 
 def _flat(record: Record) -> dict[str, object]:
-    plain = {name: value for name, value in record.items() if not isinstance(value, list | dict | tuple)}
+    plain = {name: value for name, value in record.items() if isinstance(value, str | int | float | None)}
     return plain | {f"macro_{name}": value for name, value in record["macro"].items()}

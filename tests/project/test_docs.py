@@ -18,8 +18,11 @@ CODE = [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in {".py", ".yaml", ".j2"}
 ]
-OTHERS = {"config_file", "dynamo_backend", "num_processes", "nproc_per_node", "jsonld"}
-"""Options of accelerate, torchrun and mlcroissant."""
+OTHERS = {
+    *("config_file", "dynamo_backend", "machine_rank", "main_process_ip", "main_process_port"),
+    *("num_processes", "nproc_per_node", "requeue", "signal", "jsonld"),
+}
+"""Options of accelerate, torchrun, SLURM and mlcroissant."""
 FILE = re.compile(
     r"(?<![\w/.-])(?:docs|recipes|scripts|finetune|generate|review|classify|evaluate|orchard)"
     r"/[a-z\d_/]+\.(?:md|py|yaml|webp|png)\b"
