@@ -45,16 +45,26 @@ def test_its_fruit_are_single_tokens():
     assert len(words("a photo of zebra").input_ids) > 6
 
 
+def sampled(pipe: StableDiffusionPipeline, prompt: str) -> np.ndarray:
+    """(8, 64, 64, 3) from 0 to 1."""
+    generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
+    return pipe(
+        [prompt] * 8, generator=generators, num_inference_steps=10, guidance_scale=3.0, output_type="np"
+    ).images
+
+
+def middle(images: np.ndarray) -> np.ndarray:
+    """The mean colour of what is shown."""
+    return images[:, 16:48, 16:48].mean(axis=(0, 1, 2))
+
+
+def corners(images: np.ndarray) -> np.ndarray:
+    """(8, 3) colours of the ground."""
+    return images[:, :6, :6].mean(axis=(1, 2))
+
+
 def test_a_prompt_gives_the_colour_of_its_fruit(pipe):
-    means = {}
-    for name in FRUIT:
-        generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
-        prompts = [f"a photo of {name}, white background"] * 8
-        images = pipe(
-            prompts, generator=generators, num_inference_steps=10, guidance_scale=3.0, output_type="np"
-        ).images
-        assert images.shape == (8, 64, 64, 3)
-        means[name] = images[:, 16:48, 16:48].mean(axis=(0, 1, 2))
+    means = {name: middle(sampled(pipe, f"a photo of {name}, white background")) for name in FRUIT}
     red, green, blue = range(3)
     assert means["banana"][green] - means["banana"][blue] > 0.1
     assert means["orange"][red] - means["orange"][blue] > 0.2
@@ -62,11 +72,13 @@ def test_a_prompt_gives_the_colour_of_its_fruit(pipe):
     assert means["apple"][red] > means["apple"][blue]
 
 
+def test_a_prompt_can_ask_for_a_green_apple_on_blue_paper(pipe):
+    images = sampled(pipe, "a photo of a green apple on blue paper")
+    red, green, blue = corners(images).T
+    assert (blue > np.maximum(red, green) + 0.1).mean() >= 0.75
+    red, green, blue = middle(images) - middle(sampled(pipe, "a photo of a red apple on blue paper"))
+    assert green > 0.1 > red
+
+
 def test_a_white_background_comes_out_white(pipe):
-    generators = [torch.Generator().manual_seed(seed) for seed in range(8)]
-    prompts = ["a photo of banana, white background"] * 8
-    images = pipe(
-        prompts, generator=generators, num_inference_steps=10, guidance_scale=3.0, output_type="np"
-    ).images
-    corners = images[:, :6, :6].mean(axis=(1, 2, 3))
-    assert np.median(corners) > 0.9
+    assert np.median(corners(sampled(pipe, "a photo of banana, white background"))) > 0.9
