@@ -4,7 +4,7 @@ Undefined is `None`, never 0 or NaN, so a result is always valid JSON.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from scipy.stats import rankdata
@@ -38,7 +38,8 @@ class Scores(Averages):
     ece: NotRequired[float]
     macro: Averages
     per_class: dict[str, ClassScores]
-    confusion: list[list[int]]
+    confusion: list[Any]
+    """K rows of K counts."""
 
 
 def score(truth: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> Scores:

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-CGROUPS, MEMBERSHIP, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
-CACHE = "inactive_file"
-"""What `memory.stat` of a control group calls pages of files that it gives up when memory is wanted."""
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+GROUPS = {
+    "": ("", "memory.max", "memory.current", ""),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
+"""Of control groups of version 2 and of version 1: folder, what they may take and have taken, and how the names
+in `memory.stat` begin that stand for groups inside as well."""
+CACHE = ("inactive_file", "active_file")
+"""What `memory.stat` calls pages of files that a group gives up when memory is wanted."""
 
 
 def free() -> int:
@@ -23,25 +29,33 @@ def free_on(device: "torch.device") -> int:
     import torch
 
     asked = getattr(getattr(torch, device.type, None), "mem_get_info", None)
-    return asked(device)[0] if asked else free()
+    if asked is None:
+        return free()
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return asked(device)[0] + (cached if device.type == "cuda" else 0)
 
 
 def _of_machine() -> int:
-    if not MEMINFO.is_file():  # nothing but Linux tells what it would free for us
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
-    return int(found["MemAvailable"].split()[0]) * 1024
+    import psutil
+
+    return psutil.virtual_memory().available
 
 
 def _of_groups() -> Iterator[int]:
-    """Of each control group (version 2) around this process that has a limit."""
-    lines = MEMBERSHIP.read_text().splitlines() if MEMBERSHIP.is_file() else []
-    own = next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
-    for folder in (CGROUPS / own, *(CGROUPS / own).parents):
-        if not folder.is_relative_to(CGROUPS):
-            return
-        limit = folder / "memory.max"
-        if limit.is_file() and (most := limit.read_text().strip()) != "max":
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            taken = int((folder / "memory.current").read_text()) - int(stat[CACHE])
-            yield max(int(most) - taken, 0)
+    """Of each control group around this process that has a limit."""
+    for line in MEMBERSHIP.read_text().splitlines() if MEMBERSHIP.is_file() else []:
+        _, controllers, own = line.split(":", 2)
+        for controller in GROUPS.keys() & set(controllers.split(",")):
+            place, *names = GROUPS[controller]
+            root = CGROUPS / place
+            for folder in (root / own.strip("/"), *(root / own.strip("/")).parents):
+                if folder.is_relative_to(root):
+                    yield from _of_group(folder, *names)
+
+
+def _of_group(folder: Path, most: str, taken: str, prefix: str) -> Iterator[int]:
+    limit = folder / most
+    if limit.is_file() and (may := limit.read_text().strip()) != "max":
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        used = int((folder / taken).read_text()) - sum(int(stat.get(prefix + name, 0)) for name in CACHE)
+        yield max(int(may) - used, 0)

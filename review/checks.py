@@ -102,7 +102,7 @@ class Examined:
 
     items: list[Item]
     thumbnails: dict[int, bytes]
-    """By the number of the item; of what can be read, and at most `MOST_THUMBNAILS`."""
+    """By the number of the item; of what can be read, and of about `MOST_THUMBNAILS` at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,7 @@ class Session:
         return [{"number": other, "text": text, "name": self.pictures[other].name} for other, text in found]
 
     def thumbnail(self, number: int) -> bytes:
-        """A small picture as WebP; of the first `MOST_THUMBNAILS` made once."""
+        """A small picture as WebP; of about `MOST_THUMBNAILS` made once."""
         found = self.thumbnails.get(number) or self.picture(number, THUMBNAIL)
         if len(self.thumbnails) < MOST_THUMBNAILS:
             self.thumbnails[number] = found

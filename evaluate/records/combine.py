@@ -7,6 +7,7 @@ from typing import Any
 from evaluate.records import records as lines
 from evaluate.records import validate
 from orchard.errors import UserError, differences
+from orchard.files import json_lines
 from orchard.images.images import ImageSet
 
 TRAINING = ("model", "pretrained", "steps", "batch_size", "learning_rate", "augmentation", "flip")
@@ -62,7 +63,7 @@ def named(folder: Path, external: Mapping[str, ImageSet]) -> dict[str, ImageSet]
     Raises:
         UserError: a name there means other images, or a set is given twice.
     """
-    noted = lines.noted(folder)["external"] if lines.read(folder) else {}
+    noted = lines.noted(folder)["external"] if json_lines.has_one(folder / lines.RECORDS) else {}
     known = {digest: name for name, digest in noted.items()}
     found: dict[str, ImageSet] = {}
     for name, images in external.items():

@@ -91,7 +91,13 @@ class Predictions(Sequence[Prediction]):
 
 
 def rounded(probabilities: np.ndarray) -> np.ndarray:
-    """(N, K) shares from 0 to 1, each to `DIGITS` of itself or of what it lacks to 1, whichever is less."""
+    """(N, K) shares from 0 to 1, each to `DIGITS` of itself or of what it lacks to 1, whichever is less.
+
+    Raises:
+        ValueError: not all of them are finite.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities that are not finite")
     least = np.minimum(probabilities, 1 - probabilities)
     wanted = DIGITS - 1 - np.floor(np.log10(np.maximum(least, 1 / POWERS[-1]))).astype(int)
     scale = POWERS[np.minimum(wanted, np.where(probabilities < 0.5, len(POWERS) - 1, NEAR_ONE))]

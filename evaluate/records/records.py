@@ -206,12 +206,13 @@ def _parsed(line: Any) -> Stored:
 
 def _with_predictions(record: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
     """The record with its predictions changed, and those on further sets, where it has any."""
-    found = dict(record)
-    if "predictions" in record:
-        found["predictions"] = change(record["predictions"])
+
+    def changed(scores: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: change(value) if name == "predictions" else value for name, value in scores.items()}
+
+    found = changed(record)
     if "external" in record:
-        there = record["external"].items()
-        found["external"] = {name: _with_predictions(scores, change) for name, scores in there}
+        found["external"] = {name: changed(scores) for name, scores in record["external"].items()}
     return found
 
 

@@ -97,8 +97,10 @@ def _on_disk(
     rows: Iterator[np.ndarray], shape: tuple[int, ...], advance: Callable[[int], None]
 ) -> np.ndarray:
     folder = scratch()
-    needed, there = math.prod(shape) / GIB, shutil.disk_usage(folder).free / GIB
-    if needed > there:
+    # Each process of a launch here has a file of its own.
+    needed = math.prod(shape) / GIB * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    there = shutil.disk_usage(folder).free / GIB
+    if needed >= there:
         raise UserError(
             f"{shape[0]} images at {shape[1]} px take {needed:.1f} GiB, more than {SHARE:.0%} of the free "
             f"memory, and {folder} has {there:.1f} GiB; make room there, point TMPDIR to another folder, or "
@@ -111,11 +113,31 @@ def _on_disk(
             advance(1)
         with atomic.written(folder):
             file.flush()
+            os.fsync(file.fileno())  # else what cannot be written is found out when it is read
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
 def scratch() -> Path:
-    """The folder for files that go with the process: ``TMPDIR``, or one on a disk, which /tmp need not be."""
+    """The folder for files that go with the process: ``TMPDIR``, or one on a disk, which /tmp need not be.
+
+    Raises:
+        UserError: it cannot be written, or lies in memory itself.
+    """
     on_disk = Path("/var/tmp")
-    given = "TMPDIR" in os.environ or not on_disk.is_dir()
-    return Path(tempfile.gettempdir()) if given else on_disk
+    given = os.environ.get("TMPDIR")
+    folder = Path(given) if given else on_disk if on_disk.is_dir() else Path(tempfile.gettempdir())
+    atomic.writable(folder, "TMPDIR")
+    if _in_memory(folder.resolve()):
+        raise UserError(
+            f"{folder}: lies in memory, of which images take more than {SHARE:.0%}; point TMPDIR to a folder "
+            "on a disk"
+        )
+    return folder
+
+
+def _in_memory(folder: Path) -> bool:
+    import psutil
+
+    mounts = [one for one in psutil.disk_partitions(all=True) if folder.is_relative_to(one.mountpoint)]
+    nearest = max(mounts, key=lambda one: len(one.mountpoint), default=None)
+    return nearest is not None and nearest.fstype in ("tmpfs", "ramfs")

@@ -310,7 +310,7 @@ def pixels(photos: Sequence[Photo], size: int, through: int | None = None, fit: 
 def each(
     photos: Iterable[Photo], size: int, through: int | None = None, fit: Fit = "pad"
 ) -> Generator[np.ndarray]:
-    """(size, size, 3) uint8 of one photo after the other, decoded by threads that are `AHEAD` at most.
+    """(size, size, 3) uint8 of one photo after the other; threads decode up to `AHEAD` in advance.
 
     Pillow lets go of the interpreter's lock where it decodes and resizes, which is five sixths of the time of
     a JPEG of 512 pixels: processes were no more than a seventh faster, and photos had to be sent to them.

@@ -118,7 +118,7 @@ def _of_ledgers(size: int) -> float:
     header = replace(_header(FEW), trained_on=seen, screened_with={"memorised": seen})
     with tempfile.TemporaryDirectory() as name:
         _set(Path(name), FEW, header)
-        return sum(path.stat().st_size for path in Path(name).rglob("*.*")) / 1e6
+        return sum(path.stat().st_size for path in Path(name).rglob("*.*")) / held.MB
 
 
 def _of_set(size: int, work: Callable[[Path], Any]) -> float:

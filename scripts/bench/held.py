@@ -21,17 +21,18 @@ from review import checks, mislabels
 LATENTS, TOKENS = (2, 4, 32, 32), (77, 256)
 """Of a photo's entries: latents of 256 px, embeddings a third as wide as Stable Diffusion's; 142 KB."""
 STEPS, BATCH = 50, 8
+MB = 10**6
 
 
 def training_set(size: int) -> float:
     """Megabytes that a process has of its own for as many photos with captions, less what it had for none."""
     with tempfile.TemporaryDirectory() as name:
         _step(_dataset(Path(name), BATCH))
-        before = _own_bytes()
+        before = own_bytes()
         dataset = _dataset(Path(name), size)
         _step(dataset)
         AcceleratorState._reset_state()  # else nothing here could take another precision
-        return (_own_bytes() - before) / 2**20
+        return max(own_bytes() - before, MB) / MB
 
 
 def _dataset(folder: Path, size: int) -> EncodedDataset:
@@ -57,7 +58,7 @@ def _step(dataset: EncodedDataset) -> None:
         draw(dataset, step, batch_size=BATCH, seed=0, flip=True)
 
 
-def _own_bytes() -> int:
+def own_bytes() -> int:
     """Of memory that is no file's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
@@ -83,6 +84,6 @@ def review(size: int) -> float:
     tracemalloc.start()
     try:
         checks.examine(images, mislabels.colours_and_edges, lambda count: None)
-        return tracemalloc.get_traced_memory()[1] / 2**20
+        return tracemalloc.get_traced_memory()[1] / MB
     finally:
         tracemalloc.stop()

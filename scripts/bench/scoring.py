@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from bench.clock import timed
+from bench.held import MB, own_bytes
 from evaluate.analysis.analyse import analyse
 from evaluate.metrics import score
 from evaluate.records import records
@@ -20,7 +21,6 @@ from orchard.images import arrays
 from orchard.images.images import AHEAD, TRAIN, Photo
 
 SIDE, RUNS = 224, 4
-MB = 10**6
 
 
 def decoding(size: int) -> float:
@@ -39,11 +39,11 @@ def decoding(size: int) -> float:
 
 def _grown(work: Callable[[], object]) -> float:
     """MB of anonymous memory at its peak beyond what there was before."""
-    done, found = threading.Event(), [_own()]
+    done, found = threading.Event(), [own_bytes()]
 
     def watch() -> None:
         while not done.wait(0.005):
-            found.append(_own())
+            found.append(own_bytes())
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -53,11 +53,6 @@ def _grown(work: Callable[[], object]) -> float:
         done.set()
         watching.join()
     return max(max(found) - found[0], MB) / MB
-
-
-def _own() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def _runs(images: int, classes: int) -> list[Record]:

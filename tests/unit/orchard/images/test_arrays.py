@@ -105,24 +105,60 @@ def test_rows_are_those_of_the_arrays_that_they_come_from():
     assert Rows([], 2)[:].shape == (0, 2, 2, 3)
 
 
-MEMINFO = "MemTotal:       100 kB\nMemFree:  1 kB\nMemAvailable:   80 kB\n"
-
-
-def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(monkeypatch, tmp_path):
-    own = tmp_path / "cgroup" / "job" / "step"
-    own.mkdir(parents=True)
-    (tmp_path / "meminfo").write_text(MEMINFO)
-    (tmp_path / "member").write_text("12:cpu:/other\n0::/job/step\n")
-    places = {"MEMINFO": "meminfo", "MEMBERSHIP": "member", "CGROUPS": "cgroup"}
-    for name, place in places.items():
-        monkeypatch.setattr(memory, name, tmp_path / place)
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """The folder of the control groups, on a machine with 80 KiB free."""
+    monkeypatch.setattr(memory, "_of_machine", lambda: 80 * 1024)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "MEMBERSHIP", tmp_path / "member")
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    (tmp_path / "member").write_text("12:cpu:/other\n4:memory,hugetlb:/box/1\n0::/job/step\n")
+    return tmp_path / "cgroup"
+
+
+def limited(folder, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_free_memory_is_the_least_that_the_machine_and_its_groups_leave(groups, monkeypatch):
     assert memory.free() == 80 * 1024
-    (own / "memory.max").write_text("max\n")
+    limited(groups / "job" / "step", memory__max="max\n")
     assert memory.free() == 80 * 1024
-    (own.parent / "memory.max").write_text("50000\n")
-    (own.parent / "memory.current").write_text("45000\n")
-    (own.parent / "memory.stat").write_text("anon 20000\ninactive_file 25000\n")
+    stat = "anon 20000\ninactive_file 15000\nactive_file 10000\n"
+    limited(groups / "job", memory__max="50000\n", memory__current="45000\n", memory__stat=stat)
     assert memory.free() == 30_000
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert memory.free() == 15_000
+
+
+def test_groups_of_version_1_count_though_their_folder_may_be_the_containers_own(groups):
+    files = {
+        "memory__limit_in_bytes": "40000\n",
+        "memory__usage_in_bytes": "30000\n",
+        "memory__stat": "inactive_file 1\ntotal_inactive_file 5000\n",
+    }
+    limited(groups / "memory", **files)  # not /box/1, which the machine outside calls it
+    assert memory.free() == 15_000
+
+
+def test_a_folder_that_lies_in_memory_or_cannot_be_written_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert arrays.scratch() == tmp_path
+    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"),
+              SimpleNamespace(mountpoint=str(tmp_path), fstype="tmpfs")]  # fmt: skip
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
+    with pytest.raises(UserError, match=r"lies in memory, .* point TMPDIR to a folder on a disk"):
+        arrays.scratch()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"TMPDIR .*file: cannot be written"):
+        arrays.scratch()
+
+
+def test_each_process_of_a_launch_needs_room_for_a_file_of_its_own(on_disk, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=7 * SIDE * SIDE * 3))
+    with pytest.raises(UserError, match="make room there"):
+        decoded(photos(4), SIDE)
