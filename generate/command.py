@@ -60,7 +60,8 @@ def generate(config: Generate) -> None:
         devices.require_same(
             state, {f"{job.label}: {key}": v for job in planned for key, v in job.header.arguments.items()}
         )
-        planned = [replace(job, header=job.header.beside(folder)) for job in planned]
+        with state.main_process_first():  # the others find the lists, and write none
+            planned = [replace(job, header=job.header.beside(folder)) for job in planned]
         if state.is_main_process:
             shards.require_ledgers(folder)
             # A new manifest must not vouch for what was altered before, and nothing altered is published.

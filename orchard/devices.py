@@ -46,7 +46,7 @@ def processes() -> "PartialState":
 
 def on_one_machine(state: "PartialState | Accelerator") -> bool:
     """Whether all processes of the run are here, where a lock on a file holds for each."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes)) == state.num_processes
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == state.num_processes
 
 
 def from_first(state: "PartialState | Accelerator", make: Callable[[], Value]) -> Value:

@@ -40,10 +40,8 @@ ANEW = (
 )
 
 
-class LostError(UserError):
-    """Another process of the run is gone."""
-
-    code = os.EX_TEMPFAIL
+CODE = os.EX_TEMPFAIL
+"""Of a process that ends because another one is gone."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -171,7 +169,9 @@ def start() -> None:
             f"{os.environ['MASTER_PORT']} within {ARRIVAL.seconds // 60} minutes ({one_line(error)}); start "
             "one on every machine, with one address, between which no firewall stands"
         ) from None
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface(peers[0].connection))
+    names = [name for name in map(_interface, peers) if name]
+    if names:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
     _own = Heartbeat(peers=peers, size=size, on_lost=on_lost, store=store)
     _own.start()
 
@@ -235,14 +235,15 @@ def _answer(connection: socket.socket, token: str) -> list[Peer]:
     return [Peer(rank=rank, host=host, connection=connection)]
 
 
-def _interface(connection: socket.socket) -> str:
-    """The name of the network interface that it goes through."""
+def _interface(peer: Peer) -> str:
+    """The name of the network interface that leads to another machine; empty for one on this machine."""
     import psutil
 
-    own = ipaddress.ip_address(connection.getsockname()[0].partition("%")[0])
+    own = ipaddress.ip_address(peer.connection.getsockname()[0].partition("%")[0])
     own = getattr(own, "ipv4_mapped", None) or own
-    return next(
+    found = [
         name
         for name, addresses in psutil.net_if_addrs().items()
         if any(one.address.partition("%")[0] == str(own) for one in addresses)
-    )
+    ]
+    return "" if own.is_loopback or not found else found[0]

@@ -13,8 +13,8 @@ GROUPS = {
     "": ("", "memory.max", "memory.current", ""),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
 }
-"""Of control groups of version 2 and of version 1: folder, what they may take and have taken, and how the names
-in `memory.stat` begin that stand for groups inside as well."""
+"""Of control groups of version 2 and of version 1: folder, what they may take and have
+taken, and how the names in their `memory.stat` begin that stand for groups inside, too."""
 CACHE = ("inactive_file", "active_file")
 """What `memory.stat` calls pages of files that a group gives up when memory is wanted."""
 

@@ -31,6 +31,8 @@ def write(folder: Path, manifest: shards.Manifest, signer: Signer | None = None)
         for label, paths in by_label.items():
             name = f"sheets/{prefix}{file_name(label)}.png"
             pictures = list(itertools.islice(_images(paths), COLUMNS * ROWS))
+            if not pictures:
+                continue
             arguments = manifest["arguments"][label]
             data = metadata.png(
                 sheet(pictures),
@@ -53,6 +55,8 @@ def is_of_rejected(name: str) -> bool:
 def _images(paths: Sequence[Path]) -> Iterator[Image.Image]:
     for path in paths:
         for row in shards.rows_of(path):
+            if row["reason"] in shards.NO_IMAGE:  # a black one stands there
+                continue
             yield decode(row["image"]["bytes"], row["image"]["path"])
 
 

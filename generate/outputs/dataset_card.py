@@ -42,7 +42,8 @@ COLUMNS = {
     "clip_score": "cosine of CLIP's embeddings of image and prompt",
 }
 IN_REJECTED = {
-    "reason": "in the split `rejected`: the screen that rejected it, or that another candidate was chosen",
+    "reason": "in the split `rejected`: the screen that rejected it, that another candidate was chosen, or "
+    "why no seed gave an image; a black one stands for it then",
     "score": "what that screen measured; of candidates what the choice looked at",
 }
 SCREENS = {

@@ -77,7 +77,13 @@ def require_fit(folder: Path, planned: Sequence[Job]) -> None:
     found = shards.existing(folder)
     labels = {job.label for job in planned}
     shards.require_complete([s for s in found if s.header.label not in labels], folder)
-    everything = [*found, *shards.existing(folder, shards.REJECTED)]
+    away = shards.existing(folder, shards.REJECTED)
+    everything = [*found, *away]
+    if lone := {s.header.label for s in away} - {s.header.label for s in found} - labels:
+        raise UserError(
+            f"{folder}: of class {min(lone)} there are rejected images alone; finish it, or remove "
+            f"{shards.path_of(folder, min(lone), 0, shards.REJECTED)} and those after it"
+        )
     for job in planned:
         shards.require_same(everything, job.header, folder)
 
@@ -148,10 +154,8 @@ def _given_up(folder: Path, label: str) -> str:
         reason for shard in away for reason in shards.columns(shard.path, "reason")["reason"].to_pylist()
     ]
     found = Counter(reason for reason in reasons if reason in shards.NO_IMAGE)
-    if not found:
-        return ""
-    said = ", ".join(f"{number} {reason}" for reason, number in sorted(found.items()))
-    return f"; with any of their --attempts seeds {said}: for these try another --prompt and --output"
+    said = ", ".join(f"{number} rows were {reason}" for reason, number in sorted(found.items()))
+    return f"; {said} with every seed: try another --prompt, with another --output" if said else ""
 
 
 def _tasks(job: Job, numbers: np.ndarray) -> list[Task]:

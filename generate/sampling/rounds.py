@@ -31,7 +31,8 @@ def fill(
     """Sample, judge rows among each other, top up; whether anything changed, or the set was incomplete.
 
     Raises:
-        UserError: too many images of a class were rejected, or no seed of a row gave one that can be used.
+        UserError: too many images of a class were rejected, or no seed of its first rows gave one that can
+            be used.
     """
     screens: Screens | None = None
     labels = [job.label for job in planned]

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ from orchard.errors import UserError
 from orchard.images.images import square
 
 HOPELESS = 8
-"""Rows that are given up before any has given an image, at which sampling ends."""
+"""Rows of a class that are given up before one has given an image, at which sampling ends."""
 
 
 class Sampler:
@@ -41,8 +42,10 @@ class Sampler:
     ) -> None:
         self.pipe, self.settings, self.batch_size = pipe, settings, batch_size
         self.attempts, self.depth = attempts, depth
-        self.given_up: int | None = 0
-        """Rows of which no seed gave an image; None as soon as one has."""
+        self.hopeless: Counter[str] = Counter()
+        """Rows by class of which no seed gave an image."""
+        self.able: set[str] = set()
+        """Classes of which a row has given one."""
         self.states = guidance.TextStates(pipe, settings.contrast, settings.reading)
         # Whoever denoises: a scheduler serves one batch at a time.
         self.turn = threading.Lock()
@@ -55,7 +58,7 @@ class Sampler:
         A black image stands for a row with a fault: none of its seeds gave one that can be used.
 
         Raises:
-            UserError: so it was with the first `HOPELESS` rows; then it is not the rows.
+            UserError: so it was with the first `HOPELESS` rows of a class; then it is not the rows.
         """
         made = ((block, self._denoise(block)) for block in blocks)
         self.unwanted.clear()
@@ -114,7 +117,7 @@ class Sampler:
             for (row, one), image in zip(pairs, images, strict=True):
                 if one.fault is None:
                     found[row.index] = row, image
-                    self.given_up = None
+                    self.able.add(row.label)
                 elif row.attempt + 1 < self.attempts:
                     waiting.append(row.again())
                 else:
@@ -124,13 +127,12 @@ class Sampler:
         yield from (found[row.index] for row in rows)
 
     def _give_up(self, row: Row, fault: str) -> Row:
-        if self.given_up is not None:
-            self.given_up += 1
-            if self.given_up >= HOPELESS:
-                raise UserError(
-                    f"{row.label} image {row.index} is {fault} with {self.attempts} seeds, and so were all "
-                    f"{HOPELESS} images so far; {decoder.remedy(self.pipe, fault)}"
-                )
+        self.hopeless[row.label] += 1
+        if row.label not in self.able and self.hopeless[row.label] >= HOPELESS:
+            raise UserError(
+                f"{row.label} image {row.index} is {fault} with {self.attempts} seeds, and so were all "
+                f"{HOPELESS} images of its class so far; {decoder.remedy(self.pipe, fault)}"
+            )
         return replace(row, fault=fault)
 
 

@@ -127,6 +127,7 @@ def _store(folder: Path, task: Task, sampled: Sequence[Future[Record]]) -> None:
 
 def _put(folder: Path, task: Task, fresh: Sequence[Record]) -> None:
     """Put the rows with those of their shard that are there; another process may have a part of it."""
+    storage.refresh(folder)  # by a listing of before a shard that another process has written is not there
     with _turn(shards.path_of(folder, task.job.label, task.shard.number).parent):
         there = shards.load(folder, task.job.label, task.shard.number)
         rows = sorted([*there, *fresh], key=lambda record: record["index"])

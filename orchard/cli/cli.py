@@ -132,7 +132,7 @@ def one_line() -> Iterator[None]:
         except (KeyboardInterrupt, signals.Terminated) as stop:
             print("stopped; what was finished is kept", file=sys.stderr)
             if heartbeat.lost():
-                signals.leave(heartbeat.LostError.code)
+                signals.leave(signals.code(stop))
             raise SystemExit(signals.code(stop)) from None
 
 

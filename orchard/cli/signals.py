@@ -22,6 +22,8 @@ KEEPING = 20.0
 """Seconds for storing what is finished, once another process is lost."""
 
 _command = False
+_lost = False
+"""Whether it is the loss of another process that stops this one."""
 
 
 def is_command() -> bool:
@@ -66,13 +68,17 @@ def end_without(lost: str) -> None:
 
     The main thread may be waiting for the lost one, and then does not come back.
     """
+    global _lost
+    handler, main = signal.getsignal(signal.SIGTERM), threading.main_thread()
+    if handler is _nothing:  # it was stopped before, and so perhaps were the others, which were done sooner
+        main.join()
     print(f"error: {lost}", file=sys.stderr, flush=True)
-    if signal.getsignal(signal.SIGTERM) is _raise:
-        main = threading.main_thread()
+    if handler is _raise:
         assert main.ident
+        _lost = True
         signal.pthread_kill(main.ident, signal.SIGTERM)
         main.join(KEEPING)
-    leave(heartbeat.LostError.code)
+    leave(heartbeat.CODE)
 
 
 def leave(code: int) -> NoReturn:
@@ -139,7 +145,9 @@ def end_with(parent: int) -> None:
 
 
 def code(stop: BaseException) -> int:
-    """The exit code that a shell knows for what stopped the run: 128 + the signal's number."""
+    """The exit code of what stopped the run: 128 + the signal's number, as shells have it, or of a loss."""
+    if _lost:
+        return heartbeat.CODE
     return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 

@@ -19,8 +19,6 @@ _UMASK = threading.Lock()
 """It can only be read by setting it: of two threads at once one would see the other's."""
 LONGEST_NAME = 160
 """Bytes of a class in a file's name, of the 255 that file systems take."""
-DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)
-"""What Windows keeps for its devices, with any ending."""
 
 
 @contextmanager
@@ -112,11 +110,10 @@ def write_json(path: Path, value: Any) -> None:
 def file_name(label: str) -> str:
     """A class name as a file name: anything but letters, digits, dot, dash and underscore becomes ``_``.
 
-    It begins with none of dot and dash, which would hide it, or make an option of it on a command line, and
-    is no name of a device, since sets are copied to other systems. What is longer than file systems take
-    beside our own parts is cut off, and ends in its hash.
+    It begins with none of dot and dash, which would hide it, or make an option of it on a command line.
+    What is longer than file systems take beside our own parts is cut off, and ends in its hash.
     """
-    name = DEVICES.sub(r"\1_", re.sub(r"[^\w.-]", "_", label).lstrip(".-") or "_")
+    name = re.sub(r"[^\w.-]", "_", label).lstrip(".-") or "_"
     if len(name.encode()) <= LONGEST_NAME:
         return name
     ending = f"-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

@@ -3,12 +3,17 @@
 import errno
 import itertools
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import launches
 import pytest
+from conftest import ROOT
 
 from orchard import devices, heartbeat
 from orchard.errors import UserError
@@ -179,3 +184,49 @@ def test_what_the_first_process_finds_or_refuses_holds_for_all_and_other_files_a
     assert said[0] == said[1]
     assert (said[0]["value"], said[0]["refusal"], said[0]["same"]) == ("0", "nothing left", "None")
     assert "process 1 has photos 1 (process 0: 0)" in said[0]["other"]
+
+
+STORING = """
+import socket, sys, time
+from pathlib import Path
+from generate.sampling.writer import Writer
+from orchard import heartbeat
+from orchard.cli import cli, signals
+
+heartbeat.GRACE = 0.2
+connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+
+def store():
+    time.sleep(1.5)
+    Path(sys.argv[2]).touch()
+
+with cli.one_line():
+    peer = heartbeat.Peer(rank=1, host="m1", connection=connection)
+    heartbeat._own = heartbeat.Heartbeat(peers=[peer], size=2, on_lost=heartbeat.on_lost)
+    heartbeat._own.start()
+    with signals.heard(), Writer() as writer:
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        finally:
+            writer.put(store)
+"""
+"""A process that takes longer to store what it has than the other one, and than `heartbeat.GRACE`."""
+
+
+@pytest.mark.parametrize(("stopped", "code"), [(True, 128 + signal.SIGTERM), (False, heartbeat.CODE)])
+def test_what_is_sampled_is_stored_whether_all_are_stopped_or_one_is_lost(tmp_path, stopped, code):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        words = [sys.executable, "-c", STORING, str(server.getsockname()[1]), str(tmp_path / "stored")]
+        environment = {**os.environ, "WORLD_SIZE": "2"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(words, env=environment, cwd=ROOT, text=True, **pipes)
+        other, _ = server.accept()
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    if stopped:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    other.close()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code and (tmp_path / "stored").exists()
+    assert "stopped; what was finished is kept" in said and "Traceback" not in said

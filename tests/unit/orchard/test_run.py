@@ -160,11 +160,6 @@ def test_bfloat16_of_an_accelerator_is_its_own_not_the_processors(monkeypatch, k
     assert devices.torch_dtype("auto", torch.device(kind)) is (torch.bfloat16 if able else torch.float32)
 
 
-def test_no_class_gives_a_file_that_windows_takes_for_a_device():
-    names = ["con", "NUL.v2", "com1", "console", "aux-1"]
-    assert [atomic.file_name(name) for name in names] == ["con_", "NUL_.v2", "com1_", "console", "aux-1"]
-
-
 def test_two_classes_with_one_file_name_are_refused(refused):
     atomic.require_distinct_files(["red apple", "green apple"])
     with refused("'red apple'", "'red_apple'", "rename one"):

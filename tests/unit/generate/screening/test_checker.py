@@ -147,7 +147,7 @@ def test_the_run_stops_where_the_first_images_are_all_flagged(tmp_path, folder, 
     stub(range(10**6))
     with refused(
         "apple image 7",
-        "flagged by the safety checker with 3 seeds, and so were all 8 images so far",
+        "flagged by the safety checker with 3 seeds, and so were all 8 images of its class so far",
         "--no_safety_checker",
     ):
         run(folder, tmp_path / "s", attempts=3, count=10, batch_size=8)
@@ -155,9 +155,24 @@ def test_the_run_stops_where_the_first_images_are_all_flagged(tmp_path, folder, 
     assert not (tmp_path / "s" / "manifest.json").exists()
 
 
+def test_it_stops_at_the_class_of_which_none_is_any_good(tmp_path, folder, stub, refused):
+    stub(range(8, 10**6))
+    with refused("banana image 7", "all 8 images of its class so far"):
+        run(folder, tmp_path / "s", classes=("apple", "banana"), attempts=1, count=8, batch_size=8)
+    assert len(shards.rows_of(shards.path_of(tmp_path / "s", "apple", 0))) == 8
+
+
+def test_a_class_with_rejected_rows_alone_is_named(tmp_path, folder, stub, refused):
+    stub(range(10**6))
+    with refused("4 rows were flagged"):
+        run(folder, tmp_path / "s", attempts=1, count=2, batch_size=2)
+    with refused("of class apple there are rejected images alone", "finish it, or remove"):
+        run(folder, tmp_path / "s", classes=("banana",), count=2)
+
+
 def test_a_small_set_that_is_all_flagged_says_what_to_try(tmp_path, folder, stub, refused):
     stub(range(10**6))
-    with refused("written 0, flagged 8, rejected 4", "4 flagged by the safety checker", "another --prompt"):
+    with refused("written 0, flagged 8, rejected 4", "4 rows were flagged by the safety checker", "another --prompt"):
         run(folder, tmp_path / "s", attempts=3, count=2, batch_size=2)
     assert not (tmp_path / "s" / "manifest.json").exists()
 
