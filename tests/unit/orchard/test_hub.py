@@ -82,6 +82,7 @@ def test_adapters_and_shards_go_up_with_their_cards(base, tmp_path):
         ("dataset", "data/train-apple-00000.parquet"),
         ("dataset", "data/train-apple-00001.parquet"),
         ("dataset", "manifest.json"),
+        *(("dataset", f"ledgers/{path.name}") for path in (tmp_path / "shards" / "ledgers").iterdir()),
     }
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 WORDS = ("--data", "demo", "--steps", 3, "--batch_size", 4, "--precision", "fp32", "--size", 32, "--seeds", 1)
 OWN = ("--base", "base", "--arm_steps", 1, "--arm_count", 6, "--shots", 2)
 GENERATORS = ("--generators", "auto", "none", "untuned", "tuned", "img2img")
-GUIDED = '"generator": "img2img"'
+GUIDED = '"generator":"img2img"'
 NAMES = ["none", "untuned", "tuned", "img2img", "auto of untuned, tuned, img2img"]
 
 
