@@ -172,7 +172,8 @@ def test_a_class_with_rejected_rows_alone_is_named(tmp_path, folder, stub, refus
 
 def test_a_small_set_that_is_all_flagged_says_what_to_try(tmp_path, folder, stub, refused):
     stub(range(10**6))
-    with refused("written 0, flagged 8, rejected 4", "4 rows were flagged by the safety checker", "another --prompt"):
+    flagged = "4 rows were flagged by the safety checker"
+    with refused("written 0, flagged 8, rejected 4", flagged, "another --prompt"):
         run(folder, tmp_path / "s", attempts=3, count=2, batch_size=2)
     assert not (tmp_path / "s" / "manifest.json").exists()
 
