@@ -169,9 +169,9 @@ def start() -> None:
             f"{os.environ['MASTER_PORT']} within {ARRIVAL.seconds // 60} minutes ({one_line(error)}); start "
             "one on every machine, with one address, between which no firewall stands"
         ) from None
-    names = [name for name in map(_interface, peers) if name]
-    if names:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
+    network = next(filter(None, map(_interface, peers)), "")
+    if network:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", network)
     _own = Heartbeat(peers=peers, size=size, on_lost=on_lost, store=store)
     _own.start()
 
