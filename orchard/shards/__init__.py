@@ -46,7 +46,7 @@ from orchard.shards.manifest import (
     write_manifest,
 )
 from orchard.shards.opening import MANIFEST
-from orchard.shards.reading import read, read_unscreened, rejected, rejections, rows
+from orchard.shards.reading import image, read, read_unscreened, rejected, rejections, rows
 from orchard.shards.reviewed import Review, key_of, pending, reviewed
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "discarded_count",
     "existing",
     "hashes",
+    "image",
     "is_synthetic",
     "key_of",
     "ledger",

@@ -134,13 +134,13 @@ def _photos(folder: Path, manifest: Manifest, entries: Iterable[Entry]) -> Itera
                 label=classes[row["label"]],
                 split=TRAIN,
                 sha256=digest,
-                read=partial(_image, path, entry["sha256"], place, digest),
+                read=partial(image, path, entry["sha256"], place, digest),
                 text=row["prompt"],
             )
             yield _Row(row["label"], row["index"], row.get("reason"), photo)
 
 
-def _image(path: Path, shard: str, place: int, digest: str) -> bytes:
+def image(path: Path, shard: str, place: int, digest: str) -> bytes:
     """The image in a row of a file; ``shard`` is the hash that the file had, ``digest`` that of the image.
 
     Raises:
