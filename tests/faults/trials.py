@@ -1,5 +1,6 @@
 """What every command is put through: disturb a run at random moments, look at what is left, run it again."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -72,10 +73,11 @@ class Running:
 
     def pause(self) -> bool:
         """Until it stands still; whether it does, rather than having ended."""
-        state = Path(f"/proc/{self.process.pid}/stat")
         while self.process.is_alive():
-            if state.read_text().rpartition(")")[2].split()[0] == "T":
-                return True
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+                if {one.read_text().rpartition(")")[2].split()[0] for one in threads} == {"T"}:
+                    return True
             time.sleep(0.005)
         return False
 
