@@ -6,9 +6,9 @@ from orchard.cli import cli
 
 def main(config: Classify) -> None:
     """Run the command that ``config`` describes."""
-    from classify.command import classify
+    from classify.command import run
 
-    classify(config)
+    run(config)
 
 
 if __name__ == "__main__":

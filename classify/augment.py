@@ -1,6 +1,8 @@
 """Random geometry and colour for a whole batch at once, drawn from one seeded generator."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -50,13 +52,17 @@ def strength_of(options: Training) -> Strength:
 
 
 def blend(
-    images: Tensor, labels: Tensor, is_real: Tensor, classes: int, augmentation: Augmentation
+    images: Tensor,
+    labels: Tensor,
+    is_real: Tensor,
+    classes: int,
+    augmentation: Augmentation,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """MixUp or CutMix within each source, so that no image is half real: (B, 3, H, W) and (B,) labels.
 
     ``is_real`` is (B,) on the CPU. Labels become (B, K) shares of each class; for other augmentations nothing
-    changes. Zhang et al. 2018, Yun et al. 2019; the draws come from torch's global generator, as in
-    torchvision.
+    changes. Zhang et al. 2018, Yun et al. 2019. ``generator`` lives on the CPU.
     """
     if augmentation not in ("mixup", "cutmix"):
         return images, labels
@@ -66,8 +72,22 @@ def blend(
     for source in (is_real, ~is_real):
         if source.any():
             rows = moved(source.nonzero().flatten(), images.device)
-            images[rows], shares[rows] = kind(alpha=alpha, num_classes=classes)(images[rows], labels[rows])
+            with _as_global(generator):
+                blended = kind(alpha=alpha, num_classes=classes)(images[rows], labels[rows])
+            images[rows], shares[rows] = blended
     return images, shares
+
+
+@contextmanager
+def _as_global(generator: torch.Generator) -> Iterator[None]:
+    """Let torchvision, which takes none, draw from ``generator``."""
+    before = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.get_rng_state())
+        torch.set_rng_state(before)
 
 
 def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:

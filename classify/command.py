@@ -13,7 +13,8 @@ from rich.table import Table
 from classify import image_sets
 from classify.config import Classify
 from classify.image_sets import Sets
-from classify.trainer import Fitted, Step, Task, fit
+from classify.processes import Share
+from classify.trainer import Fitted, Labelled, Step, Task, fit
 from orchard import devices
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build, require_name
@@ -58,31 +59,35 @@ class Classified:
 SCORES, PREDICTIONS = "scores.json", "predictions.jsonl"
 
 
+def run(config: Classify) -> None:
+    """Run `classify` as a command."""
+    classify(config)
+    devices.processes().destroy_process_group()
+
+
 def classify(config: Classify) -> Classified | None:
-    """Train one classifier, save it, score it on real test images and print the result; None with dry_run.
+    """Train one classifier, save it, score it on real test images and print the result.
+
+    None with dry_run, and but for the first process. Several processes share each batch.
 
     Raises:
         UserError: an option, a set or an image that the user can mend; found before training.
     """
     config.require_valid()
     require_name(config.model)
-    found = image_sets.load(config)
-    console = Terminal()
-    show_plan(console, config, found)
     state = devices.processes()
-    device = state.device
+    share, device = Share(rank=state.process_index, count=state.num_processes), state.device
     dtype = devices.torch_dtype(config.precision, device)
+    share.require_whole(config.batch_size)
+    with state.main_process_first():  # it downloads what the others find
+        found = image_sets.load(config)
+    console = Terminal(quiet=not state.is_main_process)
+    show_plan(console, config, found, share)
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     if config.dry_run:
         return None
-    rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
-    sets = (rest, held_out, found.test)
-    with bar("decoding", sum(map(len, sets)), unit="images") as advance:
-        train, validation, test = (image_sets.labelled(part, found.sizes, advance) for part in sets)
-    known = found.train.keep((*rest.photos, *held_out.photos))
-    for note in saved_again(found.test, test[0], known, joined(train[0], validation[0])):
-        say(console, f"note: {note}")
+    train, validation, test = _decoded(console, config, found, show=state.is_main_process)
     atomic.writable(config.output)
     task = Task(
         train=train,
@@ -93,9 +98,13 @@ def classify(config: Classify) -> Classified | None:
         seed=config.seed,
         device=device,
         dtype=dtype,
+        share=share,
     )
     with writing(config.output, state):
+        devices.require_same(state, {"--train": found.train.digest(), "--test": found.test.digest()})
         fitted = _fit(task, config)
+        if not state.is_main_process:
+            return None
         predicted = probabilities(fitted.model, test[0], device, dtype)
         scores = score(predicted, test[1], found.train.classes)
         write(config, found, fitted, predicted, scores)
@@ -103,7 +112,19 @@ def classify(config: Classify) -> Classified | None:
     return Classified(path=config.output / classifier.FILE, scores=scores)
 
 
-def show_plan(console: Console, config: Classify, found: Sets) -> None:
+def _decoded(console: Console, config: Classify, found: Sets, *, show: bool) -> tuple[Labelled, ...]:
+    """What is trained on, validated on and scored; prints test images that look like copies of the others."""
+    rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
+    sets = (rest, held_out, found.test)
+    with bar("decoding", sum(map(len, sets)), unit="images", show=show) as advance:
+        train, validation, test = (image_sets.labelled(part, found.sizes, advance) for part in sets)
+    known = found.train.keep((*rest.photos, *held_out.photos))
+    for note in saved_again(found.test, test[0], known, joined(train[0], validation[0])):
+        say(console, f"note: {note}")
+    return train, validation, test
+
+
+def show_plan(console: Console, config: Classify, found: Sets, share: Share) -> None:
     """Print what will be trained on what."""
     through = f" (by way of {found.sizes.through})" if found.sizes.through else ""
     begun = f" from {config.pretrained}" if config.pretrained else ""
@@ -111,10 +132,11 @@ def show_plan(console: Console, config: Classify, found: Sets) -> None:
         say(console, f"note: {note}")
     say(console, f"train {len(found.train)}: {_counts(found.train)} ({config.train})")
     say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
+    divided = f" divided among {share.count} processes" if share.count > 1 else ""
     say(
         console,
         f"{config.model}{begun} at {found.sizes.size} px{through}, "
-        f"{config.steps} steps of {config.batch_size}, "
+        f"{config.steps} steps of {config.batch_size}{divided}, "
         f"learning rate {config.learning_rate:g}, {config.augmentation} augmentation, "
         f"{'flips' if config.flip else 'no flips'}, "
         f"seed {config.seed} -> {config.output}",
@@ -127,7 +149,7 @@ def _counts(images: ImageSet) -> str:
 
 def _fit(task: Task, config: Classify) -> Fitted:
     total = config.steps * config.batch_size
-    with bar("training", total, unit="images") as advance:
+    with bar("training", total, unit="images", show=task.share.rank == 0) as advance:
 
         def on_step(step: Step) -> None:
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")

@@ -16,6 +16,7 @@ from classify.augment import augment, blend, strength_of
 from classify.config import Training
 from classify.features import solve_last_layer
 from classify.mixing import UNION, Mixing, rows_of, weights_of
+from classify.processes import ALONE, Share
 from orchard import memory
 from orchard.classifiers.networks import build
 from orchard.classifiers.predict import autocast, moved, probabilities
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
     labels: Tensor
     """(B,) int64, or (B, K) shares of each class."""
     weights: Tensor | None = None
-    """(B,) weights of the losses, which sum to 1; None where all weigh the same."""
+    """(B,) weights of the losses, which sum to 1 over all processes; None where all weigh the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,8 @@ class Task:
     device: torch.device
     dtype: torch.dtype
     """Arithmetic of the network."""
+    share: Share = ALONE
+    """Of each batch, what this process computes; all get the same weights."""
 
     def images(self) -> Labelled:
         """Both sources, the first one first."""
@@ -136,18 +139,21 @@ def _train(task: Task, on_step: Callable[[Step], None] | None) -> Fitted:
     """Train the options' number of steps on all images; keep the averaged last weights.
 
     Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
-    worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU.
+    worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU. Several processes
+    find the gradients of one to rounding, but for dropout.
     """
     images, options, real = task.images(), task.options, len(task.train[1])
     assert len(images[1]) >= 1
     mixing = task.mixing if 0 < real < len(images[1]) else UNION
     seconds = 0.0
     with torch.random.fork_rng():
-        torch.manual_seed(task.seed)  # for dropout and blending; weights, order, augmentation have their own
+        torch.manual_seed(task.seed + task.share.rank)  # for dropout; all else has its own
         model = task.network()
-        batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device)
+        batches = batch_stream(
+            images, real, task.classes, options, mixing, task.seed, task.device, task.share
+        )
         averaged = Averaged(model)
-        for step in train_steps(model, batches, options, task.device, task.dtype):
+        for step in train_steps(model, batches, options, task.device, task.dtype, task.share):
             if not step.skipped:
                 averaged.update(model)
             seconds += step.seconds
@@ -190,26 +196,33 @@ def train_steps(
     options: Training,
     device: torch.device,
     dtype: torch.dtype,
+    share: Share = ALONE,
 ) -> Iterator[Step]:
-    """Train ``model`` in place, yielding after each of ``options.steps`` optimiser steps."""
+    """Train ``model`` in place, yielding after each of ``options.steps`` optimiser steps.
+
+    ``batches`` holds this process's share of each, whose losses add up to the batch's.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
     )
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     model.train()
+    network = share.joined(model)
     for index in range(1, options.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule(index, options.steps)
         batch = next(batches)
         started = time.perf_counter()
-        with autocast(device, dtype):
-            logits = model(batch.images)
+        with autocast(device, dtype), share.normalising():
+            logits = network(batch.images)
         loss = loss_of(logits.float(), batch)
-        value = loss.item()  # the one wait for the GPU in a step: a bad loss must not reach the weights
+        value = share.total(
+            loss
+        ).item()  # the one wait for the GPU in a step: a bad loss must not reach the weights
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss * share.count).backward()
         scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
@@ -241,8 +254,12 @@ def batch_stream(
     mixing: Mixing,
     seed: int,
     device: torch.device,
+    share: Share = ALONE,
 ) -> Iterator[Batch]:
-    """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones."""
+    """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones.
+
+    Every process draws and augments all of a batch, the lesser part of a step, and keeps its share.
+    """
     pixels, labels = on_device(train[0], device), torch.from_numpy(train[1])
     strength = strength_of(options)
     generator = torch.Generator().manual_seed(stable_hash("augmentation", seed))
@@ -252,8 +269,11 @@ def batch_stream(
         weights = weights_of(mixing, is_real)
         images = augment(pixels(rows), strength, generator)
         targets = moved(labels[rows], device)
-        images, targets = blend(images, targets, is_real, classes, options.augmentation)
-        yield Batch(images, targets, None if weights is None else moved(weights, device))
+        images, targets = blend(images, targets, is_real, classes, options.augmentation, generator)
+        if share.count > 1 and weights is None:
+            weights = torch.full((len(rows),), 1 / len(rows))
+        weights = None if weights is None else moved(share.of(weights), device)
+        yield Batch(share.of(images), share.of(targets), weights)
 
 
 def on_device(pixels: Images, device: torch.device) -> Callable[[Tensor], Tensor]:

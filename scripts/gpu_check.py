@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +135,7 @@ def checked(name: str, base: str, work: Path) -> Iterator[tuple[str, ...]]:
             shutil.rmtree(folder, ignore_errors=True)
     if torch.cuda.device_count() > 1:
         yield two_processes(base, work)
+        yield two_classify(work)
 
 
 def training(base: str) -> list[str]:
@@ -185,16 +186,34 @@ def drawn(folder: Path) -> np.ndarray:
 
 def two_processes(base: str, work: Path) -> tuple[str, ...]:
     """Two GPUs train the adapter of one, to rounding."""
-    launcher = ["torchrun", "--nproc_per_node", "2"]
     words = [*training(base), "--batch_size", "2", "--precision", "fp32"]
+    return together("train, two processes", words, work / "adapters", losses)
+
+
+def two_classify(work: Path) -> tuple[str, ...]:
+    """Two GPUs train the classifier of one, so slowly that dropout moves nothing."""
+    options = "--train demo --test demo --model resnet18 --size 64 --steps 4 --batch_size 24 --precision fp32"
+    words = ["classify", *options.split(), "--learning_rate", "1e-7"]
+    return together("classify, two processes", words, work / "classifiers", answers)
+
+
+def together(
+    label: str, words: Sequence[str], work: Path, read: Callable[[Path], np.ndarray]
+) -> tuple[str, ...]:
+    """A row: one command by one GPU and by two."""
     alone, *_ = run(words, work / "one", gpu=True)
-    outcome, *took = run(words, work / "two", gpu=True, launcher=launcher)
-    label = "train, two processes"
+    outcome, *took = run(words, work / "two", gpu=True, launcher=["torchrun", "--nproc_per_node", "2"])
     if (alone, outcome) != ("ok", "ok"):
         return label, "", *took, outcome if alone == "ok" else alone
-    one, two = losses(work / "one"), losses(work / "two")
+    one, two = read(work / "one"), read(work / "two")
     off = float(np.abs(one - two).mean() / one.mean())
     return label, f"{off * 100:.2g}%", *took, "ok" if off < 1e-3 else "too far off: at most 0.1"
+
+
+def answers(folder: Path) -> np.ndarray:
+    """(N, K) probabilities of the test images."""
+    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return np.array([[*json.loads(line)["probabilities"].values()] for line in lines])
 
 
 if __name__ == "__main__":
