@@ -139,8 +139,8 @@ def _train(task: Task, on_step: Callable[[Step], None] | None) -> Fitted:
     """Train the options' number of steps on all images; keep the averaged last weights.
 
     Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
-    worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU. Several processes
-    find the gradients of one to rounding, but for dropout.
+    worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU; several
+    processes find the gradients of one to rounding, but for dropout.
     """
     images, options, real = task.images(), task.options, len(task.train[1])
     assert len(images[1]) >= 1
