@@ -279,7 +279,7 @@ def batch_stream(
 def on_device(pixels: Images, device: torch.device) -> Callable[[Tensor], Tensor]:
     """What takes (B,) rows on the CPU and gives (B, H, W, 3) uint8 on the device.
 
-    Images that take at most `orchard.images.arrays.SHARE` of a device's free memory are all put there first.
+    Images that take at most `orchard.files.scratch.SHARE` of a device's free memory are all put there first.
     """
     if device.type == "cpu" or not fits(pixels, memory.free_on(device)):
         return lambda rows: moved(torch.from_numpy(pixels[rows.numpy()]), device)

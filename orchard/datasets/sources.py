@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from orchard import shards
 from orchard.datasets import demo, folders, sidecars
 from orchard.errors import UserError, listed, one_line
 from orchard.files import checked_json
+from orchard.files.scratch import Kept
 from orchard.images import splits
 from orchard.images.images import TRAIN, ImageSet, Photo, sha256
 
@@ -234,7 +234,7 @@ def _photos(
     names = getattr(rows.features[label], "names", None)
     rows = rows.select_columns([*filter(None, columns)]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(name)
-    photos = []
+    photos, kept = [], Kept()
     for i, row in enumerate(_rows(rows)):
         where = f"row {i} of split {split}"
         data = _bytes(row[image], where, roots)
@@ -244,7 +244,7 @@ def _photos(
                 label=_label(row[label], names, where),
                 split=splits.canonical(split) or TRAIN,
                 sha256=sha256(data),
-                read=partial(bytes, data),
+                read=kept.keep(data),
                 text=_text(row[text], where) if text else None,
             )
         )

@@ -6,18 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from orchard import memory
 from orchard.errors import UserError
-from orchard.files import atomic
+from orchard.files import atomic, scratch
+from orchard.files.scratch import SHARE
 from orchard.images.images import Photo, each
 
-SHARE = 0.5
-"""Of the memory that is free: images that take more are kept on disk."""
 GIB = 2**30
 
 
@@ -96,7 +94,7 @@ def decoded(
 def _on_disk(
     rows: Iterator[np.ndarray], shape: tuple[int, ...], advance: Callable[[int], None]
 ) -> np.ndarray:
-    folder = scratch()
+    folder = scratch.folder()
     # Each process of a launch here has a file of its own.
     needed = math.prod(shape) / GIB * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     there = shutil.disk_usage(folder).free / GIB
@@ -115,29 +113,3 @@ def _on_disk(
             file.flush()
             os.fsync(file.fileno())  # else what cannot be written is found out when it is read
         return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
-
-
-def scratch() -> Path:
-    """The folder for files that go with the process: ``TMPDIR``, or one on a disk, which /tmp need not be.
-
-    Raises:
-        UserError: it cannot be written, or lies in memory itself.
-    """
-    on_disk = Path("/var/tmp")
-    given = os.environ.get("TMPDIR")
-    folder = Path(given) if given else on_disk if on_disk.is_dir() else Path(tempfile.gettempdir())
-    atomic.writable(folder, "TMPDIR")
-    if _in_memory(folder.resolve()):
-        raise UserError(
-            f"{folder}: lies in memory, of which images take more than {SHARE:.0%}; point TMPDIR to a folder "
-            "on a disk"
-        )
-    return folder
-
-
-def _in_memory(folder: Path) -> bool:
-    import psutil
-
-    mounts = [one for one in psutil.disk_partitions(all=True) if folder.is_relative_to(one.mountpoint)]
-    nearest = max(mounts, key=lambda one: len(one.mountpoint), default=None)
-    return nearest is not None and nearest.fstype in ("tmpfs", "ramfs")

@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from huggingface_hub import HfApi
 from pictures import encoded, noise, write
 
+from orchard import memory
 from orchard.datasets import sources
 from orchard.datasets.demo import NOTICE
 from orchard.images.images import TEST, TRAIN, decode, sha256
@@ -95,9 +96,11 @@ def test_fruit_variable_with_a_wrong_path_is_refused(monkeypatch, refused):
 
 @pytest.mark.parametrize("form", ["saved", "parquet"])
 @pytest.mark.parametrize("kind", [ClassLabel(names=["pear", "apple"]), Value("string")])
-def test_dataset_folder_is_read(tmp_path, form, kind):
+@pytest.mark.parametrize("free", [2**30, 0])
+def test_dataset_folder_is_read(tmp_path, monkeypatch, form, kind, free):
     labels = [1, 0, 0] if isinstance(kind, ClassLabel) else ["apple", "pear", "pear"]
     rows = DatasetDict(train=table(labels, kind), test=table(labels[:1], kind, start=4))
+    monkeypatch.setattr(memory, "free", lambda: free)
     if form == "saved":
         rows.save_to_disk(tmp_path / "set")
     else:

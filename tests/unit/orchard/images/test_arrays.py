@@ -10,6 +10,7 @@ from pictures import encoded, half_a_jpeg, noise, photo
 
 from orchard import memory
 from orchard.errors import UserError
+from orchard.files import scratch
 from orchard.images import arrays, images
 from orchard.images.arrays import Rows, decoded, joined
 
@@ -20,7 +21,7 @@ SIDE = 8
 def on_disk(monkeypatch, tmp_path):
     """Nothing is small enough for the memory; the folder of what is kept elsewhere."""
     monkeypatch.setattr(arrays, "SHARE", 0)
-    monkeypatch.setattr(arrays, "scratch", lambda: tmp_path)
+    monkeypatch.setattr(scratch, "folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -141,20 +142,6 @@ def test_groups_of_version_1_count_though_their_folder_may_be_the_containers_own
     }
     limited(groups / "memory", **files)  # not /box/1, which the machine outside calls it
     assert memory.free() == 15_000
-
-
-def test_a_folder_that_lies_in_memory_or_cannot_be_written_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert arrays.scratch() == tmp_path
-    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"),
-              SimpleNamespace(mountpoint=str(tmp_path), fstype="tmpfs")]  # fmt: skip
-    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
-    with pytest.raises(UserError, match=r"lies in memory, .* point TMPDIR to a folder on a disk"):
-        arrays.scratch()
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"TMPDIR .*file: cannot be written"):
-        arrays.scratch()
 
 
 def test_each_process_of_a_launch_needs_room_for_a_file_of_its_own(on_disk, monkeypatch):
