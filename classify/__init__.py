@@ -16,7 +16,7 @@ def classify(config: Classify | Path | str | None = None, **options: Any) -> "Cl
     ``config`` is a `Classify` or a recipe's path; ``options`` are fields of `Classify` and win over it.
 
     Returns:
-        The scores and the path of the classifier. None with ``dry_run``.
+        The scores and the path of the classifier. None with ``dry_run``, and in every process but the first.
 
     Raises:
         UserError: something that the caller can fix, in one line.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torchvision.transforms import v2
 from classify.config import Augmentation, Training
 from orchard.classifiers.predict import moved, to_float
 
+BLENDS = ("mixup", "cutmix")
 MIXUP_ALPHA, CUTMIX_ALPHA = 0.3, 1.0
 """Of the Beta distribution that the shares of a blended pair come from."""
 GREY = (0.299, 0.587, 0.114)
@@ -61,11 +63,9 @@ def blend(
 ) -> tuple[Tensor, Tensor]:
     """MixUp or CutMix within each source, so that no image is half real: (B, 3, H, W) and (B,) labels.
 
-    ``is_real`` is (B,) on the CPU. Labels become (B, K) shares of each class; for other augmentations nothing
-    changes. Zhang et al. 2018, Yun et al. 2019. ``generator`` lives on the CPU.
+    ``augmentation`` is one of `BLENDS`, ``is_real`` (B,) on the CPU. Labels become (B, K) shares of each
+    class. Zhang et al. 2018, Yun et al. 2019.
     """
-    if augmentation not in ("mixup", "cutmix"):
-        return images, labels
     kind, alpha = (v2.MixUp, MIXUP_ALPHA) if augmentation == "mixup" else (v2.CutMix, CUTMIX_ALPHA)
     shares = functional.one_hot(labels, classes).float()
     images = images.clone()
@@ -90,16 +90,35 @@ def _as_global(generator: torch.Generator) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
-def augment(pixels: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], each image changed in its own way.
+class Changes(NamedTuple):
+    """What changes B images, on the CPU whatever their device, so a seed means one thing."""
 
-    ``generator`` lives on the CPU whatever the device of ``pixels``, so a seed means one thing.
-    """
+    matrices: Tensor
+    """(B, 2, 3) from output to input coordinates, for `affine_grid`."""
+    brightness: Tensor
+    """(B,) factors, as contrast and saturation."""
+    contrast: Tensor
+    saturation: Tensor
+    turns: Tensor
+    """(B,) of the colour circle."""
+
+
+def changes(count: int, strength: Strength, generator: torch.Generator) -> Changes:
+    """Those of a batch of ``count`` images, each with its own."""
+    matrices = affine_matrices(count, strength, generator)
+    shares = (strength.brightness, strength.contrast, strength.saturation)
+    factors = [1 + _spread(count, generator) * share for share in shares]
+    return Changes(matrices, *factors, _spread(count, generator) * strength.hue)
+
+
+def augment(pixels: Tensor, drawn: Changes) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [0, 1], changed in geometry and colour."""
     images = to_float(pixels)
-    matrices = moved(affine_matrices(len(images), strength, generator), images.device)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    grid = functional.affine_grid(
+        moved(drawn.matrices, images.device), list(images.shape), align_corners=False
+    )
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return jitter(images, strength, generator)
+    return jitter(images, drawn)
 
 
 def affine_matrices(count: int, strength: Strength, generator: torch.Generator) -> Tensor:
@@ -116,21 +135,18 @@ def affine_matrices(count: int, strength: Strength, generator: torch.Generator) 
     return torch.stack(rows, dim=1).view(count, 2, 3)
 
 
-def jitter(images: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+def jitter(images: Tensor, drawn: Changes) -> Tensor:
     """(B, 3, H, W) in [0, 1] -> the same, with brightness, contrast, saturation and hue changed."""
-    count, device = len(images), images.device
-    factors = [
-        moved((1 + _spread(count, generator) * share).view(-1, 1, 1, 1), device)
-        for share in (strength.brightness, strength.contrast, strength.saturation)
-    ]
-    turns = _spread(count, generator) * strength.hue
-    images = images * factors[0]
+    device = images.device
+    factors = (drawn.brightness, drawn.contrast, drawn.saturation)
+    brightness, contrast, saturation = (moved(one.view(-1, 1, 1, 1), device) for one in factors)
+    images = images * brightness
     weights = moved(torch.tensor(GREY).view(1, 3, 1, 1), device)
     grey = (images * weights).sum(dim=1, keepdim=True)
-    images = torch.lerp(grey, images, factors[2])
-    images = torch.lerp(grey.mean(dim=(2, 3), keepdim=True), images, factors[1])
-    if strength.hue:
-        images = torch.einsum("bij,bjhw->bihw", moved(hue_matrices(turns), device), images)
+    images = torch.lerp(grey, images, saturation)
+    images = torch.lerp(grey.mean(dim=(2, 3), keepdim=True), images, contrast)
+    if drawn.turns.any():
+        images = torch.einsum("bij,bjhw->bihw", moved(hue_matrices(drawn.turns), device), images)
     return images.clamp(0, 1)
 
 

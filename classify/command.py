@@ -2,30 +2,32 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from classify import image_sets
+from classify.batch_parts import Part
 from classify.config import Classify
 from classify.image_sets import Sets
-from classify.processes import Share
 from classify.trainer import Fitted, Labelled, Step, Task, fit
 from orchard import devices
 from orchard.classifiers import classifier
 from orchard.classifiers.networks import build, require_name
 from orchard.classifiers.predict import probabilities
+from orchard.classifiers.pretrained import FEATURES
 from orchard.cli import cli
 from orchard.cli.terminal import Terminal, bar, say
 from orchard.errors import UserError
 from orchard.files import atomic
 from orchard.files.lock import writing
 from orchard.images.arrays import joined
-from orchard.images.images import ImageSet
+from orchard.images.images import ImageSet, sha256
 from orchard.images.thumbnails import saved_again
 
 
@@ -68,7 +70,7 @@ def run(config: Classify) -> None:
 def classify(config: Classify) -> Classified | None:
     """Train one classifier, save it, score it on real test images and print the result.
 
-    None with dry_run, and but for the first process. Several processes share each batch.
+    None with dry_run, and in every process but the first. Several processes divide each batch.
 
     Raises:
         UserError: an option, a set or an image that the user can mend; found before training.
@@ -76,18 +78,19 @@ def classify(config: Classify) -> Classified | None:
     config.require_valid()
     require_name(config.model)
     state = devices.processes()
-    share, device = Share(rank=state.process_index, count=state.num_processes), state.device
+    part, device = Part(rank=state.process_index, count=state.num_processes), state.device
     dtype = devices.torch_dtype(config.precision, device)
-    share.require_whole(config.batch_size)
+    part.require_equal(config.batch_size)
     with state.main_process_first():  # it downloads what the others find
         found = image_sets.load(config)
     console = Terminal(quiet=not state.is_main_process)
-    show_plan(console, config, found, share)
+    show_plan(console, config, found, part)
     # A network that does not take the size or the weights says so before any image is decoded.
     build(config.model, len(found.train.classes), found.sizes.size, config.seed, config.pretrained)
     if config.dry_run:
         return None
-    train, validation, test = _decoded(console, config, found, show=state.is_main_process)
+    devices.require_same(state, _identity(config, found, devices.dtype_name(dtype)))
+    train, validation, test = _decoded(console, config, found, first=state.is_main_process)
     atomic.writable(config.output)
     task = Task(
         train=train,
@@ -98,33 +101,49 @@ def classify(config: Classify) -> Classified | None:
         seed=config.seed,
         device=device,
         dtype=dtype,
-        share=share,
+        part=part,
     )
     with writing(config.output, state):
-        devices.require_same(state, {"--train": found.train.digest(), "--test": found.test.digest()})
         fitted = _fit(task, config)
         if not state.is_main_process:
             return None
         predicted = probabilities(fitted.model, test[0], device, dtype)
         scores = score(predicted, test[1], found.train.classes)
-        write(config, found, fitted, predicted, scores)
+        made_with = {"precision": devices.dtype_name(dtype), "processes": part.count}
+        write(config, found, fitted, predicted, scores, made_with)
     show_scores(console, config, fitted, scores)
     return Classified(path=config.output / classifier.FILE, scores=scores)
 
 
-def _decoded(console: Console, config: Classify, found: Sets, *, show: bool) -> tuple[Labelled, ...]:
-    """What is trained on, validated on and scored; prints test images that look like copies of the others."""
+def _identity(config: Classify, found: Sets, precision: str) -> dict[str, Any]:
+    """What all processes must have: each takes its rows of a batch by their place."""
+    options = {name: value for name, value in cli.describe(config).items() if name != "output"}
+    in_order = (f"{photo.label}:{photo.sha256}" for photo in found.train.photos)
+    return {
+        **options,
+        "precision": precision,
+        "size": found.sizes.size,
+        "through": found.sizes.through,
+        "train": sha256("\n".join(in_order).encode()),
+        "test": found.test.digest(),
+    }
+
+
+def _decoded(
+    console: Console, config: Classify, found: Sets, *, first: bool
+) -> tuple[Labelled, Labelled, Labelled]:
+    """What is trained on, validated on and scored, which the first process does and looks for copies in."""
     rest, held_out = image_sets.parts(found.train, config.validation, config.seed)
-    sets = (rest, held_out, found.test)
-    with bar("decoding", sum(map(len, sets)), unit="images", show=show) as advance:
-        train, validation, test = (image_sets.labelled(part, found.sizes, advance) for part in sets)
+    sets = (rest, held_out, found.test if first else found.test.keep(()))
+    with bar("decoding", sum(map(len, sets)), unit="images", show=first) as advance:
+        train, validation, test = (image_sets.labelled(one, found.sizes, advance) for one in sets)
     known = found.train.keep((*rest.photos, *held_out.photos))
-    for note in saved_again(found.test, test[0], known, joined(train[0], validation[0])):
+    for note in saved_again(sets[2], test[0], known, joined(train[0], validation[0])):
         say(console, f"note: {note}")
     return train, validation, test
 
 
-def show_plan(console: Console, config: Classify, found: Sets, share: Share) -> None:
+def show_plan(console: Console, config: Classify, found: Sets, part: Part) -> None:
     """Print what will be trained on what."""
     through = f" (by way of {found.sizes.through})" if found.sizes.through else ""
     begun = f" from {config.pretrained}" if config.pretrained else ""
@@ -132,7 +151,8 @@ def show_plan(console: Console, config: Classify, found: Sets, share: Share) -> 
         say(console, f"note: {note}")
     say(console, f"train {len(found.train)}: {_counts(found.train)} ({config.train})")
     say(console, f"test {len(found.test)}: {_counts(found.test)} ({config.test})")
-    divided = f" divided among {share.count} processes" if share.count > 1 else ""
+    solved = config.pretrained and config.model.startswith(FEATURES)  # nothing is trained in steps
+    divided = f" divided among {part.count} processes" if part.count > 1 and not solved else ""
     say(
         console,
         f"{config.model}{begun} at {found.sizes.size} px{through}, "
@@ -149,7 +169,7 @@ def _counts(images: ImageSet) -> str:
 
 def _fit(task: Task, config: Classify) -> Fitted:
     total = config.steps * config.batch_size
-    with bar("training", total, unit="images", show=task.share.rank == 0) as advance:
+    with bar("training", total, unit="images", show=task.part.rank == 0) as advance:
 
         def on_step(step: Step) -> None:
             advance(config.batch_size, f"step {step.index}/{config.steps}, loss {step.loss:.3f}")
@@ -176,8 +196,15 @@ def score(predicted: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) ->
     }
 
 
-def write(config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, scores: Scores) -> None:
-    """Write the classifier, one line a test image, and last the scores."""
+def write(
+    config: Classify,
+    found: Sets,
+    fitted: Fitted,
+    predicted: np.ndarray,
+    scores: Scores,
+    made_with: Mapping[str, Any],
+) -> None:
+    """Write the classifier, one line a test image, and last the scores with what else decided them."""
     record = classifier.Record(
         model=config.model,
         classes=found.train.classes,
@@ -195,6 +222,7 @@ def write(config: Classify, found: Sets, fitted: Fitted, predicted: np.ndarray, 
         "config": cli.describe(config),
         "size": found.sizes.size,
         "through": found.sizes.through,
+        **made_with,
         "validation_accuracy": fitted.validation_accuracy,
     }
     atomic.write_json(config.output / SCORES, {**scores, **extra})

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classify.augment import augment, blend, strength_of
+from classify.augment import BLENDS, Changes, augment, blend, changes, strength_of
+from classify.batch_parts import WHOLE, Part
 from classify.config import Training
 from classify.features import solve_last_layer
 from classify.mixing import UNION, Mixing, rows_of, weights_of
-from classify.processes import ALONE, Share
 from orchard import memory
 from orchard.classifiers.networks import build
 from orchard.classifiers.predict import autocast, moved, probabilities
@@ -91,8 +91,8 @@ class Task:
     device: torch.device
     dtype: torch.dtype
     """Arithmetic of the network."""
-    share: Share = ALONE
-    """Of each batch, what this process computes; all get the same weights."""
+    part: Part = WHOLE
+    """Of each batch, what this process computes; all processes get the same weights."""
 
     def images(self) -> Labelled:
         """Both sources, the first one first."""
@@ -140,20 +140,18 @@ def _train(task: Task, on_step: Callable[[Step], None] | None) -> Fitted:
 
     Validation images choose nothing: the best of ten checkpoints by a few dozen of them was often an early,
     worse one (docs/log/fruit.md). The same task gives the same weights bit for bit on a CPU; several
-    processes find the gradients of one to rounding, but for dropout.
+    processes find the gradients of one to rounding, but for dropout and stochastic depth.
     """
     images, options, real = task.images(), task.options, len(task.train[1])
     assert len(images[1]) >= 1
     mixing = task.mixing if 0 < real < len(images[1]) else UNION
     seconds = 0.0
     with torch.random.fork_rng():
-        torch.manual_seed(task.seed + task.share.rank)  # for dropout; all else has its own
+        torch.manual_seed(task.seed + task.part.rank)  # for dropout; all else has its own
         model = task.network()
-        batches = batch_stream(
-            images, real, task.classes, options, mixing, task.seed, task.device, task.share
-        )
+        batches = batch_stream(images, real, task.classes, options, mixing, task.seed, task.device, task.part)
         averaged = Averaged(model)
-        for step in train_steps(model, batches, options, task.device, task.dtype, task.share):
+        for step in train_steps(model, batches, options, task.device, task.dtype, task.part):
             if not step.skipped:
                 averaged.update(model)
             seconds += step.seconds
@@ -196,33 +194,32 @@ def train_steps(
     options: Training,
     device: torch.device,
     dtype: torch.dtype,
-    share: Share = ALONE,
+    part: Part = WHOLE,
 ) -> Iterator[Step]:
     """Train ``model`` in place, yielding after each of ``options.steps`` optimiser steps.
 
-    ``batches`` holds this process's share of each, whose losses add up to the batch's.
+    ``batches`` holds this process's part of each, whose losses add up to the batch's.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
     )
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     model.train()
-    network = share.joined(model)
+    network = part.data_parallel(model)
     for index in range(1, options.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * schedule(index, options.steps)
         batch = next(batches)
         started = time.perf_counter()
-        with autocast(device, dtype), share.normalising():
+        with autocast(device, dtype), part.normalising():
             logits = network(batch.images)
         loss = loss_of(logits.float(), batch)
-        value = share.total(
-            loss
-        ).item()  # the one wait for the GPU in a step: a bad loss must not reach the weights
+        # The one wait for the GPU in a step: a bad loss must not reach the weights.
+        value = part.summed(loss).item()
         if not math.isfinite(value):
             raise FloatingPointError(f"loss is {value} at step {index} of {options.steps}")
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss * share.count).backward()
+        scaler.scale(loss * part.count).backward()
         scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
@@ -254,11 +251,11 @@ def batch_stream(
     mixing: Mixing,
     seed: int,
     device: torch.device,
-    share: Share = ALONE,
+    part: Part = WHOLE,
 ) -> Iterator[Batch]:
     """Endless augmented batches, always full; the first ``real`` images of ``train`` are real ones.
 
-    Every process draws and augments all of a batch, the lesser part of a step, and keeps its share.
+    Every process makes all draws of a batch, and decodes, augments and gives its part.
     """
     pixels, labels = on_device(train[0], device), torch.from_numpy(train[1])
     strength = strength_of(options)
@@ -267,13 +264,17 @@ def batch_stream(
     for rows in rows_of(mixing, labels, real, options.batch_size, options.steps, order):
         is_real = rows < real
         weights = weights_of(mixing, is_real)
-        images = augment(pixels(rows), strength, generator)
-        targets = moved(labels[rows], device)
-        images, targets = blend(images, targets, is_real, classes, options.augmentation, generator)
-        if share.count > 1 and weights is None:
+        if weights is None and part.count > 1:
             weights = torch.full((len(rows),), 1 / len(rows))
-        weights = None if weights is None else moved(share.of(weights), device)
-        yield Batch(share.of(images), share.of(targets), weights)
+        drawn = changes(len(rows), strength, generator)
+        # The pairs of a blend lie anywhere in the batch.
+        taken = WHOLE if options.augmentation in BLENDS else part
+        images = augment(pixels(taken.of(rows)), Changes(*map(taken.of, drawn)))
+        targets = moved(labels[taken.of(rows)], device)
+        if options.augmentation in BLENDS:
+            blended = blend(images, targets, is_real, classes, options.augmentation, generator)
+            images, targets = map(part.of, blended)
+        yield Batch(images, targets, None if weights is None else moved(part.of(weights), device))
 
 
 def on_device(pixels: Images, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -68,8 +68,8 @@ def from_first(state: "PartialState | Accelerator", make: Callable[[], Value]) -
 
 
 def require_same(state: "PartialState | Accelerator", plan: Mapping[str, Any]) -> None:
-    """Raise `UserError` in every process unless all have the plan of the first one: each reads files of its
-    own machine.
+    """Raise `UserError` in every process unless all have the plan of the first one: each reads options and
+    files of its own machine.
     """
     from accelerate.utils import gather_object
 
@@ -78,7 +78,7 @@ def require_same(state: "PartialState | Accelerator", plan: Mapping[str, Any]) -
     own = differences(plan, from_first(state, lambda: plan), word="process 0")
     found = gather_object([f"process {state.process_index} has {own}"] if own else [])
     if found:
-        raise UserError(f"not all processes read the same files: {found[0]}; give all machines the same")
+        raise UserError(f"not all processes do the same: {found[0]}; give all the same options and files")
 
 
 def _has_accelerator() -> bool:

@@ -100,6 +100,7 @@ def from_hub(name: str) -> ImageSet:
     """A Hugging Face dataset, saved in a folder or on the Hub, with an image and a label column."""
     photos: dict[str, list[Photo]] = {}
     classes: set[str] = set()
+    kept = Kept()
     notes, unread = [], set()
     for split, rows in _open(name).items():
         if split == shards.REJECTED:
@@ -109,7 +110,7 @@ def from_hub(name: str) -> ImageSet:
             notes.append(f"split {split} counts as {splits.canonical(split) or TRAIN}")
         _require_names(name, rows.features or {})
         columns = _columns(rows.features or {})
-        photos[split], names = _photos(name, split, rows, columns)
+        photos[split], names = _photos(name, split, rows, columns, kept)
         classes.update(names)
         unread |= set(rows.features) - set(columns)
     if unread:
@@ -225,7 +226,7 @@ def _one(kind: str, candidates: list[str], features: Any) -> str:
 
 
 def _photos(
-    name: str, split: str, rows: Any, columns: tuple[str, str, str | None]
+    name: str, split: str, rows: Any, columns: tuple[str, str, str | None], kept: Kept
 ) -> tuple[list[Photo], set[str]]:
     """One split's photos and class names; a split may number its classes in an order of its own."""
     import datasets
@@ -234,7 +235,7 @@ def _photos(
     names = getattr(rows.features[label], "names", None)
     rows = rows.select_columns([*filter(None, columns)]).cast_column(image, datasets.Image(decode=False))
     roots = _roots(name)
-    photos, kept = [], Kept()
+    photos = []
     for i, row in enumerate(_rows(rows)):
         where = f"row {i} of split {split}"
         data = _bytes(row[image], where, roots)

@@ -144,5 +144,5 @@ def test_machines_with_other_photos_are_told_before_any_work(machines, common):
     running = [node.start(*words) for node in machines]
     assert nodes.wait(running) == [2, 2]
     assert told(machines[0]) == told(machines[1])
-    assert "not all processes read the same files: process 1 has apple: photos" in told(machines[0])
+    assert "not all processes do the same: process 1 has apple: photos" in told(machines[0])
     assert not list(common.rglob("*.safetensors"))

@@ -11,7 +11,7 @@ import torch
 from scalers import Overflowing
 
 from classify import augment as augmentation
-from classify.augment import Strength, affine_matrices, augment, hue_matrices
+from classify.augment import Strength, affine_matrices, augment, changes, hue_matrices
 from classify.config import Training
 from classify.mixing import Mixing, row_stream
 from classify.sizes import Sizes, resolve
@@ -56,21 +56,23 @@ def fit_small(
 def test_augmentation_of_zero_strength_leaves_the_pixels():
     pixels = random_pixels(4)
     expected = pixels.transpose(0, 3, 1, 2) / 255
-    changed = augment(torch.from_numpy(pixels), NONE, generator())
+    changed = augment(torch.from_numpy(pixels), changes(len(pixels), NONE, generator()))
     assert changed.numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_augmentation_depends_on_its_generator_alone():
     pixels = torch.from_numpy(random_pixels(4))
-    first, again = (augment(pixels, Strength(hue=0.05), generator(3)) for _ in range(2))
+    first, again = (augment(pixels, changes(4, Strength(hue=0.05), generator(3))) for _ in range(2))
     assert torch.equal(first, again)
-    assert not torch.equal(first, augment(pixels, Strength(hue=0.05), generator(4)))
+    assert not torch.equal(first, augment(pixels, changes(4, Strength(hue=0.05), generator(4))))
     assert first.min() >= 0 and first.max() <= 1
 
 
 def test_flip_mirrors_left_to_right_about_half_of_the_images():
     pixels = random_pixels(1).repeat(200, axis=0)
-    changed = augment(torch.from_numpy(pixels), replace(NONE, flip=True), generator()).numpy()
+    changed = augment(
+        torch.from_numpy(pixels), changes(len(pixels), replace(NONE, flip=True), generator())
+    ).numpy()
     as_it_was = pixels[0].transpose(2, 0, 1) / 255
     mirrored = as_it_was[:, :, ::-1]
     flips = [np.allclose(image, mirrored, atol=1e-5) for image in changed]
@@ -107,7 +109,7 @@ def test_hue_turns_red_towards_yellow_as_colorsys_does():
 
 def test_saturation_keeps_grey_images_as_they_are():
     grey = torch.full((3, 3, 8, 8), 0.4)
-    changed = augmentation.jitter(grey, replace(NONE, saturation=0.9), generator())
+    changed = augmentation.jitter(grey, changes(3, replace(NONE, saturation=0.9), generator()))
     assert torch.allclose(changed, grey, atol=1e-6)
 
 

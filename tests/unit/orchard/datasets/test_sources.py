@@ -13,6 +13,7 @@ from pictures import encoded, noise, write
 from orchard import memory
 from orchard.datasets import sources
 from orchard.datasets.demo import NOTICE
+from orchard.files import scratch
 from orchard.images.images import TEST, TRAIN, decode, sha256
 
 PICTURES = [encoded(noise(seed)) for seed in range(8)]
@@ -101,6 +102,7 @@ def test_dataset_folder_is_read(tmp_path, monkeypatch, form, kind, free):
     labels = [1, 0, 0] if isinstance(kind, ClassLabel) else ["apple", "pear", "pear"]
     rows = DatasetDict(train=table(labels, kind), test=table(labels[:1], kind, start=4))
     monkeypatch.setattr(memory, "free", lambda: free)
+    monkeypatch.setattr(scratch, "folder", lambda: tmp_path)
     if form == "saved":
         rows.save_to_disk(tmp_path / "set")
     else:

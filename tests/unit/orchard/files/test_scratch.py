@@ -13,10 +13,13 @@ from orchard.files.atomic import WriteError
 
 def test_a_folder_that_lies_in_memory_or_cannot_be_written_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert scratch.folder() == tmp_path
-    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"),
-              SimpleNamespace(mountpoint=str(tmp_path), fstype="tmpfs")]  # fmt: skip
+    mounts = [
+        SimpleNamespace(mountpoint="/", fstype="tmpfs"),
+        SimpleNamespace(mountpoint=str(tmp_path), fstype="ext4"),
+    ]
     monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)
+    assert scratch.folder() == tmp_path
+    mounts[1].fstype = "tmpfs"
     with pytest.raises(UserError, match=r"lies in memory, .* point TMPDIR to a folder on a disk"):
         scratch.folder()
     (tmp_path / "file").touch()
@@ -27,6 +30,7 @@ def test_a_folder_that_lies_in_memory_or_cannot_be_written_is_refused(monkeypatc
 
 def test_what_memory_has_no_room_for_is_read_from_a_file_that_has_no_name(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(scratch, "_in_memory", lambda path: False)  # as /tmp may
     monkeypatch.setattr(memory, "free", lambda: 2000)
     kept = scratch.Kept()
     parts = [os.urandom(size) for size in (600, 300, 200, 0, 5000, 1)]

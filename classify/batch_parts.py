@@ -1,4 +1,4 @@
-"""One classifier from several processes: each computes a share of every batch."""
+"""One classifier from several processes: each computes a part of every batch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,36 +16,36 @@ from orchard.cli import cli
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """The part of every batch that this process computes: rows ``rank``, ``rank + count``, and so on."""
+class Part:
+    """What this process computes of a batch: rows ``rank``, ``rank + count``, and so on."""
 
     rank: int = 0
     count: int = 1
+    """Processes."""
 
-    def require_whole(self, batch_size: int) -> None:
-        """Raise `UserError` unless all processes have as many images of a batch, at least two."""
-        fewest = 2 * self.count
-        fitting = max(fewest, batch_size - batch_size % self.count)
+    def require_equal(self, batch_size: int) -> None:
+        """Raise `UserError` unless all processes have as many images of a batch, one or more."""
+        fitting = batch_size - batch_size % self.count or self.count
         cli.check(
             batch_size == fitting,
-            f"--batch_size {batch_size}: cannot be shared by {self.count} processes; use {fitting}, or "
-            f"another multiple of {self.count}",
+            f"--batch_size {batch_size}: cannot be divided among {self.count} processes; use {fitting}, or a "
+            f"larger multiple of {self.count}",
         )
 
     def of(self, rows: Tensor) -> Tensor:
         """(B, …) -> (B / count, …)."""
         return rows[self.rank :: self.count]
 
-    def joined(self, model: nn.Module) -> nn.Module:
-        """``model``, whose gradients are the sum over the processes divided by their number."""
-        return model if self.count == 1 else DistributedDataParallel(model, forward_sync_buffers=False)
+    def data_parallel(self, model: nn.Module) -> nn.Module:
+        """``model``, whose gradients are the mean over the processes."""
+        return model if self.count == 1 else DistributedDataParallel(model)
 
-    def total(self, loss: Tensor) -> Tensor:
-        """The sum of each process's scalar, without its gradient."""
-        found = loss.detach().clone()
+    def summed(self, loss: Tensor) -> Tensor:
+        """A scalar's sum over the processes, without its gradient."""
+        total = loss.detach().clone()
         if self.count > 1:
-            dist.all_reduce(found)
-        return found
+            dist.all_reduce(total)
+        return total
 
     @contextmanager
     def normalising(self) -> Iterator[None]:
@@ -57,21 +57,21 @@ class Share:
             yield
 
 
-ALONE = Share()
+WHOLE = Part()
 
 
 class _Sum(torch.autograd.Function):
     """The sum over all processes; a gradient is summed as well, since all of them use the sum."""
 
     @staticmethod
-    def forward(context: Any, values: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.forward(context, gradients[0].contiguous())
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0].contiguous())
 
 
 class _WholeBatches(TorchFunctionMode):
@@ -83,11 +83,11 @@ class _WholeBatches(TorchFunctionMode):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), words: Any = None) -> Any:
-        words = words or {}
-        if function is functional.batch_norm and words["training"]:
-            return self._batch_norm(*arguments, **words)
-        return function(*arguments, **words)
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.batch_norm and kwargs["training"]:
+            return self._batch_norm(*args, **kwargs)
+        return function(*args, **kwargs)
 
     def _batch_norm(
         self,
@@ -105,9 +105,11 @@ class _WholeBatches(TorchFunctionMode):
         exact = values.to(torch.promote_types(values.dtype, torch.float32))
         others = [place for place in range(values.ndim) if place != 1]
         shape = [-1 if place == 1 else 1 for place in range(values.ndim)]
-        mean = _Sum.apply(exact.mean(others)) / self.count
-        centred = exact - mean.view(shape)
-        variance = _Sum.apply(centred.square().mean(others)) / self.count
+        # Squares about a point near the mean, for their precision: parts send their sums in one message.
+        near = torch.zeros_like(exact.mean(others)) if running_mean is None else running_mean.clone()
+        variance, mean = torch.var_mean(exact, others, correction=0)
+        mean, square = _Sum.apply(torch.stack([mean, variance + (mean - near).square()])) / self.count
+        variance = square - (mean - near).square()
         if running_mean is not None and running_variance is not None:
             samples = self.count * values.numel() / values.shape[1]
             with torch.no_grad():
@@ -115,6 +117,6 @@ class _WholeBatches(TorchFunctionMode):
                 running_variance.lerp_(variance * (samples / (samples - 1)), momentum)
         scale = (variance + eps).rsqrt()
         scale = scale if weight is None else scale * weight
-        found = centred * scale.view(shape)
+        found = (exact - mean.view(shape)) * scale.view(shape)
         found = found if bias is None else found + bias.view(shape)
         return found.to(values.dtype)
