@@ -107,8 +107,8 @@ def changes(count: int, strength: Strength, generator: torch.Generator) -> Chang
     """Those of a batch of ``count`` images, each with its own."""
     matrices = affine_matrices(count, strength, generator)
     shares = (strength.brightness, strength.contrast, strength.saturation)
-    factors = [1 + _spread(count, generator) * share for share in shares]
-    return Changes(matrices, *factors, _spread(count, generator) * strength.hue)
+    brightness, contrast, saturation = (1 + _spread(count, generator) * share for share in shares)
+    return Changes(matrices, brightness, contrast, saturation, _spread(count, generator) * strength.hue)
 
 
 def augment(pixels: Tensor, drawn: Changes) -> Tensor:
