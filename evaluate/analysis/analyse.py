@@ -11,7 +11,7 @@ from evaluate.analysis.generators import Compared, Measured, compared
 from evaluate.analysis.significance import Resolution, smallest_detectable
 from evaluate.analysis.strata import Strata, Stratum, accuracies
 from evaluate.analysis.summary import MARGIN, PLAIN, ArmKey, Change, Row, arms, change, summarise
-from evaluate.analysis.verdict import basis, caveat, limits, verdict
+from evaluate.analysis.verdict import basis, caveat, limits, on_other_sets, verdict
 from evaluate.records.records import WITHOUT, Record, choice_key, complete
 
 
@@ -84,6 +84,8 @@ class Analysis:
     """What a sweep says."""
 
     verdict: str
+    on_other_sets: Sequence[str]
+    """What the arm of the verdict does on each further real set."""
     basis: str
     """What the verdict rests on, and why it is about this arm; empty without a comparison."""
     caveat: str
@@ -129,6 +131,7 @@ def analyse(
     missing = [reasons[one] for one in reasons if one in tried] or ([] if known else [*reasons.values()])
     return Analysis(
         verdict=verdict(rows, margin),
+        on_other_sets=on_other_sets(rows, elsewhere, margin),
         basis=basis(rows),
         caveat=caveat(rows, margin),
         limits=limits(rows, margin),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from evaluate.analysis.external_sets import ExternalResult
 from evaluate.analysis.labels import counted, label, maker, p_value, percent, points, points_between
 from evaluate.analysis.significance import ALPHA, fewest_pairs, images_needed, smallest_detectable
 from evaluate.analysis.summary import MARGIN, PLAIN, UNION, ArmKey, Change, Row
@@ -36,6 +37,29 @@ def verdict(rows: Sequence[Row], margin: float = MARGIN) -> str:
     return (
         f"{_action(row)} changed mean accuracy by {points(change.points)} points{interval}: "
         f"{_meaning(change, margin)}."
+    )
+
+
+def on_other_sets(
+    rows: Sequence[Row], elsewhere: Sequence[ExternalResult], margin: float = MARGIN
+) -> list[str]:
+    """A sentence for each further real set on which the arm of the verdict was scored."""
+    row = main(rows)
+    if row is None or _none_pays(row):
+        return []
+    found = [one for one in elsewhere if one.arm == row.arm and one.row.change is not None]
+    return [_there(one, _change(one.row), margin) for one in found]
+
+
+def _there(found: ExternalResult, change: Change, margin: float) -> str:
+    interval = f" ({points_between(change.interval)})" if change.interval else ""
+    balanced = ""
+    if found.balanced.points is not None:
+        balanced = f", balanced accuracy by {points(found.balanced.points)}"
+        balanced += f" ({points_between(found.balanced.change)})" if found.balanced.change else ""
+    return (
+        f"On {found.name}, {counted(change.images, 'image')} of another source, it changed mean accuracy by "
+        f"{points(change.points)} points{interval}{balanced}: {_meaning(change, margin)}."
     )
 
 

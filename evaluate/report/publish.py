@@ -52,7 +52,7 @@ def publish(
     export.write(records, analysis, config.output)
     page = html_page.write(records, analysis, around, config.output / PAGE)
     print_table(analysis.rows, around.reference, console)
-    for line in filter(None, (analysis.verdict, analysis.basis, analysis.caveat)):
+    for line in filter(None, (analysis.verdict, *analysis.on_other_sets, analysis.basis, analysis.caveat)):
         say(console, line)
     for line in analysis.fairness[: fairness.SHOWN]:
         say(console, f"warning: {line}")

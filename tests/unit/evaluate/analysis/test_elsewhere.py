@@ -60,6 +60,18 @@ def test_an_arm_has_the_statistics_of_the_test_set_on_a_further_set(scored):
 
 
 @pytest.mark.heavy
+def test_the_verdict_says_what_its_arm_does_on_a_further_set(scored):
+    analysis = analyse(scored)
+    (line,) = analysis.on_other_sets
+    assert line.startswith(
+        "On shelf, 30 images of another source, it changed mean accuracy by −26.7 points ("
+    )
+    assert ", balanced accuracy by −19.2 (" in line and line.endswith(": a loss.")
+    assert "a loss" not in analysis.verdict
+    assert analyse([{**record, "external": {}} for record in scored]).on_other_sets == []
+
+
+@pytest.mark.heavy
 def test_every_class_counts_alike_in_the_balanced_accuracy(scored):
     _, mixed = external_sets.external_results(scored)
     assert {name: part.images for name, part in mixed.recalls.items()} == dict(
