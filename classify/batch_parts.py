@@ -1,7 +1,6 @@
 """One classifier from several processes: each computes a part of every batch."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,14 +46,9 @@ class Part:
             dist.all_reduce(total)
         return total
 
-    @contextmanager
-    def normalising(self) -> Iterator[None]:
+    def normalising(self) -> AbstractContextManager[Any]:
         """Within it batch norm takes its statistics from the whole batch."""
-        if self.count == 1:
-            yield
-            return
-        with _WholeBatches(self.count):
-            yield
+        return nullcontext() if self.count == 1 else _WholeBatches(self.count)
 
 
 WHOLE = Part()
@@ -65,12 +59,14 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Those of this process -> the sum."""
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """The gradient of the sum in this process -> that of its values."""
         return _Sum.forward(ctx, gradients[0].contiguous())
 
 
@@ -105,9 +101,9 @@ class _WholeBatches(TorchFunctionMode):
         exact = values.to(torch.promote_types(values.dtype, torch.float32))
         others = [place for place in range(values.ndim) if place != 1]
         shape = [-1 if place == 1 else 1 for place in range(values.ndim)]
-        # Squares about a point near the mean, for their precision: parts send their sums in one message.
-        near = torch.zeros_like(exact.mean(others)) if running_mean is None else running_mean.clone()
         variance, mean = torch.var_mean(exact, others, correction=0)
+        # Squares about a point near the mean, for their precision: parts send their sums in one message.
+        near = torch.zeros_like(mean) if running_mean is None else running_mean.clone()
         mean, square = _Sum.apply(torch.stack([mean, variance + (mean - near).square()])) / self.count
         variance = square - (mean - near).square()
         if running_mean is not None and running_variance is not None:
